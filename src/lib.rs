@@ -1,0 +1,1 @@
+//! Keeps a Raft cluster healthy from inside the database that runs it.
