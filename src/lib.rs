@@ -1,1 +1,6 @@
 //! Keeps a Raft cluster healthy from inside the database that runs it.
+
+pub mod autopilot;
+pub mod duration;
+pub mod promoters;
+pub mod runtime;

@@ -1,0 +1,454 @@
+//! How an observation becomes a state: the rules of health, stability and the signs of death.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    cluster::{Leading, LogId, NodeStatus, Observation, Probe, Role, ServerId, Sighting, Status},
+    config::Config,
+    records::{IntentKind, ServerRecord, Signs, Verdict, age},
+    state::{Health, Reason, Reasons, ServerState, State, Trail},
+};
+
+impl State {
+    /// Assesses an observation, given what was thought before it. Pure and total.
+    ///
+    /// Servers are judged only by a leader with a fresh lease; for anybody else all are unknown.
+    /// What the last state or, at the beginning of a leadership, the ledger says of a server is
+    /// continued; a server that neither knows starts from nothing.
+    #[must_use]
+    pub fn assess(config: &Config, last: Option<&State>, seen: &Observation) -> State {
+        // What another leadership measured is not this one's; what may be carried over is in
+        // the ledger.
+        let leadership = |leading: Option<Leading>| leading.map(|l| (l.term, l.since));
+        let last = last.filter(|last| leadership(last.leading) == leadership(seen.leading));
+        let mended;
+        let sightings: &[Sighting] = if is_sorted(&seen.servers) {
+            &seen.servers
+        } else {
+            mended = sorted(&seen.servers);
+            &mended
+        };
+        let shrunken = discovery_shrunken(seen, sightings);
+        let round = Round { config, seen, shrunken };
+        let mut before = last.map_or(&[][..], |last| &last.servers);
+        let mut servers = Vec::with_capacity(sightings.len());
+        for sighting in sightings {
+            let last = next_in(&mut before, &sighting.server.id);
+            servers.push(round.server(sighting, last));
+        }
+        let mut state = State {
+            at: seen.at,
+            local: seen.local.clone(),
+            leader: seen.leader.clone(),
+            leading: seen.leading,
+            membership: seen.membership,
+            last_log: seen.last_log,
+            servers,
+            healthy: false,
+            voters_healthy: false,
+            quorum: false,
+            failure_tolerance: 0,
+            discovery_shrunken: shrunken,
+            ledger: seen.ledger.clone(),
+            ledger_at: seen.ledger_at,
+            feedback: seen.feedback.clone(),
+        };
+        count(&mut state);
+        state
+    }
+}
+
+fn is_sorted(servers: &[Sighting]) -> bool {
+    servers.windows(2).all(|pair| pair[0].server.id < pair[1].server.id)
+}
+
+fn sorted(servers: &[Sighting]) -> Vec<Sighting> {
+    let mut servers = servers.to_vec();
+    servers.sort_by(|a, b| a.server.id.cmp(&b.server.id));
+    servers.dedup_by(|a, b| a.server.id == b.server.id);
+    servers
+}
+
+/// The entry of `id` in a sorted rest, which is advanced past it.
+fn next_in<'a>(rest: &mut &'a [ServerState], id: &ServerId) -> Option<&'a ServerState> {
+    while let Some((first, tail)) = rest.split_first() {
+        match first.server.id.cmp(id) {
+            std::cmp::Ordering::Less => *rest = tail,
+            std::cmp::Ordering::Equal => {
+                *rest = tail;
+                return Some(first);
+            }
+            std::cmp::Ordering::Greater => return None,
+        }
+    }
+    None
+}
+
+/// Discovery that answers and lists less than two thirds of the members, or does not list the
+/// leader, has failed itself.
+fn discovery_shrunken(seen: &Observation, servers: &[Sighting]) -> bool {
+    if seen.discovery.is_none() {
+        return false;
+    }
+    let (mut members, mut listed, mut leader) = (0_usize, 0_usize, false);
+    for server in servers.iter().filter(|server| server.role != Role::Absent) {
+        members += 1;
+        listed += usize::from(server.discovery.is_some());
+        leader |= server.discovery.is_some() && seen.leader.as_ref() == Some(&server.server.id);
+    }
+    !leader || listed * 3 < members * 2
+}
+
+/// The verdicts on the whole.
+fn count(state: &mut State) {
+    let (mut members, mut sick) = (0_usize, 0_usize);
+    let (mut voters, mut sick_voters) = (0_usize, 0_usize);
+    // Votes and live votes, of the new half and of the old.
+    let (mut new, mut old) = ((0_usize, 0_usize), (0_usize, 0_usize));
+    for server in state.servers.iter().filter(|server| server.role != Role::Absent) {
+        let unwell = usize::from(server.health.verdict != Verdict::Healthy);
+        let live = usize::from(server.live);
+        members += 1;
+        sick += unwell;
+        if server.role.votes() {
+            voters += 1;
+            sick_voters += unwell;
+        }
+        if matches!(server.role, Role::Voter | Role::Incoming) {
+            new = (new.0 + 1, new.1 + live);
+        }
+        if matches!(server.role, Role::Voter | Role::Outgoing) {
+            old = (old.0 + 1, old.1 + live);
+        }
+    }
+    state.healthy = members > 0 && sick == 0;
+    state.voters_healthy = voters > 0 && sick_voters == 0;
+    state.quorum = new.1 > new.0 / 2 && old.1 > old.0 / 2;
+    state.failure_tolerance = (voters - sick_voters).saturating_sub(voters / 2 + 1);
+}
+
+/// What is remembered of a server that nothing is remembered of.
+static NO_RECORD: ServerRecord = ServerRecord {
+    verdict: Verdict::Unknown,
+    boot: None,
+    joined: false,
+    signs: Vec::new(),
+    signs_at: Signs { contact: None, probe: None, discovery: None, identity: None },
+    applied_at: None,
+};
+
+/// What every server of one round is judged with.
+struct Round<'a> {
+    config: &'a Config,
+    seen: &'a Observation,
+    shrunken: bool,
+}
+
+/// A server's standing before this round: the last state's word, else the ledger's, else none.
+struct Before {
+    health: Health,
+    signs: Signs,
+    joining: Option<Duration>,
+    matched: Option<LogId>,
+    snapshot: Option<u64>,
+    trail: Trail,
+}
+
+/// What one sighting measures.
+struct Measure {
+    contact: Option<Duration>,
+    lag: u64,
+    catch_up: Option<Duration>,
+    status: Option<Status>,
+    trail: Trail,
+}
+
+impl Round<'_> {
+    fn server(&self, sighting: &Sighting, last: Option<&ServerState>) -> ServerState {
+        let before = match last
+            .filter(|last| (last.role == Role::Absent) == (sighting.role == Role::Absent))
+        {
+            Some(last) => Before {
+                health: last.health,
+                signs: last.signs,
+                joining: last.joining,
+                matched: last.matched,
+                snapshot: last.status.and_then(|status| status.snapshot),
+                trail: last.trail,
+            },
+            None => self.first(sighting),
+        };
+        let mut measure = self.measure(sighting, &before);
+        let reasons = if self.seen.leading.is_some_and(|leading| leading.lease) {
+            self.reasons(sighting, &before, &measure)
+        } else {
+            Reasons::of(&[Reason::NotJudged])
+        };
+        let restarted = measure.trail.reborn && !before.trail.reborn;
+        let health = self.health(reasons, &before, restarted);
+        let healthy = health.verdict == Verdict::Healthy;
+        measure.trail.reborn &= !healthy;
+        let gained = sighting.matched > before.matched
+            || measure.status.is_some_and(|status| status.snapshot > before.snapshot);
+        ServerState {
+            server: Arc::clone(&sighting.server),
+            role: sighting.role,
+            health,
+            live: !reasons.intersects(Reason::NOT_LIVE),
+            signs: self.signs(sighting, &before, reasons, &measure),
+            joining: before
+                .joining
+                .filter(|_| !healthy && !sighting.role.votes())
+                .map(|since| if gained { self.seen.at } else { since }),
+            last_contact: measure.contact,
+            matched: sighting.matched,
+            lag: measure.lag,
+            catch_up: measure.catch_up,
+            discovery: sighting.discovery,
+            status: measure.status,
+            trail: measure.trail,
+        }
+    }
+
+    /// A server that the last state did not have, or had outside the membership.
+    fn first(&self, sighting: &Sighting) -> Before {
+        let at = self.seen.at;
+        let record = self
+            .seen
+            .ledger
+            .as_ref()
+            .and_then(|ledger| ledger.servers.get(&sighting.server.id))
+            .unwrap_or(&NO_RECORD);
+        let here = |applied_at| at.saturating_sub(age(applied_at, self.seen.ledger_at));
+        let since = here(record.applied_at);
+        // A history with a hole longer than the stability it should prove proves nothing.
+        let whole = self
+            .seen
+            .leading
+            .is_some_and(|leading| leading.gap <= self.config.server_stabilization_time);
+        let healthy = record.verdict == Verdict::Healthy && whole;
+        Before {
+            health: Health {
+                verdict: record.verdict,
+                reasons: Reasons::default(),
+                since,
+                healthy_since: healthy.then_some(since),
+            },
+            signs: record.signs_at.map(|since| here(Some(since))),
+            joining: (!record.joined).then_some(at),
+            matched: None,
+            snapshot: None,
+            trail: Trail {
+                seen: at,
+                progressed: at,
+                applied: at,
+                boot: record.boot,
+                ..Trail::default()
+            },
+        }
+    }
+
+    fn measure(&self, sighting: &Sighting, before: &Before) -> Measure {
+        let at = self.seen.at;
+        let is_leader = self.seen.leading.is_some() && sighting.server.id == self.seen.local;
+        let status = match sighting.probe {
+            Probe::Answered(status) if status.age <= self.config.status_max_age => Some(status),
+            Probe::Answered(_) | Probe::Off | Probe::Silent(_) => None,
+        };
+        let index = sighting.matched.map_or(0, |matched| matched.index);
+        let lag = self.seen.last_log.index.saturating_sub(index);
+        let mut trail = before.trail;
+        let had = before.matched.map_or(0, |matched| matched.index);
+        if index > had {
+            let took = at.saturating_sub(trail.progressed).as_secs_f64();
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let gained = (index - had) as f64;
+            // What was gained before the first look has no known duration.
+            if before.matched.is_some() && took > 0.0 {
+                let rate = gained / took;
+                trail.rate = if trail.rate > 0.0 { (trail.rate + rate) / 2.0 } else { rate };
+            }
+        }
+        if index > had || lag == 0 {
+            trail.progressed = at;
+        }
+        match status {
+            Some(status) => {
+                trail.reborn |= trail.boot.is_some_and(|boot| boot != status.boot);
+                trail.boot = Some(status.boot);
+                if status.applied >= status.last_log || status.applied > trail.applied_index {
+                    trail.applied = at;
+                }
+                trail.applied_index = status.applied;
+            }
+            None => trail.applied = at,
+        }
+        let catch_up = catch_up(lag, trail.rate, at.saturating_sub(trail.progressed));
+        let contact = if is_leader { Some(Duration::ZERO) } else { sighting.contact };
+        Measure { contact, lag, catch_up, status, trail }
+    }
+
+    fn reasons(&self, sighting: &Sighting, before: &Before, measure: &Measure) -> Reasons {
+        let (config, at) = (self.config, self.seen.at);
+        let had = |reason| before.health.reasons.contains(reason);
+        let mut reasons = Reasons::default();
+        if let Some(age) = measure.contact {
+            let limit = if had(Reason::ContactLost) {
+                config.last_contact_recovery
+            } else {
+                config.last_contact_threshold
+            };
+            reasons.add(Reason::ContactLost, age > limit);
+        } else {
+            let begin = self.seen.leading.map_or(at, |leading| leading.since);
+            let silent = at.saturating_sub(measure.trail.seen.max(begin));
+            let lost = silent > config.last_contact_threshold;
+            reasons.add(Reason::ContactLost, lost);
+            reasons.add(Reason::NoContactYet, !lost);
+        }
+        let (lag, late) = (measure.lag, at.saturating_sub(measure.trail.progressed));
+        if sighting.matched.is_none() && lag > 0 && late <= config.last_contact_threshold {
+            reasons.add(Reason::NoProgressYet, true);
+        } else {
+            let limit = if had(Reason::Trailing) {
+                config.trailing_logs_recovery
+            } else {
+                config.max_trailing_logs
+            };
+            let quick = measure.catch_up.is_some_and(|time| time <= config.max_catch_up_time);
+            let quick = quick && !config.max_catch_up_time.is_zero();
+            reasons.add(Reason::Trailing, lag > limit && !quick);
+            reasons.add(Reason::Stalled, lag > 0 && late > config.stall_threshold);
+        }
+        self.add_status(&mut reasons, sighting, before, measure);
+        self.add_discovery(&mut reasons, sighting);
+        self.add_ledger(&mut reasons, &sighting.server.id);
+        reasons.add(Reason::Joining, before.joining.is_some() && !sighting.role.votes());
+        reasons
+    }
+
+    fn add_status(
+        &self,
+        reasons: &mut Reasons,
+        sighting: &Sighting,
+        before: &Before,
+        measure: &Measure,
+    ) {
+        reasons.add(Reason::ProbeSilent, matches!(sighting.probe, Probe::Silent(_)));
+        // Once a voter has lost what it acknowledged it stays marked: what it voted for is
+        // forgotten too. A learner is cleared by catching up.
+        let marked = before.health.reasons.contains(Reason::LogShrank);
+        let Some(status) = measure.status else {
+            reasons.add(Reason::LogShrank, marked);
+            return;
+        };
+        let shrank = status.last_log < status.acknowledged;
+        reasons.add(Reason::LogShrank, shrank || (marked && sighting.role.votes()));
+        let waits = status.applied < status.last_log;
+        let stuck = self.seen.at.saturating_sub(measure.trail.applied);
+        reasons.add(Reason::NotApplying, waits && stuck > self.config.stall_threshold);
+    }
+
+    fn add_discovery(&self, reasons: &mut Reasons, sighting: &Sighting) {
+        if self.seen.discovery.is_none() && sighting.discovery.is_none() {
+            return;
+        }
+        reasons.add(Reason::DiscoveryFailed, sighting.discovery == Some(NodeStatus::Failed));
+        reasons.add(Reason::DiscoveryLeft, sighting.discovery == Some(NodeStatus::Left));
+        let absent = sighting.discovery.is_none() && !self.shrunken;
+        reasons.add(Reason::DiscoveryAbsent, absent);
+    }
+
+    fn add_ledger(&self, reasons: &mut Reasons, id: &ServerId) {
+        let Some(ledger) = &self.seen.ledger else { return };
+        if !ledger.removed.is_empty() {
+            reasons.add(Reason::RemovedId, ledger.removed.contains(id));
+        }
+        if !ledger.intents.is_empty() {
+            let kind = ledger.intended(id, self.seen.ledger_at);
+            reasons.add(Reason::Intended, kind.is_some_and(|kind| kind != IntentKind::Drain));
+        }
+    }
+
+    fn health(&self, reasons: Reasons, before: &Before, restarted: bool) -> Health {
+        let at = self.seen.at;
+        let verdict = if reasons.intersects(Reason::UNHEALTHY) {
+            Verdict::Unhealthy
+        } else if reasons.intersects(Reason::UNKNOWN) {
+            Verdict::Unknown
+        } else {
+            Verdict::Healthy
+        };
+        let same = verdict == before.health.verdict && !restarted;
+        let mut since = if same { before.health.since } else { at };
+        let healthy_since = match verdict {
+            Verdict::Unhealthy => None,
+            Verdict::Healthy if restarted => Some(at),
+            Verdict::Healthy => {
+                let healthy_since = before.health.healthy_since.unwrap_or(at);
+                since = healthy_since;
+                Some(healthy_since)
+            }
+            Verdict::Unknown => before
+                .health
+                .healthy_since
+                .filter(|_| at.saturating_sub(since) <= self.config.last_contact_threshold),
+        };
+        Health { verdict, reasons, since, healthy_since }
+    }
+
+    fn signs(
+        &self,
+        sighting: &Sighting,
+        before: &Before,
+        reasons: Reasons,
+        measure: &Measure,
+    ) -> Signs {
+        let at = self.seen.at;
+        let old = before.signs;
+        if reasons.contains(Reason::NotJudged) {
+            return old;
+        }
+        // While it is not known whether a sign still stands, what was known of it is kept.
+        let contact = if reasons.contains(Reason::NoContactYet) {
+            old.contact
+        } else {
+            let age = measure.contact.unwrap_or_else(|| at.saturating_sub(measure.trail.seen));
+            reasons.contains(Reason::ContactLost).then(|| earlier(old.contact, at, age))
+        };
+        let probe = match sighting.probe {
+            Probe::Silent(age) if age > self.config.last_contact_threshold => {
+                Some(earlier(old.probe, at, age))
+            }
+            Probe::Silent(_) | Probe::Off => old.probe,
+            Probe::Answered(_) => None,
+        };
+        let discovery = [Reason::DiscoveryFailed, Reason::DiscoveryLeft, Reason::DiscoveryAbsent];
+        let identity = reasons.contains(Reason::LogShrank) || measure.trail.reborn;
+        Signs {
+            contact,
+            probe,
+            discovery: reasons
+                .intersects(Reasons::of(&discovery))
+                .then(|| old.discovery.unwrap_or(at)),
+            identity: identity.then(|| old.identity.unwrap_or(at)),
+        }
+    }
+}
+
+/// The earlier of a known beginning and one that is `age` ago.
+fn earlier(known: Option<Duration>, at: Duration, age: Duration) -> Duration {
+    let since = at.saturating_sub(age);
+    known.map_or(since, |known| known.min(since))
+}
+
+/// Time to reach the end of the log: at the measured rate, and never less than the time that
+/// nothing has been gained for.
+fn catch_up(lag: u64, rate: f64, idle: Duration) -> Option<Duration> {
+    if lag == 0 {
+        return Some(Duration::ZERO);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let seconds = lag as f64 / rate;
+    Duration::try_from_secs_f64(seconds).ok().map(|time| time.max(idle))
+}

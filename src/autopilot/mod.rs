@@ -1,0 +1,25 @@
+//! Who votes: observe the cluster, assess it, plan changes, judge each of them, apply one.
+
+mod assess;
+mod cluster;
+mod config;
+mod orders;
+mod plan;
+mod promoter;
+mod records;
+mod safety;
+mod state;
+
+pub use cluster::{
+    Applied, Change, Cluster, ClusterError, Feedback, Fence, Leading, LogId, Membership,
+    NodeStatus, Observation, Origin, Probe, Retry, Role, Server, ServerId, Sighting, Status, Step,
+};
+pub use config::{Config, ConfigError};
+pub use plan::{Held, Plan, Why, plan};
+pub use promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes, Zone};
+pub use records::{
+    Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
+    Signs, StoredConfig, Task, Verdict,
+};
+pub use safety::{Refusal, check};
+pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

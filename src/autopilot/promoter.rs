@@ -1,0 +1,172 @@
+//! What an application would like: the `Promoter` names wishes, and is never trusted with more.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cluster::ServerId,
+    config::Config,
+    state::{ServerState, State},
+};
+
+/// The role that a promoter has in mind for a server. An open word; the known ones are constants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeType(Cow<'static, str>);
+
+impl NodeType {
+    /// May vote.
+    pub const VOTER: Self = Self(Cow::Borrowed("voter"));
+    /// Never votes.
+    pub const READ_REPLICA: Self = Self(Cow::Borrowed("read-replica"));
+    /// The wanted voter of its zone.
+    pub const ZONE_VOTER: Self = Self(Cow::Borrowed("zone-voter"));
+    /// In reserve for the voter of its zone.
+    pub const ZONE_STANDBY: Self = Self(Cow::Borrowed("zone-standby"));
+    /// Votes in place of a zone that is lost.
+    pub const ZONE_EXTRA_VOTER: Self = Self(Cow::Borrowed("zone-extra-voter"));
+
+    /// A type of the application's own.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The word on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a promoter would like to happen. An empty one is content.
+///
+/// Every wish is judged before anything is done; what cannot be done is held, with the reason.
+/// Wishes that are fulfilled already, or name servers that nobody knows, are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Learners that should vote, the most wanted first.
+    pub promote: Vec<ServerId>,
+    /// Voters that should not, the least wanted first.
+    pub demote: Vec<ServerId>,
+    /// Whoever should lead; `None`: whoever does.
+    pub leader: Option<ServerId>,
+}
+
+/// Dead servers that autopilot means to remove, once their grace has passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removals {
+    /// Members without a vote that discovery does not list.
+    pub stale_learners: Vec<ServerId>,
+    /// Voters that discovery does not list.
+    pub stale_voters: Vec<ServerId>,
+    /// Members without a vote that failed or left.
+    pub failed_learners: Vec<ServerId>,
+    /// Voters that failed or left.
+    pub failed_voters: Vec<ServerId>,
+}
+
+impl Removals {
+    /// All of them: those without a vote first.
+    pub fn iter(&self) -> impl Iterator<Item = &ServerId> {
+        let learners = self.stale_learners.iter().chain(&self.failed_learners);
+        learners.chain(&self.stale_voters).chain(&self.failed_voters)
+    }
+}
+
+/// What a promoter says of one server beside its type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerExt {
+    /// Its redundancy zone.
+    pub redundancy_zone: Option<String>,
+    /// The version to migrate by.
+    pub upgrade_version: Option<String>,
+    /// Whatever a promoter of the application's own has to say.
+    pub other: BTreeMap<String, String>,
+}
+
+/// What a promoter says of one zone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its servers.
+    pub servers: Vec<ServerId>,
+    /// Those of them that vote.
+    pub voters: Vec<ServerId>,
+    /// How many of its servers may fail before the zone is lost.
+    pub failure_tolerance: usize,
+}
+
+/// What a promoter says of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateExt {
+    /// How many servers may fail one after another, with promotions in between.
+    pub optimistic_failure_tolerance: Option<usize>,
+    /// The zones by name.
+    pub redundancy_zones: BTreeMap<String, Zone>,
+    /// Whatever a promoter of the application's own has to say.
+    pub other: BTreeMap<String, String>,
+}
+
+/// The policy of who votes and who leads. Pure, synchronous, and free to be wrong.
+///
+/// The smallest useful promoter is one method. It reads the configuration and the state, where
+/// time is too ([`State::at`]), and returns [`Wishes`].
+///
+/// ```
+/// use raft_autopilot::autopilot::{Config, Promoter, Role, State, Wishes};
+///
+/// /// Everybody who has been stable for long enough votes.
+/// #[derive(Debug)]
+/// struct Everybody;
+///
+/// impl Promoter for Everybody {
+///     fn wishes(&self, config: &Config, state: &State) -> Wishes {
+///         let ready = |s: &&_| state_is_ready(config, state, s);
+///         let promote = state.members().filter(ready).map(|s| s.server.id.clone()).collect();
+///         Wishes { promote, ..Wishes::default() }
+///     }
+/// }
+///
+/// fn state_is_ready(config: &Config, state: &State, s: &raft_autopilot::autopilot::ServerState) -> bool {
+///     s.role == Role::Learner && s.is_stable(config, state.at)
+/// }
+/// ```
+pub trait Promoter: fmt::Debug + Send + Sync + 'static {
+    /// What should change now. Called once a round; must not block.
+    fn wishes(&self, config: &Config, state: &State) -> Wishes;
+
+    /// The role meant for a server. Default: a voter, unless it is a read replica.
+    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
+        let _ = (config, state);
+        if server.server.read_replica { NodeType::READ_REPLICA } else { NodeType::VOTER }
+    }
+
+    /// Whether servers of a type may vote some day. Default: all but read replicas.
+    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
+        *node_type != NodeType::READ_REPLICA
+    }
+
+    /// Which of the dead servers may be removed. Entries that were not offered are ignored.
+    /// Default: all of them.
+    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
+        let _ = (config, state);
+        dead
+    }
+
+    /// What to show beside a server. Default: nothing.
+    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
+        let _ = (config, state, server);
+        ServerExt::default()
+    }
+
+    /// What to show beside the cluster. Default: nothing.
+    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
+        let _ = (config, state);
+        StateExt::default()
+    }
+}

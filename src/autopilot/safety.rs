@@ -1,0 +1,574 @@
+//! What may never happen: `check` judges one change against the state it was planned from, and trusts no planner.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cluster::{Change, Fence, NodeStatus, Origin, Role, Server, ServerId, Step},
+    config::Config,
+    records::Verdict,
+    state::{Reason, ServerState, State},
+};
+
+/// Why a change must not be applied. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "code")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// This node does not lead, or a quorum has not answered it recently.
+    NotLeading,
+    /// The term, the leader or the membership has moved since the plan.
+    Moved {
+        /// What it was planned from.
+        planned: Fence,
+        /// What stands; `None`: this node does not lead.
+        found: Option<Fence>,
+    },
+    /// Another change of the membership is not committed yet.
+    ChangeInFlight,
+    /// A joint membership stands and must be finished first.
+    JointUnfinished,
+    /// There is no joint membership to finish.
+    NotJoint,
+    /// The change names nobody.
+    Empty,
+    /// The change names a server twice.
+    Twice {
+        /// Which.
+        server: ServerId,
+    },
+    /// A server is not in the place that the change starts from.
+    WrongRole {
+        /// Which.
+        server: ServerId,
+        /// Where it is.
+        found: Role,
+        /// Where it would have to be.
+        expected: Role,
+    },
+    /// The voters that answer would not make a quorum.
+    NoQuorum {
+        /// How many would answer.
+        live: usize,
+        /// Of how many.
+        voters: usize,
+    },
+    /// The live voters beyond the quorum would become fewer than `min_margin`.
+    Margin {
+        /// Live voters beyond the quorum now; negative below it.
+        before: i64,
+        /// And after the change.
+        after: i64,
+    },
+    /// The leader would lose its vote; it hands leadership over first.
+    LeaderKeepsVote,
+    /// Fewer voters would be left than `min_quorum`, or than three after the removal of a dead
+    /// one without replacement.
+    MinQuorum {
+        /// How many would be left.
+        left: usize,
+        /// How many there must be.
+        floor: usize,
+    },
+    /// A server that would gain a vote or leadership is not healthy.
+    NotHealthy {
+        /// Which.
+        server: ServerId,
+        /// What it is.
+        verdict: Verdict,
+    },
+    /// A server that would gain a vote has not been healthy for long enough.
+    NotStable {
+        /// Which.
+        server: ServerId,
+        /// For how long it has been.
+        #[serde(with = "crate::duration")]
+        healthy_for: Duration,
+        /// For how long it must.
+        #[serde(with = "crate::duration")]
+        needed: Duration,
+    },
+    /// A server that would gain a vote or leadership lacks too much of the log.
+    NotCaughtUp {
+        /// Which.
+        server: ServerId,
+        /// How many entries.
+        lag: u64,
+    },
+    /// A server that would gain a vote or leadership is cordoned.
+    Cordoned {
+        /// Which.
+        server: ServerId,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// A read replica would gain a vote.
+    ReadReplica {
+        /// Which.
+        server: ServerId,
+    },
+    /// Nothing is known of a server that would lose its vote or its place.
+    NotKnown {
+        /// Which.
+        server: ServerId,
+    },
+    /// The grace of a sick server has not passed.
+    GraceRuns {
+        /// Which.
+        server: ServerId,
+        /// For how long two signs have stood.
+        #[serde(with = "crate::duration")]
+        passed: Duration,
+        /// For how long they must.
+        #[serde(with = "crate::duration")]
+        grace: Duration,
+    },
+    /// Fewer than two independent signs say that a server is dead.
+    TooFewSigns {
+        /// Which.
+        server: ServerId,
+        /// How many do.
+        signs: usize,
+    },
+    /// Too many servers have vanished together: more likely the observer is cut off.
+    VanishedTogether {
+        /// How many.
+        vanished: usize,
+        /// Of how many.
+        members: usize,
+    },
+    /// A live voter would be removed; it is demoted first, by a wish or an order.
+    LiveVoter {
+        /// Which.
+        server: ServerId,
+    },
+    /// The id was removed once and must not come back; join with a new one.
+    RemovedId {
+        /// Which.
+        server: ServerId,
+    },
+    /// Another member has the address.
+    AddressInUse {
+        /// Who.
+        server: ServerId,
+        /// The address.
+        address: String,
+    },
+}
+
+impl Refusal {
+    /// Whether waiting may lift it, without anybody's order.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotLeading
+            | Self::Moved { .. }
+            | Self::ChangeInFlight
+            | Self::JointUnfinished
+            | Self::NoQuorum { .. }
+            | Self::Margin { .. }
+            | Self::NotHealthy { .. }
+            | Self::NotStable { .. }
+            | Self::NotCaughtUp { .. }
+            | Self::NotKnown { .. }
+            | Self::GraceRuns { .. }
+            | Self::TooFewSigns { .. }
+            | Self::VanishedTogether { .. } => true,
+            Self::NotJoint
+            | Self::Empty
+            | Self::Twice { .. }
+            | Self::WrongRole { .. }
+            | Self::LeaderKeepsVote
+            | Self::MinQuorum { .. }
+            | Self::Cordoned { .. }
+            | Self::ReadReplica { .. }
+            | Self::LiveVoter { .. }
+            | Self::RemovedId { .. }
+            | Self::AddressInUse { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let human = humantime::format_duration;
+        match self {
+            Self::NotLeading => f.write_str("this node does not lead with a fresh lease"),
+            Self::Moved { .. } => {
+                f.write_str("the membership or the leader has moved since the plan")
+            }
+            Self::ChangeInFlight => f.write_str("another change of the membership is in flight"),
+            Self::JointUnfinished => f.write_str("a joint membership must be finished first"),
+            Self::NotJoint => f.write_str("there is no joint membership to finish"),
+            Self::Empty => f.write_str("the change names nobody"),
+            Self::Twice { server } => write!(f, "the change names {server} twice"),
+            Self::WrongRole { server, found, expected } => {
+                write!(f, "{server} is {found:?}, expected {expected:?}")
+            }
+            Self::NoQuorum { live, voters } => {
+                write!(f, "only {live} of {voters} voters would answer")
+            }
+            Self::Margin { before, after } => {
+                write!(f, "live voters beyond the quorum would go from {before} to {after}")
+            }
+            Self::LeaderKeepsVote => {
+                f.write_str("the leader keeps its vote until it has handed over")
+            }
+            Self::MinQuorum { left, floor } => {
+                write!(f, "{left} voters would be left, fewer than {floor}")
+            }
+            Self::NotHealthy { server, verdict } => write!(f, "{server} is {}", verdict.as_str()),
+            Self::NotStable { server, healthy_for, needed } => {
+                write!(f, "{server} is healthy for {} of {}", human(*healthy_for), human(*needed))
+            }
+            Self::NotCaughtUp { server, lag } => write!(f, "{server} lacks {lag} entries"),
+            Self::Cordoned { server, reason } => write!(f, "{server} is cordoned: {reason}"),
+            Self::ReadReplica { server } => write!(f, "{server} is a read replica"),
+            Self::NotKnown { server } => write!(f, "nothing is known of {server}'s health"),
+            Self::GraceRuns { server, passed, grace } => {
+                write!(f, "{server}: {} of a grace of {}", human(*passed), human(*grace))
+            }
+            Self::TooFewSigns { server, signs } => {
+                write!(f, "{signs} of 2 independent signs say that {server} is dead")
+            }
+            Self::VanishedTogether { vanished, members } => {
+                write!(f, "{vanished} of {members} servers vanished together: frozen")
+            }
+            Self::LiveVoter { server } => write!(f, "{server} is a live voter; demote it first"),
+            Self::RemovedId { server } => {
+                write!(f, "{server} was removed once; join with a new id")
+            }
+            Self::AddressInUse { server, address } => {
+                write!(f, "{server} already has the address {address}")
+            }
+        }
+    }
+}
+
+/// Judges one change against the state that it was planned from: the invariants, in one place.
+///
+/// 1. Planned from what stands, in this term, with nothing else in flight.
+/// 2. A quorum of the voters before and after answers; the margin is kept.
+/// 3. The leader keeps its vote.
+/// 4. No fewer voters than the floor.
+/// 5. Nobody gains a vote who is not caught up, healthy and stable.
+/// 6. Nobody loses a vote or a place for looking sick before the grace, on two signs.
+/// 7. Removed ids stay away.
+///
+/// Force, a person's word with a reason, waives 4, the time of 5, 6, and the margin of 2.
+///
+/// # Errors
+/// The first broken rule. Nothing was changed.
+pub fn check(config: &Config, change: &Change, state: &State) -> Result<(), Refusal> {
+    if !state.may_act() {
+        return Err(Refusal::NotLeading);
+    }
+    let judge = Judge { config, state, origin: &change.origin };
+    judge.fence(change)?;
+    match &change.step {
+        Step::FinishJoint => Ok(()),
+        Step::Votes { promote, demote } => {
+            judge.roles(promote, Role::Learner)?;
+            judge.roles(demote, Role::Voter)?;
+            judge.membership(promote, demote, false)
+        }
+        Step::Remove { servers, promote, add } => {
+            judge.roles(promote, Role::Learner)?;
+            if let Some(new) = add {
+                judge.add(new, servers)?;
+            }
+            judge.membership(promote, servers, true)
+        }
+        Step::Add(server) => {
+            judge.add(server, &[])?;
+            judge.membership(&[], &[], false)
+        }
+        Step::Readdress { server, address } => judge.readdress(server, address),
+        Step::Transfer { to } => judge.transfer(to),
+    }
+}
+
+struct Judge<'a> {
+    config: &'a Config,
+    state: &'a State,
+    origin: &'a Origin,
+}
+
+impl Judge<'_> {
+    /// Rule 1.
+    fn fence(&self, change: &Change) -> Result<(), Refusal> {
+        let found = self.state.fence();
+        if found.as_ref() != Some(&change.fence) {
+            return Err(Refusal::Moved { planned: change.fence.clone(), found });
+        }
+        let finishes = matches!(change.step, Step::FinishJoint);
+        match (self.state.membership.joint, finishes) {
+            (true, false) => return Err(Refusal::JointUnfinished),
+            (false, true) => return Err(Refusal::NotJoint),
+            (true, true) | (false, false) => {}
+        }
+        // A joint membership that is not committed yet is still being written by somebody.
+        if !self.state.membership.committed {
+            return Err(Refusal::ChangeInFlight);
+        }
+        let mut named = change.step.servers().peekable();
+        if !finishes && named.peek().is_none() {
+            return Err(Refusal::Empty);
+        }
+        let names: Vec<&ServerId> = named.collect();
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                return Err(Refusal::Twice { server: (*name).clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn roles(&self, servers: &[ServerId], expected: Role) -> Result<(), Refusal> {
+        for id in servers {
+            let found = self.role(id);
+            if found != expected {
+                return Err(Refusal::WrongRole { server: id.clone(), found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    fn role(&self, id: &ServerId) -> Role {
+        self.state.server(id).map_or(Role::Absent, |server| server.role)
+    }
+
+    /// Rules 2 to 6 for a change after which `gain` vote and `lose` do not; `leave`: they are
+    /// not even members.
+    fn membership(&self, gain: &[ServerId], lose: &[ServerId], leave: bool) -> Result<(), Refusal> {
+        for id in gain {
+            self.may_gain(id)?;
+        }
+        let mut sick = 0_usize;
+        for id in lose {
+            if self.state.is_leader(id) || *id == self.state.local {
+                return Err(Refusal::LeaderKeepsVote);
+            }
+            let Some(server) = self.state.server(id).filter(|s| s.role != Role::Absent) else {
+                let expected = if leave { Role::Learner } else { Role::Voter };
+                let found = Role::Absent;
+                return Err(Refusal::WrongRole { server: id.clone(), found, expected });
+            };
+            let well = server.health.verdict == Verdict::Healthy;
+            sick += usize::from(!well && server.role == Role::Voter);
+        }
+        let replaced = sick <= gain.len();
+        for server in lose.iter().filter_map(|id| self.state.server(id)) {
+            self.may_lose(server, leave, replaced)?;
+        }
+        self.count(gain, lose, sick > gain.len())
+    }
+
+    /// Rule 2, by counting both configurations, and rule 4.
+    fn count(&self, gain: &[ServerId], lose: &[ServerId], shrinks: bool) -> Result<(), Refusal> {
+        let (mut before, mut after) = ((0, 0), (0, 0));
+        for server in &self.state.servers {
+            let id = &server.server.id;
+            let live = i64::from(server.live);
+            let votes = server.role == Role::Voter;
+            let will = (votes && !lose.contains(id)) || gain.contains(id);
+            before = (before.0 + i64::from(votes), before.1 + live * i64::from(votes));
+            after = (after.0 + i64::from(will), after.1 + live * i64::from(will));
+        }
+        let margin = |(voters, live): (i64, i64)| live - (voters / 2 + 1);
+        for (voters, live) in [before, after] {
+            if margin((voters, live)) < 0 {
+                return Err(Refusal::NoQuorum { live: size(live), voters: size(voters) });
+            }
+        }
+        if self.origin.is_forced() {
+            return Ok(());
+        }
+        let lowered = margin(after) < margin(before);
+        if lowered && margin(after) < i64::from(self.config.min_margin) {
+            return Err(Refusal::Margin { before: margin(before), after: margin(after) });
+        }
+        let left = size(after.0);
+        let floor = if shrinks && !self.origin.is_operator() {
+            self.config.removal_floor()
+        } else {
+            self.config.min_quorum as usize
+        };
+        if after.0 < before.0 && left < floor {
+            return Err(Refusal::MinQuorum { left, floor });
+        }
+        Ok(())
+    }
+
+    /// Rule 5, and rule 7 for those who never left.
+    fn may_gain(&self, id: &ServerId) -> Result<(), Refusal> {
+        self.fit(id)?;
+        let Some(server) = self.state.server(id) else { return Ok(()) };
+        if server.server.read_replica {
+            return Err(Refusal::ReadReplica { server: id.clone() });
+        }
+        let needed = self.config.server_stabilization_time;
+        let healthy_for = server.healthy_for(self.state.at);
+        if !self.origin.is_forced() && healthy_for.is_none_or(|age| age < needed) {
+            let healthy_for = healthy_for.unwrap_or_default();
+            return Err(Refusal::NotStable { server: id.clone(), healthy_for, needed });
+        }
+        Ok(())
+    }
+
+    /// Whether a server is fit for a vote or for leadership, the time apart.
+    fn fit(&self, id: &ServerId) -> Result<(), Refusal> {
+        let Some(server) = self.state.server(id) else {
+            let (found, expected) = (Role::Absent, Role::Learner);
+            return Err(Refusal::WrongRole { server: id.clone(), found, expected });
+        };
+        if self.state.removed(id) {
+            return Err(Refusal::RemovedId { server: id.clone() });
+        }
+        let verdict = server.health.verdict;
+        if verdict != Verdict::Healthy || !server.live {
+            return Err(Refusal::NotHealthy { server: id.clone(), verdict });
+        }
+        let trails = server.health.reasons.contains(Reason::Trailing) || server.matched.is_none();
+        if trails {
+            return Err(Refusal::NotCaughtUp { server: id.clone(), lag: server.lag });
+        }
+        match self.state.cordoned(id) {
+            Some(reason) => {
+                Err(Refusal::Cordoned { server: id.clone(), reason: reason.to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Rule 6.
+    fn may_lose(&self, server: &ServerState, leave: bool, replaced: bool) -> Result<(), Refusal> {
+        let id = &server.server.id;
+        if self.origin.is_forced() {
+            return Ok(());
+        }
+        let votes = server.role == Role::Voter;
+        if self.origin.is_operator() {
+            // A person may take any learner out, and any vote; a live vote only by demotion.
+            return match (leave && votes, server.live) {
+                (true, true) => Err(Refusal::LiveVoter { server: id.clone() }),
+                (true, false) | (false, _) => Ok(()),
+            };
+        }
+        match server.health.verdict {
+            Verdict::Unknown => Err(Refusal::NotKnown { server: id.clone() }),
+            Verdict::Healthy if !leave && *self.origin == Origin::Promoter => Ok(()),
+            Verdict::Healthy => Err(Refusal::LiveVoter { server: id.clone() }),
+            Verdict::Unhealthy if !leave && replaced => {
+                self.grace(server, self.config.voter_replacement_grace, 1)
+            }
+            Verdict::Unhealthy => self.grace(server, self.removal_grace(server), 2),
+        }
+    }
+
+    /// The grace for the cause.
+    fn removal_grace(&self, server: &ServerState) -> Duration {
+        if server.joining.is_some() {
+            self.config.join_grace
+        } else if server.discovery == Some(NodeStatus::Left) {
+            self.config.left_server_grace
+        } else {
+            self.config.dead_server_last_contact_threshold
+        }
+    }
+
+    /// Whether `needed` signs have stood for the grace, and the server did not vanish together
+    /// with too many others.
+    fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
+        let id = &server.server.id;
+        let age = |since: Duration| self.state.at.saturating_sub(since);
+        let mut ages: Vec<Duration> = server.signs.iter().map(|(_, since)| age(since)).collect();
+        ages.sort_unstable_by(|a, b| b.cmp(a));
+        let Some(passed) = ages.get(needed - 1).copied() else {
+            return Err(Refusal::TooFewSigns { server: id.clone(), signs: ages.len() });
+        };
+        let passed = match server.joining {
+            // What has just made progress is not dead, however long it has been silent.
+            Some(progress) => passed.min(age(progress)),
+            None => passed,
+        };
+        if passed < grace {
+            return Err(Refusal::GraceRuns { server: id.clone(), passed, grace });
+        }
+        let twice = grace.saturating_mul(2);
+        if ages.get(1).is_some_and(|second| *second >= twice) {
+            return Ok(());
+        }
+        self.together(server, grace)
+    }
+
+    /// Refuses while more than a third of the members, and at least two, vanished within one
+    /// grace of this one.
+    fn together(&self, server: &ServerState, grace: Duration) -> Result<(), Refusal> {
+        let begin = |s: &ServerState| s.signs.iter().map(|(_, since)| since).min();
+        let Some(own) = begin(server) else { return Ok(()) };
+        let members = self.state.members().count();
+        let near = |s: &&ServerState| begin(s).is_some_and(|other| other.abs_diff(own) <= grace);
+        let vanished = self.state.members().filter(near).count();
+        if vanished >= 2 && vanished * 3 > members {
+            return Err(Refusal::VanishedTogether { vanished, members });
+        }
+        Ok(())
+    }
+
+    /// A new server: its id is new, and its address is nobody's who stays.
+    fn add(&self, server: &Server, leaving: &[ServerId]) -> Result<(), Refusal> {
+        let found = self.role(&server.id);
+        if found != Role::Absent {
+            let expected = Role::Absent;
+            return Err(Refusal::WrongRole { server: server.id.clone(), found, expected });
+        }
+        if self.state.removed(&server.id) {
+            return Err(Refusal::RemovedId { server: server.id.clone() });
+        }
+        self.address_free(&server.address, &server.id, leaving)
+    }
+
+    fn readdress(&self, id: &ServerId, address: &str) -> Result<(), Refusal> {
+        let found = self.role(id);
+        if found == Role::Absent {
+            let expected = Role::Voter;
+            return Err(Refusal::WrongRole { server: id.clone(), found, expected });
+        }
+        self.address_free(address, id, &[])?;
+        self.membership(&[], &[], false)
+    }
+
+    fn address_free(
+        &self,
+        address: &str,
+        id: &ServerId,
+        leaving: &[ServerId],
+    ) -> Result<(), Refusal> {
+        let taken = self.state.members().find(|other| {
+            other.server.address == address
+                && other.server.id != *id
+                && !leaving.contains(&other.server.id)
+        });
+        match taken {
+            Some(other) => Err(Refusal::AddressInUse {
+                server: other.server.id.clone(),
+                address: address.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn transfer(&self, to: &ServerId) -> Result<(), Refusal> {
+        let found = self.role(to);
+        if found != Role::Voter || *to == self.state.local {
+            let expected = Role::Voter;
+            return Err(Refusal::WrongRole { server: to.clone(), found, expected });
+        }
+        self.fit(to)
+    }
+}
+
+fn size(n: i64) -> usize {
+    usize::try_from(n).unwrap_or_default()
+}

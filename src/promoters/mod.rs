@@ -1,0 +1,5 @@
+//! Ready-made promoters.
+
+mod stable;
+
+pub use stable::Stable;
