@@ -3,10 +3,13 @@
 mod assess;
 mod cluster;
 mod config;
+mod driver;
+mod handle;
 mod orders;
 mod plan;
 mod promoter;
 mod records;
+mod requests;
 mod safety;
 mod state;
 
@@ -15,6 +18,8 @@ pub use cluster::{
     NodeStatus, Observation, Origin, Probe, Retry, Role, Server, ServerId, Sighting, Status, Step,
 };
 pub use config::{Config, ConfigError};
+pub use driver::{Autopilot, Options};
+pub use handle::{Handle, Running, VerbError, View};
 pub use plan::{Held, Plan, Why, plan};
 pub use promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes, Zone};
 pub use records::{

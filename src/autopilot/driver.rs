@@ -1,0 +1,455 @@
+//! The loop: observe, assess, plan, judge, apply one step, and wait for the next moment that matters.
+//!
+//! ```text
+//!            changed, verb, outcome, deadline
+//!                         |
+//!   Cluster::observe -> assess -> plan -> check -> Cluster::apply (a task of its own)
+//!                         |         |        |
+//!                       State     held    refused     -> View, for readers
+//! ```
+
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    cluster::{Applied, Change, Cluster, ClusterError, Feedback, Observation, Retry, Server, Step},
+    config::{Config, ConfigError},
+    handle::{Handle, Request, Running, View},
+    plan::{Held, Plan, Why, plan},
+    promoter::Promoter,
+    records::{Ledger, Outcome, Verdict},
+    requests::{Desk, Then},
+    safety::check,
+    state::State,
+};
+use crate::runtime::Runtime;
+
+/// How the driver runs; everything here is about one node and is not replicated.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The host's heartbeat interval. While anything is undecided, rounds are this far apart.
+    pub heartbeat: Duration,
+    /// The configuration until one is stored. Default: [`Config::for_heartbeat`].
+    pub config: Config,
+    /// The longest pause between two rounds of a leader. Default 2 s, as the reference.
+    pub update_interval: Duration,
+    /// How long the outcome of a step is awaited before it counts as failed; the step itself is
+    /// never cancelled. Default 10 s (ours).
+    pub step_deadline: Duration,
+    /// How long one observation may take. Default 1 s, half the update interval as in the
+    /// reference.
+    pub observe_deadline: Duration,
+    /// Only look on: plan, and change and record nothing. Default false.
+    pub observer: bool,
+}
+
+impl Options {
+    /// The defaults for a host whose leader sends a heartbeat this often.
+    pub fn for_heartbeat(heartbeat: Duration) -> Self {
+        Self {
+            heartbeat,
+            config: Config::for_heartbeat(heartbeat),
+            update_interval: Duration::from_secs(2),
+            step_deadline: Duration::from_secs(10),
+            observe_deadline: Duration::from_secs(1),
+            observer: false,
+        }
+    }
+}
+
+/// A step whose outcome is awaited.
+struct InFlight {
+    serial: u64,
+    change: Change,
+    until: Duration,
+}
+
+/// What a task of the driver has come to.
+pub(super) enum Event<E> {
+    Applied { serial: u64, result: Applied<E> },
+    Recorded { then: Then, result: Result<Outcome, ClusterError<E>> },
+    Identified { ticket: u64, answer: Option<super::cluster::ServerId> },
+}
+
+/// Autopilot for one node: made once, run for the node's whole life.
+pub struct Autopilot<C: Cluster, R: Runtime> {
+    pub(super) cluster: Arc<C>,
+    pub(super) runtime: R,
+    promoter: Arc<dyn Promoter>,
+    options: Options,
+    default_config: Arc<Config>,
+    requests: mpsc::Receiver<Box<Request>>,
+    pub(super) events: mpsc::UnboundedSender<Box<Event<C::Error>>>,
+    outcomes: mpsc::UnboundedReceiver<Box<Event<C::Error>>>,
+    publish: watch::Sender<Arc<View>>,
+    pub(super) last: Option<Arc<State>>,
+    plan: Arc<Plan>,
+    in_flight: Option<InFlight>,
+    pub(super) serial: u64,
+    retries: Vec<Retry>,
+    /// The records of this leadership, where the host keeps none.
+    pub(super) local: Option<Arc<Ledger>>,
+    pub(super) desk: Desk,
+}
+
+impl<C: Cluster, R: Runtime> fmt::Debug for Autopilot<C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Autopilot").field("promoter", &self.promoter).finish_non_exhaustive()
+    }
+}
+
+impl<C: Cluster, R: Runtime> Autopilot<C, R> {
+    /// An autopilot, and the handle that readers and operators use.
+    ///
+    /// # Errors
+    /// The configuration breaks a rule of validity.
+    pub fn new(
+        cluster: C,
+        runtime: R,
+        promoter: impl Promoter,
+        options: Options,
+    ) -> Result<(Self, Handle), ConfigError> {
+        options.config.validate(options.heartbeat)?;
+        let (send, requests) = mpsc::channel(32);
+        let (events, outcomes) = mpsc::unbounded_channel();
+        let promoter: Arc<dyn Promoter> = Arc::new(promoter);
+        let config = Arc::new(options.config.clone());
+        let (publish, view) = watch::channel(Arc::new(View {
+            running: Running::Stopped,
+            config: Arc::clone(&config),
+            create_index: 0,
+            modify_index: 0,
+            state: None,
+            plan: Arc::default(),
+            promoter: Arc::clone(&promoter),
+        }));
+        let clock = runtime.clone();
+        let handle = Handle {
+            requests: send,
+            view,
+            clock: Arc::new(move || clock.now()),
+            heartbeat: options.heartbeat,
+            ttl: Duration::from_secs(30),
+            force: None,
+        };
+        let autopilot = Self {
+            cluster: Arc::new(cluster),
+            runtime,
+            promoter,
+            default_config: config,
+            options,
+            requests,
+            events,
+            outcomes,
+            publish,
+            last: None,
+            plan: Arc::default(),
+            in_flight: None,
+            serial: 0,
+            retries: Vec::new(),
+            local: None,
+            desk: Desk::default(),
+        };
+        Ok((autopilot, handle))
+    }
+
+    /// Runs until `shutdown` completes: leads while this node leads, stands by otherwise.
+    ///
+    /// Start it once, on every node. Dropping it is safe at any moment: a step on its way is a
+    /// task of its own, and what a crash leaves half done the next leader finishes first.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut open = true;
+        loop {
+            let round = self.round();
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                () = round => {}
+            }
+            let (cluster, runtime, pause) =
+                (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(event) = self.outcomes.recv() => self.event(*event),
+                request = self.requests.recv(), if open => match request {
+                    Some(request) => self.request(*request),
+                    None => open = false,
+                },
+                () = cluster.changed() => {}
+                () = runtime.sleep(pause) => {}
+            }
+        }
+        self.stop();
+    }
+
+    /// One turn: observe, assess, plan, judge, publish, and start at most one step.
+    async fn round(&mut self) {
+        let at = self.runtime.now();
+        let observed = {
+            let (mut observe, mut late) = (
+                pin!(self.cluster.observe(at)),
+                pin!(self.runtime.sleep(self.options.observe_deadline)),
+            );
+            tokio::select! {
+                biased;
+                seen = &mut observe => Some(seen),
+                () = &mut late => None,
+            }
+        };
+        let Some(mut seen) = observed else {
+            tracing::warn!("the host did not answer an observation in time");
+            self.desk.expire(self.runtime.now(), self.last.as_deref());
+            return;
+        };
+        self.prepare(&mut seen);
+        let (config, create_index, modify_index) = self.config(&seen);
+        let state = Arc::new(State::assess(&config, self.last.as_deref(), &seen));
+        let mut plan = plan(&config, &state, &*self.promoter);
+        let next = judge(&config, &state, &mut plan);
+        self.tell(&state, &plan);
+        self.plan = Arc::new(plan);
+        let view = View {
+            running: running(&state, &self.plan),
+            config,
+            create_index,
+            modify_index,
+            state: Some(Arc::clone(&state)),
+            plan: Arc::clone(&self.plan),
+            promoter: Arc::clone(&self.promoter),
+        };
+        self.publish.send_replace(Arc::new(view));
+        self.last = Some(Arc::clone(&state));
+        let plan = Arc::clone(&self.plan);
+        self.settle(&state, &plan);
+        if let Some(change) = next {
+            self.launch(change, &state);
+        }
+        if !self.options.observer {
+            self.remember(&state);
+        }
+    }
+
+    /// Forgets what belonged to another leadership, and adds what only the driver knows.
+    fn prepare(&mut self, seen: &mut Observation) {
+        let leadership = seen.leading.map(|leading| (leading.term, leading.since));
+        let last = self.last.as_ref().and_then(|last| last.leading);
+        if leadership != last.map(|leading| (leading.term, leading.since)) {
+            self.in_flight = None;
+            self.retries.clear();
+            self.local = None;
+        }
+        if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
+            && let Some(flight) = self.in_flight.take()
+        {
+            self.back_off(flight.change.step, "no outcome in time".to_owned());
+        }
+        let old = seen.at.saturating_sub(Duration::from_secs(300));
+        self.retries.retain(|retry| retry.until >= old);
+        let in_flight = self.in_flight.as_ref().map(|flight| flight.change.step.clone());
+        let observer = self.options.observer;
+        if in_flight.is_some() || observer || !self.retries.is_empty() {
+            let retries = self.retries.clone();
+            seen.feedback = Some(Arc::new(Feedback { in_flight, retries, observer }));
+        }
+        if seen.ledger.is_none() && seen.leading.is_some() {
+            seen.ledger = Some(Arc::clone(self.local.get_or_insert_default()));
+            seen.ledger_at = seen.at;
+            self.desk.records_are_local = true;
+        } else {
+            self.desk.records_are_local = false;
+        }
+    }
+
+    /// The stored configuration with its indexes, or this node's own.
+    fn config(&self, seen: &Observation) -> (Arc<Config>, u64, u64) {
+        match seen.ledger.as_ref().and_then(|ledger| ledger.config.as_ref()) {
+            None => (Arc::clone(&self.default_config), 0, 0),
+            Some(stored) => {
+                let view = self.publish.borrow();
+                let config = if *view.config == stored.config {
+                    Arc::clone(&view.config)
+                } else {
+                    Arc::new(stored.config.clone())
+                };
+                (config, stored.create_index, stored.modify_index)
+            }
+        }
+    }
+
+    /// Logs what has changed since the last round.
+    fn tell(&self, state: &State, plan: &Plan) {
+        for held in &plan.held {
+            tracing::debug!(step = %held.step, why = %held.why, "held");
+        }
+        let (Some(last), true) = (&self.last, state.may_act()) else { return };
+        for server in &state.servers {
+            let id = &server.server.id;
+            let Some(before) = last.server(id) else { continue };
+            if before.health.verdict != server.health.verdict
+                && server.health.verdict != Verdict::Unknown
+            {
+                let (verdict, reasons) = (server.health.verdict.as_str(), server.health.reasons);
+                tracing::info!(server = %id, verdict, ?reasons, "health has changed");
+            }
+        }
+    }
+
+    /// Starts a step in a task of its own, which is never cancelled.
+    fn launch(&mut self, change: Change, state: &State) {
+        self.serial += 1;
+        let serial = self.serial;
+        tracing::info!(step = %change.step, origin = ?change.origin, "applying");
+        let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
+        let until = state.at.saturating_add(self.options.step_deadline);
+        self.in_flight = Some(InFlight { serial, change: change.clone(), until });
+        self.runtime.spawn(async move {
+            let result = cluster.apply(change).await;
+            let _ = events.send(Box::new(Event::Applied { serial, result }));
+        });
+    }
+
+    fn event(&mut self, event: Event<C::Error>) {
+        match event {
+            Event::Applied { serial, result } => {
+                if self.in_flight.as_ref().is_some_and(|flight| flight.serial == serial)
+                    && let Some(flight) = self.in_flight.take()
+                {
+                    self.applied(flight.change, result);
+                }
+            }
+            Event::Recorded { then, result } => self.recorded(then, result),
+            Event::Identified { ticket, answer } => self.identified(ticket, answer),
+        }
+    }
+
+    fn applied(&mut self, change: Change, result: Applied<C::Error>) {
+        let step = change.step.clone();
+        match result {
+            Ok(()) => {
+                tracing::info!(%step, "applied");
+                self.retries.retain(|retry| retry.step != step);
+                self.desk.done(&change.origin, &step);
+                if let Step::Remove { servers, .. } = step {
+                    for id in servers {
+                        let server = self.last.as_ref().and_then(|last| last.server(&id));
+                        if let Some(server) = server.map(|server| Arc::clone(&server.server)) {
+                            self.dismiss(server);
+                        }
+                    }
+                }
+            }
+            Err(ClusterError::Moved(what)) => {
+                tracing::info!(%step, what, "planning anew");
+                let until = self.runtime.now().saturating_add(self.options.heartbeat);
+                self.retries.retain(|retry| retry.step != step);
+                self.retries.push(Retry { step, failures: 0, until, error: what });
+            }
+            Err(error) => self.back_off(step, error.to_string()),
+        }
+    }
+
+    /// Lets a failed step wait: 1 s, doubled with every failure up to a minute, and up to a
+    /// quarter more, so that steps which failed together are not tried together.
+    fn back_off(&mut self, step: Step, error: String) {
+        let before = self.retries.iter().position(|retry| retry.step == step);
+        let failures = before.map_or(0, |i| self.retries.swap_remove(i).failures) + 1;
+        let base = Duration::from_secs(1 << (failures - 1).min(6)).min(Duration::from_secs(60));
+        let spread = base / 4 * u32::from(hash(&step, failures)) / 256;
+        let until = self.runtime.now().saturating_add(base).saturating_add(spread);
+        tracing::warn!(%step, failures, error, "failed; waiting");
+        self.retries.push(Retry { step, failures, until, error });
+    }
+
+    /// Tells a server that it was removed, again and again for a minute until it has heard.
+    fn dismiss(&self, server: Arc<Server>) {
+        let (cluster, runtime) = (Arc::clone(&self.cluster), self.runtime.clone());
+        self.runtime.spawn(async move {
+            for wait in [1, 1, 2, 4, 8, 16, 28] {
+                if cluster.dismiss(Arc::clone(&server)).await {
+                    tracing::info!(server = %server.id, "the removed server has been told");
+                    return;
+                }
+                runtime.sleep(Duration::from_secs(wait)).await;
+            }
+            tracing::warn!(server = %server.id, "the removed server could not be told");
+        });
+    }
+
+    /// How long nothing needs to be looked at.
+    fn pause(&self) -> Duration {
+        let now = self.runtime.now();
+        let state = self.last.as_deref();
+        let leads = state.is_some_and(|state| state.leading.is_some());
+        let lease = state.is_some_and(State::may_act);
+        let mut pause = if !leads {
+            // Standing by: a change of leadership wakes it.
+            Duration::from_secs(60)
+        } else if self.plan.undecided || !lease {
+            self.options.heartbeat
+        } else {
+            let tick = self.options.update_interval;
+            self.plan.wake.map_or(tick, |wake| tick.min(wake.saturating_sub(now)))
+        };
+        if let Some(flight) = &self.in_flight {
+            pause = pause.min(flight.until.saturating_sub(now));
+        }
+        if let Some(due) = self.desk.due(now) {
+            pause = pause.min(due);
+        }
+        pause
+    }
+
+    fn stop(mut self) {
+        self.requests.close();
+        let mut view = View::clone(&self.publish.borrow());
+        view.running = Running::Stopped;
+        self.publish.send_replace(Arc::new(view));
+    }
+}
+
+/// Takes the first step that passes the safety check out of the plan; steps before it that do
+/// not pass are held, with the rule that they would break.
+fn judge(config: &Config, state: &State, plan: &mut Plan) -> Option<Change> {
+    let mut next = None;
+    let Plan { changes, held, idle, .. } = plan;
+    changes.retain(|change| {
+        if next.is_some() {
+            return true;
+        }
+        match check(config, change, state) {
+            Ok(()) => {
+                next = Some(change.clone());
+                true
+            }
+            Err(refusal) => {
+                held.push(Held {
+                    step: change.step.clone(),
+                    origin: change.origin.clone(),
+                    why: Why::Refused(refusal),
+                });
+                false
+            }
+        }
+    });
+    if idle.is_some() { None } else { next }
+}
+
+fn running(state: &State, plan: &Plan) -> Running {
+    match &plan.idle {
+        _ if !state.may_act() => Running::StandingBy,
+        Some(Why::Paused(_) | Why::Observing) => Running::Paused,
+        _ => Running::Leading,
+    }
+}
+
+/// A byte that differs from step to step and from failure to failure, always the same.
+fn hash(step: &Step, failures: u32) -> u8 {
+    let mut hash = failures.wrapping_mul(0x9E37_79B9);
+    for byte in step.to_string().bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    (hash >> 24).to_le_bytes()[0]
+}

@@ -1,0 +1,368 @@
+//! The handle: what readers see of autopilot, and the verbs of an operator.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    cluster::{Server, ServerId},
+    config::{Config, ConfigError},
+    plan::{Held, Plan},
+    promoter::Promoter,
+    records::{IntentKind, Task},
+    safety::Refusal,
+    state::State,
+};
+
+/// What autopilot is doing on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Running {
+    /// This node leads, and autopilot steers.
+    Leading,
+    /// Another node leads, or nobody does.
+    StandingBy,
+    /// This node leads; an operator has paused autopilot, or it only observes.
+    Paused,
+    /// [`Autopilot::run`](super::Autopilot::run) has not begun, or has ended.
+    Stopped,
+}
+
+impl Running {
+    /// The word for people and wires.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leading => "leading",
+            Self::StandingBy => "standing-by",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Everything that one round came to: an immutable value, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What autopilot is doing here.
+    pub running: Running,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The index in the host's log that first stored a configuration; 0: none is stored.
+    pub create_index: u64,
+    /// The index that stored this one; 0: none is stored.
+    pub modify_index: u64,
+    /// What is thought of the cluster; `None` before the first round.
+    pub state: Option<Arc<State>>,
+    /// What is to be done, and what is held.
+    pub plan: Arc<Plan>,
+    /// The policy; pure, so that readers may ask it for what it says of a server.
+    pub promoter: Arc<dyn Promoter>,
+}
+
+impl View {
+    /// What is held that concerns a server.
+    pub fn held(&self, id: &ServerId) -> impl Iterator<Item = &Held> {
+        self.plan.held.iter().filter(move |held| held.step.servers().any(|named| named == id))
+    }
+}
+
+/// Why a verb was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerbError {
+    /// This node does not lead; ask the leader. An operation that was recorded before goes on
+    /// under the new leader.
+    #[error("this node does not lead{}", .leader.as_ref().map(|l| format!("; {l} does")).unwrap_or_default())]
+    NotLeading {
+        /// Whoever does, as far as is known.
+        leader: Option<ServerId>,
+    },
+    /// It would break a rule. Nothing was changed, unless `left_behind` says so.
+    #[error("refused: {refusal} (left behind: {left_behind})")]
+    Refused {
+        /// Which.
+        refusal: Refusal,
+        /// What earlier steps of the same operation have done.
+        left_behind: String,
+    },
+    /// Time is over. The operation was given up where it stood.
+    #[error("the time is over: {left_behind}")]
+    Deadline {
+        /// What was done, and what was being waited for.
+        left_behind: String,
+    },
+    /// The stored configuration is not the one compared with. Nothing was changed; read it and
+    /// try again.
+    #[error("the stored configuration has modify index {found}")]
+    Conflict {
+        /// The modify index that stands; 0: nothing is stored.
+        found: u64,
+    },
+    /// The configuration must not be used. Nothing was changed.
+    #[error("invalid configuration: {0}")]
+    Invalid(#[from] ConfigError),
+    /// Nobody at the new address answers with the server's id. Nothing was changed.
+    #[error("{server} has not proven its id at {address}: {answer}")]
+    NotProven {
+        /// Who should be there.
+        server: ServerId,
+        /// Where.
+        address: String,
+        /// Who answered.
+        answer: String,
+    },
+    /// The host could not record it; the message says whether it may have been recorded.
+    #[error("not recorded: {0}")]
+    NotRecorded(String),
+    /// Autopilot has stopped. Nothing was changed.
+    #[error("autopilot has stopped")]
+    Stopped,
+}
+
+/// What a verb came to.
+pub(super) type Reply = Result<(), VerbError>;
+
+/// A verb on its way to the driver.
+pub(super) struct Request {
+    pub(super) verb: Verb,
+    pub(super) ttl: Duration,
+    pub(super) reply: oneshot::Sender<Reply>,
+}
+
+/// What an operator can ask for.
+pub(super) enum Verb {
+    Operate { task: Task, force: Option<String> },
+    Configure { config: Config, cas: Option<u64> },
+    Pause(String),
+    Resume,
+    Cordon { server: ServerId, reason: String, ttl: Option<Duration> },
+    Uncordon(ServerId),
+    Intend { server: ServerId, kind: IntentKind, ttl: Duration },
+    Unintend(ServerId),
+    CleanUp,
+}
+
+/// Readers and operators hold this. Cheap to clone; every clone is the same autopilot.
+///
+/// Every verb is judged like autopilot's own steps, waits until it is done or its time is over,
+/// and says what it left behind. Verbs work on the leader only.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) requests: mpsc::Sender<Box<Request>>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) clock: Arc<dyn Fn() -> Duration + Send + Sync>,
+    pub(super) heartbeat: Duration,
+    pub(super) ttl: Duration,
+    pub(super) force: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.view.borrow().running;
+        f.debug_struct("Handle").field("running", &running).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// The latest view.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// What is thought of the cluster; `None` before the first round.
+    pub fn state(&self) -> Option<Arc<State>> {
+        self.view.borrow().state.clone()
+    }
+
+    /// What autopilot is doing here.
+    pub fn running(&self) -> Running {
+        self.view.borrow().running
+    }
+
+    /// A channel with the latest view; a slow reader misses views and blocks nobody.
+    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// The number of voters, as of the latest view.
+    pub fn num_voters(&self) -> usize {
+        self.view.borrow().state.as_ref().map_or(0, |state| state.num_voters())
+    }
+
+    /// The driver's clock now, to compare with [`State::at`].
+    pub fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
+    /// The host's heartbeat interval, which configurations are validated against.
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// The same handle, whose verbs have this long. Default 30 s.
+    #[must_use]
+    pub fn within(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// The same handle, whose operations waive what a person may waive: the floor of voters, the
+    /// time of stability, the grace and signs of the sick, and the margin. Never the quorum.
+    #[must_use]
+    pub fn forced(mut self, reason: &str) -> Self {
+        self.force = Some(reason.into());
+        self
+    }
+
+    /// Adds a server, as a learner; the promoter decides whether it votes. Whoever had its
+    /// address and no longer answers there is removed in the same change.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn add(&self, server: Server) -> Result<(), VerbError> {
+        self.operate(Task::Add(Arc::new(server))).await
+    }
+
+    /// Removes a server: leadership and vote first, where it has them. Its id never comes back.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn remove(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
+        self.operate(Task::Remove(id.into())).await
+    }
+
+    /// Puts `new` in the place of `old`: adds it, waits until it may vote, and swaps them.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn replace(&self, old: impl Into<ServerId>, new: Server) -> Result<(), VerbError> {
+        self.operate(Task::Replace { old: old.into(), new: Arc::new(new) }).await
+    }
+
+    /// Gives a learner a vote.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn promote(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
+        self.operate(Task::Promote(id.into())).await
+    }
+
+    /// Takes a voter's vote, and cordons it so that the promoter does not give it back.
+    ///
+    /// # Errors
+    /// See [`VerbError`]. After a deadline or a refusal the cordon stays.
+    pub async fn demote(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
+        let id = id.into();
+        self.cordon(id.clone(), "demoted by an operator", None).await?;
+        self.operate(Task::Demote(id)).await
+    }
+
+    /// Hands leadership to a server, or to the best one.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn transfer(&self, to: Option<ServerId>) -> Result<(), VerbError> {
+        self.operate(Task::Transfer(to)).await
+    }
+
+    /// Changes a server's address, after whoever listens there has answered with its id.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn readdress(
+        &self,
+        id: impl Into<ServerId>,
+        address: impl Into<String>,
+    ) -> Result<(), VerbError> {
+        self.operate(Task::Readdress { server: id.into(), address: address.into() }).await
+    }
+
+    /// Stops all automatic changes; health is still tracked, and orders are still carried out
+    /// after [`Handle::resume`].
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn pause(&self, reason: &str) -> Result<(), VerbError> {
+        self.ask(Verb::Pause(reason.to_owned())).await
+    }
+
+    /// Lifts a pause.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn resume(&self) -> Result<(), VerbError> {
+        self.ask(Verb::Resume).await
+    }
+
+    /// Keeps a server from gaining a vote or leadership, for a time or until it is lifted; a
+    /// leader hands over.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn cordon(
+        &self,
+        id: impl Into<ServerId>,
+        reason: &str,
+        ttl: Option<Duration>,
+    ) -> Result<(), VerbError> {
+        self.ask(Verb::Cordon { server: id.into(), reason: reason.to_owned(), ttl }).await
+    }
+
+    /// Lifts a cordon.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn uncordon(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
+        self.ask(Verb::Uncordon(id.into())).await
+    }
+
+    /// Announces what is about to happen to a server, so that it is not taken for a failure.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn intend(
+        &self,
+        id: impl Into<ServerId>,
+        kind: IntentKind,
+        ttl: Duration,
+    ) -> Result<(), VerbError> {
+        self.ask(Verb::Intend { server: id.into(), kind, ttl }).await
+    }
+
+    /// Takes an announcement back.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn unintend(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
+        self.ask(Verb::Unintend(id.into())).await
+    }
+
+    /// Looks for dead servers now instead of at the next deadline. What may be removed is; what
+    /// may not stands in the plan, with the reason.
+    ///
+    /// # Errors
+    /// See [`VerbError`].
+    pub async fn remove_dead_servers(&self) -> Result<(), VerbError> {
+        self.ask(Verb::CleanUp).await
+    }
+
+    /// Stores a configuration; with `cas`, only over the one with that modify index.
+    ///
+    /// # Errors
+    /// See [`VerbError`]; nothing is changed by any of them.
+    pub async fn configure(&self, config: Config, cas: Option<u64>) -> Result<(), VerbError> {
+        config.validate(self.heartbeat)?;
+        self.ask(Verb::Configure { config, cas }).await
+    }
+
+    async fn operate(&self, task: Task) -> Result<(), VerbError> {
+        let force = self.force.as_deref().map(str::to_owned);
+        self.ask(Verb::Operate { task, force }).await
+    }
+
+    async fn ask(&self, verb: Verb) -> Result<(), VerbError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Box::new(Request { verb, ttl: self.ttl, reply });
+        self.requests.send(request).await.map_err(|_| VerbError::Stopped)?;
+        answer.await.unwrap_or(Err(VerbError::Stopped))
+    }
+}
