@@ -2,5 +2,7 @@
 
 pub mod autopilot;
 pub mod duration;
+#[cfg(feature = "openraft")]
+pub mod openraft;
 pub mod promoters;
 pub mod runtime;
