@@ -1,1 +1,3 @@
 //! Keeps a Raft cluster healthy from inside the database that runs it.
+
+pub mod codec;
