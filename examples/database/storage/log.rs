@@ -63,10 +63,10 @@ impl LogStore {
         let vote = read_meta(&db, VOTE)?;
         let memory = Mutex::new(Memory { vote, ..Memory::default() });
         let shared = Arc::new(Shared { db, memory });
-        let (writer, writes) = channel();
+        let (writer, queue) = channel();
         let thread = std::thread::Builder::new().name("log".to_owned());
         let theirs = Arc::clone(&shared);
-        thread.spawn(move || write_all(&theirs, &writes))?;
+        thread.spawn(move || write_all(&theirs, &queue))?;
         Ok(Self { shared, writer })
     }
 
@@ -191,11 +191,11 @@ impl Write {
 
 /// The writer thread. After one failed write nothing more is written: a later one that succeeded
 /// would leave a hole in the log.
-fn write_all(shared: &Shared, writes: &Receiver<Write>) {
+fn write_all(shared: &Shared, queue: &Receiver<Write>) {
     let mut broken = None;
-    while let Ok(first) = writes.recv() {
+    while let Ok(first) = queue.recv() {
         let mut group = vec![first];
-        group.extend(writes.try_iter().take(GROUP - 1));
+        group.extend(queue.try_iter().take(GROUP - 1));
         if broken.is_none() {
             broken = shared.commit(&group).err().map(|error| error.to_string());
         }
