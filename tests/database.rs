@@ -21,7 +21,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use serde_json::Value;
 use storage::{LogStore, StateMachine};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use types::TypeConfig;
@@ -256,6 +256,70 @@ async fn a_removed_server_is_told_stops_and_never_returns() {
     let said = String::from_utf8(again.stderr).unwrap();
     assert!(said.contains("which was removed"), "{said}");
     write(&[&first], "still-here").await;
+}
+
+#[tokio::test]
+async fn hostile_bytes_and_bad_requests_are_refused_and_harm_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::first(dir.path()).await;
+    server.wait("it leads", |status| status["role"] == "leader").await;
+    let hostile = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![1, 0xff, 0xff, 0xff, 0xff],
+        vec![1, 4, 0, 0, 0, 0xfd, 0xff, 0xff, 0xff],
+        (0..=255).cycle().take(100_000).collect(),
+    ];
+    for bytes in hostile {
+        let mut stream = tokio::net::TcpStream::connect(&server.addr).await.unwrap();
+        // The server may hang up before it has read all of this.
+        let _ = stream.write_all(&bytes).await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it hangs up");
+        assert!(answer.is_empty(), "hostile bytes are not answered");
+    }
+    let long = "x".repeat((1 << 20) + 1);
+    assert_eq!(server.ask("PUT", "/kv/long", &long).await.unwrap().0, 413);
+    let key = format!("/kv/{}", "k".repeat(1025));
+    assert_eq!(server.ask("PUT", &key, "x").await.unwrap().0, 400);
+    assert_eq!(server.ask("GET", "/kv/nothing", "").await.unwrap().0, 404);
+    assert_eq!(server.ask("DELETE", "/kv/nothing", "").await.unwrap().0, 404);
+    assert_eq!(server.ask("PUT", "/leader/99", "").await.unwrap().0, 409);
+    assert_eq!(server.ask("PUT", "/servers/x/vote", "").await.unwrap().0, 400);
+    write(&[&server], "fine").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_command_starts_a_cluster_and_ctrl_c_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_ports();
+    let mut command = Command::new(program());
+    command.args(["--nodes", "3", "--http-port", &port.to_string()]).env("TMPDIR", dir.path());
+    let mut child = command.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let servers = [port, port + 1, port + 2].map(|port| format!("127.0.0.1:{port}"));
+    for http in &servers {
+        until("all three are members", || async {
+            let Some((200, status)) = ask(http, "GET", "/status", "").await else { return false };
+            let status: Value = serde_json::from_slice(&status).unwrap();
+            status["members"].as_object().unwrap().len() == 3
+        })
+        .await;
+    }
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    let ended = timeout(PATIENCE, child.wait()).await.expect("Ctrl-C ends it").unwrap();
+    assert!(ended.success());
+    for http in &servers {
+        assert!(std::net::TcpListener::bind(http).is_ok(), "something still listens on {http}");
+    }
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "a directory was left");
+}
+
+/// The first of some ports that are free now, and so are those a hundred above.
+fn free_ports() -> u16 {
+    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let mut ports = (from..32_000).step_by(10);
+    ports.find(|port| (0..3).all(|n| is_free(port + n) && is_free(port + n + 100))).unwrap()
 }
 
 #[tokio::test]

@@ -53,6 +53,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     tokio::pin!(stop);
     let place = Place::new(&options)?;
     place.check_ports()?;
+    place.make_dir()?;
     let mut servers = Vec::new();
     let shown = tokio::select! {
         biased;
@@ -79,10 +80,13 @@ impl Place {
         let name = format!("raft-autopilot-database-{}", std::process::id());
         let is_temporary = options.dir.is_none();
         let dir = options.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
-        // A temporary name can be guessed: whoever made that directory first is not to be trusted.
-        DirBuilder::new().mode(0o700).recursive(!is_temporary).create(&dir)?;
         let Options { nodes, http_port, .. } = *options;
         Ok(Self { nodes, http_port, program, dir, is_temporary })
+    }
+
+    fn make_dir(&self) -> io::Result<()> {
+        // A temporary name can be guessed: whoever made that directory first is not to be trusted.
+        DirBuilder::new().mode(0o700).recursive(!self.is_temporary).create(&self.dir)
     }
 
     fn http(&self, number: u16) -> String {
@@ -109,10 +113,10 @@ impl Place {
     fn arguments(&self, number: u16) -> Vec<String> {
         let dir = self.dir.join(number.to_string()).display().to_string();
         let (listen, http) = (self.listen(number), self.http(number));
-        let zone = format!("zone-{}", (number - 1) % 3 + 1);
+        let (name, zone) = (format!("n{number}"), format!("zone-{}", (number - 1) % 3 + 1));
         let mut arguments: Vec<String> = ["node", "--dir", &dir, "--listen", &listen]
             .into_iter()
-            .chain(["--http", &http, "--zone", &zone])
+            .chain(["--http", &http, "--name", &name, "--zone", &zone])
             .map(str::to_owned)
             .collect();
         if number > 1 {
@@ -250,8 +254,8 @@ async fn table(servers: &[Server]) -> String {
         known.push((addr, status));
     }
     let mut table = format!(
-        "{:<16} {:>7} {:>4} {:<9} {:<6} {:>4} {:<7} {}\n",
-        "http", "pid", "id", "role", "vote", "term", "zone", "version"
+        "{:<16} {:>7} {:>4} {:<6} {:<9} {:<5} {:>4} {:<7} {}\n",
+        "http", "pid", "id", "name", "role", "vote", "term", "zone", "version"
     );
     for (addr, status) in known {
         let server = servers.iter().find(|server| server.http == addr);
@@ -263,8 +267,9 @@ async fn table(servers: &[Server]) -> String {
                 let votes = status.voters.iter().any(|set| set.contains(&status.id));
                 writeln!(
                     table,
-                    "{addr:<16} {pid:>7} {:>4} {:<9} {:<6} {:>4} {:<7} {}",
+                    "{addr:<16} {pid:>7} {:>4} {:<6} {:<9} {:<5} {:>4} {:<7} {}",
                     status.id,
+                    status.name,
                     status.role,
                     if votes { "yes" } else { "no" },
                     status.term,
@@ -272,7 +277,7 @@ async fn table(servers: &[Server]) -> String {
                     status.version
                 )
             }
-            None => writeln!(table, "{addr:<16} {pid:>7}    - no answer"),
+            None => writeln!(table, "{addr:<16} {pid:>7}    -        no answer"),
         };
     }
     table

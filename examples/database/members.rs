@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -114,22 +115,30 @@ pub(crate) async fn confirm_leadership(service: &Service) -> Result<(), NotDone>
 }
 
 /// Changes the membership that stands now, as the leader of now; with anything else in between,
-/// nothing is done.
+/// nothing is done. One at a time: a second change between the two steps of the first would be
+/// mixed up with it.
 pub(crate) async fn change(
     service: &Service,
     members: ChangeMembers<u64, Member>,
     retain: bool,
 ) -> Result<(), NotDone> {
     let raft = service.raft.clone();
+    let alone = Arc::clone(&service.changing).lock_owned().await;
     let leader = raft.as_leader().map_err(|forward| NotDone::forwarded(&forward))?;
-    let membership = *raft.metrics().borrow_watched().membership_config.log_id();
+    let standing = raft.metrics().borrow_watched().membership_config.clone();
+    if standing.get_joint_config().len() > 1 {
+        return Err(NotDone::Because("the membership is being changed".to_owned()));
+    }
+    let membership = *standing.log_id();
     let fence = [
         Precondition::CommittedLeaderId { committed_leader_id: leader.to_committed_leader_id() },
         Precondition::LastMembershipLogId { last_membership_log_id: membership },
     ];
     // In a task of its own: a change whose caller goes away half-way would stay half done.
-    let change =
-        tokio::spawn(async move { raft.change_membership_if(members, retain, fence).await });
+    let change = tokio::spawn(async move {
+        let _alone = alone;
+        raft.change_membership_if(members, retain, fence).await
+    });
     match tokio::time::timeout(LIMIT, change).await {
         Ok(Ok(Ok(_))) => Ok(()),
         Ok(Ok(Err(error))) => Err(NotDone::write(&error)),

@@ -29,6 +29,8 @@ pub(crate) struct Service {
     pub(crate) raft: Raft,
     pub(crate) log: LogStore,
     pub(crate) state: StateMachine,
+    /// Held by the one change of the membership that is under way from here.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// Bytes received and expected of a snapshot that is arriving.
     arriving: Mutex<Option<(u64, u64)>>,
 }
@@ -49,8 +51,8 @@ impl Service {
         log: LogStore,
         state: StateMachine,
     ) -> Self {
-        let (boot_id, arriving) = (crate::random(), Mutex::new(None));
-        Self { identity, boot_id, version, raft, log, state, arriving }
+        let (boot_id, changing, arriving) = (crate::random(), Arc::default(), Mutex::default());
+        Self { identity, boot_id, version, raft, log, state, changing, arriving }
     }
 
     /// How this server is.
