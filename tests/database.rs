@@ -203,6 +203,17 @@ async fn no_acknowledged_write_is_lost_when_servers_are_killed() {
     let first = Server::start(one, &[]).await;
     assert_eq!(first.id, id, "a server keeps its id with its directory");
     check(&first, &keys[..120]).await;
+    until("the restarted server leads again", || async {
+        let status = first.status().await.unwrap();
+        second.ask("PUT", &format!("/leader/{id}"), "").await;
+        status["role"] == "leader"
+    })
+    .await;
+    let long = "x".repeat(1 << 20);
+    until("a long value is written", || async {
+        matches!(third.ask("PUT", "/kv/long", &long).await, Some((204, _)))
+    })
+    .await;
 
     // All at once, in the middle of a write.
     let last = second.http.clone();
@@ -227,6 +238,11 @@ async fn a_removed_server_is_told_stops_and_never_returns() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let first = Server::first(dirs[0].path()).await;
     first.wait("the first server leads", |status| status["role"] == "leader").await;
+    // The longest values that are accepted: the snapshot takes several chunks.
+    for n in 0..3 {
+        let written = first.ask("PUT", &format!("/kv/long-{n}"), &"x".repeat(1 << 20)).await;
+        assert_eq!(written.unwrap().0, 204);
+    }
     for n in 0..120 {
         write(&[&first], &format!("key-{n}")).await;
     }

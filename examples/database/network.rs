@@ -19,7 +19,13 @@ use crate::types::{Entry, Member, TypeConfig, Vote};
 use crate::wire::{Connection, Envelope, Request, Response};
 
 /// Bytes of entries in one request, about; a single larger entry travels alone.
-const APPEND_LEN: usize = 4 << 20;
+const APPEND_LEN: usize = 1 << 20;
+
+/// How long a follower's disk may take to sync entries, besides the time on the wire.
+const DISK_LIMIT: Duration = Duration::from_millis(500);
+
+/// Time for each byte of entries: a link of 1 MB/s is still good enough.
+const PER_BYTE: Duration = Duration::from_micros(1);
 
 /// Bytes of a snapshot in one request.
 const CHUNK_LEN: usize = 1 << 20;
@@ -121,17 +127,30 @@ fn unexpected(response: &Response) -> Error {
     Unreachable::from_string(format!("an answer to something else: {response:?}")).into()
 }
 
-/// How many of these entries fit into one request; at least one, if there is any.
-fn fitting(entries: &[Entry]) -> usize {
-    let mut len = 0_usize;
-    let fit = entries.iter().take_while(|entry| {
-        len += match &entry.payload {
+/// How many of these entries go into one request (at least one, if there is any), and about how
+/// many bytes they take.
+fn fitting(entries: &[Entry]) -> (usize, usize) {
+    let mut whole = 0;
+    for (count, entry) in entries.iter().enumerate() {
+        let len = match &entry.payload {
             openraft::EntryPayload::Normal(command) => command.len(),
             openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 0,
         };
-        len <= APPEND_LEN
-    });
-    fit.count().max(1)
+        if count > 0 && whole + len > APPEND_LEN {
+            return (count, whole);
+        }
+        whole += len;
+    }
+    (entries.len(), whole)
+}
+
+/// How long a request may take. A heartbeat has the time that openraft gives; that is too short
+/// for entries that are long or meet a slow disk, and a request that never ends in time would be
+/// repeated for ever.
+fn limit(option: &RPCOption, entries: usize, len: usize) -> Duration {
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let allowance = if entries == 0 { Duration::ZERO } else { DISK_LIMIT + PER_BYTE * len };
+    option.soft_ttl() + allowance
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
@@ -143,11 +162,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
         let whole = rpc.entries.len();
-        rpc.entries.truncate(fitting(&rpc.entries));
+        let (count, len) = fitting(&rpc.entries);
+        rpc.entries.truncate(count);
         let sent = rpc.entries.last().map(|entry| entry.log_id);
         let is_part = rpc.entries.len() < whole;
         let request = Request::Append(rpc);
-        match self.ask(RPCTypes::AppendEntries, request, option.soft_ttl()).await? {
+        let limit = limit(&option, count, len);
+        match self.ask(RPCTypes::AppendEntries, request, limit).await? {
             Response::Append(AppendEntriesResponse::Success) if is_part => {
                 Ok(AppendEntriesResponse::PartialSuccess(sent))
             }

@@ -39,7 +39,11 @@ pub(crate) struct Member {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Puts a value under a key.
-    Set { key: String, value: Vec<u8> },
+    Set {
+        key: String,
+        #[serde(with = "serde_bytes")]
+        value: Vec<u8>,
+    },
     /// Removes a key.
     Delete { key: String },
     /// Reserves a node id for a server that wants to join: the index of this very log entry,

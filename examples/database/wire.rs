@@ -41,7 +41,7 @@ pub(crate) enum Request {
         len: u64,
     },
     /// The next bytes of the snapshot; the last ones are answered when it is installed.
-    SnapshotChunk(Vec<u8>),
+    SnapshotChunk(#[serde(with = "serde_bytes")] Vec<u8>),
     Status,
     /// I am new: promise me an id.
     Reserve,

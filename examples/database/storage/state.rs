@@ -12,6 +12,7 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use raft_autopilot::codec;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::{blocking, failed, open_file};
 use crate::types::{Applied, Command, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -28,7 +29,7 @@ const MAX_RESERVED: usize = 1024;
 const SNAPSHOT_FRAME: usize = 1 << 20;
 
 type SnapshotOf = openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>;
-type Pairs = Vec<(String, Vec<u8>)>;
+type Pairs = Vec<(String, ByteBuf)>;
 
 /// Everything replicated besides the keys; small, kept in memory too, written with each batch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -288,7 +289,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             for row in view.open_table(KEYS).map_err(failed)?.iter().map_err(failed)? {
                 let (key, value) = row.map_err(failed)?;
                 len += key.value().len() + value.value().len();
-                pairs.push((key.value().to_owned(), value.value().to_vec()));
+                pairs.push((key.value().to_owned(), ByteBuf::from(value.value())));
                 if len >= SNAPSHOT_FRAME {
                     snapshot.extend(codec::encode(&pairs).map_err(failed)?);
                     pairs.clear();
