@@ -1,6 +1,7 @@
 //! Keeps a Raft cluster healthy from inside the database that runs it.
 
 pub mod autopilot;
+pub mod codec;
 pub mod duration;
 #[cfg(feature = "openraft")]
 pub mod openraft;

@@ -1,0 +1,67 @@
+//! The smallest HTTP client that serves: one request, one answer, one deadline.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The longest way from server to server in search of the leader.
+const MAX_REDIRECTS: usize = 3;
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
+    location: Option<String>,
+}
+
+/// Sends one request to `host:port`, follows it to the leader, and reads the whole answer, of at
+/// most 2 MiB, within `limit`.
+pub(crate) async fn ask(
+    method: &str,
+    addr: &str,
+    path: &str,
+    body: Vec<u8>,
+    limit: Duration,
+) -> Result<Answer, Error> {
+    let asking = async {
+        let mut answer = exchange(method, addr, path, body.clone()).await?;
+        for _ in 0..MAX_REDIRECTS {
+            let Some(addr) = answer.location.as_deref().and_then(|url| url.strip_prefix("http://"))
+            else {
+                break;
+            };
+            let addr = addr.split_once('/').map_or(addr, |(addr, _)| addr);
+            answer = exchange(method, addr, path, body.clone()).await?;
+        }
+        Ok(answer)
+    };
+    tokio::time::timeout(limit, asking).await?
+}
+
+async fn exchange(method: &str, addr: &str, path: &str, body: Vec<u8>) -> Result<Answer, Error> {
+    let stream = TcpStream::connect(addr).await?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", addr)
+        .body(Full::new(Bytes::from(body)))?;
+    // Its end drops the sender, and that ends the connection.
+    let exchange = async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let location = response.headers().get("location");
+        let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = Limited::new(response.into_body(), 2 << 20).collect().await?;
+        Ok(Answer { status, location, body: body.to_bytes().to_vec() })
+    };
+    tokio::join!(exchange, connection).0
+}

@@ -1,0 +1,307 @@
+//! The replicated state in redb: the keys, who is a member, which ids are promised; and snapshots.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::{Stream, TryStreamExt};
+use openraft::entry::EntryPayload;
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use raft_autopilot::codec;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::{blocking, failed, open_file};
+use crate::types::{Applied, Command, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const STANDING: &str = "standing";
+const SNAPSHOT: &str = "snapshot";
+
+/// Ids promised to servers that have not joined yet; beyond this the oldest promise lapses.
+const MAX_RESERVED: usize = 1024;
+
+/// Bytes of keys and values in one frame of a snapshot; a single larger pair gets its own.
+const SNAPSHOT_FRAME: usize = 1 << 20;
+
+type SnapshotOf = openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>;
+type Pairs = Vec<(String, ByteBuf)>;
+
+/// Everything replicated besides the keys; small, kept in memory too, written with each batch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// The last entry that is part of this state.
+    pub(crate) applied: Option<LogId>,
+    /// The last membership that was committed.
+    pub(crate) membership: StoredMembership,
+    /// Ids that were promised and have not joined yet.
+    pub(crate) reserved: BTreeSet<u64>,
+}
+
+impl Standing {
+    /// Whether this id once was good and is no longer.
+    ///
+    /// An id is the index of the entry that reserved it, so whoever has applied that entry knows
+    /// all about it: it is promised, a member, or gone for good.
+    pub(crate) fn is_removed(&self, id: u64) -> bool {
+        self.applied.is_some_and(|applied| applied.index >= id)
+            && !self.reserved.contains(&id)
+            && self.membership.get_node(&id).is_none()
+    }
+
+    fn apply(&mut self, keys: &mut Table<'_, &str, &[u8]>, entry: &Entry) -> io::Result<Applied> {
+        self.applied = Some(entry.log_id);
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.reserved.retain(|id| membership.get_node(id).is_none());
+            }
+            EntryPayload::Normal(Command::Set { key, value }) => {
+                keys.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+            }
+            EntryPayload::Normal(Command::Delete { key }) => {
+                if keys.remove(key.as_str()).map_err(failed)?.is_none() {
+                    return Ok(Applied::NoSuchKey);
+                }
+            }
+            EntryPayload::Normal(Command::Reserve) => {
+                self.reserved.insert(entry.log_id.index);
+                while self.reserved.len() > MAX_RESERVED {
+                    self.reserved.pop_first();
+                }
+            }
+        }
+        Ok(Applied::Done)
+    }
+}
+
+/// The state of one server. Clones share it.
+#[derive(Clone)]
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Database,
+    standing: RwLock<Standing>,
+}
+
+impl StateMachine {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let db = open_file(path)?;
+        let txn = db.begin_write().map_err(failed)?;
+        txn.open_table(KEYS).map_err(failed)?;
+        txn.open_table(META).map_err(failed)?;
+        txn.commit().map_err(failed)?;
+        let standing = read_standing(&db.begin_read().map_err(failed)?)?;
+        Ok(Self { shared: Arc::new(Shared { db, standing: RwLock::new(standing) }) })
+    }
+
+    /// The value under a key, as far as this server has applied the log.
+    pub(crate) fn get(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
+        let table =
+            self.shared.db.begin_read().map_err(failed)?.open_table(KEYS).map_err(failed)?;
+        Ok(table.get(key).map_err(failed)?.map(|value| value.value().to_vec()))
+    }
+
+    /// Looks at everything besides the keys, without touching the disk.
+    pub(crate) fn standing<T>(&self, look: impl FnOnce(&Standing) -> T) -> T {
+        look(&self.shared.standing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Standing {
+        self.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, standing: Standing) {
+        *self.standing.write().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    /// Applies entries in one synced transaction; nobody is answered before it stands.
+    fn apply(&self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let mut standing = self.current();
+        let mut answers = Vec::new();
+        let txn = self.db.begin_write().map_err(failed)?;
+        {
+            let mut keys = txn.open_table(KEYS).map_err(failed)?;
+            for (entry, responder) in entries {
+                let applied = standing.apply(&mut keys, &entry)?;
+                answers.extend(responder.map(|responder| (responder, applied)));
+            }
+            put_standing(&mut txn.open_table(META).map_err(failed)?, &standing)?;
+        }
+        txn.commit().map_err(failed)?;
+        self.replace(standing);
+        for (responder, applied) in answers {
+            responder.send(applied);
+        }
+        Ok(())
+    }
+
+    fn install(&self, bytes: &[u8]) -> io::Result<()> {
+        let (standing, mut rest) = read_frame::<Standing>(bytes)?;
+        let txn = self.db.begin_write().map_err(failed)?;
+        {
+            let mut keys = txn.open_table(KEYS).map_err(failed)?;
+            keys.retain(|_, _| false).map_err(failed)?;
+            while !rest.is_empty() {
+                let (pairs, next) = read_frame::<Pairs>(rest)?;
+                for (key, value) in pairs {
+                    keys.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+                }
+                rest = next;
+            }
+            let mut meta = txn.open_table(META).map_err(failed)?;
+            put_standing(&mut meta, &standing)?;
+            meta.insert(SNAPSHOT, bytes).map_err(failed)?;
+        }
+        txn.commit().map_err(failed)?;
+        self.replace(standing);
+        Ok(())
+    }
+
+    /// Keeps a snapshot that was built here, unless a newer one has come in the meantime.
+    fn keep(&self, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        {
+            let mut table = txn.open_table(META).map_err(failed)?;
+            let kept = table.get(SNAPSHOT).map_err(failed)?;
+            let kept = kept.map(|bytes| read_frame::<Standing>(bytes.value()).map(|head| head.0));
+            if kept.transpose()?.is_some_and(|kept| kept.applied > meta.last_log_id) {
+                return Ok(());
+            }
+            table.insert(SNAPSHOT, bytes).map_err(failed)?;
+        }
+        txn.commit().map_err(failed)
+    }
+}
+
+fn read_standing(txn: &ReadTransaction) -> io::Result<Standing> {
+    let table = txn.open_table(META).map_err(failed)?;
+    let bytes = table.get(STANDING).map_err(failed)?;
+    bytes.map_or_else(|| Ok(Standing::default()), |b| codec::decode(b.value()).map_err(failed))
+}
+
+fn put_standing(meta: &mut Table<'_, &str, &[u8]>, standing: &Standing) -> io::Result<()> {
+    let bytes = codec::encode(standing).map_err(failed)?;
+    meta.insert(STANDING, bytes.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+/// A snapshot is one frame of `Standing`, then frames of pairs until it ends.
+fn read_frame<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<(T, &[u8])> {
+    let (payload, rest) = codec::split(bytes).map_err(failed)?;
+    Ok((codec::decode_payload(payload).map_err(failed)?, rest))
+}
+
+fn meta_of(standing: &Standing) -> SnapshotMeta {
+    SnapshotMeta { last_log_id: standing.applied, last_membership: standing.membership.clone() }
+}
+
+/// Reads a snapshot from end to end, so that a torn or foreign one is refused while the state
+/// here is still whole.
+pub(crate) fn check_snapshot(meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
+    let (standing, mut rest) = read_frame::<Standing>(bytes)?;
+    if meta_of(&standing) != *meta {
+        let found = standing.applied;
+        return Err(io::Error::other(format!(
+            "snapshot at {found:?} found, {:?} expected",
+            meta.last_log_id
+        )));
+    }
+    while !rest.is_empty() {
+        rest = read_frame::<Pairs>(rest)?.1;
+    }
+    Ok(())
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok(self.standing(|standing| (standing.applied, standing.membership.clone())))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let entries: Vec<_> = entries.try_collect().await?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.apply(entries)).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        // The transaction is the snapshot: what is applied later does not show in it.
+        let shared = Arc::clone(&self.shared);
+        SnapshotBuilder { view: Some(shared.db.begin_read().map_err(failed)), shared }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Vec<u8>) -> io::Result<()> {
+        let (shared, meta) = (Arc::clone(&self.shared), meta.clone());
+        blocking(move || {
+            check_snapshot(&meta, &bytes)?;
+            shared.install(&bytes)
+        })
+        .await
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let table = shared.db.begin_read().map_err(failed)?.open_table(META).map_err(failed)?;
+            let Some(bytes) = table.get(SNAPSHOT).map_err(failed)? else { return Ok(None) };
+            let snapshot = bytes.value().to_vec();
+            let meta = meta_of(&read_frame::<Standing>(&snapshot)?.0);
+            Ok(Some(Snapshot { meta, snapshot }))
+        })
+        .await
+    }
+}
+
+/// A frozen view of the state, and where to keep the snapshot made of it.
+pub(crate) struct SnapshotBuilder {
+    shared: Arc<Shared>,
+    view: Option<io::Result<ReadTransaction>>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let view =
+            self.view.take().ok_or_else(|| io::Error::other("this snapshot was built"))??;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let standing = read_standing(&view)?;
+            let meta = meta_of(&standing);
+            let mut snapshot = codec::encode(&standing).map_err(failed)?;
+            let mut pairs = Pairs::new();
+            let mut len = 0;
+            for row in view.open_table(KEYS).map_err(failed)?.iter().map_err(failed)? {
+                let (key, value) = row.map_err(failed)?;
+                len += key.value().len() + value.value().len();
+                pairs.push((key.value().to_owned(), ByteBuf::from(value.value())));
+                if len >= SNAPSHOT_FRAME {
+                    snapshot.extend(codec::encode(&pairs).map_err(failed)?);
+                    pairs.clear();
+                    len = 0;
+                }
+            }
+            if !pairs.is_empty() {
+                snapshot.extend(codec::encode(&pairs).map_err(failed)?);
+            }
+            shared.keep(&meta, &snapshot)?;
+            Ok(Snapshot { meta, snapshot })
+        })
+        .await
+    }
+}

@@ -1,0 +1,194 @@
+//! HTTP for clients: keys and values, the status, and what an operator may ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::members::{self, LIMIT, NotDone};
+use crate::service::Service;
+use crate::types::{Applied, Command};
+
+/// The longest value, in bytes; far below what one frame between servers can carry.
+const MAX_VALUE_LEN: usize = 1 << 20;
+
+/// The longest key, in bytes.
+const MAX_KEY_LEN: usize = 1024;
+
+type Served = State<Arc<Service>>;
+
+/// What `GET /status` tells, and the live table shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) zone: String,
+    pub(crate) version: String,
+    pub(crate) boot_id: String,
+    /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
+    pub(crate) role: String,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<u64>,
+    pub(crate) last_log_index: Option<u64>,
+    pub(crate) last_applied: Option<u64>,
+    /// Bytes received and expected of a snapshot that is arriving.
+    pub(crate) snapshot: Option<(u64, u64)>,
+    /// Two sets while the membership is changing.
+    pub(crate) voters: Vec<BTreeSet<u64>>,
+    pub(crate) members: BTreeMap<u64, String>,
+}
+
+/// Answers clients, for as long as this future lives.
+pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener) {
+    let router = Router::new()
+        .route("/kv/{key}", get(read).put(write).delete(remove))
+        .route("/status", get(status))
+        .route("/servers/{id}", axum::routing::delete(expel))
+        .route("/servers/{id}/vote", put(promote))
+        .route("/leader/{id}", put(transfer))
+        .layer(DefaultBodyLimit::max(MAX_VALUE_LEN))
+        .with_state(service);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "HTTP has ended");
+    }
+}
+
+async fn read(State(service): Served, Path(key): Path<String>, uri: Uri) -> Response {
+    if let Err(not_done) = members::confirm_leadership(&service).await {
+        return elsewhere(not_done, uri.path());
+    }
+    let state = service.state.clone();
+    match tokio::task::spawn_blocking(move || state.get(&key)).await {
+        Ok(Ok(Some(value))) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], value).into_response()
+        }
+        Ok(Ok(None)) => failed(StatusCode::NOT_FOUND, "no such key"),
+        Ok(Err(error)) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn write(
+    State(service): Served,
+    Path(key): Path<String>,
+    uri: Uri,
+    value: Bytes,
+) -> Response {
+    if key.len() > MAX_KEY_LEN {
+        let why = format!("a key of {} bytes, at most {MAX_KEY_LEN} allowed", key.len());
+        return failed(StatusCode::BAD_REQUEST, &why);
+    }
+    commit(&service, Command::Set { key, value: value.to_vec() }, uri.path()).await
+}
+
+async fn remove(State(service): Served, Path(key): Path<String>, uri: Uri) -> Response {
+    commit(&service, Command::Delete { key }, uri.path()).await
+}
+
+async fn commit(service: &Service, command: Command, path: &str) -> Response {
+    match tokio::time::timeout(LIMIT, service.raft.client_write(command)).await {
+        Ok(Ok(written)) => match written.data {
+            Applied::Done => StatusCode::NO_CONTENT.into_response(),
+            Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, "no such key"),
+        },
+        Ok(Err(error)) => elsewhere(NotDone::write(&error), path),
+        Err(_) => elsewhere(NotDone::timeout(), path),
+    }
+}
+
+async fn status(State(service): Served) -> Response {
+    match look(&service) {
+        Ok(status) => Json(status).into_response(),
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn look(service: &Service) -> std::io::Result<Status> {
+    let own = service.status()?;
+    let member = service.identity.member.clone();
+    let metrics = service.raft.metrics().borrow_watched().clone();
+    let membership = metrics.membership_config.membership();
+    let members = membership.nodes().map(|(id, member)| (*id, member.http.clone())).collect();
+    Ok(Status {
+        id: own.id,
+        name: member.name,
+        zone: member.zone,
+        version: own.version,
+        boot_id: format!("{:016x}", own.boot_id),
+        role: format!("{:?}", metrics.state).to_lowercase(),
+        term: metrics.current_term,
+        leader: metrics.current_leader,
+        last_log_index: own.last_log_index,
+        last_applied: own.last_applied,
+        snapshot: own.snapshot,
+        voters: membership.get_joint_config().clone(),
+        members,
+    })
+}
+
+async fn promote(State(service): Served, Path(id): Path<u64>, uri: Uri) -> Response {
+    let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+    done(members::change(&service, change, true).await, uri.path())
+}
+
+async fn expel(State(service): Served, Path(id): Path<u64>, uri: Uri) -> Response {
+    if id == service.identity.id {
+        return failed(StatusCode::CONFLICT, "a server does not remove itself: ask another one");
+    }
+    let is_voter = service.raft.voter_ids().any(|voter| voter == id);
+    let ids = BTreeSet::from([id]);
+    let change =
+        if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+    done(members::change(&service, change, false).await, uri.path())
+}
+
+async fn transfer(State(service): Served, Path(id): Path<u64>, uri: Uri) -> Response {
+    if let Err(not_done) = members::confirm_leadership(&service).await {
+        return elsewhere(not_done, uri.path());
+    }
+    if !service.raft.voter_ids().any(|voter| voter == id) {
+        return failed(StatusCode::CONFLICT, "only a voter can lead");
+    }
+    match service.raft.trigger().transfer_leader(id).await {
+        Ok(()) => StatusCode::ACCEPTED.into_response(),
+        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+fn done(result: Result<(), NotDone>, path: &str) -> Response {
+    match result {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(not_done) => elsewhere(not_done, path),
+    }
+}
+
+/// Sends a client to the leader, if there is one, or asks it to come back.
+fn elsewhere(not_done: NotDone, path: &str) -> Response {
+    match not_done {
+        NotDone::Elsewhere(Some(leader)) => {
+            let location = format!("http://{}{path}", leader.http);
+            let body = Json(json!({ "error": "not the leader", "leader": leader.http }));
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)], body).into_response()
+        }
+        NotDone::Elsewhere(None) => unavailable("no leader is known"),
+        NotDone::Because(why) => unavailable(&why),
+    }
+}
+
+fn unavailable(why: &str) -> Response {
+    ([(header::RETRY_AFTER, "1")], failed(StatusCode::SERVICE_UNAVAILABLE, why)).into_response()
+}
+
+fn failed(code: StatusCode, why: &str) -> Response {
+    (code, Json(json!({ "error": why }))).into_response()
+}
