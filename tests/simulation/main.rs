@@ -62,12 +62,12 @@ fn simulate(seed: u64) -> Outcome {
     })
 }
 
-/// Rides on every process and reports, ten times a heartbeat, whether it leads.
+/// Rides on every process and reports, twice a heartbeat, whether it leads.
 fn watcher() -> Rider {
     Arc::new(|seat: Seat| {
         async move {
             loop {
-                sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(25)).await;
                 let metrics = seat.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 if metrics.state == openraft::ServerState::Leader {
