@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use openraft::alias;
 use openraft::type_config::TypeConfigExt;
 
 use crate::dice::Dice;
@@ -28,6 +29,8 @@ struct Inner {
     listening: BTreeMap<u64, Raft>,
     rules: BTreeMap<u64, Rule>,
     next_rule: u64,
+    /// Whoever waits for a rule to end; dropping a sender wakes its receiver.
+    held: Vec<alias::OneshotSenderOf<TypeConfig, ()>>,
 }
 
 /// What happens to messages from any of some servers to any of some others.
@@ -67,6 +70,7 @@ impl Network {
             listening: BTreeMap::new(),
             rules: BTreeMap::new(),
             next_rule: 0,
+            held: Vec::new(),
         };
         Self { inner: Arc::new(Mutex::new(inner)), oracle }
     }
@@ -110,7 +114,12 @@ impl Network {
     }
 
     pub(crate) fn end(&self, rule: u64) {
-        self.inner().rules.remove(&rule);
+        let held = {
+            let mut inner = self.inner();
+            inner.rules.remove(&rule);
+            std::mem::take(&mut inner.held)
+        };
+        drop(held);
     }
 
     /// Calls `handler` on the process at `to` and brings its answer back, each way at the mercy of
@@ -158,7 +167,9 @@ impl Network {
         self.oracle.message(from, to, kind, u64::try_from(latency.as_nanos()).unwrap_or(0));
         sleep(latency).await;
         while self.has(from, to, Effect::Stalled) {
-            sleep(Duration::from_millis(5)).await;
+            let (hold, released) = TypeConfig::oneshot();
+            self.inner().held.push(hold);
+            drop(released.await);
         }
         !self.has(from, to, Effect::Cut)
     }

@@ -35,8 +35,26 @@ pub(crate) struct Tally {
     pub(crate) leaders: usize,
     pub(crate) applied: usize,
     pub(crate) acked: usize,
+    pub(crate) crashes: usize,
+    pub(crate) lost_disks: usize,
+    pub(crate) snapshots_installed: usize,
     pub(crate) messages: u64,
     pub(crate) checks: u64,
+}
+
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |sum, one| Self {
+            leaders: sum.leaders + one.leaders,
+            applied: sum.applied + one.applied,
+            acked: sum.acked + one.acked,
+            crashes: sum.crashes + one.crashes,
+            lost_disks: sum.lost_disks + one.lost_disks,
+            snapshots_installed: sum.snapshots_installed + one.snapshots_installed,
+            messages: sum.messages + one.messages,
+            checks: sum.checks + one.checks,
+        })
+    }
 }
 
 impl Oracle {
@@ -147,6 +165,9 @@ impl Oracle {
             leaders: book.leaders.len(),
             applied: book.applied.len(),
             acked: book.acked.len(),
+            crashes: book.trace.matches(" crashes\n").count(),
+            lost_disks: book.trace.matches(" loses its disk\n").count(),
+            snapshots_installed: book.trace.matches(" installed a snapshot ").count(),
             messages: book.message_count,
             checks: book.checks,
         }

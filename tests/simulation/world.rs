@@ -219,7 +219,9 @@ impl World {
 
     /// Forms the first cluster of the given servers, and waits until it has a leader.
     pub(crate) async fn form(self: &Arc<Self>, ids: &[u64]) {
-        ids.iter().for_each(|id| self.start(*id));
+        for id in ids {
+            self.start(*id);
+        }
         sleep(Duration::from_millis(50)).await;
         let members: BTreeMap<_, _> = ids.iter().map(|id| (*id, Server::of(*id))).collect();
         if let Some(raft) = ids.first().and_then(|id| self.network.raft(*id))
@@ -252,7 +254,7 @@ impl World {
             }
             sleep(step).await;
             waited += step;
-            if waited.as_millis() % 1000 == 0 {
+            if waited.as_millis().is_multiple_of(1000) {
                 self.move_the_leadership().await;
             }
             missing = self.missing();
