@@ -1,0 +1,167 @@
+//! Whole clusters in simulated time: crashes, lost disks, broken networks and an operator who
+//! races, from a seed. `SIM_SEED=7` runs one seed, `SIM_SEEDS=50` the first fifty, and
+//! `SIM_TRACE=file` keeps the trace of a run.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod clients;
+mod dice;
+mod disk;
+mod faults;
+mod network;
+mod operator;
+mod oracle;
+mod process;
+mod store;
+mod transport;
+mod types;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use openraft::AsyncRuntime;
+use openraft::async_runtime::WatchReceiver;
+use openraft_rt_sim::SimRuntime;
+
+use crate::oracle::Tally;
+use crate::types::{clock, sleep};
+use crate::world::{Rider, Seat, World};
+
+/// How long the faults, the operator and the clients go on.
+const TROUBLE: Duration = Duration::from_secs(50);
+/// How long the servers may take to agree when all is mended.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What came of one seed.
+struct Outcome {
+    trace: String,
+    violation: Option<String>,
+    tally: Tally,
+}
+
+fn simulate(seed: u64) -> Outcome {
+    let mut runtime = SimRuntime::with_seed(seed);
+    runtime.block_on(async {
+        let world = World::new(seed, watcher());
+        let oracle = world.oracle.clone();
+        network::forget(seconds(world.clone()));
+        world.form(&[1, 2, 3, 4, 5]).await;
+        clients::start(&world, TROUBLE);
+        network::forget(operator::work(world.clone(), TROUBLE));
+        network::forget(faults::rage(world.clone(), TROUBLE));
+        while clock() < TROUBLE && oracle.violation().is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        if oracle.violation().is_none() {
+            world.converges_within(QUIET).await;
+        }
+        oracle.second();
+        let (violation, tally) = (oracle.violation(), oracle.tally());
+        let outcome = Outcome { trace: oracle.trace(), violation, tally };
+        world.end();
+        outcome
+    })
+}
+
+/// Rides on every process and reports, twice a heartbeat, whether it leads.
+fn watcher() -> Rider {
+    Arc::new(|seat: Seat| {
+        async move {
+            loop {
+                sleep(Duration::from_millis(25)).await;
+                let metrics = seat.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                if metrics.state == openraft::ServerState::Leader {
+                    seat.world.oracle.leads(metrics.current_term, seat.id);
+                }
+                if let Err(error) = &metrics.running_state {
+                    let text = format!("n{} boot {} stopped: {error}", seat.id, seat.boot);
+                    return seat.world.oracle.violated(text);
+                }
+            }
+        }
+        .boxed()
+    })
+}
+
+/// Closes every second in the trace.
+async fn seconds(world: Arc<World>) {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        world.oracle.second();
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Runs one seed; an error tells what broke, and how to see it again.
+fn check(seed: u64) -> Result<Tally, String> {
+    let replay = format!(
+        "replay it with:\n  SIM_SEED={seed} cargo test --release --features openraft --test \
+         simulation every_seed_keeps_the_invariants"
+    );
+    let Ok(outcome) = std::panic::catch_unwind(|| simulate(seed)) else {
+        return Err(format!("seed {seed}: the simulation panicked; {replay}"));
+    };
+    if let Ok(path) = std::env::var("SIM_TRACE") {
+        std::fs::write(path, &outcome.trace).unwrap();
+    }
+    let Some(violation) = outcome.violation else { return Ok(outcome.tally) };
+    let lines: Vec<_> = outcome.trace.lines().collect();
+    let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+    Err(format!("{tail}\n\nseed {seed}: {violation}\n{replay}"))
+}
+
+/// Runs the seeds below `count`, each on one thread alone, as many at once as there are cores, and
+/// returns the outcome of each in the order of the seeds.
+fn check_all(count: u64) -> BTreeMap<u64, Result<Tally, String>> {
+    let (next, done) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        return;
+                    }
+                    let outcome = check(seed);
+                    done.lock().unwrap().insert(seed, outcome);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap()
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    let outcomes = match number("SIM_SEED") {
+        Some(seed) => BTreeMap::from([(seed, check(seed))]),
+        None => check_all(number("SIM_SEEDS").unwrap_or(300)),
+    };
+    let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).collect();
+    if let Some((_, Err(report))) = failed.first() {
+        let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed).collect();
+        panic!("{report}\n\nfailed seeds: {seeds:?}");
+    }
+    let total: Tally = outcomes.values().flatten().copied().sum();
+    println!("{} seeds: {total:?}", outcomes.len());
+    assert!(total.acked > 100 * outcomes.len(), "the clusters hardly worked: {total:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in number("SIM_SEED").map_or(0..3, |seed| seed..seed + 1) {
+        let (first, second) = (simulate(seed).trace, simulate(seed).trace);
+        let differs = first.lines().zip(second.lines()).find(|(one, other)| one != other);
+        assert_eq!(differs, None, "seed {seed} gave two traces");
+        assert!(first == second, "seed {seed} gave a longer and a shorter trace");
+    }
+}

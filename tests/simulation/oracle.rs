@@ -1,0 +1,188 @@
+//! What must hold of every run, checked at every event, and the trace of those events.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+
+use crate::dice::mix;
+use crate::types::{LogId, clock};
+
+/// The all-knowing observer of one run: it sees every leader, every applied entry and every
+/// acknowledged write, keeps the text trace, and remembers the first thing that went wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    trace: String,
+    /// Every message, folded into one word; written into the trace once a second.
+    messages: u64,
+    message_count: u64,
+    checks: u64,
+    leaders: BTreeMap<u64, u64>,
+    /// By log index: the term of the entry applied there, and the digest of all up to it.
+    applied: BTreeMap<u64, (u64, u64)>,
+    /// By key: the value and the log index of every write that a client was told is done.
+    acked: BTreeMap<u64, (u64, u64)>,
+    violation: Option<String>,
+}
+
+/// What a run amounted to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) leaders: usize,
+    pub(crate) applied: usize,
+    pub(crate) acked: usize,
+    pub(crate) crashes: usize,
+    pub(crate) lost_disks: usize,
+    pub(crate) snapshots_installed: usize,
+    pub(crate) messages: u64,
+    pub(crate) checks: u64,
+}
+
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |sum, one| Self {
+            leaders: sum.leaders + one.leaders,
+            applied: sum.applied + one.applied,
+            acked: sum.acked + one.acked,
+            crashes: sum.crashes + one.crashes,
+            lost_disks: sum.lost_disks + one.lost_disks,
+            snapshots_installed: sum.snapshots_installed + one.snapshots_installed,
+            messages: sum.messages + one.messages,
+            checks: sum.checks + one.checks,
+        })
+    }
+}
+
+impl Oracle {
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one line of the trace.
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+        self.book().note(&text);
+    }
+
+    /// Records that an invariant broke; only the first counts.
+    pub(crate) fn violated(&self, text: impl std::fmt::Display) {
+        self.book().violated(&text);
+    }
+
+    /// A message was sent: not a line each, but part of the trace all the same.
+    pub(crate) fn message(&self, from: u64, to: u64, kind: &str, fate: u64) {
+        let mut book = self.book();
+        let at = u64::try_from(clock().as_nanos()).unwrap_or(u64::MAX);
+        let kind = kind.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte));
+        let words = [at, from, to, kind, fate];
+        book.messages = words.into_iter().fold(book.messages, mix);
+        book.message_count += 1;
+    }
+
+    /// Closes a second of the trace.
+    pub(crate) fn second(&self) {
+        let mut book = self.book();
+        let line = format!("messages {} digest {:016x}", book.message_count, book.messages);
+        book.note(&line);
+    }
+
+    /// A server acts as the leader of a term: there is at most one for each.
+    pub(crate) fn leads(&self, term: u64, id: u64) {
+        let mut book = self.book();
+        book.checks += 1;
+        match book.leaders.get(&term) {
+            Some(known) if *known == id => {}
+            Some(known) => {
+                let text = format!("two leaders in term {term}: {known} and {id}");
+                book.violated(&text);
+            }
+            None => {
+                book.leaders.insert(term, id);
+                book.note(&format_args!("n{id} leads term {term}"));
+            }
+        }
+    }
+
+    /// A server applied an entry, or holds a snapshot that ends with it: everybody's history up to
+    /// one index is the same.
+    pub(crate) fn applied(&self, id: u64, log_id: &LogId, digest: u64) {
+        let mut book = self.book();
+        book.checks += 1;
+        let seen = (log_id.leader_id.term, digest);
+        match book.applied.get(&log_id.index) {
+            Some(known) if *known == seen => {}
+            Some(known) => {
+                let text = format!(
+                    "n{id} applied another history: at {} {seen:x?} instead of {known:x?}",
+                    log_id.index
+                );
+                book.violated(&text);
+            }
+            None => {
+                book.applied.insert(log_id.index, seen);
+                book.note(&format_args!("n{id} applied {log_id} {digest:016x}"));
+            }
+        }
+    }
+
+    /// A client was told that its write is done.
+    pub(crate) fn acked(&self, key: u64, value: u64, log_id: &LogId) {
+        let mut book = self.book();
+        book.checks += 1;
+        book.note(&format_args!("acked {key}={value} at {log_id}"));
+        book.acked.insert(key, (value, log_id.index));
+        if book.applied.get(&log_id.index).is_none_or(|known| known.0 != log_id.leader_id.term) {
+            let text = format!("acked {key}={value} at {log_id}, which nobody applied");
+            book.violated(&text);
+        }
+    }
+
+    /// Every acknowledged write is in the state of this server.
+    pub(crate) fn holds_every_acked_write(&self, id: u64, data: &BTreeMap<u64, u64>) {
+        let mut book = self.book();
+        book.checks += 1;
+        let lost = book.acked.iter().find(|(key, (value, _))| data.get(key) != Some(value));
+        if let Some((key, (value, index))) = lost {
+            let text = format!("n{id} lost the acknowledged write {key}={value} at {index}");
+            book.violated(&text);
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.book().violation.clone()
+    }
+
+    pub(crate) fn trace(&self) -> String {
+        self.book().trace.clone()
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        let book = self.book();
+        Tally {
+            leaders: book.leaders.len(),
+            applied: book.applied.len(),
+            acked: book.acked.len(),
+            crashes: book.trace.matches(" crashes\n").count(),
+            lost_disks: book.trace.matches(" loses its disk\n").count(),
+            snapshots_installed: book.trace.matches(" installed a snapshot ").count(),
+            messages: book.message_count,
+            checks: book.checks,
+        }
+    }
+}
+
+impl Book {
+    fn note(&mut self, text: &dyn std::fmt::Display) {
+        let at = clock();
+        writeln!(self.trace, "{:>2}.{:06} {text}", at.as_secs(), at.subsec_micros())
+            .expect("a string takes every line");
+    }
+
+    fn violated(&mut self, text: &dyn std::fmt::Display) {
+        self.note(&format_args!("VIOLATION {text}"));
+        self.violation.get_or_insert_with(|| text.to_string());
+    }
+}

@@ -1,0 +1,166 @@
+//! The state machine of the simulated database: data, ledger and a digest of its whole history.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, alias};
+
+use crate::dice::mix;
+use crate::disk::Disk;
+use crate::oracle::Oracle;
+use crate::types::{Command, Entry, LogId, StoredMembership, TypeConfig, sleep};
+
+/// The state after some entry; a snapshot is one of these.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    pub(crate) last_applied: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    /// Folds in every entry ever applied, so equal digests mean equal histories.
+    pub(crate) digest: u64,
+    pub(crate) data: BTreeMap<u64, u64>,
+    /// The records that must outlive a leader, oldest first.
+    pub(crate) ledger: Vec<Vec<u8>>,
+}
+
+/// One process's state machine: in memory, rebuilt after a crash from the disk's last snapshot and
+/// the log. Clones are the same state machine.
+#[derive(Clone)]
+pub(crate) struct Store {
+    id: u64,
+    disk: Disk,
+    oracle: Arc<Oracle>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    image: Image,
+    /// While it is stuck, entries are accepted and acknowledged, but none is applied.
+    stuck: bool,
+}
+
+type Snap = alias::SnapshotOf<TypeConfig, Arc<Image>>;
+
+impl Store {
+    pub(crate) fn new(id: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
+        Self { id, disk, oracle, inner: Arc::default() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_stuck(&self, stuck: bool) {
+        self.inner().stuck = stuck;
+    }
+
+    /// Reads the present state.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
+        look(&self.inner().image)
+    }
+
+    fn apply_one(&self, entry: &Entry) {
+        let mut inner = self.inner();
+        let image = &mut inner.image;
+        let expected = image.last_applied.map_or(0, |log_id| log_id.index + 1);
+        if entry.log_id.index != expected {
+            self.oracle.violated(format_args!(
+                "n{} was given {} to apply instead of {expected}",
+                self.id, entry.log_id
+            ));
+        }
+        let mut words = vec![entry.log_id.index, entry.log_id.leader_id.term];
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Normal(Command::Put(key, value)) => {
+                words.extend([*key, *value]);
+                image.data.insert(*key, *value);
+            }
+            EntryPayload::Normal(Command::Record(bytes)) => {
+                words.extend(bytes.iter().map(|byte| u64::from(*byte)));
+                image.ledger.push(bytes.clone());
+            }
+            EntryPayload::Membership(membership) => {
+                words.extend(membership.voter_ids());
+                image.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+            }
+        }
+        image.digest = words.into_iter().fold(image.digest, mix);
+        image.last_applied = Some(entry.log_id);
+        self.oracle.applied(self.id, &entry.log_id, image.digest);
+    }
+
+    fn snapshot(image: Arc<Image>) -> Snap {
+        let meta = openraft::SnapshotMeta {
+            last_log_id: image.last_applied,
+            last_membership: image.membership.clone(),
+        };
+        Snapshot { meta, snapshot: image }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Store {
+    type SnapshotData = Arc<Image>;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let inner = self.inner();
+        Ok((inner.image.last_applied, inner.image.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            while self.inner().stuck {
+                sleep(Duration::from_millis(5)).await;
+            }
+            self.apply_one(&entry);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { image: Arc::new(self.inner().image.clone()), disk: self.disk.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &alias::SnapshotMetaOf<TypeConfig>,
+        image: Arc<Image>,
+    ) -> Result<(), io::Error> {
+        if let Some(log_id) = &image.last_applied {
+            self.oracle.applied(self.id, log_id, image.digest);
+            self.oracle.note(format_args!("n{} installed a snapshot at {log_id}", self.id));
+        }
+        self.inner().image = (*image).clone();
+        self.disk.save_image(image).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snap>, io::Error> {
+        Ok(self.disk.image().map(Self::snapshot))
+    }
+}
+
+/// Writes the state of one moment as the disk's snapshot.
+pub(crate) struct Builder {
+    image: Arc<Image>,
+    disk: Disk,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Arc<Image>;
+
+    async fn build_snapshot(&mut self) -> Result<Snap, io::Error> {
+        self.disk.save_image(self.image.clone()).await?;
+        Ok(Store::snapshot(self.image.clone()))
+    }
+}
