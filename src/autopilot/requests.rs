@@ -332,6 +332,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
     pub(super) fn remember(&mut self, state: &State) {
+        // Whoever may not act has nothing due either; the round that may again looks again.
+        self.desk.dirty = false;
         let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
         let reports: Vec<Report> =
             state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
