@@ -334,6 +334,12 @@ where
                 (at, gap.saturating_add(unseen))
             }
         };
+        if memory.leading.is_none_or(|(known, _, _)| known != term) {
+            // What was asked in another leadership says nothing of the time between.
+            for known in memory.servers.values_mut() {
+                (known.silent, known.answer, known.due) = (None, None, at);
+            }
+        }
         memory.leading = Some((term, since, gap));
         memory.leaderless = None;
         let membership = metrics.membership_config.membership();
@@ -401,6 +407,9 @@ where
             }
             known.asking = true;
             known.due = at.saturating_add(PROBE_INTERVAL);
+            if known.answer.is_none() {
+                known.silent.get_or_insert(at);
+            }
             let matched = metrics.replication.as_ref().and_then(|map| map.get(id));
             let held = matched.and_then(|m| m.as_ref()).map_or(0, |log_id| log_id.index());
             self.ask(id.clone(), node.clone(), at, held);
@@ -591,10 +600,10 @@ where
         let metrics = self.metrics();
         self.memory().seen = Some(seen);
         let leading = self.leading(at, &metrics);
-        let servers = self.sightings(at, &metrics);
         if leading.is_some() {
             self.send_probes(at, &metrics);
         }
+        let servers = self.sightings(at, &metrics);
         let stored = &metrics.membership_config;
         let log_id = |log_id: &Option<LogIdOf<C>>| {
             log_id.as_ref().map(|log_id| self.log_id(log_id)).unwrap_or_default()

@@ -165,7 +165,7 @@ struct Measure {
 
 impl Round<'_> {
     fn server(&self, sighting: &Sighting, last: Option<&ServerState>) -> ServerState {
-        let before = match last
+        let mut before = match last
             .filter(|last| (last.role == Role::Absent) == (sighting.role == Role::Absent))
         {
             Some(last) => Before {
@@ -185,8 +185,24 @@ impl Round<'_> {
             Reasons::of(&[Reason::NotJudged])
         };
         let restarted = measure.trail.reborn && !before.trail.reborn;
+        // Where probes tell boots apart, only the next answer says that it is still the same.
+        let confirmed = match measure.status {
+            Some(status) => Some(before.trail.boot == Some(status.boot)),
+            None => (sighting.probe == Probe::Off).then_some(true),
+        };
+        if let Some(same) = confirmed
+            && let Some(carried) = measure.trail.carried.take()
+            && same
+        {
+            before.health.healthy_since = Some(carried);
+        }
         let health = self.health(reasons, &before, restarted);
         let healthy = health.verdict == Verdict::Healthy;
+        measure.trail.carried = measure.trail.carried.filter(|_| match health.verdict {
+            Verdict::Healthy => true,
+            Verdict::Unhealthy => false,
+            Verdict::Unknown => self.is_short(health.since),
+        });
         measure.trail.reborn &= !healthy;
         let gained = sighting.matched > before.matched
             || measure.status.is_some_and(|status| status.snapshot > before.snapshot);
@@ -226,13 +242,13 @@ impl Round<'_> {
             .seen
             .leading
             .is_some_and(|leading| leading.gap <= self.config.server_stabilization_time);
-        let healthy = record.verdict == Verdict::Healthy && whole;
+        let carried = (record.verdict == Verdict::Healthy && whole).then_some(since);
         Before {
             health: Health {
                 verdict: record.verdict,
                 reasons: Reasons::default(),
                 since,
-                healthy_since: healthy.then_some(since),
+                healthy_since: None,
             },
             signs: record.signs_at.map(|since| here(Some(since))),
             joining: (!record.joined).then_some(at),
@@ -243,6 +259,7 @@ impl Round<'_> {
                 progressed: at,
                 applied: at,
                 boot: record.boot,
+                carried,
                 ..Trail::default()
             },
         }
@@ -389,12 +406,14 @@ impl Round<'_> {
                 since = healthy_since;
                 Some(healthy_since)
             }
-            Verdict::Unknown => before
-                .health
-                .healthy_since
-                .filter(|_| at.saturating_sub(since) <= self.config.last_contact_threshold),
+            Verdict::Unknown => before.health.healthy_since.filter(|_| self.is_short(since)),
         };
         Health { verdict, reasons, since, healthy_since }
+    }
+
+    /// Whether a doubt since then is too short to break a history.
+    fn is_short(&self, since: Duration) -> bool {
+        self.seen.at.saturating_sub(since) <= self.config.last_contact_threshold
     }
 
     fn signs(

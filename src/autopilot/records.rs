@@ -403,7 +403,9 @@ impl Ledger {
                 *server.signs_at.slot(*sign) = Some(since);
             }
             server.signs = report.signs;
-            if server.verdict != report.verdict || server.applied_at.is_none() {
+            // A restart breaks a history as a change of the verdict does.
+            let restarted = report.boot.is_some_and(|boot| server.boot.is_some_and(|b| b != boot));
+            if server.verdict != report.verdict || restarted || server.applied_at.is_none() {
                 server.verdict = report.verdict;
                 server.applied_at = Some(now);
             }

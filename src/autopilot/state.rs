@@ -239,6 +239,9 @@ pub struct Trail {
     pub(super) boot: Option<u64>,
     /// Its boot id has changed, and it has not been healthy since.
     pub(super) reborn: bool,
+    /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.
+    #[serde(with = "crate::duration::option")]
+    pub(super) carried: Option<Duration>,
 }
 
 impl ServerState {
