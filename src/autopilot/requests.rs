@@ -19,6 +19,8 @@ use crate::runtime::Runtime;
 pub(super) enum Then {
     /// Nothing: it was autopilot's own.
     Nothing,
+    /// Nothing: an operation has ended.
+    End,
     /// The verb with this ticket is answered.
     Answer(u64),
     /// The verb with this ticket waits for the operation that began.
@@ -57,6 +59,8 @@ pub(super) struct Desk {
     pending: BTreeMap<u64, Pending>,
     /// Operations whose end is on its way into the ledger.
     ending: Vec<u64>,
+    /// When the next end may be written, after one was not.
+    end_at: Duration,
     /// A record of autopilot's own is on its way.
     recording: bool,
     /// When the next one may be written.
@@ -228,12 +232,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     pub(super) fn recorded(&mut self, then: Then, result: Result<Outcome, ClusterError<C::Error>>) {
         let (Then::Answer(ticket) | Then::Operate(ticket)) = then else {
-            self.desk.recording = false;
-            if let Err(error) = result {
+            let failed = result.inspect_err(|error| {
                 tracing::warn!(%error, "autopilot's own record was not written; trying again");
-                self.desk.ending.clear();
-                self.desk.dirty = true;
-            }
+            });
+            self.own_recorded(&then, failed.is_err());
             return;
         };
         let answer = match result {
@@ -245,7 +247,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                     }
                     return;
                 }
-                Then::Answer(_) | Then::Nothing => Ok(()),
+                Then::Answer(_) | Then::Nothing | Then::End => Ok(()),
             },
             Ok(Outcome::Conflict { found }) => Err(VerbError::Conflict { found }),
             Err(ClusterError::Moved(_)) => {
@@ -255,6 +257,17 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             Err(error) => Err(VerbError::NotRecorded(error.to_string())),
         };
         self.desk.answer(ticket, answer);
+    }
+
+    fn own_recorded(&mut self, then: &Then, failed: bool) {
+        if matches!(then, Then::Nothing) {
+            self.desk.recording = false;
+            self.desk.dirty |= failed;
+        } else if failed {
+            // A leader that hands over refuses at once: trying at once again would spin.
+            self.desk.ending.clear();
+            self.desk.end_at = self.runtime.now().saturating_add(RECORD_INTERVAL);
+        }
     }
 
     /// Answers the verbs whose operations this round has decided, and ends those operations.
@@ -292,9 +305,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             over.push(*id);
         }
         for id in over {
-            if !self.desk.ending.contains(&id) {
+            if !self.desk.ending.contains(&id) && self.desk.end_at <= state.at {
                 self.desk.ending.push(id);
-                self.submit(Record::End(id), Then::Nothing);
+                self.submit(Record::End(id), Then::End);
             }
         }
         self.desk.expire(self.runtime.now(), Some(state));

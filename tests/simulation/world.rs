@@ -196,7 +196,8 @@ impl World {
 
     /// Crashes a server and replaces its disk by an empty one, if Raft can survive that: if the
     /// disks of all others hold all that this one promised, the entries and the vote. Then every
-    /// quorum that it was part of has an honest witness. Returns whether it did.
+    /// quorum that it was part of has an honest witness. Whoever was the only voter once never does:
+    /// with the beginning of the log alone it would elect itself. Returns whether it did.
     pub(crate) fn crash_and_wipe(&self, id: u64) -> bool {
         if !self.may_lose_disk(id) {
             return false;
@@ -211,6 +212,9 @@ impl World {
     }
 
     fn may_lose_disk(&self, id: u64) -> bool {
+        if self.character.founders == [id] {
+            return false;
+        }
         let mut voters = BTreeSet::new();
         for raft in self.network.rafts().values() {
             let metrics = raft.metrics();
