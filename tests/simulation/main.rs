@@ -11,6 +11,7 @@ mod convergence;
 mod dice;
 mod disk;
 mod faults;
+mod measured;
 mod memberships;
 mod network;
 mod operator;
