@@ -390,9 +390,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         } else if self.plan.undecided || !lease {
             self.options.heartbeat
         } else {
-            let tick = self.options.update_interval;
-            self.plan.wake.map_or(tick, |wake| tick.min(wake.saturating_sub(now)))
+            self.options.update_interval
         };
+        if let Some(wake) = self.plan.wake {
+            // Not a moment later than the deadline, also while rounds are a heartbeat apart.
+            pause = pause.min(wake.saturating_sub(now));
+        }
         if let Some(flight) = &self.in_flight {
             pause = pause.min(flight.until.saturating_sub(now));
         }

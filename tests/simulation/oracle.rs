@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use raft_autopilot::autopilot::Step;
+use raft_autopilot::autopilot::{Record, Step};
 
 use crate::dice::mix;
 use crate::memberships::Memberships;
@@ -189,6 +189,14 @@ impl Oracle {
         book.note(&format_args!("membership {log_id}: {configs:?} of {nodes:?}"));
         if let Err(text) = book.memberships.commit(log_id, membership) {
             book.violated(&text);
+        }
+    }
+
+    /// A record was applied for the first or the hundredth time.
+    pub(crate) fn recorded(&self, log_id: &LogId, record: &Record) {
+        let mut book = self.book();
+        if !book.applied.contains_key(&log_id.index) {
+            book.note(&format_args!("record {log_id}: {record:?}"));
         }
     }
 

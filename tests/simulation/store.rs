@@ -93,6 +93,7 @@ impl Store {
                 image.data.insert(*key, *value);
             }
             EntryPayload::Normal(Command::Record(record)) => {
+                self.oracle.recorded(&entry.log_id, record);
                 let ledger = Arc::make_mut(&mut image.ledger);
                 outcome = Some(ledger.apply(entry.log_id.index, now, record.clone()));
                 // Equal digests then mean equal ledgers, ages apart.
