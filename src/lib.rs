@@ -3,6 +3,8 @@
 pub mod autopilot;
 pub mod codec;
 pub mod duration;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;
