@@ -1,6 +1,7 @@
 //! What is answered when all is well: field by field as Consul does, and ours beside.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,6 +12,10 @@ use raft_autopilot::{
     http::{durations, router},
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tower::ServiceExt;
 
 use crate::fixture::{BASE, HEARTBEAT, TOKEN, World, following, healthy, settings};
@@ -388,4 +393,29 @@ async fn it_is_part_of_an_application_with_a_state_and_paths_of_its_own() {
         let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), 200, "{prefix}");
     }
+}
+
+/// The status line that a plain client on this machine gets for `/health`.
+async fn status_line(address: SocketAddr) -> String {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {BASE}/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    answer.lines().next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn over_a_real_socket_loopback_is_known_where_the_application_provides_the_peer() {
+    let world = World::new(healthy()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let known = world.app.clone().into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async { axum::serve(listener, known).await });
+    assert_eq!(status_line(address).await, "HTTP/1.1 200 OK");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let unknown = world.app.clone();
+    tokio::spawn(async { axum::serve(listener, unknown).await });
+    assert_eq!(status_line(address).await, "HTTP/1.1 401 Unauthorized");
 }
