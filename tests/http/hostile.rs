@@ -118,8 +118,8 @@ fn no_request_brings_it_down_or_changes_half_of_anything() {
         .build()
         .unwrap();
     let world = runtime.block_on(World::new(healthy()));
-    let method = select(vec!["PUT", "PUT", "PUT", "PUT", "GET", "POST", "HEAD", "DELETE"]);
-    let path = select(vec!["/configuration", "/configuration", "/state", "/health"]);
+    let method = prop_oneof![4 => Just("PUT"), 1 => select(vec!["GET", "POST", "HEAD", "DELETE"])];
+    let path = prop_oneof![8 => Just("/configuration"), 1 => Just("/state"), 1 => Just("/health")];
     let config = ProptestConfig::with_cases(4096);
     let (all_written, all_refused) = (Cell::new(0), Cell::new(0));
     proptest!(config, |(method in method, path in path, query in query(), body in body(),
@@ -152,7 +152,7 @@ fn no_request_brings_it_down_or_changes_half_of_anything() {
         }
     });
     // The requests are neither all good nor all bad.
-    assert!(all_written.get() > 200 && all_refused.get() > 200, "{all_written:?} {all_refused:?}");
+    assert!(all_written.get() > 100 && all_refused.get() > 100, "{all_written:?} {all_refused:?}");
 }
 
 proptest! {
