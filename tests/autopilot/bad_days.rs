@@ -10,15 +10,9 @@ use raft_autopilot::{
     promoters::Stable,
 };
 
-use crate::support::{AT, HEARTBEAT, World, change, check_plan, entry, status, time, votes, wish};
-
-fn reasons(state: &State, id: &str) -> Vec<Reason> {
-    state.server(&id.into()).unwrap().health.reasons.iter().collect()
-}
-
-fn verdict(state: &State, id: &str) -> Verdict {
-    state.server(&id.into()).unwrap().health.verdict
-}
+use crate::support::{
+    AT, HEARTBEAT, World, change, check_plan, entry, health, reasons, status, time, votes, wish,
+};
 
 // Clock steps.
 
@@ -216,15 +210,15 @@ fn a_wiped_voter_that_looks_fresh_is_never_counted_as_live() {
     // Nor when it has caught up: what it voted for is forgotten.
     world.server("3").probe = Probe::Answered(status(2, 1_000, 1_000, 1_000));
     for _ in 0..100 {
-        assert_eq!(verdict(&world.pass(time("1s")), "3"), Verdict::Unhealthy);
+        assert_eq!(health(&world.pass(time("1s")), "3"), Verdict::Unhealthy);
     }
     // Nor when the probes end, or the leader's lease runs out for a while.
     world.server("3").probe = Probe::Off;
-    assert_eq!(verdict(&world.pass(time("1s")), "3"), Verdict::Unhealthy);
+    assert_eq!(health(&world.pass(time("1s")), "3"), Verdict::Unhealthy);
     world.seen.leading.as_mut().unwrap().lease = false;
     world.pass(time("1s"));
     world.seen.leading.as_mut().unwrap().lease = true;
-    assert_eq!(verdict(&world.pass(time("1s")), "3"), Verdict::Unhealthy);
+    assert_eq!(health(&world.pass(time("1s")), "3"), Verdict::Unhealthy);
     // Nor after a leap of the clock.
     world.pass(time("100h"));
     assert!(!world.pass(time("1s")).server(&"3".into()).unwrap().live);
@@ -266,7 +260,7 @@ fn a_wiped_voter_gives_its_vote_to_one_that_is_ready_and_may_earn_it_again() {
     world.server("3").role = Role::Learner;
     world.server("3").probe = Probe::Answered(status(2, 1_000, 1_000, 1_000));
     let state = world.pass(time("10s"));
-    assert_eq!(verdict(&state, "3"), Verdict::Healthy);
+    assert_eq!(health(&state, "3"), Verdict::Healthy);
     check_plan(&world, &Stable::new(), &["do promote 3"]);
 }
 
@@ -283,7 +277,7 @@ fn a_restart_with_its_disc_is_a_sign_only_until_it_is_healthy_again() {
     assert_eq!(sign(&world.pass(time("1s"))), Some(begin));
     world.server("3").matched = Some(entry(1_000));
     let state = world.pass(time("1s"));
-    assert_eq!((sign(&state), verdict(&state, "3")), (None, Verdict::Healthy));
+    assert_eq!((sign(&state), health(&state, "3")), (None, Verdict::Healthy));
 }
 
 // Records that lie about the time.

@@ -77,7 +77,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
     &[
         &["cluster", "config", "records"],
         &["state"],
-        &["assess", "refusal", "promoter", "orders"],
+        &["assess", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
         &["handle"],
         &["desk"],
