@@ -12,6 +12,7 @@ mod records;
 mod refusal;
 mod requests;
 mod safety;
+mod server;
 mod state;
 mod wake;
 
