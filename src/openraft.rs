@@ -12,7 +12,7 @@ use std::{
 
 use ::openraft::{
     ChangeMembers, Instant as _, Precondition, Raft, RaftMetrics, RaftTypeConfig,
-    alias::{CommittedLeaderIdOf, InstantOf, LogIdOf},
+    alias::{CommittedLeaderIdOf, InstantOf, LogIdOf, StoredMembershipOf},
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, RaftError},
     storage::RaftStateMachine,
@@ -242,13 +242,36 @@ struct Memory {
     discovery_due: Duration,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+/// What wakes the driver when it moves.
+#[derive(PartialEq, Eq)]
 struct Seen {
-    term: u64,
+    term: Option<u64>,
     leader: Option<ServerId>,
     leads: bool,
     membership: Option<u64>,
     committed: Option<u64>,
+}
+
+impl Seen {
+    /// openraft publishes its whole metrics after the part that [`Cluster::changed`] waits on. What is
+    /// kept must therefore be read from the very metrics that were observed: else a change that
+    /// falls between the two is never noticed.
+    fn of<C: RaftTypeConfig>(
+        vote: &C::Vote,
+        leader: Option<&C::NodeId>,
+        state: ::openraft::ServerState,
+        memberships: [&StoredMembershipOf<C>; 2],
+    ) -> Self {
+        let [membership, committed] = memberships
+            .map(|stored| stored.log_id().as_ref().map(|log_id: &LogIdOf<C>| log_id.index()));
+        Self {
+            term: RaftLeaderId::term(RaftVote::leader_id(vote)).as_u64(),
+            leader: leader.map(text),
+            leads: state.is_leader(),
+            membership,
+            committed,
+        }
+    }
 }
 
 /// What is kept of one server between observations.
@@ -295,22 +318,6 @@ where
         LogId { term: self.application.term(log_id.committed_leader_id()), index: log_id.index() }
     }
 
-    fn seen(&self) -> Seen {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let term = RaftLeaderId::term(RaftVote::leader_id(&metrics.vote));
-        let index = |m: &::openraft::StoredMembership<_, _, _>| {
-            let log_id: &Option<LogIdOf<C>> = m.log_id();
-            log_id.as_ref().map(|log_id| log_id.index())
-        };
-        Seen {
-            term: term.as_u64().unwrap_or_default(),
-            leader: metrics.current_leader.as_ref().map(text),
-            leads: metrics.state.is_leader(),
-            membership: index(&metrics.membership_config),
-            committed: index(&metrics.committed_membership_config),
-        }
-    }
 
     /// Whether this node leads, since when, and whether a quorum has answered lately.
     fn leading(&self, at: Duration, metrics: &RaftMetrics<C>) -> Option<Leading> {
@@ -587,9 +594,13 @@ where
     type Error = OpenraftError;
 
     async fn observe(&self, at: Duration) -> Observation {
-        let seen = self.seen();
         let metrics = self.metrics();
-        self.memory().seen = Some(seen);
+        self.memory().seen = Some(Seen::of::<C>(
+            &metrics.vote,
+            metrics.current_leader.as_ref(),
+            metrics.state,
+            [&metrics.membership_config, &metrics.committed_membership_config],
+        ));
         let leading = self.leading(at, &metrics);
         let servers = self.sightings(at, &metrics);
         if leading.is_some() {
@@ -627,8 +638,16 @@ where
         // This channel moves with leadership and membership, not with heartbeats.
         let mut metrics = self.raft.server_metrics();
         loop {
-            metrics.borrow_watched();
-            if self.memory().seen.as_ref() != Some(&self.seen()) {
+            let seen = {
+                let metrics = metrics.borrow_watched();
+                Seen::of::<C>(
+                    &metrics.vote,
+                    metrics.current_leader.as_ref(),
+                    metrics.state,
+                    [&metrics.membership_config, &metrics.committed_membership_config],
+                )
+            };
+            if self.memory().seen.as_ref() != Some(&seen) {
                 return;
             }
             if metrics.changed().await.is_err() {

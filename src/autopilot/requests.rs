@@ -332,7 +332,11 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
     pub(super) fn remember(&mut self, state: &State) {
-        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
+        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else {
+            // Nothing can be recorded before the lease is back; the round then decides anew.
+            self.desk.dirty = false;
+            return;
+        };
         let reports: Vec<Report> =
             state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
         let settled = state.membership.committed && !state.membership.joint;
