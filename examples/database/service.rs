@@ -101,7 +101,12 @@ impl Service {
                 Ok(Err(error)) => break Err(error),
             };
             let response = self.answer(envelope, &mut arriving).await;
-            if let Err(error) = wire::write(&mut stream, &response).await {
+            let written = wire::write(&mut stream, &response).await;
+            if matches!(response, Response::Dismissed) {
+                // The receiver is gone only when this server is stopping anyway.
+                let _ = self.removed.send("told by the leader that this server was removed".into());
+            }
+            if let Err(error) = written {
                 break Err(error);
             }
         };
@@ -137,15 +142,9 @@ impl Service {
             Request::Status => self.status().map(Response::Status).map_err(text),
             Request::Reserve => Ok(members::reserve(self).await),
             Request::Join { id, member } => Ok(members::join(self, id, member).await),
-            Request::Dismiss => Ok(self.dismissed(envelope.from)),
+            Request::Dismiss => Ok(Response::Dismissed),
         };
         answer.unwrap_or_else(Response::Refused)
-    }
-
-    fn dismissed(&self, from: u64) -> Response {
-        // The receiver is gone only when this server is stopping anyway.
-        let _ = self.removed.send(format!("server {from} says that this server was removed"));
-        Response::Dismissed
     }
 
     /// Why this request gets no answer here, if so.
