@@ -33,6 +33,8 @@ struct Pending {
     operation: Option<u64>,
     /// The order, until the address it names is proven.
     unproven: Option<(Task, Option<String>)>,
+    /// Set for a transfer: to whom, if to anybody in particular.
+    transfer: Option<Option<ServerId>>,
     /// The steps of it that were applied.
     done: Vec<String>,
     /// What it waits for.
@@ -85,15 +87,16 @@ impl Desk {
         }
     }
 
-    /// Answers the verbs whose time is over, and, on a node that does not lead, all that wait
-    /// for more than a leader.
+    /// Answers the verbs whose time is over and, once another leads, all of them. While nobody
+    /// does it is open who will, and a transfer may be about to succeed.
     pub(super) fn expire(&mut self, now: Duration, state: Option<&State>) {
         let leads = state.is_some_and(|state| state.leading.is_some());
-        let leader = state.and_then(|state| state.leader.clone());
+        let elsewhere = |state: &&State| !leads && state.leader.as_ref() != Some(&state.local);
+        let leader = state.filter(elsewhere).and_then(|state| state.leader.clone());
         let over: Vec<u64> = self
             .pending
             .iter()
-            .filter(|(_, pending)| pending.until <= now || (!leads && state.is_some()))
+            .filter(|(_, pending)| pending.until <= now || leader.is_some())
             .map(|(ticket, _)| *ticket)
             .collect();
         for ticket in over {
@@ -146,6 +149,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             until,
             operation: None,
             unproven: None,
+            transfer: None,
             done: Vec::new(),
             waits: "the record of the order".to_owned(),
         };
@@ -159,6 +163,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 return;
             }
             Verb::Operate { task, force } => {
+                if let Task::Transfer(to) = &task {
+                    pending.transfer = Some(to.clone());
+                }
                 self.desk.pending.insert(ticket, pending);
                 self.begin(ticket, task, force, ttl);
                 return;
@@ -313,21 +320,19 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// A transfer that was ordered here is done when another leads.
     fn transferred(&mut self, state: &State) {
-        let (Some(last), Some(leader)) = (self.ledger(state), &state.leader) else { return };
-        let done = |task: &Task| match task {
-            Task::Transfer(Some(to)) => to == leader,
-            Task::Transfer(None) => *leader != state.local,
-            _ => false,
+        let Some(leader) = state.leader.as_ref().filter(|leader| **leader != state.local) else {
+            return;
         };
-        let done: Vec<u64> =
-            last.operations.iter().filter(|(_, o)| done(&o.task)).map(|(id, _)| *id).collect();
-        for id in done {
-            self.desk.answer_operation(id, |_| Ok(()));
+        let done = |pending: &Pending| match &pending.transfer {
+            Some(Some(to)) => to == leader,
+            Some(None) => true,
+            None => false,
+        };
+        let done = self.desk.pending.iter().filter(|(_, pending)| done(pending));
+        let done: Vec<u64> = done.map(|(ticket, _)| *ticket).collect();
+        for ticket in done {
+            self.desk.answer(ticket, Ok(()));
         }
-    }
-
-    fn ledger(&self, state: &State) -> Option<Arc<Ledger>> {
-        state.ledger.clone().or_else(|| self.local.clone())
     }
 
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.

@@ -57,16 +57,18 @@ const DEFINITIONS: &[&str] =
 
 /// Each room, and the rooms that it may import, all of them above it in this list.
 pub(crate) const ROOMS: &[(&str, &[&str])] = &[
+    ("docs", &[]),
+    ("duration", &[]),
     ("runtime", &[]),
     ("codec", &[]),
-    ("autopilot", &["runtime", "codec"]),
+    ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
@@ -75,8 +77,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
     &[
         &["cluster", "config", "records"],
         &["state"],
-        &["promoter"],
+        &["assess", "refusal", "promoter", "orders"],
         &["plan", "safety"],
+        &["handle"],
+        &["desk"],
         &["driver"],
     ],
 )];
