@@ -183,7 +183,6 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 () = runtime.sleep(pause) => {}
             }
         }
-        self.stop();
     }
 
     /// One turn: observe, assess, plan, judge, publish, and start at most one step.
@@ -239,8 +238,11 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let leadership = seen.leading.map(|leading| (leading.term, leading.since));
         let last = self.last.as_ref().and_then(|last| last.leading);
         if leadership != last.map(|leading| (leading.term, leading.since)) {
-            self.in_flight = None;
-            self.retries.clear();
+            // A transfer that fails ends in an election; its outcome still counts, or the next
+            // leadership would try the same at once.
+            let transfer = |step: &Step| matches!(step, Step::Transfer { .. });
+            self.in_flight.take_if(|flight| !transfer(&flight.change.step));
+            self.retries.retain(|retry| transfer(&retry.step));
             self.local = None;
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
@@ -307,8 +309,26 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let until = state.at.saturating_add(self.options.step_deadline);
         self.in_flight = Some(InFlight { serial, change: change.clone(), until });
+        let leavers: Vec<Arc<Server>> = match &change.step {
+            Step::Remove { servers, .. } => servers
+                .iter()
+                .filter_map(|id| state.server(id).map(|found| Arc::clone(&found.server)))
+                .collect(),
+            Step::FinishJoint
+            | Step::Votes { .. }
+            | Step::Add(_)
+            | Step::Readdress { .. }
+            | Step::Transfer { .. } => Vec::new(),
+        };
+        let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
             let result = cluster.apply(change).await;
+            // Here and not where the outcome is heard: the driver may be gone by then.
+            if result.is_ok() {
+                for server in leavers {
+                    runtime.spawn(dismiss(Arc::clone(&cluster), runtime.clone(), server));
+                }
+            }
             let _ = events.send(Box::new(Event::Applied { serial, result }));
         });
     }
@@ -319,29 +339,21 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 if self.in_flight.as_ref().is_some_and(|flight| flight.serial == serial)
                     && let Some(flight) = self.in_flight.take()
                 {
-                    self.applied(flight.change, result);
+                    self.applied(&flight.change, result);
                 }
             }
-            Event::Recorded { then, result } => self.recorded(then, result),
-            Event::Identified { ticket, answer } => self.identified(ticket, answer),
+            Event::Recorded { then, result } => self.recorded(&then, result),
+            Event::Identified { ticket, answer } => self.identified(ticket, answer.as_ref()),
         }
     }
 
-    fn applied(&mut self, change: Change, result: Applied<C::Error>) {
+    fn applied(&mut self, change: &Change, result: Applied<C::Error>) {
         let step = change.step.clone();
         match result {
             Ok(()) => {
                 tracing::info!(%step, "applied");
                 self.retries.retain(|retry| retry.step != step);
                 self.desk.done(&change.origin, &step);
-                if let Step::Remove { servers, .. } = step {
-                    for id in servers {
-                        let server = self.last.as_ref().and_then(|last| last.server(&id));
-                        if let Some(server) = server.map(|server| Arc::clone(&server.server)) {
-                            self.dismiss(server);
-                        }
-                    }
-                }
             }
             Err(ClusterError::Moved(what)) => {
                 tracing::info!(%step, what, "planning anew");
@@ -363,21 +375,6 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let until = self.runtime.now().saturating_add(base).saturating_add(spread);
         tracing::warn!(%step, failures, error, "failed; waiting");
         self.retries.push(Retry { step, failures, until, error });
-    }
-
-    /// Tells a server that it was removed, again and again for a minute until it has heard.
-    fn dismiss(&self, server: Arc<Server>) {
-        let (cluster, runtime) = (Arc::clone(&self.cluster), self.runtime.clone());
-        self.runtime.spawn(async move {
-            for wait in [1, 1, 2, 4, 8, 16, 28] {
-                if cluster.dismiss(Arc::clone(&server)).await {
-                    tracing::info!(server = %server.id, "the removed server has been told");
-                    return;
-                }
-                runtime.sleep(Duration::from_secs(wait)).await;
-            }
-            tracing::warn!(server = %server.id, "the removed server could not be told");
-        });
     }
 
     /// How long nothing needs to be looked at.
@@ -403,13 +400,27 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
         pause
     }
+}
 
-    fn stop(mut self) {
-        self.requests.close();
+impl<C: Cluster, R: Runtime> Drop for Autopilot<C, R> {
+    /// The handle outlives the task, and must not go on saying that it leads.
+    fn drop(&mut self) {
         let mut view = View::clone(&self.publish.borrow());
         view.running = Running::Stopped;
         self.publish.send_replace(Arc::new(view));
     }
+}
+
+/// Tells a server that it was removed, again and again for a minute until it has heard.
+async fn dismiss<C: Cluster, R: Runtime>(cluster: Arc<C>, runtime: R, server: Arc<Server>) {
+    for wait in [1, 1, 2, 4, 8, 16, 28] {
+        if cluster.dismiss(Arc::clone(&server)).await {
+            tracing::info!(server = %server.id, "the removed server has been told");
+            return;
+        }
+        runtime.sleep(Duration::from_secs(wait)).await;
+    }
+    tracing::warn!(server = %server.id, "the removed server could not be told");
 }
 
 /// Takes the first step that passes the safety check out of the plan; steps before it that do

@@ -198,9 +198,11 @@ impl<C: Types> RaftNetworkV2<C> for Link<C> {
         {
             return std::future::pending().await;
         }
-        self.call(RPCTypes::AppendEntries, &option, |raft| async move {
-            raft.append_entries(rpc).await
-        })
+        self.call(
+            RPCTypes::AppendEntries,
+            &option,
+            |raft| async move { raft.append_entries(rpc).await },
+        )
         .await
     }
 

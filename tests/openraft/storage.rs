@@ -203,7 +203,8 @@ impl<C: Types> RaftStateMachine<C> for Machine<C> {
                 let image = &mut self.inner().0;
                 image.last_applied = Some(entry.log_id());
                 if let Some(membership) = entry.get_membership() {
-                    image.membership = StoredMembershipOf::<C>::new(Some(entry.log_id()), membership);
+                    image.membership =
+                        StoredMembershipOf::<C>::new(Some(entry.log_id()), membership);
                 }
                 match C::command(&entry) {
                     None => None,
@@ -238,9 +239,7 @@ impl<C: Types> RaftStateMachine<C> for Machine<C> {
         Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<SnapshotOf<C, Image<C>>>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<C, Image<C>>>, io::Error> {
         let snapshot = self.snapshot();
         Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }

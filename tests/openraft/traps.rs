@@ -31,11 +31,14 @@ fn contacts_are_none_after_an_election_and_nobody_is_judged_by_that() {
         let dead = state.server(&old.as_str().into()).unwrap();
         assert_eq!(dead.last_contact, None);
         assert_ne!(dead.health.verdict, Verdict::Healthy);
-        assert!(dead.signs.contact.is_none() || !dead.health.reasons.contains(Reason::NoContactYet));
-        world.until("the dead one is seen", || {
-            next.server(&old).unwrap().health.reasons.contains(Reason::ContactLost)
-        })
-        .await;
+        assert!(
+            dead.signs.contact.is_none() || !dead.health.reasons.contains(Reason::NoContactYet)
+        );
+        world
+            .until("the dead one is seen", || {
+                next.server(&old).unwrap().health.reasons.contains(Reason::ContactLost)
+            })
+            .await;
         assert_eq!(world.done(), []);
     });
 }
@@ -162,18 +165,20 @@ fn a_wiped_voter_that_looks_fresh_is_unmasked_and_not_counted_live() {
         for number in 0..20 {
             leader.write(number).await;
         }
-        world.until("all probed", || {
-            leader.state().servers.iter().filter(|s| s.status.is_some()).count() == 2
-        })
-        .await;
+        world
+            .until("all probed", || {
+                leader.state().servers.iter().filter(|s| s.status.is_some()).count() == 2
+            })
+            .await;
         let victim = if leader.id == "1" { "2" } else { "1" };
         world.kill(victim).await;
         world.wipe(victim);
         world.start(victim).await;
-        world.until("unmasked", || {
-            leader.server(victim).unwrap().health.reasons.contains(Reason::LogShrank)
-        })
-        .await;
+        world
+            .until("unmasked", || {
+                leader.server(victim).unwrap().health.reasons.contains(Reason::LogShrank)
+            })
+            .await;
         let reborn = leader.server(victim).unwrap();
         assert!(!reborn.live);
         assert_eq!(reborn.health.verdict, Verdict::Unhealthy);
@@ -195,10 +200,11 @@ fn a_transport_that_hangs_is_stalled_though_its_contact_is_fresh() {
         let victim = if leader.id == "1" { "2" } else { "1" };
         world.network.hang(&leader.id, victim);
         leader.write(1).await;
-        world.until("stalled", || {
-            leader.server(victim).unwrap().health.reasons.contains(Reason::Stalled)
-        })
-        .await;
+        world
+            .until("stalled", || {
+                leader.server(victim).unwrap().health.reasons.contains(Reason::Stalled)
+            })
+            .await;
         let stalled = leader.server(victim).unwrap();
         assert!(!stalled.live);
         assert!(stalled.last_contact.is_some_and(|age| age < millis(200)), "{stalled:?}");
@@ -231,10 +237,11 @@ fn a_follower_that_answers_and_applies_nothing_is_unhealthy() {
         let victim = if leader.id == "1" { "2" } else { "1" };
         world.node(victim).machine.set_stuck(true);
         leader.write(1).await;
-        world.until("seen", || {
-            leader.server(victim).unwrap().health.reasons.contains(Reason::NotApplying)
-        })
-        .await;
+        world
+            .until("seen", || {
+                leader.server(victim).unwrap().health.reasons.contains(Reason::NotApplying)
+            })
+            .await;
         assert!(leader.server(victim).unwrap().live, "it does acknowledge");
         world.node(victim).machine.set_stuck(false);
         world.until("all healthy", || leader.state().healthy).await;

@@ -12,10 +12,8 @@ use std::{
 };
 
 use openraft::{
-    Instant as _, Raft, RaftMetrics, SnapshotPolicy,
-    alias::CommittedLeaderIdOf,
-    async_runtime::WatchReceiver,
-    type_config::TypeConfigExt,
+    Instant as _, Raft, RaftMetrics, SnapshotPolicy, alias::CommittedLeaderIdOf,
+    async_runtime::WatchReceiver, type_config::TypeConfigExt,
 };
 use raft_autopilot::{
     autopilot::{
@@ -295,9 +293,9 @@ impl<C: Types> World<C> {
         for id in ids {
             self.start(id).await;
         }
-        let peers = ids.iter().map(|id| {
-            (C::node_id(id).expect("a node id"), Peer { address: address(id) })
-        });
+        let peers = ids
+            .iter()
+            .map(|id| (C::node_id(id).expect("a node id"), Peer { address: address(id) }));
         let peers: BTreeMap<C::NodeId, Peer> = peers.collect();
         let first = ids.first().expect("a server");
         self.node(first).raft.initialize(peers).await.unwrap();
