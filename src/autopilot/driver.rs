@@ -18,7 +18,7 @@ use super::{
     handle::{Handle, Request, Running, View},
     plan::{Held, Plan, Why, plan},
     promoter::Promoter,
-    records::{Ledger, Outcome, Verdict},
+    records::{Ledger, Outcome, Record, Verdict},
     requests::{Desk, Then},
     safety::check,
     state::State,
@@ -258,12 +258,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let retries = self.retries.clone();
             seen.feedback = Some(Arc::new(Feedback { in_flight, retries, observer }));
         }
-        if seen.ledger.is_none() && seen.leading.is_some() {
+        self.desk.records_are_local = seen.ledger.is_none();
+        if self.desk.records_are_local && seen.leading.is_some() {
             seen.ledger = Some(Arc::clone(self.local.get_or_insert_default()));
             seen.ledger_at = seen.at;
-            self.desk.records_are_local = true;
-        } else {
-            self.desk.records_are_local = false;
         }
     }
 
@@ -309,24 +307,29 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let until = state.at.saturating_add(self.options.step_deadline);
         self.in_flight = Some(InFlight { serial, change: change.clone(), until });
-        let leavers: Vec<Arc<Server>> = match &change.step {
-            Step::Remove { servers, .. } => servers
-                .iter()
-                .filter_map(|id| state.server(id).map(|found| Arc::clone(&found.server)))
-                .collect(),
+        self.desk.under_way(&change.origin, Some(&change.step));
+        let removed = match &change.step {
+            Step::Remove { servers, .. } => servers.clone(),
             Step::FinishJoint
             | Step::Votes { .. }
             | Step::Add(_)
             | Step::Readdress { .. }
             | Step::Transfer { .. } => Vec::new(),
         };
+        let leavers = removed.iter().filter_map(|id| state.server(id));
+        let leavers: Vec<Arc<Server>> = leavers.map(|found| Arc::clone(&found.server)).collect();
+        let records = !self.desk.records_are_local;
         let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
             let result = cluster.apply(change).await;
-            // Here and not where the outcome is heard: the driver may be gone by then.
-            if result.is_ok() {
+            // Here and not where the outcome is heard: the driver may be gone by then, and before
+            // anything else is applied the ids must be known as removed.
+            if result.is_ok() && !removed.is_empty() {
                 for server in leavers {
                     runtime.spawn(dismiss(Arc::clone(&cluster), runtime.clone(), server));
+                }
+                if records && let Err(error) = cluster.record(Record::Removed(removed)).await {
+                    tracing::warn!(%error, "a removal is not recorded yet");
                 }
             }
             let _ = events.send(Box::new(Event::Applied { serial, result }));
@@ -349,11 +352,17 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     fn applied(&mut self, change: &Change, result: Applied<C::Error>) {
         let step = change.step.clone();
+        self.desk.under_way(&change.origin, None);
         match result {
             Ok(()) => {
                 tracing::info!(%step, "applied");
                 self.retries.retain(|retry| retry.step != step);
                 self.desk.done(&change.origin, &step);
+                if let Step::Remove { servers, .. } = step
+                    && self.desk.records_are_local
+                {
+                    self.submit(Record::Removed(servers), Then::Nothing);
+                }
             }
             Err(ClusterError::Moved(what)) => {
                 tracing::info!(%step, what, "planning anew");

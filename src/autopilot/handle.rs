@@ -268,9 +268,7 @@ impl Handle {
     /// # Errors
     /// See [`VerbError`]. After a deadline or a refusal the cordon stays.
     pub async fn demote(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
-        let id = id.into();
-        self.cordon(id.clone(), "demoted by an operator", None).await?;
-        self.operate(Task::Demote(id)).await
+        self.operate(Task::Demote(id.into())).await
     }
 
     /// Hands leadership to a server, or to the best one.

@@ -17,8 +17,10 @@ use crate::runtime::Runtime;
 
 /// What follows a record.
 pub(super) enum Then {
-    /// Nothing: it was autopilot's own.
+    /// Nothing.
     Nothing,
+    /// The next record of autopilot's own may be written.
+    Own,
     /// The verb with this ticket is answered.
     Answer(u64),
     /// The verb with this ticket waits for the operation that began.
@@ -35,6 +37,8 @@ struct Pending {
     order: Option<Order>,
     /// The steps of it that were applied.
     done: Vec<String>,
+    /// The step of it whose outcome is awaited.
+    under_way: Option<String>,
     /// What it waits for.
     waits: String,
     /// A record is on its way, and may be written even if nobody waits for it any more.
@@ -53,12 +57,17 @@ impl Pending {
         if self.recording {
             return "a record that may still be written".to_owned();
         }
-        match (self.done.is_empty(), self.waits.is_empty()) {
-            (true, true) => "nothing was changed".to_owned(),
-            (true, false) => format!("nothing was changed; waited for: {}", self.waits),
-            (false, true) => format!("done: {}", self.done.join(", ")),
-            (false, false) => format!("done: {}; waited for: {}", self.done.join(", "), self.waits),
+        let mut text = match (self.done.is_empty(), &self.under_way) {
+            (true, None) => "nothing was changed".to_owned(),
+            (true, Some(step)) => format!("under way: {step}"),
+            (false, None) => format!("done: {}", self.done.join(", ")),
+            (false, Some(step)) => format!("done: {}; under way: {step}", self.done.join(", ")),
+        };
+        if !self.waits.is_empty() {
+            text.push_str("; waited for: ");
+            text.push_str(&self.waits);
         }
+        text
     }
 }
 
@@ -110,6 +119,13 @@ impl Desk {
     pub(super) fn done(&mut self, origin: &Origin, step: &Step) {
         if let Some(pending) = self.of(origin) {
             pending.done.push(step.to_string());
+        }
+    }
+
+    /// Notes which step of an operation is under way.
+    pub(super) fn under_way(&mut self, origin: &Origin, step: Option<&Step>) {
+        if let Some(pending) = self.of(origin) {
+            pending.under_way = step.map(ToString::to_string);
         }
     }
 
@@ -204,6 +220,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             operation: None,
             order: None,
             done: Vec::new(),
+            under_way: None,
             waits: String::new(),
             recording: true,
         };
@@ -275,7 +292,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     }
 
     /// Writes a record where the records are kept.
-    fn submit(&mut self, record: Record, then: Then) {
+    pub(super) fn submit(&mut self, record: Record, then: Then) {
         if self.desk.records_are_local {
             let now = self.runtime.now();
             self.serial += 1;
@@ -299,12 +316,15 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let (ticket, begins) = match then {
             Then::Answer(ticket) => (*ticket, false),
             Then::Operate(ticket) => (*ticket, true),
-            Then::Nothing => {
-                self.desk.recording = false;
+            Then::Own | Then::Nothing => {
+                if matches!(then, Then::Own) {
+                    self.desk.recording = false;
+                    self.desk.dirty |= result.is_err();
+                } else if result.is_err() {
+                    self.desk.ending.clear();
+                }
                 if let Err(error) = result {
                     tracing::warn!(%error, "autopilot's own record was not written; trying again");
-                    self.desk.ending.clear();
-                    self.desk.dirty = true;
                 }
                 return;
             }
@@ -413,7 +433,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.desk.recording = true;
         self.desk.record_at = state.at.saturating_add(RECORD_INTERVAL);
         let record = if gone.is_empty() { Record::Health(reports) } else { Record::Removed(gone) };
-        self.submit(record, Then::Nothing);
+        self.submit(record, Then::Own);
     }
 }
 

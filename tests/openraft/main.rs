@@ -6,6 +6,7 @@ mod network;
 mod storage;
 mod traps;
 mod types;
+mod verbs;
 mod world;
 
 use std::future::Future;
