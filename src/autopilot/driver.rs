@@ -13,7 +13,9 @@ use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    cluster::{Applied, Change, Cluster, ClusterError, Feedback, Observation, Retry, Server, Step},
+    cluster::{
+        Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Retry, Server, Step,
+    },
     config::{Config, ConfigError},
     handle::{Handle, Request, Running, View},
     plan::{Held, Plan, Why, plan},
@@ -248,6 +250,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
         {
+            self.desk.under_way(&flight.change.origin, None);
             self.back_off(flight.change.step, "no outcome in time".to_owned());
         }
         let old = seen.at.saturating_sub(Duration::from_secs(300));
@@ -358,6 +361,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 tracing::info!(%step, "applied");
                 self.retries.retain(|retry| retry.step != step);
                 self.desk.done(&change.origin, &step);
+                if change.origin == Origin::Promoter {
+                    self.pace(step.clone());
+                }
                 if let Step::Remove { servers, .. } = step
                     && self.desk.records_are_local
                 {
@@ -372,6 +378,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             }
             Err(error) => self.back_off(step, error.to_string()),
         }
+    }
+
+    /// Keeps a promoter that changes its mind every round from moving the same votes to and fro:
+    /// what was done as it wished is not done again within the stabilization time.
+    fn pace(&mut self, step: Step) {
+        let config = Arc::clone(&self.publish.borrow().config);
+        let until = self.runtime.now().saturating_add(config.server_stabilization_time);
+        self.retries.push(Retry { step, failures: 0, until, error: "it was just done".to_owned() });
     }
 
     /// Lets a failed step wait: 1 s, doubled with every failure up to a minute, and up to a

@@ -129,6 +129,11 @@ impl Desk {
         }
     }
 
+    fn is_under_way(&self, operation: u64) -> bool {
+        let mut of = self.pending.values().filter(|pending| pending.operation == Some(operation));
+        of.any(|pending| pending.under_way.is_some())
+    }
+
     /// Answers the verbs whose time is over and, once another leads, all of them; returns the
     /// operations that nobody waits for any more. While nobody leads it is open who will, and a
     /// transfer may be about to succeed.
@@ -368,9 +373,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let ledger = state.ledger.clone().unwrap_or_default();
         self.desk.ending.retain(|id| ledger.operations.contains_key(id));
         let mut over: Vec<u64> = Vec::new();
-        for id in &plan.finished {
+        // A membership is seen before its change is done: what belongs to it may still be missing.
+        over.extend(plan.finished.iter().filter(|id| !self.desk.is_under_way(**id)));
+        for id in &over {
             self.desk.answer_operation(*id, |_| Ok(()));
-            over.push(*id);
         }
         for held in &plan.held {
             let Origin::Operator { operation, .. } = held.origin else { continue };

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod driver;
 mod network;
+mod real;
+mod records;
 mod storage;
 mod traps;
 mod types;
