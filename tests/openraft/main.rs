@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod driver;
+mod fences;
 mod network;
 mod real;
 mod records;

@@ -245,13 +245,8 @@ impl<C: Types> World<C> {
             inner.boots += 1;
             inner.boots
         };
-        let world = self.clone();
-        let app = App { world: world.clone(), id: id.to_owned(), machine: machine.clone() };
-        let cluster = Watched {
-            inner: Openraft::new(raft.clone(), Arc::new(app), self.clock.clone()),
-            world,
-            id: id.to_owned(),
-        };
+        let inner = self.openraft(&raft, id, &machine);
+        let cluster = Watched { inner, world: self.clone(), by: id.to_owned() };
         let mut options = options(&raft);
         options.config = knobs.config;
         options.observer = knobs.observer;
@@ -264,6 +259,25 @@ impl<C: Types> World<C> {
         let node = Node { id: id.to_owned(), raft, machine, log: disk, handle, boot, driver };
         self.inner().nodes.insert(id.to_owned(), node.clone());
         node
+    }
+
+    fn openraft(&self, raft: &Raft<C, Machine<C>>, id: &str, machine: &Machine<C>) -> Adapter<C> {
+        let app = App { world: self.clone(), id: id.to_owned(), machine: machine.clone() };
+        Openraft::new(raft.clone(), Arc::new(app), self.clock.clone())
+    }
+
+    /// Another adapter beside a node's own.
+    pub(crate) fn adapter(&self, node: &Node<C>) -> Adapter<C> {
+        self.openraft(&node.raft, &node.id, &node.machine)
+    }
+
+    /// Another adapter, whose changes are written down under a name.
+    pub(crate) fn watched(&self, node: &Node<C>, by: &str) -> impl Cluster + use<C> {
+        Watched { inner: self.adapter(node), world: self.clone(), by: by.to_owned() }
+    }
+
+    pub(crate) fn clock(&self) -> RaftRuntime<C> {
+        self.clock.clone()
     }
 
     /// Ends a process; its disk stays.
@@ -525,11 +539,13 @@ impl<C: Types> Application<C> for App<C> {
     }
 }
 
+pub(crate) type Adapter<C> = Openraft<C, Machine<C>, App<C>>;
+
 /// A cluster whose changes and rounds are written down.
 struct Watched<C: Types, T> {
     inner: T,
     world: World<C>,
-    id: String,
+    by: String,
 }
 
 impl<C: Types, T: Cluster<Error = OpenraftError>> Cluster for Watched<C, T> {
@@ -546,7 +562,7 @@ impl<C: Types, T: Cluster<Error = OpenraftError>> Cluster for Watched<C, T> {
 
     async fn apply(&self, change: Change) -> Applied<OpenraftError> {
         let deed = Deed {
-            by: self.id.clone(),
+            by: self.by.clone(),
             at: self.world.now(),
             change: change.clone(),
             result: None,
