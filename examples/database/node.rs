@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::autopilot::{self, Database};
 use crate::members::ask_leader;
 use crate::network::Network;
 use crate::service::Service;
@@ -67,6 +68,10 @@ pub(crate) struct Options {
     /// Log entries between two snapshots.
     #[arg(long, default_value_t = 5000)]
     snapshot_every: u64,
+    /// What an operator has to present as `Authorization: Bearer`; without it nobody may order
+    /// anything.
+    #[arg(long, env = "DATABASE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Stop when the standard input ends, that is, together with the process that started this.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -84,14 +89,20 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         None => new_identity(&options, member, &log).await?,
     };
     let (removed, told) = unbounded_channel();
-    let network = Network { cluster: identity.cluster, id: identity.id, removed };
+    let Identity { cluster, id, .. } = identity;
+    let network = Network { cluster, id, removed: removed.clone() };
     let config = Arc::new(config(&options).validate()?);
-    let raft = Raft::new(identity.id, config, network, log.clone(), state.clone()).await?;
+    let raft = Raft::new(id, config, network, log.clone(), state.clone()).await?;
+    let version = options.version;
+    let database = Database { cluster, id, version: version.clone(), state: state.clone() };
+    let (autopilot, handle) = autopilot::new(&raft, database)?;
     let service =
-        Arc::new(Service::new(identity.clone(), options.version, raft.clone(), log, state));
+        Service::new(identity.clone(), version, raft.clone(), log, state, handle, removed);
+    let service = Arc::new(service);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(Arc::clone(&service).listen(peers));
-    tasks.spawn(web::serve(Arc::clone(&service), clients));
+    tasks.spawn(web::serve(Arc::clone(&service), clients, options.token));
+    tasks.spawn(autopilot);
     let Member { name, addr, http, .. } = &identity.member;
     println!("server {} ({name}) listens on {addr}, clients on http://{http}", identity.id);
 
@@ -248,6 +259,10 @@ fn config(options: &Options) -> Config {
         election_timeout_max: options.election.saturating_mul(2),
         // Without it, a server that was cut off forces an election when it comes back.
         enable_pre_vote: Some(true),
+        // A leader commits as soon as its followers have an entry, even before its own disk has.
+        // If it crashed then and came back as the leader of the same term, without that entry,
+        // there would be two histories.
+        enable_leader_restore: Some(false),
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(options.snapshot_every),
         max_in_snapshot_log_to_keep: options.snapshot_every / 5,
         ..Config::default()

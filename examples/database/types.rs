@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use raft_autopilot::autopilot::{Outcome, Record};
+use raft_autopilot::codec;
 use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     /// Reserves a node id for a server that wants to join: the index of this very log entry,
     /// which no other server ever had.
     Reserve,
+    /// Something that autopilot remembers.
+    Record(Record),
 }
 
 impl Command {
@@ -58,6 +62,7 @@ impl Command {
             Self::Set { key, value } => key.len() + value.len(),
             Self::Delete { key } => key.len(),
             Self::Reserve => 0,
+            Self::Record(record) => codec::encode(record).map_or(0, |bytes| bytes.len()),
         }
     }
 }
@@ -68,6 +73,7 @@ impl fmt::Display for Command {
             Self::Set { key, value } => write!(f, "set {key:?} ({} bytes)", value.len()),
             Self::Delete { key } => write!(f, "delete {key:?}"),
             Self::Reserve => f.write_str("reserve an id"),
+            Self::Record(record) => write!(f, "record {record:?}"),
         }
     }
 }
@@ -79,4 +85,6 @@ pub(crate) enum Applied {
     Done,
     /// The key to delete was not there.
     NoSuchKey,
+    /// It was a record, and this is what the ledger says to it.
+    Recorded(Outcome),
 }

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
+use raft_autopilot::autopilot::Ledger;
 use raft_autopilot::codec;
+use raft_autopilot::runtime::{Runtime, TokioRuntime};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -40,6 +43,13 @@ pub(crate) struct Standing {
     pub(crate) membership: StoredMembership,
     /// Ids that were promised and have not joined yet.
     pub(crate) reserved: BTreeSet<u64>,
+    /// What autopilot remembers.
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+/// The clock that the ages in the ledger are told by.
+pub(crate) fn clock() -> Duration {
+    TokioRuntime.now()
 }
 
 impl Standing {
@@ -75,6 +85,11 @@ impl Standing {
                     self.reserved.pop_first();
                 }
             }
+            EntryPayload::Normal(Command::Record(record)) => {
+                let ledger = Arc::make_mut(&mut self.ledger);
+                let outcome = ledger.apply(entry.log_id.index, clock(), record.clone());
+                return Ok(Applied::Recorded(outcome));
+            }
         }
         Ok(Applied::Done)
     }
@@ -98,7 +113,7 @@ impl StateMachine {
         txn.open_table(KEYS).map_err(failed)?;
         txn.open_table(META).map_err(failed)?;
         txn.commit().map_err(failed)?;
-        let standing = read_standing(&db.begin_read().map_err(failed)?)?;
+        let standing = restored(read_standing(&db.begin_read().map_err(failed)?)?);
         Ok(Self { shared: Arc::new(Shared { db, standing: RwLock::new(standing) }) })
     }
 
@@ -163,7 +178,7 @@ impl Shared {
             meta.insert(SNAPSHOT, bytes).map_err(failed)?;
         }
         txn.commit().map_err(failed)?;
-        self.replace(standing);
+        self.replace(restored(standing));
         Ok(())
     }
 
@@ -187,6 +202,12 @@ fn read_standing(txn: &ReadTransaction) -> io::Result<Standing> {
     let table = txn.open_table(META).map_err(failed)?;
     let bytes = table.get(STANDING).map_err(failed)?;
     bytes.map_or_else(|| Ok(Standing::default()), |b| codec::decode(b.value()).map_err(failed))
+}
+
+/// Ages are told by each process for itself; on the disk and in snapshots there are none.
+fn restored(mut standing: Standing) -> Standing {
+    Arc::make_mut(&mut standing.ledger).restored(clock());
+    standing
 }
 
 fn put_standing(meta: &mut Table<'_, &str, &[u8]>, standing: &Standing) -> io::Result<()> {
