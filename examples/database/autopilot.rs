@@ -79,7 +79,7 @@ impl Application<TypeConfig> for Database {
     fn node(&self, server: &Server) -> Option<Member> {
         Some(Member {
             addr: server.address.clone(),
-            http: server.meta.get(HTTP)?.clone(),
+            http: http(server)?,
             name: server.name.clone(),
             zone: server.zone.clone().unwrap_or_default(),
         })
@@ -90,7 +90,7 @@ impl Application<TypeConfig> for Database {
     }
 
     fn command(&self, record: Record) -> Option<Command> {
-        Some(Command::Record(record))
+        Some(Command::Record(Box::new(record)))
     }
 
     fn outcome(&self, applied: Applied) -> Option<Outcome> {
@@ -138,4 +138,9 @@ pub(crate) fn server(id: u64, member: &Member) -> Server {
     server.zone = Some(member.zone.clone()).filter(|zone| !zone.is_empty());
     server.meta.insert(HTTP.to_owned(), member.http.clone());
     server
+}
+
+/// Where a server answers its clients.
+pub(crate) fn http(server: &Server) -> Option<String> {
+    server.meta.get(HTTP).cloned()
 }

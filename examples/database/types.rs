@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// which no other server ever had.
     Reserve,
     /// Something that autopilot remembers.
-    Record(Record),
+    Record(Box<Record>),
 }
 
 impl Command {

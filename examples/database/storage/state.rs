@@ -10,7 +10,7 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use raft_autopilot::autopilot::Ledger;
+use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
 use raft_autopilot::runtime::{Runtime, TokioRuntime};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -87,7 +87,8 @@ impl Standing {
             }
             EntryPayload::Normal(Command::Record(record)) => {
                 let ledger = Arc::make_mut(&mut self.ledger);
-                let outcome = ledger.apply(entry.log_id.index, clock(), record.clone());
+                let record = Record::clone(record);
+                let outcome = ledger.apply(entry.log_id.index, clock(), record);
                 return Ok(Applied::Recorded(outcome));
             }
         }
