@@ -44,11 +44,12 @@ pub(crate) fn new(
     Ok((autopilot.run(std::future::pending()), handle))
 }
 
-/// For watching: the defaults are 10 s, 10 s and 24 h.
+/// For watching: the defaults are 10 s, 10 s, 24 h and 2 s.
 fn shorten(options: &mut Options) {
     options.config.server_stabilization_time = Duration::from_secs(5);
     options.config.voter_replacement_grace = Duration::from_secs(5);
     options.config.dead_server_last_contact_threshold = Duration::from_secs(180);
+    options.update_interval = Duration::from_millis(500);
 }
 
 impl Database {
@@ -96,7 +97,7 @@ impl Application<TypeConfig> for Database {
     fn outcome(&self, applied: Applied) -> Option<Outcome> {
         match applied {
             Applied::Recorded(outcome) => Some(outcome),
-            Applied::Done | Applied::NoSuchKey => None,
+            Applied::Done | Applied::NoSuchKey | Applied::Reserved(_) => None,
         }
     }
 

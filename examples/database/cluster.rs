@@ -19,6 +19,9 @@ use crate::table::Picture;
 /// Added to a server's HTTP port, for its port to the other servers.
 const RAFT_PORT_OFFSET: u16 = 100;
 
+/// Where the leader tells what it thinks of everybody.
+const STATE: &str = "/v1/operator/autopilot/state";
+
 /// How long a server may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -181,14 +184,14 @@ async fn show(place: &Place, servers: &mut Vec<Server>) -> Result<(), Box<dyn Er
     let is_new = !place.dir.join("1").exists();
     for number in 1..=place.nodes {
         servers.push(place.start(number)?);
-        // The first begins the cluster; the others find it and join all at once. One that has
-        // begun before needs a majority to go on.
-        if number == 1 && is_new {
-            wait_for_leader(place, &mut servers[0]).await?;
+        // The first begins the cluster; the next ones get their ids in order. Servers that have
+        // run before need each other to go on.
+        if let (true, Some(server)) = (is_new, servers.last_mut()) {
+            wait(place, server, if number == 1 { STATE } else { "/status" }).await?;
         }
     }
     println!("{}", what_to_try(place, servers));
-    let mut screen = Screen { begin: Instant::now(), key: String::new(), lines: 0 };
+    let mut screen = Screen { begin: Instant::now(), key: String::new(), since: 0, lines: 0 };
     let mut known: BTreeSet<String> = servers.iter().map(|server| server.http.clone()).collect();
     let mut ticks = interval(Duration::from_millis(300));
     loop {
@@ -211,6 +214,8 @@ async fn show(place: &Place, servers: &mut Vec<Server>) -> Result<(), Box<dyn Er
 struct Screen {
     begin: Instant,
     key: String,
+    /// When the table that stands was new, in seconds.
+    since: u64,
     lines: usize,
 }
 
@@ -227,7 +232,10 @@ impl Screen {
         }
         let text =
             picture.map_or_else(|| "nobody leads\n".to_owned(), |picture| picture.text(pids));
-        let text = format!("{:>4} s: {text}\n", self.begin.elapsed().as_secs());
+        if is_new {
+            self.since = self.begin.elapsed().as_secs();
+        }
+        let text = format!("{:>4} s: {text}\n", self.since);
         self.key = key;
         self.lines = text.lines().count();
         if out.is_terminal() {
@@ -240,19 +248,21 @@ impl Screen {
     }
 }
 
-async fn wait_for_leader(place: &Place, first: &mut Server) -> Result<(), Box<dyn Error>> {
+/// Waits until a server answers this well.
+async fn wait(place: &Place, server: &mut Server, path: &str) -> Result<(), Box<dyn Error>> {
     let deadline = Instant::now() + START_LIMIT;
     while Instant::now() < deadline {
-        report_end(place, first)?;
-        if first.ended.is_some() {
-            return Err("the first server has ended".into());
+        report_end(place, server)?;
+        if server.ended.is_some() {
+            return Err(format!("n{} has ended", server.number).into());
         }
-        if picture(&BTreeSet::from([first.http.clone()])).await.is_some() {
+        let answer = http::ask("GET", &server.http, path, Vec::new(), ANSWER_LIMIT).await;
+        if answer.is_ok_and(|answer| answer.status.is_success()) {
             return Ok(());
         }
         sleep(Duration::from_millis(50)).await;
     }
-    Err(format!("the first server did not lead within {START_LIMIT:?}").into())
+    Err(format!("n{} was not ready within {START_LIMIT:?}", server.number).into())
 }
 
 /// Says once that a server has ended, why if it said so, and how to start it again.
@@ -270,7 +280,8 @@ fn report_end(place: &Place, server: &mut Server) -> io::Result<bool> {
 
 fn last_line(place: &Place, number: u16) -> String {
     let log = std::fs::read_to_string(place.log(number)).unwrap_or_default();
-    log.lines().last().map(|line| format!(": {line}")).unwrap_or_default()
+    let words = log.lines().last().filter(|line| !line.contains(" listens on "));
+    words.map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 fn what_to_try(place: &Place, servers: &[Server]) -> String {
@@ -297,8 +308,7 @@ fn what_to_try(place: &Place, servers: &[Server]) -> String {
 /// What the leader says; any server knows the way to it.
 async fn picture(known: &BTreeSet<String>) -> Option<Picture> {
     for addr in known {
-        let path = "/v1/operator/autopilot/state";
-        let Ok(answer) = http::ask("GET", addr, path, Vec::new(), ANSWER_LIMIT).await else {
+        let Ok(answer) = http::ask("GET", addr, STATE, Vec::new(), ANSWER_LIMIT).await else {
             continue;
         };
         if let (true, Ok(picture)) =

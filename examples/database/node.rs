@@ -19,12 +19,9 @@ use crate::members::ask_leader;
 use crate::network::Network;
 use crate::service::Service;
 use crate::storage::{self, Identity, LogStore};
-use crate::types::{Member, Raft};
+use crate::types::{FIRST_ID, Member, Raft};
 use crate::web;
 use crate::wire::{Connection, Envelope, Request, Response};
-
-/// The id of the server that begins a cluster. Others get the index of an entry, which is larger.
-const FIRST_ID: u64 = 1;
 
 /// How long a new server tries to join.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);

@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 use raft_autopilot::http::durations;
 use serde::Deserialize;
 
+/// A contact that was never made is told as longer ago than anything can be.
+const NEVER: Duration = Duration::from_secs(1 << 32);
+
 /// What `GET /v1/operator/autopilot/state` tells, as far as it is shown.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -19,6 +22,7 @@ pub(crate) struct Picture {
     voters: Vec<String>,
     servers: BTreeMap<String, Server>,
     held: Vec<Held>,
+    age: String,
     idle: Option<Idle>,
 }
 
@@ -49,6 +53,7 @@ struct Held {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Idle {
+    code: String,
     why: String,
 }
 
@@ -78,14 +83,20 @@ impl Picture {
 
     /// All that is worth a new table; ages, contacts and lags change all the time.
     pub(crate) fn key(&self) -> String {
-        let Self { leader, term, held, idle, .. } = self;
+        let Self { leader, term, held, .. } = self;
         let servers: Vec<_> = self
             .servers
             .iter()
             .map(|(id, s)| format!("{id} {} {} {} {}", s.status, s.verdict, s.why(), s.version))
             .collect();
         let held: Vec<_> = held.iter().map(|held| (&held.step, &held.code)).collect();
-        format!("{leader} {term} {servers:?} {held:?} {idle:?}")
+        format!("{leader} {term} {servers:?} {held:?} {:?}", self.stands_still())
+    }
+
+    /// Why nothing will be done for a while; a step on its way is no such reason.
+    fn stands_still(&self) -> Option<&str> {
+        let idle = self.idle.as_ref()?;
+        matches!(idle.code.as_str(), "paused" | "observing").then_some(&idle.why)
     }
 
     /// The table; `pids` tells the processes that are known, by their address for clients.
@@ -105,6 +116,7 @@ impl Picture {
             "  {:<5} {:>4} {:<7} {:<9} {:>6} {:>7} {:>5} {:>7} {:<15} why",
             "name", "id", "role", "verdict", "for", "contact", "lag", "pid", "http"
         );
+        let age = durations::parse(&self.age).unwrap_or_default();
         let mut servers: Vec<_> = self.servers.iter().collect();
         servers.sort_by_key(|(_, server)| (server.name.len(), &server.name));
         for (id, server) in servers {
@@ -118,15 +130,15 @@ impl Picture {
                 server.role(),
                 server.verdict,
                 since(&server.stable_since),
-                contact(&server.last_contact),
+                contact(&server.last_contact, age),
                 server.http(),
                 server.why()
             );
         }
         for held in &self.held {
-            let _ = writeln!(text, "  held: {}: {}", held.step, held.why);
+            let _ = writeln!(text, "  held: {} ({})", held.step, held.why);
         }
-        if let Some(Idle { why }) = &self.idle {
+        if let Some(why) = self.stands_still() {
             let _ = writeln!(text, "  nothing is changed now: {why}");
         }
         text
@@ -140,12 +152,14 @@ fn since(moment: &str) -> String {
     age.map_or_else(|| "-".to_owned(), seconds)
 }
 
-fn contact(age: &str) -> String {
-    match durations::parse(age) {
+/// How old the contact was when the leader last judged, which is `age` ago.
+fn contact(told: &str, age: Duration) -> String {
+    match durations::parse(told).map(|told| told.saturating_sub(age)) {
         Ok(Duration::ZERO) => "-".to_owned(),
-        Ok(durations::MAX) | Err(_) => "never".to_owned(),
-        Ok(age) if age < Duration::from_secs(1) => format!("{}ms", age.as_millis()),
-        Ok(age) => seconds(age),
+        Ok(told) if told > NEVER => "never".to_owned(),
+        Err(_) => "?".to_owned(),
+        Ok(told) if told < Duration::from_secs(1) => format!("{}ms", told.as_millis()),
+        Ok(told) => seconds(told),
     }
 }
 

@@ -105,7 +105,9 @@ async fn remove(State(service): Served, Path(key): Path<String>, uri: Uri) -> Re
 async fn commit(service: &Service, command: Command, path: &str) -> Response {
     match tokio::time::timeout(LIMIT, service.raft.client_write(command)).await {
         Ok(Ok(written)) => match written.data {
-            Applied::Done | Applied::Recorded(_) => StatusCode::NO_CONTENT.into_response(),
+            Applied::Done | Applied::Reserved(_) | Applied::Recorded(_) => {
+                StatusCode::NO_CONTENT.into_response()
+            }
             Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, "no such key"),
         },
         Ok(Err(error)) => elsewhere(NotDone::write(&error), path),
