@@ -256,7 +256,7 @@ async fn wait(place: &Place, server: &mut Server, path: &str) -> Result<(), Box<
         if server.ended.is_some() {
             return Err(format!("n{} has ended", server.number).into());
         }
-        let answer = http::ask("GET", &server.http, path, Vec::new(), ANSWER_LIMIT).await;
+        let answer = http::ask("GET", &server.http, path, None, Vec::new(), ANSWER_LIMIT).await;
         if answer.is_ok_and(|answer| answer.status.is_success()) {
             return Ok(());
         }
@@ -308,7 +308,7 @@ fn what_to_try(place: &Place, servers: &[Server]) -> String {
 /// What the leader says; any server knows the way to it.
 async fn picture(known: &BTreeSet<String>) -> Option<Picture> {
     for addr in known {
-        let Ok(answer) = http::ask("GET", addr, STATE, Vec::new(), ANSWER_LIMIT).await else {
+        let Ok(answer) = http::ask("GET", addr, STATE, None, Vec::new(), ANSWER_LIMIT).await else {
             continue;
         };
         if let (true, Ok(picture)) =
