@@ -10,7 +10,7 @@ use super::{
     plan::{Held, Plan},
     promoter::Promoter,
     records::{IntentKind, Task},
-    safety::Refusal,
+    refusal::Refusal,
     state::State,
 };
 

@@ -4,7 +4,7 @@ use std::{hint::black_box, net::SocketAddr};
 
 use axum::{
     extract::ConnectInfo,
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 
@@ -61,7 +61,7 @@ fn is_local(parts: &Parts) -> bool {
 
 /// The tokens that a request bears.
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let consul = headers.get_all("x-consul-token").iter().map(|value| value.as_bytes());
+    let consul = headers.get_all("x-consul-token").iter().map(HeaderValue::as_bytes);
     let bearer = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())

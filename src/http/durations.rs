@@ -94,7 +94,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
         let unit = match unit {
-            "" if !number.is_empty() => return Err(DurationError::NoUnit(text.to_owned())),
+            "" if number != "." => return Err(DurationError::NoUnit(text.to_owned())),
             "ns" => 1,
             // Two characters look alike: micro sign and Greek mu.
             "us" | "\u{b5}s" | "\u{3bc}s" => MICRO,

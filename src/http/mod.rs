@@ -21,8 +21,9 @@
 //! | 503 | this node does not lead with a fresh lease, or its state is too old | `Error`, `Leader`, `LeaderAddress` |
 //!
 //! A 503 also names the leader's address in the header `x-autopilot-leader`; both are left out
-//! where it is not known. A PUT that meets a 503 was not applied, unless its `Error` says that the
-//! outcome is unknown.
+//! where it is not known. A PUT is applied as a whole or not at all; one that was answered 503 after
+//! it had been sent on may still be applied, when leadership or time ran out under way. Read, then
+//! repeat it with `?cas=`, which cannot overwrite anybody.
 //!
 //! # Who may ask
 //! Writing needs the token of [`Settings::with_token`], as `Authorization: Bearer <token>` or

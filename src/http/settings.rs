@@ -17,6 +17,9 @@ pub enum Reads {
     Token,
 }
 
+/// Where a server answers HTTP.
+pub(super) type FindAddress = dyn Fn(&Server) -> Option<String> + Send + Sync;
+
 /// How the router behaves on this node.
 ///
 /// ```
@@ -31,7 +34,7 @@ pub enum Reads {
 pub struct Settings {
     pub(super) token: Option<Arc<str>>,
     pub(super) reads: Reads,
-    pub(super) leader_address: Arc<dyn Fn(&Server) -> Option<String> + Send + Sync>,
+    pub(super) leader_address: Arc<FindAddress>,
     pub(super) max_age: Duration,
 }
 

@@ -47,3 +47,35 @@ fn text(since_1970: Duration) -> String {
     let at = SystemTime::UNIX_EPOCH.checked_add(since_1970.min(LAST));
     humantime::format_rfc3339(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DRIFT, Duration, Wall, exact, rounded};
+
+    #[test]
+    fn no_moment_is_too_far_to_write() {
+        let first = exact(Duration::ZERO, Duration::ZERO);
+        assert_eq!(first, "1970-01-01T00:00:00Z");
+        for last in [exact(Duration::MAX, Duration::MAX), rounded(Duration::MAX, Duration::ZERO)] {
+            assert_eq!(last, "9999-12-31T23:59:59Z");
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_to_the_nearest() {
+        let text = |millis| rounded(Duration::from_secs(60), Duration::from_millis(millis));
+        assert_eq!(text(499), "1970-01-01T00:01:00Z");
+        assert_eq!(text(500), "1970-01-01T00:01:01Z");
+    }
+
+    #[test]
+    fn the_beginning_stays_until_the_clock_is_set() {
+        let wall = Wall::default();
+        let now = Duration::from_secs(1000);
+        let kept = wall.epoch(now);
+        assert_eq!(wall.epoch(now + DRIFT / 2), kept);
+        // As if the wall clock had been set back by an hour.
+        let moved = wall.epoch(now + Duration::from_secs(3600));
+        assert!(kept.abs_diff(moved) > Duration::from_secs(3590));
+    }
+}

@@ -175,7 +175,7 @@ pub(super) fn health<'a>(reading: &Reading<'a>) -> HealthReply<'a> {
             },
             version: &s.server.version,
             leader: state.is_leader(&s.server.id),
-            last_contact: last_contact(reading, s),
+            last_contact: last_contact(state, s),
             last_term: term,
             last_index: index,
             healthy: s.health.verdict == Verdict::Healthy,
@@ -232,7 +232,7 @@ fn server<'a>(reading: &Reading<'a>, s: &'a ServerState) -> StateServer<'a> {
         address: &s.server.address,
         node_status: s.discovery.unwrap_or(NodeStatus::Unknown).as_str(),
         version: &s.server.version,
-        last_contact: last_contact(reading, s),
+        last_contact: last_contact(state, s),
         last_term: term,
         last_index: index,
         healthy: s.health.verdict == Verdict::Healthy,
@@ -278,15 +278,13 @@ fn is_replica(view: &View, state: &State, s: &ServerState) -> bool {
         || view.promoter.node_type(&view.config, state, s) == NodeType::READ_REPLICA
 }
 
-/// The age of the last contact when the state was made, grown by the age of the state; the
-/// longest there is where there was none.
-fn last_contact(reading: &Reading<'_>, s: &ServerState) -> String {
-    if reading.state.is_leader(&s.server.id) {
+/// The age of the last contact when the state was made, which `Age` stands beside; the longest
+/// there is where there was none.
+fn last_contact(state: &State, s: &ServerState) -> String {
+    if state.is_leader(&s.server.id) {
         return durations::print(Duration::ZERO);
     }
-    let age = reading.now.saturating_sub(reading.state.at);
-    let contact = s.last_contact.map_or(durations::MAX, |contact| contact.saturating_add(age));
-    durations::print(contact)
+    durations::print(s.last_contact.unwrap_or(durations::MAX))
 }
 
 /// The leader's own log ends where the state says.
