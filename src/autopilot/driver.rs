@@ -17,11 +17,11 @@ use super::{
         Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Retry, Server, Step,
     },
     config::{Config, ConfigError},
+    desk::{Desk, Then},
     handle::{Handle, Request, Running, View},
     plan::{Held, Plan, Why, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
-    requests::{Desk, Then},
     safety::check,
     state::State,
 };

@@ -2,78 +2,35 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use ::openraft::{
-    Instant as _, Raft, RaftMetrics, RaftTypeConfig, alias::LogIdOf, async_runtime::WatchReceiver,
+    Instant as _, RaftMetrics, RaftTypeConfig, async_runtime::WatchReceiver,
     storage::RaftStateMachine, type_config::TypeConfigExt, vote::RaftTerm,
 };
 
 use super::{
     application::{Application, PROBE_DEADLINE, PROBE_INTERVAL},
-    change::{OpenraftError, failure},
-    memory::{Memory, Seen, text},
-    runtime::RaftRuntime,
+    change::failure,
+    memory::{Seen, text},
+    node::{Openraft, OpenraftError},
 };
 use crate::{
     autopilot::{
-        Applied, Change, Cluster, ClusterError, Leading, LogId, Membership, Observation, Options,
-        Outcome, Probe, Record, Role, Server, ServerId, Sighting,
+        Applied, Change, Cluster, ClusterError, Leading, LogId, Membership, Observation, Outcome,
+        Probe, Record, Role, Server, ServerId, Sighting,
     },
     runtime::Runtime,
 };
 
-/// A node of openraft as a [`Cluster`]. Contact and progress of every server come from the
-/// leader's own metrics; no request is sent but the optional probe.
-pub struct Openraft<C: RaftTypeConfig, SM: RaftStateMachine<C>, A> {
-    pub(super) raft: Raft<C, SM>,
-    pub(super) application: Arc<A>,
-    runtime: RaftRuntime<C>,
-    memory: Arc<Mutex<Memory>>,
-}
-
-impl<C: RaftTypeConfig, SM: RaftStateMachine<C>, A> fmt::Debug for Openraft<C, SM, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Openraft").finish_non_exhaustive()
-    }
-}
-/// The defaults of the driver for a node of openraft: its heartbeat decides.
-pub fn options<C: RaftTypeConfig, SM: RaftStateMachine<C>>(raft: &Raft<C, SM>) -> Options {
-    Options::for_heartbeat(Duration::from_millis(raft.config().heartbeat_interval))
-}
 impl<C, SM, A> Openraft<C, SM, A>
 where
     C: RaftTypeConfig,
     SM: RaftStateMachine<C>,
     A: Application<C>,
 {
-    /// An adapter for one node. `runtime` must be the one that the driver gets.
-    pub fn new(raft: Raft<C, SM>, application: Arc<A>, runtime: RaftRuntime<C>) -> Self {
-        Self { raft, application, runtime, memory: Arc::default() }
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn metrics(&self) -> RaftMetrics<C> {
-        self.raft.metrics().borrow_watched().deref().clone()
-    }
-
-    fn log_id(&self, log_id: &LogIdOf<C>) -> LogId {
-        LogId { term: self.application.term(log_id.committed_leader_id()), index: log_id.index() }
-    }
-
-    /// The log entry that holds the membership in effect.
-    pub(super) fn membership(&self, metrics: &RaftMetrics<C>) -> LogId {
-        let log_id = metrics.membership_config.log_id().as_ref();
-        log_id.map(|log_id| self.log_id(log_id)).unwrap_or_default()
-    }
-
     /// Whether this node leads, since when, and whether a quorum has answered lately.
     fn leading(&self, at: Duration, metrics: &RaftMetrics<C>) -> Option<Leading> {
         let mut memory = self.memory();

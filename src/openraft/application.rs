@@ -8,7 +8,6 @@ use ::openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::memory::text;
 use crate::autopilot::{Ledger, NodeStatus, Outcome, Record, Server, ServerId};
 
 /// What an application tells the adapter. Only the first four are required; each of the others
@@ -117,7 +116,7 @@ impl Answer {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         Self {
-            id: text(&metrics.id),
+            id: ServerId::from(metrics.id.to_string()),
             boot,
             last_log: metrics.last_log_index.unwrap_or_default(),
             applied: metrics.last_applied.as_ref().map_or(0, ::openraft::LogId::index),

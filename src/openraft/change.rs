@@ -14,32 +14,12 @@ use ::openraft::{
     vote::{RaftLeaderId, RaftTerm, RaftVote},
 };
 
-use super::{adapter::Openraft, application::Application};
+use super::{
+    application::Application,
+    node::{Openraft, OpenraftError},
+};
 use crate::autopilot::{Applied, Change, ClusterError, Fence, Server, ServerId, Step};
 
-/// Why openraft, or the application, could not do it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenraftError {
-    /// openraft refused or failed; its words.
-    #[error("openraft: {0}")]
-    Raft(String),
-    /// The application knows no node id for this text. Nothing was changed.
-    #[error("`{0}` is not a node id")]
-    NoNodeId(ServerId),
-    /// The application can make no node of a server. Nothing was changed.
-    #[error("no node can be made for {0}")]
-    NoNode(ServerId),
-    /// The application keeps no records. Nothing was changed.
-    #[error("the application keeps no records")]
-    NoRecords,
-    /// The target of a transfer is no voter, or has not answered lately. Nothing was changed.
-    #[error("{0} is not fit to take over leadership")]
-    Unfit(ServerId),
-    /// The target has not become leader in time; who leads is open until the next election.
-    #[error("{0} has not taken over leadership")]
-    NotTransferred(ServerId),
-}
 type Failure = ClusterError<OpenraftError>;
 type Members<C> = ChangeMembers<<C as RaftTypeConfig>::NodeId, <C as RaftTypeConfig>::Node>;
 

@@ -4,9 +4,9 @@ mod adapter;
 mod application;
 mod change;
 mod memory;
+mod node;
 mod runtime;
 
-pub use adapter::{Openraft, options};
 pub use application::{Answer, Application, PROBE_DEADLINE, PROBE_INTERVAL};
-pub use change::OpenraftError;
+pub use node::{Openraft, OpenraftError, options};
 pub use runtime::RaftRuntime;

@@ -83,7 +83,7 @@ fn stability_survives_an_election_with_records() {
         world.sleep(secs(12)).await;
         let next = crash(&world, &leader).await;
         world.until("4 votes", || next.learners().is_empty()).await;
-        let took = world.now() - healthy;
+        let took = world.now().saturating_sub(healthy);
         assert!(took >= secs(20), "promoted after {took:?}");
         assert!(took < secs(24), "its history is lost: promoted after {took:?}");
     });
@@ -102,7 +102,7 @@ fn stability_begins_anew_after_an_election_without_records() {
         let next = crash(&world, &leader).await;
         let elected = world.now();
         world.until("4 votes", || next.learners().is_empty()).await;
-        let took = world.now() - elected;
+        let took = world.now().saturating_sub(elected);
         assert!(took >= millis(19_500), "promoted {took:?} after the election, on what nobody saw");
     });
 }

@@ -17,7 +17,11 @@ use openraft::{
     storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine},
     type_config::TypeConfigExt,
 };
-use raft_autopilot::{autopilot::Ledger, openraft::RaftRuntime, runtime::Runtime};
+use raft_autopilot::{
+    autopilot::{Ledger, Record},
+    openraft::RaftRuntime,
+    runtime::Runtime,
+};
 
 use crate::types::{Command, Types};
 
@@ -214,7 +218,7 @@ impl<C: Types> RaftStateMachine<C> for Machine<C> {
                     }
                     Some(Command::Record(record)) => {
                         let ledger = Arc::make_mut(&mut image.ledger);
-                        Some(ledger.apply(entry.index(), now, record.clone()))
+                        Some(ledger.apply(entry.index(), now, Record::clone(record)))
                     }
                 }
             };

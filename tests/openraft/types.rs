@@ -16,7 +16,7 @@ pub(crate) enum Command {
     /// A client's write.
     Write(u64),
     /// A record of autopilot's.
-    Record(Record),
+    Record(Box<Record>),
 }
 
 impl fmt::Display for Command {

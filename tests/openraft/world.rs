@@ -489,7 +489,7 @@ impl<C: Types> Application<C> for App<C> {
     }
 
     fn command(&self, record: Record) -> Option<Command> {
-        self.world.knobs().records.then_some(Command::Record(record))
+        self.world.knobs().records.then_some(Command::Record(Box::new(record)))
     }
 
     fn outcome(&self, reply: Reply) -> Option<Outcome> {
