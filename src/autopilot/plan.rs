@@ -384,14 +384,12 @@ impl<'a> Planner<'a> {
     }
 
     fn keeps_quorum(&self, before: Count, after: Count, shrinks: bool) -> Result<(), Refusal> {
-        let Some(margin) = after.margin() else {
-            return Err(Refusal::NoQuorum { live: after.live, voters: after.voters });
-        };
-        let old = before.margin();
-        if old.is_some_and(|old| margin < old) && margin < self.config.min_margin as usize {
+        let no_quorum = |c: Count| Refusal::NoQuorum { live: c.live, voters: c.voters };
+        let old = before.margin().ok_or_else(|| no_quorum(before))?;
+        let margin = after.margin().ok_or_else(|| no_quorum(after))?;
+        if margin < old && margin < self.config.min_margin as usize {
             let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            let before = old.map_or(-1, signed);
-            return Err(Refusal::Margin { before, after: signed(margin) });
+            return Err(Refusal::Margin { before: signed(old), after: signed(margin) });
         }
         let floor =
             if shrinks { self.config.removal_floor() } else { self.config.min_quorum as usize };

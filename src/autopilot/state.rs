@@ -289,7 +289,8 @@ pub struct State {
     pub voters_healthy: bool,
     /// Whether live voters make a quorum, in both halves of a joint membership.
     pub quorum: bool,
-    /// How many voters may fail and leave a healthy quorum: healthy voters less the quorum.
+    /// How many voters may fail and leave a healthy quorum: healthy voters less the quorum; of a
+    /// joint membership, the smaller number of its halves.
     pub failure_tolerance: usize,
     /// Discovery answers, and lists too few of the members to be believed: a member missing
     /// from it is then no sign of anything.

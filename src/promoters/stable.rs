@@ -48,6 +48,7 @@ impl Promoter for Stable {
         let lost = |s: &&ServerState| {
             let grace = config.voter_replacement_grace;
             s.health.verdict == Verdict::Unhealthy
+                && !s.live
                 && s.signs.iter().any(|(_, since)| state.at.saturating_sub(since) >= grace)
                 && !state.is_leader(&s.server.id)
                 && state.intended(&s.server.id).is_none()
