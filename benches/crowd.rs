@@ -23,7 +23,7 @@ fn start(cluster: Still, tick: Duration) -> Handle {
     let options = Options { update_interval: tick, ..Options::for_heartbeat(HEARTBEAT) };
     let (autopilot, handle) =
         Autopilot::new(cluster, TokioRuntime, Stable::new(), options).unwrap();
-    drop(tokio::spawn(autopilot.run(pending())));
+    raft_autopilot::runtime::Runtime::spawn(&TokioRuntime, autopilot.run(pending()));
     handle
 }
 

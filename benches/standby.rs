@@ -3,6 +3,7 @@
 //! Time passes as fast as the work is done, so that ten minutes of a slow tick take a moment.
 
 #![allow(missing_docs, reason = "a bench is no library")]
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::time::Duration;
 

@@ -201,7 +201,7 @@ impl Cluster for Still {
     }
 
     async fn changed(&self) {
-        pending().await
+        pending::<()>().await;
     }
 
     async fn apply(&self, change: Change) -> Applied<Infallible> {

@@ -315,14 +315,13 @@ impl Judge<'_> {
         if !self.state.membership.committed {
             return Err(Refusal::ChangeInFlight);
         }
-        let mut named = change.step.servers().peekable();
-        if !finishes && named.peek().is_none() {
+        let named = || change.step.servers();
+        if !finishes && named().next().is_none() {
             return Err(Refusal::Empty);
         }
-        let names: Vec<&ServerId> = named.collect();
-        for (i, name) in names.iter().enumerate() {
-            if names[..i].contains(name) {
-                return Err(Refusal::Twice { server: (*name).clone() });
+        for (i, name) in named().enumerate() {
+            if named().take(i).any(|before| before == name) {
+                return Err(Refusal::Twice { server: name.clone() });
             }
         }
         Ok(())
