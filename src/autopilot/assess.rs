@@ -317,7 +317,7 @@ impl Round<'_> {
             // What was gained before the first look has no known duration.
             if before.matched.is_some() && took > 0.0 {
                 let rate = gained / took;
-                trail.rate = if trail.rate > 0.0 { (trail.rate + rate) / 2.0 } else { rate };
+                trail.rate = if trail.rate > 0.0 { trail.rate.midpoint(rate) } else { rate };
             }
         }
         // What lacked nothing in the last round has lacked something since this one at most.

@@ -267,6 +267,7 @@ impl ServerState {
 
 /// What is thought of the cluster after one observation. A value: it holds no clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "verdicts that readers ask for one by one")]
 pub struct State {
     /// When it was observed: monotonic, since the driver started.
     #[serde(with = "crate::duration")]

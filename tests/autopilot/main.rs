@@ -5,7 +5,9 @@
 mod bad_days;
 mod chance;
 mod reference;
-mod weaknesses;
+mod weak_changes;
+mod weak_cleanup;
+mod weak_health;
 
 #[path = "../support/mod.rs"]
 mod support;

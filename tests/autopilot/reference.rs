@@ -1,11 +1,11 @@
-//! The facts that the reference's own tests hold (TestReconcile and the others), and where a remedy changes them.
+//! The facts that the reference's own tests hold, by the names of their cases, and where a remedy changes them.
 
 use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
     autopilot::{
         Config, NodeStatus, NodeType, Promoter, Reason, Record, Role, Server, ServerId, State,
-        Task, Verdict,
+        Task, Verdict, Wishes,
     },
     promoters::Stable,
 };
@@ -413,5 +413,5 @@ fn defaults_and_words_are_those_of_the_reference() {
     assert!(config.cleanup_dead_servers && config.validate(Duration::from_millis(50)).is_ok());
     let words = [NodeStatus::Unknown, NodeStatus::Alive, NodeStatus::Failed, NodeStatus::Left];
     assert_eq!(words.map(NodeStatus::as_str), ["unknown", "alive", "failed", "left"]);
-    assert_eq!(Wish::default().wishes(&config, &World::of("1").state()), Default::default());
+    assert_eq!(Wish::default().wishes(&config, &World::of("1").state()), Wishes::default());
 }

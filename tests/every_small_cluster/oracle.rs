@@ -79,12 +79,8 @@ pub(crate) fn broken(case: &Case, step: &Step, origin: &Origin) -> Option<&'stat
     if lowered && after_votes.margin() < i64::from(case.min_margin) {
         return Some("the margin is kept");
     }
-    let sick: Vec<u8> = lose
-        .iter()
-        .copied()
-        .filter(|id| voters.contains(id) && !facts(case, *id).healthy)
-        .collect();
-    let replaced = sick.len() <= gain.len();
+    let sick = lose.iter().filter(|id| voters.contains(id) && !facts(case, **id).healthy).count();
+    let replaced = sick <= gain.len();
     let floor = match case.min_quorum {
         0 if !replaced && !person => 3,
         floor => usize::try_from(floor).unwrap(),
@@ -92,42 +88,24 @@ pub(crate) fn broken(case: &Case, step: &Step, origin: &Origin) -> Option<&'stat
     if after.len() < voters.len() && after.len() < floor {
         return Some("no fewer voters than the floor");
     }
-    lose.iter().find_map(|id| {
-        let votes = voters.contains(id);
-        must_stay(
-            case,
-            *id,
-            Loss { leave, votes, replaced, person, promoter: *origin == Origin::Promoter },
-        )
-    })
-}
-
-/// How a server loses what it has.
-#[derive(Clone, Copy)]
-struct Loss {
-    leave: bool,
-    votes: bool,
-    replaced: bool,
-    person: bool,
-    promoter: bool,
-}
-
-fn must_stay(case: &Case, id: u8, loss: Loss) -> Option<&'static str> {
-    let facts = facts(case, id);
-    if loss.leave && loss.votes && facts.live {
+    if leave && lose.intersection(&voters).any(|id| facts(case, *id).live) {
         return Some("a live voter is not removed");
     }
-    if loss.person {
-        return None;
-    }
+    let wished = *origin == Origin::Promoter && !leave;
+    let swapped = replaced && !leave;
+    lose.iter().filter(|_| !person).find_map(|id| must_stay(case, *id, wished, swapped))
+}
+
+/// Why a server keeps what it has, although nobody but autopilot says otherwise.
+fn must_stay(case: &Case, id: u8, wished: bool, swapped: bool) -> Option<&'static str> {
+    let facts = facts(case, id);
     if facts.unknown {
         return Some("nobody unknown loses anything");
     }
     if facts.healthy {
-        let wished = loss.promoter && !loss.leave;
         return (!wished).then_some("the healthy lose their vote to a wish only");
     }
-    let (grace, needed) = if loss.replaced && !loss.leave { (10, 1) } else { (facts.grace, 2) };
+    let (grace, needed) = if swapped { (10, 1) } else { (facts.grace, 2) };
     let standing = |age: u64| facts.signs.iter().filter(|sign| **sign >= age).count();
     if standing(grace) < needed {
         return Some("so many signs have stood for the grace");

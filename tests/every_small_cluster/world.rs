@@ -43,6 +43,7 @@ const HOUR: u64 = 3_600;
 
 /// What is true of a server, told apart from what autopilot makes of it.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts are true or not")]
 pub(crate) struct Facts {
     pub(crate) live: bool,
     pub(crate) healthy: bool,

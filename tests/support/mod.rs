@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::autopilot::{
     Change, Config, Intent, IntentKind, Leading, Ledger, LogId, Membership, NodeStatus,
-    Observation, Operation, Origin, Plan, Probe, Promoter, Record, Role, Server, ServerId,
-    ServerRecord, Sighting, Sign, Signs, State, Status, Step, Task, Verdict, Wishes, check, plan,
+    Observation, Operation, Origin, Plan, Probe, Promoter, Reason, Record, Refusal, Role, Server,
+    ServerId, ServerRecord, Sighting, Sign, Signs, State, Status, Step, Task, Verdict, Wishes,
+    check, plan,
 };
 
 pub(crate) const AT: Duration = Duration::from_secs(1_000 * 3_600);
@@ -170,13 +171,8 @@ impl World {
                 ledger.removed.insert(id);
             }
             "intent" => {
-                let kind = match value {
-                    "drain" => IntentKind::Drain,
-                    "reboot" => IntentKind::Reboot,
-                    _ => IntentKind::Upgrade,
-                };
-                let ttl = Duration::from_secs(3_600);
-                ledger.intents.insert(id, Intent { kind, ttl, applied_at: Some(AT) });
+                let intent = Intent { kind: intent(value), ttl: time("1h"), applied_at: Some(AT) };
+                ledger.intents.insert(id, intent);
             }
             "lost" => {
                 sighting.contact = Some(time(value));
@@ -259,6 +255,14 @@ impl World {
     }
 }
 
+fn intent(word: &str) -> IntentKind {
+    match word {
+        "drain" => IntentKind::Drain,
+        "reboot" => IntentKind::Reboot,
+        _ => IntentKind::Upgrade,
+    }
+}
+
 pub(crate) fn status(boot: u64, last_log: u64, acknowledged: u64, applied: u64) -> Status {
     Status { age: Duration::ZERO, boot, last_log, acknowledged, applied, snapshot: None }
 }
@@ -301,4 +305,21 @@ pub(crate) fn votes(promote: &str, demote: &str) -> Step {
 
 pub(crate) fn remove(servers: &str) -> Step {
     Step::Remove { servers: ids(servers), promote: Vec::new(), add: None }
+}
+
+pub(crate) fn health(state: &State, id: &str) -> Verdict {
+    state.server(&id.into()).unwrap().health.verdict
+}
+
+pub(crate) fn reasons(state: &State, id: &str) -> Vec<Reason> {
+    state.server(&id.into()).unwrap().health.reasons.iter().collect()
+}
+
+pub(crate) fn refusal(world: &World, step: Step, origin: Origin) -> Option<Refusal> {
+    let state = world.state();
+    check(&world.config, &change(&state, step, origin), &state).err()
+}
+
+pub(crate) fn nobody() -> impl Promoter {
+    wish("", "", "")
 }
