@@ -86,7 +86,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
         &["plan", "safety"],
         &["handle"],
         &["desk"],
-        &["driver"],
+        &["driver", "requests"],
     ],
 )];
 
