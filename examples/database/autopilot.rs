@@ -44,11 +44,12 @@ pub(crate) fn new(
     Ok((autopilot.run(std::future::pending()), handle))
 }
 
-/// For watching: the defaults are 10 s, 10 s and 24 h.
+/// For watching: the defaults are 10 s, 10 s, 24 h and 2 s.
 fn shorten(options: &mut Options) {
     options.config.server_stabilization_time = Duration::from_secs(5);
     options.config.voter_replacement_grace = Duration::from_secs(5);
     options.config.dead_server_last_contact_threshold = Duration::from_secs(180);
+    options.update_interval = Duration::from_millis(500);
 }
 
 impl Database {
@@ -79,7 +80,7 @@ impl Application<TypeConfig> for Database {
     fn node(&self, server: &Server) -> Option<Member> {
         Some(Member {
             addr: server.address.clone(),
-            http: server.meta.get(HTTP)?.clone(),
+            http: http(server)?,
             name: server.name.clone(),
             zone: server.zone.clone().unwrap_or_default(),
         })
@@ -90,13 +91,13 @@ impl Application<TypeConfig> for Database {
     }
 
     fn command(&self, record: Record) -> Option<Command> {
-        Some(Command::Record(record))
+        Some(Command::Record(Box::new(record)))
     }
 
     fn outcome(&self, applied: Applied) -> Option<Outcome> {
         match applied {
             Applied::Recorded(outcome) => Some(outcome),
-            Applied::Done | Applied::NoSuchKey => None,
+            Applied::Done | Applied::NoSuchKey | Applied::Reserved(_) => None,
         }
     }
 
@@ -138,4 +139,9 @@ pub(crate) fn server(id: u64, member: &Member) -> Server {
     server.zone = Some(member.zone.clone()).filter(|zone| !zone.is_empty());
     server.meta.insert(HTTP.to_owned(), member.http.clone());
     server
+}
+
+/// Where a server answers its clients.
+pub(crate) fn http(server: &Server) -> Option<String> {
+    server.meta.get(HTTP).cloned()
 }

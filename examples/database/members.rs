@@ -10,7 +10,7 @@ use raft_autopilot::autopilot::VerbError;
 use crate::autopilot::server;
 use crate::service::Service;
 use crate::storage::Identity;
-use crate::types::{Command, Member, TypeConfig};
+use crate::types::{Applied, Command, Member, TypeConfig};
 use crate::wire::{Connection, Envelope, Request, Response};
 
 /// How long anything that needs a majority may take.
@@ -75,13 +75,14 @@ impl From<NotDone> for Response {
     }
 }
 
-/// Promises a new server an id: the index of an entry written for it, which nobody else can get.
+/// Promises a new server an id, which nobody else ever had or will get.
 pub(crate) async fn reserve(service: &Service) -> Response {
     let write = service.raft.client_write(Command::Reserve);
     match tokio::time::timeout(LIMIT, write).await {
-        Ok(Ok(written)) => {
-            Response::Reserved { cluster: service.identity.cluster, id: written.log_id.index }
-        }
+        Ok(Ok(written)) => match written.data {
+            Applied::Reserved(id) => Response::Reserved { cluster: service.identity.cluster, id },
+            other => Response::Refused(format!("an odd answer: {other:?}")),
+        },
         Ok(Err(error)) => NotDone::write(&error).into(),
         Err(_) => NotDone::timeout().into(),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +19,9 @@ use crate::members::ask_leader;
 use crate::network::Network;
 use crate::service::Service;
 use crate::storage::{self, Identity, LogStore};
-use crate::types::{Member, Raft};
+use crate::types::{FIRST_ID, Member, Raft};
 use crate::web;
 use crate::wire::{Connection, Envelope, Request, Response};
-
-/// The id of the server that begins a cluster. Others get the index of an entry, which is larger.
-const FIRST_ID: u64 = 1;
 
 /// How long a new server tries to join.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
@@ -106,7 +103,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let Member { name, addr, http, .. } = &identity.member;
     println!("server {} ({name}) listens on {addr}, clients on http://{http}", identity.id);
 
-    let end = live(&service, told, options.stop_with_stdin).await;
+    let end = live(&service, &options.dir, told, options.stop_with_stdin).await;
     raft.shutdown().await?;
     tasks.shutdown().await;
     if matches!(end, Ok(End::Removed)) {
@@ -123,6 +120,7 @@ enum End {
 
 async fn live(
     service: &Service,
+    dir: &Path,
     mut told: UnboundedReceiver<String>,
     with_stdin: bool,
 ) -> io::Result<End> {
@@ -133,13 +131,13 @@ async fn live(
         _ = terminate.recv() => Ok(End::Told),
         () = end_of_stdin(), if with_stdin => Ok(End::Told),
         Some(why) = told.recv() => { tracing::warn!(why); Ok(End::Removed) }
-        end = belong(service) => end,
+        end = belong(service, dir) => end,
     }
 }
 
 /// Gets into the cluster, then keeps asking whether this server is still part of it: nobody else
 /// tells a server that was away when it was removed.
-async fn belong(service: &Service) -> io::Result<End> {
+async fn belong(service: &Service, dir: &Path) -> io::Result<End> {
     let Identity { cluster, id, member, seed, .. } = &service.identity;
     let is_member =
         || service.state.standing(|standing| standing.membership.get_node(id).is_some());
@@ -162,6 +160,9 @@ async fn belong(service: &Service) -> io::Result<End> {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for turn in 0_usize.. {
         ticks.tick().await;
+        if !dir.exists() {
+            return Err(io::Error::other(format!("{} is gone", dir.display())));
+        }
         service.raft.metrics().borrow_watched().running_state.clone().map_err(io::Error::other)?;
         let others: Vec<String> = service.state.standing(|standing| {
             let others = standing.membership.nodes().filter(|(other, _)| *other != id);

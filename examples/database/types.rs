@@ -24,6 +24,9 @@ pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 
+/// The id of the server that begins a cluster; others get the next ones, in order.
+pub(crate) const FIRST_ID: u64 = 1;
+
 /// A server as the membership knows it: where it listens, and where it stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
@@ -48,11 +51,10 @@ pub(crate) enum Command {
     },
     /// Removes a key.
     Delete { key: String },
-    /// Reserves a node id for a server that wants to join: the index of this very log entry,
-    /// which no other server ever had.
+    /// Promises a node id, which no other server ever had, to one that wants to join.
     Reserve,
     /// Something that autopilot remembers.
-    Record(Record),
+    Record(Box<Record>),
 }
 
 impl Command {
@@ -72,7 +74,7 @@ impl fmt::Display for Command {
         match self {
             Self::Set { key, value } => write!(f, "set {key:?} ({} bytes)", value.len()),
             Self::Delete { key } => write!(f, "delete {key:?}"),
-            Self::Reserve => f.write_str("reserve an id"),
+            Self::Reserve => f.write_str("promise an id"),
             Self::Record(record) => write!(f, "record {record:?}"),
         }
     }
@@ -85,6 +87,8 @@ pub(crate) enum Applied {
     Done,
     /// The key to delete was not there.
     NoSuchKey,
+    /// This id is promised.
+    Reserved(u64),
     /// It was a record, and this is what the ledger says to it.
     Recorded(Outcome),
 }

@@ -1,6 +1,7 @@
 //! HTTP for clients: keys and values, the status, and what an operator may ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -10,10 +11,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use openraft::async_runtime::WatchReceiver;
-use serde::{Deserialize, Serialize};
+use raft_autopilot::http::Settings;
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::autopilot;
 use crate::members::{self, LIMIT, NotDone};
 use crate::operator;
 use crate::service::Service;
@@ -27,8 +30,8 @@ const MAX_KEY_LEN: usize = 1024;
 
 type Served = State<Arc<Service>>;
 
-/// What `GET /status` tells, and the live table shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What `GET /status` tells.
+#[derive(Debug, Serialize)]
 pub(crate) struct Status {
     pub(crate) id: u64,
     pub(crate) name: String,
@@ -50,12 +53,18 @@ pub(crate) struct Status {
 
 /// Answers clients, for as long as this future lives.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, token: Option<String>) {
+    let mut settings = Settings::new().with_leader_address(autopilot::http);
+    if let Some(token) = &token {
+        settings = settings.with_token(token.as_str());
+    }
     let router = Router::new()
         .route("/kv/{key}", get(read).put(write).delete(remove))
         .route("/status", get(status))
         .merge(operator::router(token))
         .layer(DefaultBodyLimit::max(MAX_VALUE_LEN))
-        .with_state(service);
+        .with_state(Arc::clone(&service))
+        .merge(raft_autopilot::http::router(service.autopilot.clone(), settings));
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "HTTP has ended");
     }
@@ -96,7 +105,9 @@ async fn remove(State(service): Served, Path(key): Path<String>, uri: Uri) -> Re
 async fn commit(service: &Service, command: Command, path: &str) -> Response {
     match tokio::time::timeout(LIMIT, service.raft.client_write(command)).await {
         Ok(Ok(written)) => match written.data {
-            Applied::Done | Applied::Recorded(_) => StatusCode::NO_CONTENT.into_response(),
+            Applied::Done | Applied::Reserved(_) | Applied::Recorded(_) => {
+                StatusCode::NO_CONTENT.into_response()
+            }
             Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, "no such key"),
         },
         Ok(Err(error)) => elsewhere(NotDone::write(&error), path),

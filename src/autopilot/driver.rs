@@ -87,7 +87,7 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     publish: watch::Sender<Arc<View>>,
     pub(super) last: Option<Arc<State>>,
     plan: Arc<Plan>,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Box<InFlight>>,
     pub(super) serial: u64,
     retries: Vec<Retry>,
     /// The records of this leadership, where the host keeps none.
@@ -161,28 +161,31 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     ///
     /// Start it once, on every node. Dropping it is safe at any moment: a step on its way is a
     /// task of its own, and what a crash leaves half done the next leader finishes first.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = pin!(shutdown);
-        let mut open = true;
-        loop {
-            let round = self.round();
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                () = round => {}
-            }
-            let (cluster, runtime, pause) =
-                (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(event) = self.outcomes.recv() => self.event(*event),
-                request = self.requests.recv(), if open => match request {
-                    Some(request) => self.request(*request),
-                    None => open = false,
-                },
-                () = cluster.changed() => {}
-                () = runtime.sleep(pause) => {}
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold this autopilot twice")]
+    pub fn run(mut self, shutdown: impl Future<Output = ()>) -> impl Future<Output = ()> {
+        async move {
+            let mut shutdown = pin!(shutdown);
+            let mut open = true;
+            loop {
+                let round = self.round();
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => break,
+                    () = round => {}
+                }
+                let (cluster, runtime, pause) =
+                    (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => break,
+                    Some(event) = self.outcomes.recv() => self.event(*event),
+                    request = self.requests.recv(), if open => match request {
+                        Some(request) => self.request(*request),
+                        None => open = false,
+                    },
+                    () = cluster.changed() => {}
+                    () = runtime.sleep(pause) => {}
+                }
             }
         }
     }
@@ -309,7 +312,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         tracing::info!(step = %change.step, origin = ?change.origin, "applying");
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let until = state.at.saturating_add(self.options.step_deadline);
-        self.in_flight = Some(InFlight { serial, change: change.clone(), until });
+        self.in_flight = Some(Box::new(InFlight { serial, change: change.clone(), until }));
         self.desk.under_way(&change.origin, Some(&change.step));
         let removed = match &change.step {
             Step::Remove { servers, .. } => servers.clone(),

@@ -10,7 +10,7 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use raft_autopilot::autopilot::Ledger;
+use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
 use raft_autopilot::runtime::{Runtime, TokioRuntime};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::{blocking, failed, open_file};
-use crate::types::{Applied, Command, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    Applied, Command, Entry, FIRST_ID, LogId, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -41,6 +43,8 @@ pub(crate) struct Standing {
     pub(crate) applied: Option<LogId>,
     /// The last membership that was committed.
     pub(crate) membership: StoredMembership,
+    /// The largest id that was ever given.
+    pub(crate) last_id: u64,
     /// Ids that were promised and have not joined yet.
     pub(crate) reserved: BTreeSet<u64>,
     /// What autopilot remembers.
@@ -53,12 +57,10 @@ pub(crate) fn clock() -> Duration {
 }
 
 impl Standing {
-    /// Whether this id once was good and is no longer.
-    ///
-    /// An id is the index of the entry that reserved it, so whoever has applied that entry knows
-    /// all about it: it is promised, a member, or gone for good.
+    /// Whether this id once was good and is no longer: ids are given once, in order, and those
+    /// that were given are promised, members, or gone for good.
     pub(crate) fn is_removed(&self, id: u64) -> bool {
-        self.applied.is_some_and(|applied| applied.index >= id)
+        id <= self.last_id
             && !self.reserved.contains(&id)
             && self.membership.get_node(&id).is_none()
     }
@@ -80,14 +82,17 @@ impl Standing {
                 }
             }
             EntryPayload::Normal(Command::Reserve) => {
-                self.reserved.insert(entry.log_id.index);
+                self.last_id = self.last_id.max(FIRST_ID) + 1;
+                self.reserved.insert(self.last_id);
                 while self.reserved.len() > MAX_RESERVED {
                     self.reserved.pop_first();
                 }
+                return Ok(Applied::Reserved(self.last_id));
             }
             EntryPayload::Normal(Command::Record(record)) => {
                 let ledger = Arc::make_mut(&mut self.ledger);
-                let outcome = ledger.apply(entry.log_id.index, clock(), record.clone());
+                let record = Record::clone(record);
+                let outcome = ledger.apply(entry.log_id.index, clock(), record);
                 return Ok(Applied::Recorded(outcome));
             }
         }
