@@ -505,5 +505,5 @@ async fn votes_and_records_survive_a_kill_of_every_server() {
     check(&servers[0], &["kept".to_owned()]).await;
     // Now the configuration forbids what was allowed without it.
     let refused = servers[0].ask("POST", "/operator/remove/3", "").await;
-    assert!(!matches!(refused, Some((204, _))), "{refused:?}");
+    assert!(matches!(refused, Some((409, _))), "{refused:?}");
 }
