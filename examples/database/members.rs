@@ -49,10 +49,13 @@ impl NotDone {
 
     /// What autopilot answered to an order.
     pub(crate) fn order(service: &Service, error: &VerbError) -> Self {
-        let VerbError::NotLeading { leader } = error else {
-            return Self::Because(error.to_string());
+        // Asked again, the new leader waits for what it goes on with.
+        let leader = match error {
+            VerbError::NotLeading { leader } => leader.as_ref(),
+            VerbError::LostLeadership { leader, .. } => Some(leader),
+            _ => return Self::Because(error.to_string()),
         };
-        let id = leader.as_ref().and_then(|id| id.as_str().parse().ok());
+        let id = leader.and_then(|id| id.as_str().parse().ok());
         Self::Elsewhere(id.and_then(|id: u64| {
             service.state.standing(|standing| standing.membership.get_node(&id).cloned())
         }))

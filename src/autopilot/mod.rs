@@ -9,9 +9,12 @@ mod orders;
 mod plan;
 mod promoter;
 mod records;
+mod refusal;
 mod requests;
 mod safety;
+mod server;
 mod state;
+mod wake;
 
 pub use cluster::{
     Applied, Change, Cluster, ClusterError, Feedback, Fence, Leading, LogId, Membership,
@@ -26,5 +29,6 @@ pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
     Signs, StoredConfig, Task, Verdict,
 };
-pub use safety::{Refusal, check};
+pub use refusal::Refusal;
+pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

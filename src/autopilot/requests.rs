@@ -10,15 +10,17 @@ use super::{
     handle::{Reply, Request, Verb, VerbError},
     plan::{Plan, Why},
     records::{Ledger, Operation, Outcome, Record, Report, ServerRecord, Task, Verdict},
-    safety::Refusal,
+    refusal::Refusal,
     state::{ServerState, State},
 };
 use crate::runtime::Runtime;
 
 /// What follows a record.
 pub(super) enum Then {
-    /// Nothing: it was autopilot's own.
+    /// Nothing.
     Nothing,
+    /// The next record of autopilot's own may be written.
+    Own,
     /// The verb with this ticket is answered.
     Answer(u64),
     /// The verb with this ticket waits for the operation that began.
@@ -31,23 +33,56 @@ struct Pending {
     until: Duration,
     /// The operation that it waits for, once it is recorded.
     operation: Option<u64>,
-    /// The order, until the address it names is proven.
-    unproven: Option<(Task, Option<String>)>,
-    /// Set for a transfer: to whom, if to anybody in particular.
-    transfer: Option<Option<ServerId>>,
+    /// What was ordered; `None`: something that is recorded, and done with that.
+    order: Option<Order>,
     /// The steps of it that were applied.
     done: Vec<String>,
+    /// The step of it whose outcome is awaited.
+    under_way: Option<String>,
     /// What it waits for.
     waits: String,
+    /// A record is on its way, and may be written even if nobody waits for it any more.
+    recording: bool,
+}
+
+/// A task, and the reason for waiving rules.
+#[derive(Clone)]
+struct Order {
+    task: Task,
+    force: Option<String>,
 }
 
 impl Pending {
     fn left_behind(&self) -> String {
-        match (self.done.is_empty(), self.waits.is_empty()) {
-            (true, true) => "nothing was changed".to_owned(),
-            (true, false) => format!("nothing was changed; waited for: {}", self.waits),
-            (false, true) => format!("done: {}", self.done.join(", ")),
-            (false, false) => format!("done: {}; waited for: {}", self.done.join(", "), self.waits),
+        if self.recording {
+            return "a record that may still be written".to_owned();
+        }
+        let mut text = match (self.done.is_empty(), &self.under_way) {
+            (true, None) => "nothing was changed".to_owned(),
+            (true, Some(step)) => format!("under way: {step}"),
+            (false, None) => format!("done: {}", self.done.join(", ")),
+            (false, Some(step)) => format!("done: {}; under way: {step}", self.done.join(", ")),
+        };
+        if !self.waits.is_empty() {
+            text.push_str("; waited for: ");
+            text.push_str(&self.waits);
+        }
+        text
+    }
+}
+
+impl Order {
+    /// Whether it is carried out when this server has become leader.
+    fn handed_over_to(&self, leader: &ServerId) -> bool {
+        match &self.task {
+            Task::Transfer(Some(to)) => to == leader,
+            Task::Transfer(None) => true,
+            Task::Add(_)
+            | Task::Remove(_)
+            | Task::Replace { .. }
+            | Task::Promote(_)
+            | Task::Demote(_)
+            | Task::Readdress { .. } => false,
         }
     }
 }
@@ -87,9 +122,22 @@ impl Desk {
         }
     }
 
-    /// Answers the verbs whose time is over and, once another leads, all of them. While nobody
-    /// does it is open who will, and a transfer may be about to succeed.
-    pub(super) fn expire(&mut self, now: Duration, state: Option<&State>) {
+    /// Notes which step of an operation is under way.
+    pub(super) fn under_way(&mut self, origin: &Origin, step: Option<&Step>) {
+        if let Some(pending) = self.of(origin) {
+            pending.under_way = step.map(ToString::to_string);
+        }
+    }
+
+    fn is_under_way(&self, operation: u64) -> bool {
+        let mut of = self.pending.values().filter(|pending| pending.operation == Some(operation));
+        of.any(|pending| pending.under_way.is_some())
+    }
+
+    /// Answers the verbs whose time is over and, once another leads, all of them; returns the
+    /// operations that nobody waits for any more. While nobody leads it is open who will, and a
+    /// transfer may be about to succeed.
+    pub(super) fn expire(&mut self, now: Duration, state: Option<&State>) -> Vec<u64> {
         let leads = state.is_some_and(|state| state.leading.is_some());
         let elsewhere = |state: &&State| !leads && state.leader.as_ref() != Some(&state.local);
         let leader = state.filter(elsewhere).and_then(|state| state.leader.clone());
@@ -99,20 +147,47 @@ impl Desk {
             .filter(|(_, pending)| pending.until <= now || leader.is_some())
             .map(|(ticket, _)| *ticket)
             .collect();
+        let mut ended = Vec::new();
         for ticket in over {
             let Some(pending) = self.pending.remove(&ticket) else { continue };
-            let answer = if leads || state.is_none() {
-                Err(VerbError::Deadline { left_behind: pending.left_behind() })
-            } else {
-                Err(VerbError::NotLeading { leader: leader.clone() })
+            let left_behind = pending.left_behind();
+            let begun = pending.operation.is_some() || pending.recording;
+            let answer = match (&leader, &pending.order) {
+                _ if leads || state.is_none() => Err(VerbError::Deadline { left_behind }),
+                (None, _) => Err(VerbError::Deadline { left_behind }),
+                (Some(leader), Some(order)) if order.handed_over_to(leader) => Ok(()),
+                (Some(leader), Some(_)) if begun => {
+                    let leader = leader.clone();
+                    let goes_on = !self.records_are_local;
+                    Err(VerbError::LostLeadership { leader, left_behind, goes_on })
+                }
+                (Some(leader), _) => Err(VerbError::NotLeading { leader: Some(leader.clone()) }),
             };
+            ended.extend(pending.operation);
             let _ = pending.reply.send(answer);
         }
+        ended
     }
 
     fn of(&mut self, origin: &Origin) -> Option<&mut Pending> {
         let Origin::Operator { operation, .. } = origin else { return None };
         self.pending.values_mut().find(|pending| pending.operation == Some(*operation))
+    }
+
+    /// Answers those whose operation is no longer in the ledger: this leadership is another than
+    /// the one that it was ordered under.
+    fn forget(&mut self, ledger: &Ledger, local: &ServerId) {
+        let gone = |pending: &Pending| {
+            pending.operation.is_some_and(|id| !ledger.operations.contains_key(&id))
+        };
+        let gone: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| gone(p)).map(|(ticket, _)| *ticket).collect();
+        for ticket in gone {
+            let Some(pending) = self.pending.remove(&ticket) else { continue };
+            let (leader, left_behind) = (local.clone(), pending.left_behind());
+            let answer = VerbError::LostLeadership { leader, left_behind, goes_on: false };
+            let _ = pending.reply.send(Err(answer));
+        }
     }
 
     fn answer(&mut self, ticket: u64, answer: Reply) {
@@ -136,7 +211,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     pub(super) fn request(&mut self, request: Request) {
         let Request { verb, ttl, reply } = request;
         let state = self.last.as_deref();
-        if !state.is_some_and(|state| state.leading.is_some()) {
+        if state.is_none_or(|state| state.leading.is_none()) {
             let leader = state.and_then(|state| state.leader.clone());
             let _ = reply.send(Err(VerbError::NotLeading { leader }));
             return;
@@ -148,26 +223,24 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             reply,
             until,
             operation: None,
-            unproven: None,
-            transfer: None,
+            order: None,
             done: Vec::new(),
-            waits: "the record of the order".to_owned(),
+            under_way: None,
+            waits: String::new(),
+            recording: true,
         };
         let record = match verb {
-            Verb::Operate { task: Task::Readdress { server, address }, force } => {
-                pending.waits = format!("an answer from {address}");
-                pending.unproven =
-                    Some((Task::Readdress { server, address: address.clone() }, force));
-                self.desk.pending.insert(ticket, pending);
-                self.identify(ticket, address);
-                return;
-            }
             Verb::Operate { task, force } => {
-                if let Task::Transfer(to) = &task {
-                    pending.transfer = Some(to.clone());
+                pending.order = Some(Order { task: task.clone(), force });
+                if let Task::Readdress { address, .. } = task {
+                    pending.waits = format!("an answer from {address}");
+                    pending.recording = false;
+                    self.desk.pending.insert(ticket, pending);
+                    self.identify(ticket, address);
+                } else {
+                    self.desk.pending.insert(ticket, pending);
+                    self.begin(ticket);
                 }
-                self.desk.pending.insert(ticket, pending);
-                self.begin(ticket, task, force, ttl);
                 return;
             }
             Verb::CleanUp => {
@@ -187,8 +260,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.submit(record, Then::Answer(ticket));
     }
 
-    fn begin(&mut self, ticket: u64, task: Task, force: Option<String>, ttl: Duration) {
+    /// Records the beginning of an operation, so that any leader goes on with it.
+    fn begin(&mut self, ticket: u64) {
         let leader = self.last.as_ref().and_then(|state| state.leader.clone());
+        let now = self.runtime.now();
+        let Some(pending) = self.desk.pending.get_mut(&ticket) else { return };
+        let Some(Order { task, force }) = pending.order.clone() else { return };
+        pending.recording = true;
+        let ttl = pending.until.saturating_sub(now);
         let operation = Operation { id: 0, task, force, ttl, leader, applied_at: None };
         self.submit(Record::Begin(operation), Then::Operate(ticket));
     }
@@ -201,29 +280,30 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         });
     }
 
-    pub(super) fn identified(&mut self, ticket: u64, answer: Option<ServerId>) {
-        let now = self.runtime.now();
-        let Some(pending) = self.desk.pending.get_mut(&ticket) else { return };
-        let Some((Task::Readdress { server, address }, force)) = pending.unproven.take() else {
+    pub(super) fn identified(&mut self, ticket: u64, answer: Option<&ServerId>) {
+        let pending = self.desk.pending.get(&ticket);
+        let Some(Order { task: Task::Readdress { server, address }, .. }) =
+            pending.and_then(|pending| pending.order.as_ref())
+        else {
             return;
         };
-        if answer.as_ref() == Some(&server) {
-            let ttl = pending.until.saturating_sub(now);
-            self.begin(ticket, Task::Readdress { server, address }, force, ttl);
+        if answer == Some(server) {
+            self.begin(ticket);
             return;
         }
-        let answer = answer.map_or("nobody".to_owned(), |id| id.to_string());
+        let (server, address) = (server.clone(), address.clone());
+        let answer = answer.map_or("nobody".to_owned(), ToString::to_string);
         self.desk.answer(ticket, Err(VerbError::NotProven { server, address, answer }));
     }
 
     /// Writes a record where the records are kept.
-    fn submit(&mut self, record: Record, then: Then) {
+    pub(super) fn submit(&mut self, record: Record, then: Then) {
         if self.desk.records_are_local {
             let now = self.runtime.now();
             self.serial += 1;
             let ledger: &mut Ledger = Arc::make_mut(self.local.get_or_insert_default());
             let outcome = ledger.apply(self.serial, now, record);
-            self.recorded(then, Ok(outcome));
+            self.recorded(&then, Ok(outcome));
             return;
         }
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
@@ -233,27 +313,39 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         });
     }
 
-    pub(super) fn recorded(&mut self, then: Then, result: Result<Outcome, ClusterError<C::Error>>) {
-        let (Then::Answer(ticket) | Then::Operate(ticket)) = then else {
-            self.desk.recording = false;
-            if let Err(error) = result {
-                tracing::warn!(%error, "autopilot's own record was not written; trying again");
-                self.desk.ending.clear();
-                self.desk.dirty = true;
+    pub(super) fn recorded(
+        &mut self,
+        then: &Then,
+        result: Result<Outcome, ClusterError<C::Error>>,
+    ) {
+        let (ticket, begins) = match then {
+            Then::Answer(ticket) => (*ticket, false),
+            Then::Operate(ticket) => (*ticket, true),
+            Then::Own | Then::Nothing => {
+                if matches!(then, Then::Own) {
+                    self.desk.recording = false;
+                    self.desk.dirty |= result.is_err();
+                } else if result.is_err() {
+                    self.desk.ending.clear();
+                }
+                if let Err(error) = result {
+                    tracing::warn!(%error, "autopilot's own record was not written; trying again");
+                }
+                return;
             }
-            return;
         };
         let answer = match result {
-            Ok(Outcome::Recorded(index)) => match then {
-                Then::Operate(_) => {
-                    if let Some(pending) = self.desk.pending.get_mut(&ticket) {
-                        pending.operation = Some(index);
-                        pending.waits = String::new();
-                    }
-                    return;
+            Ok(Outcome::Recorded(index)) if begins => {
+                if let Some(pending) = self.desk.pending.get_mut(&ticket) {
+                    pending.operation = Some(index);
+                    pending.recording = false;
+                } else {
+                    // Its caller was told that time is over.
+                    self.end(index);
                 }
-                Then::Answer(_) | Then::Nothing => Ok(()),
-            },
+                return;
+            }
+            Ok(Outcome::Recorded(_)) => Ok(()),
             Ok(Outcome::Conflict { found }) => Err(VerbError::Conflict { found }),
             Err(ClusterError::Moved(_)) => {
                 let leader = self.last.as_ref().and_then(|state| state.leader.clone());
@@ -264,19 +356,27 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.desk.answer(ticket, answer);
     }
 
+    fn end(&mut self, operation: u64) {
+        if !self.desk.ending.contains(&operation) {
+            self.desk.ending.push(operation);
+            self.submit(Record::End(operation), Then::Nothing);
+        }
+    }
+
     /// Answers the verbs whose operations this round has decided, and ends those operations.
     pub(super) fn settle(&mut self, state: &State, plan: &Plan) {
+        let now = self.runtime.now();
         if state.leading.is_none() {
-            self.transferred(state);
-            self.desk.expire(self.runtime.now(), Some(state));
+            self.desk.expire(now, Some(state));
             return;
         }
         let ledger = state.ledger.clone().unwrap_or_default();
         self.desk.ending.retain(|id| ledger.operations.contains_key(id));
         let mut over: Vec<u64> = Vec::new();
-        for id in &plan.finished {
+        // A membership is seen before its change is done: what belongs to it may still be missing.
+        over.extend(plan.finished.iter().filter(|id| !self.desk.is_under_way(**id)));
+        for id in &over {
             self.desk.answer_operation(*id, |_| Ok(()));
-            over.push(*id);
         }
         for held in &plan.held {
             let Origin::Operator { operation, .. } = held.origin else { continue };
@@ -298,13 +398,11 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             });
             over.push(*id);
         }
+        over.extend(self.desk.expire(now, Some(state)));
         for id in over {
-            if !self.desk.ending.contains(&id) {
-                self.desk.ending.push(id);
-                self.submit(Record::End(id), Then::Nothing);
-            }
+            self.end(id);
         }
-        self.desk.expire(self.runtime.now(), Some(state));
+        self.desk.forget(&ledger, &state.local);
     }
 
     fn refuse(&mut self, operation: u64, refusal: &Refusal) {
@@ -318,26 +416,13 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         });
     }
 
-    /// A transfer that was ordered here is done when another leads.
-    fn transferred(&mut self, state: &State) {
-        let Some(leader) = state.leader.as_ref().filter(|leader| **leader != state.local) else {
-            return;
-        };
-        let done = |pending: &Pending| match &pending.transfer {
-            Some(Some(to)) => to == leader,
-            Some(None) => true,
-            None => false,
-        };
-        let done = self.desk.pending.iter().filter(|(_, pending)| done(pending));
-        let done: Vec<u64> = done.map(|(ticket, _)| *ticket).collect();
-        for ticket in done {
-            self.desk.answer(ticket, Ok(()));
-        }
-    }
-
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
     pub(super) fn remember(&mut self, state: &State) {
-        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
+        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else {
+            // Nothing can be recorded before the lease is back; the round then decides anew.
+            self.desk.dirty = false;
+            return;
+        };
         let reports: Vec<Report> =
             state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
         let settled = state.membership.committed && !state.membership.joint;
@@ -354,7 +439,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.desk.recording = true;
         self.desk.record_at = state.at.saturating_add(RECORD_INTERVAL);
         let record = if gone.is_empty() { Record::Health(reports) } else { Record::Removed(gone) };
-        self.submit(record, Then::Nothing);
+        self.submit(record, Then::Own);
     }
 }
 
