@@ -404,7 +404,8 @@ fn of(state: &Value, id: u64, field: &str) -> String {
 /// Takes the leader out of these servers.
 async fn take_leader(servers: &mut Vec<Server>) -> Server {
     let state = thought(servers, "somebody leads", |_| true).await;
-    let leader = servers.iter().position(|server| state["Leader"] == server.id.to_string());
+    let leader: u64 = state["Leader"].as_str().unwrap().parse().unwrap();
+    let leader = servers.iter().position(|server| server.id == leader);
     servers.swap_remove(leader.unwrap())
 }
 
