@@ -92,6 +92,8 @@ pub(super) struct Desk {
     pub(super) pending: BTreeMap<u64, Pending>,
     /// Operations whose end is on its way into the ledger.
     pub(super) ending: Vec<u64>,
+    /// When the next end may be written, after one was not.
+    pub(super) end_at: Duration,
     /// A record of autopilot's own is on its way.
     pub(super) recording: bool,
     /// When the next one may be written.

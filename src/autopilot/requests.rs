@@ -134,7 +134,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                     self.desk.recording = false;
                     self.desk.dirty |= result.is_err();
                 } else if result.is_err() {
+                    // A leader that hands over refuses at once: trying at once again would spin.
                     self.desk.ending.clear();
+                    self.desk.end_at = self.runtime.now().saturating_add(RECORD_INTERVAL);
                 }
                 if let Err(error) = result {
                     tracing::warn!(%error, "autopilot's own record was not written; trying again");
@@ -165,7 +167,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     }
 
     fn end(&mut self, operation: u64) {
-        if !self.desk.ending.contains(&operation) {
+        if !self.desk.ending.contains(&operation) && self.desk.end_at <= self.runtime.now() {
             self.desk.ending.push(operation);
             self.submit(Record::End(operation), Then::Nothing);
         }
@@ -215,11 +217,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
     pub(super) fn remember(&mut self, state: &State) {
-        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else {
-            // Nothing can be recorded before the lease is back; the round then decides anew.
-            self.desk.dirty = false;
-            return;
-        };
+        // Whoever may not act has nothing due either; the round that may again looks again.
+        self.desk.dirty = false;
+        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
         let reports: Vec<Report> =
             state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
         let settled = state.membership.committed && !state.membership.joint;

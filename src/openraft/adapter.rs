@@ -54,6 +54,12 @@ where
                 (at, gap.saturating_add(unseen))
             }
         };
+        if memory.leading.is_none_or(|(known, _, _)| known != term) {
+            // What was asked in another leadership says nothing of the time between.
+            for known in memory.servers.values_mut() {
+                (known.silent, known.answer, known.due) = (None, None, at);
+            }
+        }
         memory.leading = Some((term, since, gap));
         memory.leaderless = None;
         let membership = metrics.membership_config.membership();
@@ -121,6 +127,9 @@ where
             }
             known.asking = true;
             known.due = at.saturating_add(PROBE_INTERVAL);
+            if known.answer.is_none() {
+                known.silent.get_or_insert(at);
+            }
             let matched = metrics.replication.as_ref().and_then(|map| map.get(id));
             let held = matched.and_then(|m| m.as_ref()).map_or(0, ::openraft::LogId::index);
             self.ask(id.clone(), node.clone(), at, held);
@@ -188,10 +197,10 @@ where
             [&metrics.membership_config, &metrics.committed_membership_config],
         ));
         let leading = self.leading(at, &metrics);
-        let servers = self.sightings(at, &metrics);
         if leading.is_some() {
             self.send_probes(at, &metrics);
         }
+        let servers = self.sightings(at, &metrics);
         let stored = &metrics.membership_config;
         let discovery = self.memory().discovery.as_ref().map(|(when, _)| at.saturating_sub(*when));
         let (ledger, ledger_at) = self.application.ledger().unzip();
