@@ -38,7 +38,6 @@ pub mod option {
     ///
     /// # Errors
     /// Only those of the serializer.
-    #[expect(clippy::ref_option, reason = "the signature that `#[serde(with)]` calls")]
     pub fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => to.serialize_some(&humantime::format_duration(*value).to_string()),

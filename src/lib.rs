@@ -1,8 +1,13 @@
 //! Keeps a Raft cluster healthy from inside the database that runs it.
+#![doc = include_str!("../README.md")]
 
 pub mod autopilot;
 pub mod codec;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 pub mod duration;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;

@@ -12,12 +12,17 @@ pub(crate) const PURE_CORE: &[&str] = &[
     "src/autopilot/plan",
     "src/autopilot/promoter",
     "src/autopilot/records",
+    "src/autopilot/refusal",
     "src/autopilot/safety",
+    "src/autopilot/server",
     "src/autopilot/state",
 ];
 
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
+    "src/autopilot/assess",
+    "src/autopilot/orders",
+    "src/autopilot/wake",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
@@ -57,27 +62,31 @@ const DEFINITIONS: &[&str] =
 
 /// Each room, and the rooms that it may import, all of them above it in this list.
 pub(crate) const ROOMS: &[(&str, &[&str])] = &[
+    ("docs", &[]),
+    ("duration", &[]),
     ("runtime", &[]),
     ("codec", &[]),
-    ("autopilot", &["runtime", "codec"]),
+    ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
 const FLOORS: &[(&str, &[&[&str]])] = &[(
     "autopilot",
     &[
-        &["cluster", "config", "records"],
+        &["cluster", "config", "records", "server"],
         &["state"],
-        &["promoter"],
+        &["assess", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
-        &["driver"],
+        &["handle"],
+        &["desk"],
+        &["driver", "requests"],
     ],
 )];
 

@@ -1,0 +1,14 @@
+//! The pages of `docs/`, so that their code is tested and their names are linked.
+
+#[doc = include_str!("../../docs/architecture.md")]
+pub mod architecture {}
+#[doc = include_str!("../../docs/operations.md")]
+pub mod operations {}
+#[doc = include_str!("../../docs/names.md")]
+pub mod names {}
+#[doc = include_str!("../../docs/decisions.md")]
+pub mod decisions {}
+#[doc = include_str!("../../docs/performance.md")]
+pub mod performance {}
+#[doc = include_str!("../../docs/changelog.md")]
+pub mod changelog {}
