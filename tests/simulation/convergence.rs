@@ -91,20 +91,21 @@ fn idle_learners(world: &World, state: &State, view: &View) -> Option<String> {
     };
     let idle = state.members().filter(able).count();
     let voters = state.num_voters();
-    let replaceable = state.voters().any(|s| {
+    let replaceable = |s: &&ServerState| {
         let id = number(&s.server.id);
         let silent = s.last_contact.unwrap_or(state.at);
         // Whoever said that it restarts is waited for.
         let announced = state.intended(&s.server.id).is_some();
         !world.is_up(id) && !announced && silent > view.config.voter_replacement_grace * 2
-    });
+    };
+    let lost = state.voters().filter(replaceable).count();
     let wanted = match world.character.target {
         None => idle > 0,
         // An even number tolerates no more failures than one less.
         Some(target) => {
             let one = idle >= 1 && voters < target && (voters + 1) % 2 == 1;
             let two = idle >= 2 && voters + 2 <= target;
-            one || two || (idle > 0 && replaceable)
+            one || two || (idle > 0 && lost > 0 && voters - lost < target)
         }
     };
     let counts = format!("{idle} learners that could vote beside {voters} voters");

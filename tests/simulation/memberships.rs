@@ -44,8 +44,12 @@ pub(crate) struct Memberships {
     last: Option<Committed>,
     claims: BTreeMap<u64, (Claim, Progress)>,
     count: u64,
-    /// Whoever was a member once, and is not any more.
+    /// Whoever was a member once, is not any more, and is known for it: because autopilot removed
+    /// it, or because the ledger knew it. Nobody can know whom a person adds and takes out again
+    /// before the next record.
     gone: BTreeSet<u64>,
+    /// Whoever the ledger has ever named.
+    known: BTreeSet<u64>,
     /// How many steps of each kind were asked for.
     pub(crate) steps: BTreeMap<&'static str, usize>,
     /// How many steps came into effect.
@@ -98,8 +102,9 @@ impl Memberships {
         if let Some(back) = next.nodes.intersection(&self.gone).next() {
             return Err(format!("n{back} returns with {log_id}"));
         }
-        self.gone.extend(last.nodes.difference(&next.nodes));
         let claimed = self.claimed(log_id, &last, &next);
+        let left = last.nodes.difference(&next.nodes);
+        self.gone.extend(left.filter(|id| claimed || self.known.contains(id)));
         let legal = match (&last.configs[..], &next.configs[..]) {
             ([old], [new]) => old.symmetric_difference(new).count() <= 1,
             ([old], [outgoing, _]) => outgoing == old,
@@ -110,6 +115,11 @@ impl Memberships {
             _ => false,
         };
         if legal { Ok(()) } else { Err(format!("{last:?} became {next:?}")) }
+    }
+
+    /// The ledger names a server.
+    pub(crate) fn names(&mut self, id: u64) {
+        self.known.insert(id);
     }
 
     /// Whether one of autopilot's steps made `next` of `last`.
@@ -140,7 +150,7 @@ impl Memberships {
         self.last.as_ref().is_some_and(|last| last.nodes.contains(&id))
     }
 
-    /// Whoever was a member once, and is not any more.
+    /// Whoever must not return.
     pub(crate) fn gone(&self) -> Vec<u64> {
         self.gone.iter().copied().collect()
     }

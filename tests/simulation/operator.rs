@@ -269,7 +269,7 @@ async fn ask(world: Arc<World>, handle: Handle, verb: Verb, manner: Manner) {
     let oracle = &world.oracle;
     let (gone, is_ok) = (oracle.gone(), answer.is_ok());
     match verb {
-        Verb::Remove(id) if is_ok && !gone.contains(&id) => {
+        Verb::Remove(id) if is_ok && oracle.has(id) => {
             oracle.violated(format_args!("n{id} is said to be removed, and is not"));
         }
         Verb::Add(id) if is_ok && !gone.contains(&id) && !oracle.has(id) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use raft_autopilot::autopilot::{Record, Step};
 
+use crate::autopilot::number;
 use crate::dice::mix;
 use crate::memberships::Memberships;
 pub(crate) use crate::memberships::{Claim, Goal};
@@ -197,6 +198,9 @@ impl Oracle {
         let mut book = self.book();
         if !book.applied.contains_key(&log_id.index) {
             book.note(&format_args!("record {log_id}: {record:?}"));
+            if let Record::Health(reports) = record {
+                reports.iter().for_each(|report| book.memberships.names(number(&report.server)));
+            }
         }
     }
 
@@ -232,7 +236,7 @@ impl Oracle {
         self.book().memberships.has(id)
     }
 
-    /// Whoever was a member once, and is not any more.
+    /// Whoever must not return.
     pub(crate) fn gone(&self) -> Vec<u64> {
         self.book().memberships.gone()
     }
@@ -293,9 +297,6 @@ impl Oracle {
 impl Book {
     fn note(&mut self, text: &dyn std::fmt::Display) {
         let at = clock();
-        if std::env::var_os("SIM_LIVE").is_some() {
-            eprintln!("{:>2}.{:06} {text}", at.as_secs(), at.subsec_micros());
-        }
         writeln!(self.trace, "{:>2}.{:06} {text}", at.as_secs(), at.subsec_micros())
             .expect("a string takes every line");
     }

@@ -144,10 +144,11 @@ impl<C> Truth<'_, C> {
         fresh && !self.is_bare(id)
     }
 
-    /// Whether a server lost its disk, and could have been found out.
+    /// Whether a server runs without its disk, and could have been found out.
     fn is_bare(&self, id: u64) -> bool {
-        let reborn = self.world().started(id, self.world().boot(id)).unwrap_or_default();
-        self.world().lacks_disk(id) && clock().saturating_sub(reborn) > UNMASKED
+        let world = self.world();
+        let reborn = world.started(id, world.boot(id)).unwrap_or_default();
+        world.is_up(id) && world.lacks_disk(id) && clock().saturating_sub(reborn) > UNMASKED
     }
 
     fn live(&self, voters: &BTreeSet<u64>) -> usize {
