@@ -83,7 +83,7 @@ fn takeover(seed: u64) -> (Duration, Duration) {
             let Some(handle) = world.autopilot(leader) else { continue };
             if handle.state().is_some_and(|state| state.leading.is_some()) {
                 world.end();
-                return (begin - death, clock() - begin);
+                return (begin.saturating_sub(death), clock().saturating_sub(begin));
             }
         }
     })
