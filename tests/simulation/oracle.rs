@@ -199,7 +199,9 @@ impl Oracle {
         if !book.applied.contains_key(&log_id.index) {
             book.note(&format_args!("record {log_id}: {record:?}"));
             if let Record::Health(reports) = record {
-                reports.iter().for_each(|report| book.memberships.names(number(&report.server)));
+                for report in reports {
+                    book.memberships.names(number(&report.server));
+                }
             }
         }
     }
