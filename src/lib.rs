@@ -10,3 +10,4 @@ pub mod duration;
 pub mod openraft;
 pub mod promoters;
 pub mod runtime;
+pub mod store;
