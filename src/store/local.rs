@@ -52,15 +52,14 @@ impl Local {
         }
     }
 
+    /// Fails if it is closed.
+    pub(super) fn open_or_closed(&self) -> Result<(), StoreError> {
+        self.open().map(drop)
+    }
+
     /// Looks at the machine, closed or not.
     pub(super) fn look<T>(&self, at: impl FnOnce(&Machine) -> T) -> T {
         at(&self.lock().machine)
-    }
-
-    /// Puts another machine in the place of this one: a snapshot of a later state.
-    pub(super) fn replace(&self, machine: Machine) {
-        self.lock().machine = machine;
-        self.changed.notify_waiters();
     }
 
     /// Applies commands, all of them before anybody reads again.
@@ -114,7 +113,11 @@ impl Local {
         Ok(self.open()?.machine.lease(id, at)?)
     }
 
-    pub(super) fn watch(self: &Arc<Self>, range: KeyRange, from: u64) -> Result<LocalWatch, StoreError> {
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        range: KeyRange,
+        from: u64,
+    ) -> Result<LocalWatch, StoreError> {
         let state = self.open()?;
         let from = if from == 0 { state.machine.revision() + 1 } else { from };
         // Refuses a range that makes no sense at once.

@@ -174,12 +174,11 @@ impl History {
             lease,
         });
         self.pending.push(Event::Put(Arc::clone(&kv)));
-        match cell {
-            Some(cell) => cell.push(Version::Put(kv)),
-            None => {
-                let latest = Version::Put(Arc::clone(&kv));
-                self.cells.insert(&kv.key, Cell { older: Vec::new(), latest });
-            }
+        if let Some(cell) = cell {
+            cell.push(Version::Put(kv));
+        } else {
+            let latest = Version::Put(Arc::clone(&kv));
+            self.cells.insert(&kv.key, Cell { older: Vec::new(), latest });
         }
     }
 
