@@ -67,7 +67,7 @@ impl<R: Runtime> Embedded<R> {
     /// An empty store in memory. Call it from within the runtime.
     pub fn new(config: Config, runtime: R) -> Self {
         let local = Arc::new(Local::new(Machine::new(config)));
-        Self::start(local, None, Recovered::default(), config, &runtime)
+        Self::start(local, None, Recovered::default(), config, runtime)
     }
 
     /// A store that is kept in a directory of its own, which is created if it is missing.
@@ -81,7 +81,7 @@ impl<R: Runtime> Embedded<R> {
     /// [`OpenError`]; nothing was changed in the directory.
     pub fn open(path: impl AsRef<Path>, config: Config, runtime: R) -> Result<Self, OpenError> {
         let (journal, local, recovered) = Journal::open(path.as_ref(), config)?;
-        Ok(Self::start(local, Some(journal), recovered, config, &runtime))
+        Ok(Self::start(local, Some(journal), recovered, config, runtime))
     }
 
     /// What was found in the directory when it was opened.
@@ -94,7 +94,7 @@ impl<R: Runtime> Embedded<R> {
         journal: Option<Journal>,
         recovered: Recovered,
         config: Config,
-        runtime: &R,
+        runtime: R,
     ) -> Self {
         let (then, now) = (local.look(Machine::now), runtime.now());
         let shared = Arc::new(Shared {
@@ -105,13 +105,10 @@ impl<R: Runtime> Embedded<R> {
             journal,
             leases: Arc::new(Notify::new()),
             recovered,
-            runtime: runtime.clone(),
+            runtime,
         });
-        runtime.spawn(end_leases(
-            Arc::downgrade(&shared),
-            Arc::clone(&shared.leases),
-            runtime.clone(),
-        ));
+        let (store, wake) = (Arc::downgrade(&shared), Arc::clone(&shared.leases));
+        shared.runtime.spawn(end_leases(store, wake, shared.runtime.clone()));
         Self { shared }
     }
 }

@@ -7,6 +7,7 @@ mod journal;
 mod kv;
 mod local;
 pub mod machine;
+pub mod mirror;
 #[cfg(feature = "testing")]
 pub mod suite;
 mod tree;

@@ -11,7 +11,7 @@
 //! Branches and leaves are counted references: a clone copies the root only, and a change copies
 //! the one branch and the one leaf that it touches, if a clone still holds them.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use super::kv::{Bytes, KeyRange};
 
@@ -195,6 +195,107 @@ impl<V: Clone> Tree<V> {
     }
 }
 
+/// A place in a tree, between two of its keys.
+struct Cursor<'a, V> {
+    root: &'a Node<Arc<Branch<V>>>,
+    branch: usize,
+    leaf: usize,
+    item: usize,
+}
+
+impl<'a, V> Cursor<'a, V> {
+    fn new(tree: &'a Tree<V>) -> Self {
+        Self { root: &tree.root, branch: 0, leaf: 0, item: 0 }
+    }
+
+    fn branch(&self) -> Option<&'a Arc<Branch<V>>> {
+        self.root.get(self.branch).map(|(_, branch)| branch)
+    }
+
+    fn leaf(&self) -> Option<&'a Arc<Leaf<V>>> {
+        self.branch()?.get(self.leaf).map(|(_, leaf)| leaf)
+    }
+
+    fn item(&self) -> Option<&'a (Bytes, V)> {
+        self.leaf()?.get(self.item)
+    }
+
+    fn skip_branch(&mut self) {
+        (self.branch, self.leaf, self.item) = (self.branch + 1, 0, 0);
+    }
+
+    fn skip_leaf(&mut self) {
+        (self.leaf, self.item) = (self.leaf + 1, 0);
+        if self.branch().is_none_or(|branch| self.leaf >= branch.len()) {
+            self.skip_branch();
+        }
+    }
+
+    fn skip_item(&mut self) {
+        self.item += 1;
+        if self.leaf().is_none_or(|leaf| self.item >= leaf.len()) {
+            self.skip_leaf();
+        }
+    }
+}
+
+/// A key whose value differs, with what it is in either tree.
+pub(crate) type Difference<'a, V> = (&'a Bytes, Option<&'a V>, Option<&'a V>);
+
+impl<V> Tree<V> {
+    /// The keys in which this tree and another differ, in ascending order. What the two share is
+    /// skipped unseen.
+    pub(crate) fn differences<'a>(
+        &'a self,
+        other: &'a Self,
+        same: impl Fn(&V, &V) -> bool,
+    ) -> impl Iterator<Item = Difference<'a, V>> {
+        let (mut old, mut new) = (Cursor::new(self), Cursor::new(other));
+        std::iter::from_fn(move || {
+            loop {
+                skip_shared(&mut old, &mut new);
+                let order = match (old.item(), new.item()) {
+                    (None, None) => return None,
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) => Ordering::Greater,
+                    (Some((old, _)), Some((new, _))) => old.cmp(new),
+                };
+                let before = if order.is_le() { old.item() } else { None };
+                let after = if order.is_ge() { new.item() } else { None };
+                if order.is_le() {
+                    old.skip_item();
+                }
+                if order.is_ge() {
+                    new.skip_item();
+                }
+                match (before, after) {
+                    (Some((_, a)), Some((_, b))) if same(a, b) => {}
+                    (Some((key, a)), b) => return Some((key, Some(a), b.map(|(_, b)| b))),
+                    (None, Some((key, b))) => return Some((key, None, Some(b))),
+                    (None, None) => return None,
+                }
+            }
+        })
+    }
+}
+
+fn skip_shared<V>(old: &mut Cursor<'_, V>, new: &mut Cursor<'_, V>) {
+    fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+        a.zip(b).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    }
+    while (old.item, new.item) == (0, 0) {
+        if (old.leaf, new.leaf) == (0, 0) && same(old.branch(), new.branch()) {
+            old.skip_branch();
+            new.skip_branch();
+        } else if same(old.leaf(), new.leaf()) {
+            old.skip_leaf();
+            new.skip_leaf();
+        } else {
+            break;
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -258,6 +359,17 @@ mod tests {
                 }
             }
             clones.push((tree, model));
+            for pair in clones.windows(2) {
+                let ((old, before), (new, after)) = (&pair[0], &pair[1]);
+                let found: Vec<_> = old.differences(new, |a, b| a == b).collect();
+                let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+                let expected: Vec<_> = keys
+                    .into_iter()
+                    .map(|key| (key, before.get(key), after.get(key)))
+                    .filter(|(_, a, b)| a != b)
+                    .collect();
+                prop_assert_eq!(found, expected);
+            }
             for (tree, model) in &clones {
                 check(tree, model);
                 let range = KeyRange::span(key(spread / 3), key(spread / 2 + 1));

@@ -31,7 +31,7 @@ async fn a_lease_takes_its_keys_at_one_revision<S: Store, R: Runtime>(world: &Wo
     let mut watch = world.watch(world.below(""), revision + 2).await;
     assert_eq!(world.events(&mut watch).await.events.len(), 1);
     let gone = world.events(&mut watch).await;
-    let lived = world.runtime.now() - before;
+    let lived = world.runtime.now().saturating_sub(before);
     assert!(lived >= lease.ttl, "it lived only {lived:?}");
     assert!(lived <= lease.ttl + Duration::from_secs(5), "it lived {lived:?}");
     let mut keys: Vec<_> = gone.events.iter().map(Event::key).collect();
