@@ -3,15 +3,19 @@
 mod assess;
 mod cluster;
 mod config;
+mod desk;
 mod driver;
 mod handle;
 mod orders;
 mod plan;
 mod promoter;
 mod records;
+mod refusal;
 mod requests;
 mod safety;
+mod server;
 mod state;
+mod wake;
 
 pub use cluster::{
     Applied, Change, Cluster, ClusterError, Feedback, Fence, Leading, LogId, Membership,
@@ -26,5 +30,6 @@ pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
     Signs, StoredConfig, Task, Verdict,
 };
-pub use safety::{Refusal, check};
+pub use refusal::Refusal;
+pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

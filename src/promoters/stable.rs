@@ -7,8 +7,9 @@ use crate::autopilot::{Config, Promoter, Role, ServerState, State, Verdict, Wish
 /// Without a target everybody stable votes and nobody is demoted, as in the reference. With one,
 /// at most that many vote and the rest stand by: a voter that has been out of contact for
 /// `voter_replacement_grace` gives its vote to the best one standing by, and votes are never
-/// moved between servers that are equally good. Servers are promoted so that the number of
-/// voters is odd: an even number above two tolerates no more failures than one voter less.
+/// moved between servers that are equally good. Nobody is promoted to an even number of voters
+/// above two, which tolerates no more failures than one voter less: a target of four means at
+/// most three. An even number that stands already is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stable {
     target: Option<usize>,
@@ -44,27 +45,28 @@ impl Promoter for Stable {
             let promote = standby.into_iter().map(|s| s.server.id.clone()).collect();
             return Wishes { promote, ..Wishes::default() };
         };
-        let dead = |s: &&ServerState| {
-            let lost = s.health.verdict == Verdict::Unhealthy
-                && s.signs.iter().any(|(_, since)| {
-                    state.at.saturating_sub(since) >= config.voter_replacement_grace
-                });
-            lost && !state.is_leader(&s.server.id) && state.intended(&s.server.id).is_none()
+        let lost = |s: &&ServerState| {
+            let grace = config.voter_replacement_grace;
+            s.health.verdict == Verdict::Unhealthy
+                && !s.live
+                && s.signs.iter().any(|(_, since)| state.at.saturating_sub(since) >= grace)
+                && !state.is_leader(&s.server.id)
+                && state.intended(&s.server.id).is_none()
         };
-        let mut demote: Vec<&ServerState> = state.voters().filter(dead).collect();
-        demote.sort_by(|a, b| state.order(b, a));
+        let mut lost: Vec<&ServerState> = state.voters().filter(lost).collect();
+        lost.sort_by(|a, b| state.order(b, a));
         let voters = state.num_voters();
-        demote.truncate(standby.len());
-        let staying = voters - demote.len();
-        let mut size = target.min(staying + standby.len()).max(staying);
-        if size > 2 && size % 2 == 0 && size > staying && size < target.max(voters + 1) {
+        // Votes are taken from the lost only where somebody takes their place.
+        let places = target.saturating_sub(voters.saturating_sub(lost.len()));
+        lost.truncate(standby.len().min(places));
+        let ready = standby.len() - lost.len();
+        let mut size = target.min(voters + ready).max(voters);
+        if size > voters && size > 2 && size % 2 == 0 {
             size -= 1;
         }
-        standby.truncate(size - staying);
-        // A vote is taken from the dead only where somebody takes its place.
-        demote.truncate(standby.len());
+        standby.truncate(lost.len() + size - voters);
         let ids =
             |servers: Vec<&ServerState>| servers.iter().map(|s| s.server.id.clone()).collect();
-        Wishes { promote: ids(standby), demote: ids(demote), leader: None }
+        Wishes { promote: ids(standby), demote: ids(lost), leader: None }
     }
 }
