@@ -1,6 +1,7 @@
 //! The store's machine against a naive model: random commands, whole histories, and snapshots.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -102,7 +103,7 @@ impl Model {
     fn grant(&mut self, id: Option<LeaseId>, ttl: Duration) -> Result<Outcome, Refusal> {
         let id = id.unwrap_or_else(|| {
             let free = |id: &u64| !self.leases.contains_key(&LeaseId(*id));
-            self.last_lease = (self.last_lease + 1..).find(free).unwrap();
+            self.last_lease = (self.last_lease + 1..=u64::MAX).find(free).unwrap();
             LeaseId(self.last_lease)
         });
         if self.leases.contains_key(&id) {
@@ -232,7 +233,9 @@ fn range(state: &State, read: &RangeRequest) -> (Vec<KeyValue>, bool) {
     let more = items.len() > limit;
     items.truncate(limit);
     if read.keys_only {
-        items.iter_mut().for_each(|kv| kv.value = Bytes::default());
+        for kv in &mut items {
+            kv.value = Bytes::default();
+        }
     }
     (items, more)
 }
@@ -454,7 +457,11 @@ fn compare(machine: &Machine, model: &Model, ranges: &[KeyRange], reads: &[Range
         let found = machine.lease(id, model.now).ok();
         let expected = model.leases.get(&id).map(|(ttl, deadline)| {
             let keys = model.state().values().filter(|kv| kv.lease == id);
-            (*ttl, *deadline - model.now, keys.map(|kv| kv.key.clone()).collect::<Vec<_>>())
+            (
+                *ttl,
+                deadline.saturating_sub(model.now),
+                keys.map(|kv| kv.key.clone()).collect::<Vec<_>>(),
+            )
         });
         assert_eq!(found.map(|found| (found.ttl, found.remaining, found.keys)), expected);
     }

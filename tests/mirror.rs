@@ -1,6 +1,7 @@
-//! A mirror over a store that fails: it reloads, shows exactly the difference, and heals.
+//! A mirror and a keeper over a store that fails: what is lost is known, and what is back heals.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test runs on tokio")]
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +13,9 @@ use proptest::prelude::*;
 use raft_autopilot::{
     runtime::TokioRuntime,
     store::{
-        Bytes, Embedded, KeyRange, KeyValue, Lease, LeaseId, LeaseState, Limits, LocalWatch, Op,
-        RangeRequest, RangeResponse, Refusal, Store, StoreError, Txn, TxnResponse, Update, Watch,
+        Bytes, Embedded, KeyRange, KeyValue, Lease, LeaseId, LeaseKeeper, LeaseState, LeaseStatus,
+        Limits, LocalWatch, Op, RangeRequest, RangeResponse, Refusal, Store, StoreError, Txn,
+        TxnResponse, Update, Watch,
         machine::Config,
         mirror::{Mirror, Options},
     },
@@ -105,6 +107,9 @@ impl Store for Faulty {
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        if self.faults.lock().unwrap().cut {
+            return std::future::pending().await;
+        }
         self.store.keep_alive(id).await
     }
 
@@ -264,6 +269,34 @@ async fn a_check_finds_and_heals_a_drift() {
         tokio::task::yield_now().await;
     }
     assert_eq!(mirror.status().drift, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_knows_before_its_lease_can_have_ended() {
+    let store = faulty();
+    let ttl = Duration::from_secs(9);
+    let keeper = LeaseKeeper::grant(store.clone(), TokioRuntime, ttl).await.unwrap();
+    let put = Op::put_leased("leased", "", keeper.id());
+    store.commit(Txn::new([put])).await.unwrap();
+    tokio::time::sleep(ttl * 3).await;
+    assert_eq!(keeper.status(), LeaseStatus::Held);
+    // It is cut off for a while, suspects, and recovers.
+    store.cut(true);
+    assert_eq!(keeper.changed(LeaseStatus::Held).await, LeaseStatus::Suspect);
+    store.cut(false);
+    assert_eq!(keeper.changed(LeaseStatus::Suspect).await, LeaseStatus::Held);
+    store.cut(true);
+    let at = tokio::time::Instant::now();
+    assert_eq!(keeper.changed(LeaseStatus::Held).await, LeaseStatus::Suspect);
+    let left = store.store.time_to_live(keeper.id()).await.unwrap().remaining;
+    assert!(left >= ttl / 3 && at.elapsed() >= ttl / 3, "{left:?}");
+    assert_eq!(keeper.changed(LeaseStatus::Suspect).await, LeaseStatus::Lost);
+    // A moment later the store says the same, and nothing brings the lease back.
+    store.cut(false);
+    tokio::time::sleep(ttl).await;
+    assert_eq!(keeper.status(), LeaseStatus::Lost);
+    let found = store.range(RangeRequest::new(KeyRange::key("leased"))).await.unwrap();
+    assert!(found.items.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! The embedded store on disk: what was answered survives every crash, and damage is found.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+#![allow(clippy::disallowed_methods, reason = "a test runs on tokio")]
 
 use std::{
     fs,

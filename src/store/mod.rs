@@ -4,6 +4,7 @@ mod contract;
 mod embedded;
 mod error;
 mod journal;
+mod keeper;
 mod kv;
 mod local;
 pub mod machine;
@@ -17,6 +18,7 @@ pub use contract::{Lease, LeaseState, Pages, Store, Update, Watch};
 pub use embedded::Embedded;
 pub use error::{Refusal, StoreError};
 pub use journal::{OpenError, Recovered};
+pub use keeper::{LeaseKeeper, LeaseStatus};
 pub use kv::{Bytes, Event, Events, KeyRange, KeyValue, LeaseId};
 pub use local::LocalWatch;
 pub use txn::{

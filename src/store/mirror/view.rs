@@ -19,7 +19,10 @@ pub struct Entry<T> {
 
 impl<T> fmt::Debug for Entry<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("kv", &self.kv).field("error", &self.error).finish()
+        f.debug_struct("Entry")
+            .field("kv", &self.kv)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +59,10 @@ impl<T> Default for View<T> {
 impl<T> fmt::Debug for View<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (revision, len) = (self.revision, self.len());
-        f.debug_struct("View").field("revision", &revision).field("len", &len).finish()
+        f.debug_struct("View")
+            .field("revision", &revision)
+            .field("len", &len)
+            .finish_non_exhaustive()
     }
 }
 

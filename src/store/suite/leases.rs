@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::World;
 use crate::{
     runtime::Runtime,
-    store::{Event, LeaseId, Refusal, Store, StoreError, Txn},
+    store::{Event, LeaseId, LeaseKeeper, LeaseStatus, Refusal, Store, StoreError, Txn},
 };
 
 /// The shortest that etcd grants too, with its usual election timeout.
@@ -18,6 +18,7 @@ pub(super) async fn all<S: Store, R: Runtime>(world: &mut impl FnMut(&str) -> Wo
     a_revoked_lease_is_gone(&world("a revoked lease is gone")).await;
     a_key_has_the_lease_of_its_last_put(&world("a key has the lease of its last put")).await;
     an_id_can_be_chosen(&world("an id can be chosen")).await;
+    a_keeper_holds_its_lease(&world("a keeper holds its lease")).await;
     a_lease_that_never_was(&world("a lease that never was")).await;
 }
 
@@ -132,4 +133,35 @@ async fn a_lease_that_never_was<S: Store, R: Runtime>(world: &World<S, R>) {
         let invalid = matches!(&refused, Err(StoreError::Refused(Refusal::Invalid(_))));
         assert!(invalid, "{ttl:?} {id:?}: {refused:?}");
     }
+}
+
+async fn a_keeper_holds_its_lease<S: Store, R: Runtime>(world: &World<S, R>) {
+    let grant = || LeaseKeeper::grant(world.store.clone(), world.runtime.clone(), TTL);
+    let keeper = world.retry(grant).await.expect("it is granted");
+    world.put_leased("a", keeper.id()).await;
+    world.runtime.sleep(TTL * 2).await;
+    assert_ne!(keeper.status(), LeaseStatus::Lost);
+    assert!(world.get("a").await.is_some());
+    world.retry(|| world.store.revoke(keeper.id())).await.expect("it stands");
+    let lost = async {
+        let mut status = keeper.status();
+        while status != LeaseStatus::Lost {
+            status = keeper.changed(status).await;
+        }
+    };
+    world.soon("the loss of a lease", lost).await;
+    let keeper = world.retry(grant).await.expect("it is granted");
+    world.put_leased("b", keeper.id()).await;
+    world.retry(|| keeper.revoke()).await.expect("it stands");
+    assert_eq!((keeper.status(), world.get("b").await), (LeaseStatus::Lost, None));
+    // Nobody keeps it: it ends by itself.
+    let keeper = world.retry(grant).await.expect("it is granted");
+    world.put_leased("c", keeper.id()).await;
+    drop(keeper);
+    let gone = async {
+        while world.get("c").await.is_some() {
+            world.runtime.sleep(TTL / 10).await;
+        }
+    };
+    world.soon("the end of a lease", gone).await;
 }
