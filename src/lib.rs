@@ -12,3 +12,4 @@ pub mod http;
 pub mod openraft;
 pub mod promoters;
 pub mod runtime;
+pub mod store;
