@@ -54,7 +54,7 @@ impl Application<TypeConfig> for Database {
     }
 
     fn command(&self, record: Record) -> Option<Command> {
-        Some(Command::Record(record))
+        Some(Command::Record(Box::new(record)))
     }
 
     fn outcome(&self, response: Option<Outcome>) -> Option<Outcome> {

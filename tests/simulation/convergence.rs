@@ -21,11 +21,11 @@ pub(crate) async fn within(world: &Arc<World>, patience: Duration) {
     let mut since = None;
     while world.oracle.violation().is_none() {
         match missing(world) {
-            None if clock() - *since.get_or_insert(clock()) >= STAYS => {
+            None if clock().saturating_sub(*since.get_or_insert(clock())) >= STAYS => {
                 return world.oracle.note("converged");
             }
             None => {}
-            Some(what) if clock() - begin >= patience => {
+            Some(what) if clock().saturating_sub(begin) >= patience => {
                 return world.oracle.violated(format_args!("no convergence: {what}"));
             }
             Some(_) => since = None,

@@ -327,6 +327,6 @@ async fn change(world: Arc<World>, raft: Raft, raw: Raw, patience: Duration) {
 /// Stores the configuration of the run.
 pub(crate) async fn configure(world: &World, raft: &Raft, patience: Duration) {
     let config = world.character.stored.clone();
-    let record = Command::Record(Record::Configure { config, cas: None });
+    let record = Command::Record(Box::new(Record::Configure { config, cas: None }));
     drop(TypeConfig::timeout(patience, raft.client_write(record)).await);
 }

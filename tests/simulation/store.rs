@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, alias};
-use raft_autopilot::autopilot::{Ledger, Outcome};
+use raft_autopilot::autopilot::{Ledger, Outcome, Record};
 use raft_autopilot::codec;
 
 use crate::dice::mix;
@@ -95,7 +95,7 @@ impl Store {
             EntryPayload::Normal(Command::Record(record)) => {
                 self.oracle.recorded(&entry.log_id, record);
                 let ledger = Arc::make_mut(&mut image.ledger);
-                outcome = Some(ledger.apply(entry.log_id.index, now, record.clone()));
+                outcome = Some(ledger.apply(entry.log_id.index, now, Record::clone(record)));
                 // Equal digests then mean equal ledgers, ages apart.
                 let bytes = codec::encode(ledger).expect("a ledger has a form on disk");
                 words.extend(bytes.iter().map(|byte| u64::from(*byte)));

@@ -17,7 +17,7 @@ pub(crate) enum Command {
     /// A client's write: a key that is never written twice, and its value.
     Put(u64, u64),
     /// A record of autopilot's ledger, which lives beside the data.
-    Record(Record),
+    Record(Box<Record>),
 }
 
 impl fmt::Display for Command {

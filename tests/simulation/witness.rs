@@ -86,7 +86,7 @@ impl<C> Witness<C> {
             self.violated(change, "it was never planned");
             return None;
         };
-        let Some(state) = view.state.clone() else { return None };
+        let state = view.state.clone()?;
         if let Err(refusal) = check(&view.config, change, &state) {
             self.violated(change, format_args!("it was refused: {refusal}"));
         }
