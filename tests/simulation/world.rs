@@ -86,8 +86,12 @@ impl Machine {
 
 impl World {
     /// A world with no server yet.
-    pub(crate) fn new(seed: u64, character: Character, rider: Rider) -> Arc<Self> {
-        let oracle = Arc::new(Oracle::default());
+    pub(crate) fn new(
+        seed: u64,
+        character: Character,
+        oracle: Arc<Oracle>,
+        rider: Rider,
+    ) -> Arc<Self> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).expect("a short time");
         let config = Config {
             heartbeat_interval: millis(HEARTBEAT),
