@@ -199,7 +199,7 @@ impl Desk {
         };
         pending.recording = false;
         pending.done.push("paused".to_owned());
-        pending.waits = "the end of the step that was under way".to_owned();
+        "the end of the step that was under way".clone_into(&mut pending.waits);
         true
     }
 
