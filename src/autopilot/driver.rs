@@ -309,6 +309,16 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
     }
 
+    /// Whether autopilot only looks on here.
+    pub(super) fn observes(&self) -> bool {
+        self.options.observer
+    }
+
+    /// Whether the outcome of a step is awaited.
+    pub(super) fn is_stepping(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Logs what has changed since the last round.
     fn tell(&self, state: &State, plan: &Plan) {
         for held in &plan.held {

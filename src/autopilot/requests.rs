@@ -24,6 +24,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let _ = reply.send(Err(VerbError::NotLeading { leader }));
             return;
         }
+        if self.observes() {
+            let _ = reply.send(Err(VerbError::Observing));
+            return;
+        }
         self.desk.tickets += 1;
         let ticket = self.desk.tickets;
         let until = self.runtime.now().saturating_add(ttl);
@@ -36,6 +40,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             under_way: None,
             waits: String::new(),
             recording: true,
+            pauses: matches!(verb, Verb::Pause(_)),
         };
         let record = match verb {
             Verb::Operate { task, force } => {
@@ -155,11 +160,20 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 }
                 return;
             }
-            Ok(Outcome::Recorded(_)) => Ok(()),
+            Ok(Outcome::Recorded(_)) => {
+                if self.is_stepping() && self.desk.drains(ticket) {
+                    // A pause is answered when the step that is under way has come to its end.
+                    return;
+                }
+                Ok(())
+            }
             Ok(Outcome::Conflict { found }) => Err(VerbError::Conflict { found }),
             Err(ClusterError::Moved(_)) => {
                 let leader = self.last.as_ref().and_then(|state| state.leader.clone());
                 Err(VerbError::NotLeading { leader })
+            }
+            Err(error @ ClusterError::Unknown(_)) => {
+                Err(VerbError::PerhapsRecorded(error.to_string()))
             }
             Err(error) => Err(VerbError::NotRecorded(error.to_string())),
         };
@@ -179,6 +193,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         if state.leading.is_none() {
             self.desk.expire(now, Some(state));
             return;
+        }
+        if !self.is_stepping() {
+            self.desk.drained();
         }
         let ledger = state.ledger.clone().unwrap_or_default();
         self.desk.ending.retain(|id| ledger.operations.contains_key(id));
@@ -201,6 +218,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                     }
                 }
             }
+        }
+        if let Some(idle) = &plan.idle {
+            self.desk.idle(&idle.to_string());
         }
         for id in &plan.expired {
             self.desk.answer_operation(*id, |pending| {

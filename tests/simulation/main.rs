@@ -32,7 +32,7 @@ use openraft::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 
 use crate::character::Character;
-use crate::oracle::Tally;
+use crate::oracle::{Oracle, Tally};
 use crate::types::{clock, sleep};
 use crate::world::World;
 
@@ -42,18 +42,12 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How long every run goes on after the trouble at least.
 const REST: Duration = Duration::from_secs(10);
 
-/// What came of one seed.
-struct Outcome {
-    trace: String,
-    violation: Option<String>,
-    tally: Tally,
-}
-
-fn simulate(seed: u64) -> Outcome {
+/// Runs a seed before the eyes of an oracle.
+fn simulate(seed: u64, oracle: &Arc<Oracle>) {
     let mut runtime = SimRuntime::with_seed(seed);
     runtime.block_on(async {
-        let world = World::new(seed, Character::of(seed), autopilot::rider());
-        let (oracle, character) = (world.oracle.clone(), world.character.clone());
+        let world = World::new(seed, Character::of(seed), oracle.clone(), autopilot::rider());
+        let character = world.character.clone();
         oracle.note(format_args!("{character:?}"));
         network::forget(seconds(world.clone()));
         world.form(&character.founders).await;
@@ -72,11 +66,8 @@ fn simulate(seed: u64) -> Outcome {
             sleep(Duration::from_millis(100)).await;
         }
         oracle.second();
-        let (violation, tally) = (oracle.violation(), oracle.tally());
-        let outcome = Outcome { trace: oracle.trace(), violation, tally };
         world.end();
-        outcome
-    })
+    });
 }
 
 /// Closes every second in the trace.
@@ -97,14 +88,17 @@ fn check(seed: u64) -> Result<Tally, String> {
         "replay it with:\n  SIM_SEED={seed} cargo test --release --features openraft --test \
          simulation every_seed_keeps_the_invariants"
     );
-    let Ok(outcome) = std::panic::catch_unwind(|| simulate(seed)) else {
-        return Err(format!("seed {seed}: the simulation panicked; {replay}"));
-    };
-    if let Ok(path) = std::env::var("SIM_TRACE") {
-        std::fs::write(path, &outcome.trace).unwrap();
+    let oracle = Arc::new(Oracle::default());
+    let run = std::panic::AssertUnwindSafe(|| simulate(seed, &oracle));
+    if std::panic::catch_unwind(run).is_err() {
+        oracle.panicked();
     }
-    let Some(violation) = outcome.violation else { return Ok(outcome.tally) };
-    let lines: Vec<_> = outcome.trace.lines().collect();
+    if let Ok(path) = std::env::var("SIM_TRACE") {
+        std::fs::write(path, oracle.trace()).unwrap();
+    }
+    let Some(violation) = oracle.violation() else { return Ok(oracle.tally()) };
+    let trace = oracle.trace();
+    let lines: Vec<_> = trace.lines().collect();
     let tail = lines[lines.len().saturating_sub(60)..].join("\n");
     Err(format!("{tail}\n\nseed {seed}: {violation}\n{replay}"))
 }
@@ -150,7 +144,12 @@ fn every_seed_keeps_the_invariants() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in number("SIM_SEED").map_or(0..3, |seed| seed..seed + 1) {
-        let (first, second) = (simulate(seed).trace, simulate(seed).trace);
+        let trace = || {
+            let oracle = Arc::new(Oracle::default());
+            simulate(seed, &oracle);
+            oracle.trace()
+        };
+        let (first, second) = (trace(), trace());
         let differs = first.lines().zip(second.lines()).find(|(one, other)| one != other);
         assert_eq!(differs, None, "seed {seed} gave two traces");
         assert!(first == second, "seed {seed} gave a longer and a shorter trace");

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_micros(100);
 /// A cluster that is led and has been seen by autopilot, without any fault.
 async fn calm(seed: u64, founders: &[u64]) -> Arc<World> {
     let character = Character::calm(founders, Config::for_heartbeat(HEARTBEAT));
-    let world = World::new(seed, character, autopilot::rider());
+    let world = World::new(seed, character, Arc::default(), autopilot::rider());
     world.form(founders).await;
     sleep(Duration::from_secs(2)).await;
     world

@@ -99,6 +99,11 @@ impl Oracle {
         self.book().violated(&text);
     }
 
+    /// The run ended in a panic. There is no clock any more to write it into the trace with.
+    pub(crate) fn panicked(&self) {
+        self.book().violation.get_or_insert_with(|| "the simulation panicked".to_owned());
+    }
+
     /// A message was sent: not a line each, but part of the trace all the same.
     pub(crate) fn message(&self, from: u64, to: u64, kind: &str, fate: u64) {
         let mut book = self.book();
