@@ -154,6 +154,7 @@ fn count(state: &mut State) {
 static NO_RECORD: ServerRecord = ServerRecord {
     verdict: Verdict::Unknown,
     boot: None,
+    disk: None,
     joined: false,
     signs: Vec::new(),
     signs_at: Signs { contact: None, probe: None, discovery: None, identity: None, shrunk: None },
@@ -343,6 +344,7 @@ impl Round<'_> {
                 progressed: at,
                 applied: at,
                 boot: record.boot,
+                disk: record.disk,
                 carried,
                 ..Trail::default()
             },
@@ -385,6 +387,10 @@ impl Round<'_> {
             Some(status) => {
                 trail.reborn |= trail.boot.is_some_and(|boot| boot != status.boot);
                 trail.boot = Some(status.boot);
+                // Another disk is known as the old one until a round has judged it.
+                if self.judges || trail.disk.is_none() {
+                    trail.disk = status.disk.or(trail.disk);
+                }
                 // Judged by when it was asked: an answer seen twice says nothing new.
                 let had_nothing = before.status.is_none_or(|old| old.applied >= old.last_log);
                 let nothing = status.applied >= status.last_log;
@@ -461,7 +467,10 @@ impl Round<'_> {
             return;
         };
         let shrank = status.last_log < status.acknowledged;
-        reasons.add(Reason::LogShrank, shrank || (marked && sighting.role.votes()));
+        let known = before.trail.disk.zip(status.disk);
+        let replaced = known.is_some_and(|(old, new)| old != new);
+        let stays = marked && sighting.role.votes();
+        reasons.add(Reason::LogShrank, shrank || replaced || stays);
         let waits = status.applied < status.last_log;
         let asked = self.seen.at.saturating_sub(status.age);
         let stuck = asked.saturating_sub(measure.trail.applied);

@@ -332,7 +332,8 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     let wiped = state.server(&"3".into()).unwrap();
     let signs: Vec<Sign> = wiped.signs.iter().map(|(sign, _)| sign).collect();
     assert_eq!(signs, [Sign::Shrunk]);
-    let report = Report { server: "3".into(), verdict: Verdict::Unhealthy, boot: Some(2), signs };
+    let (verdict, boot, disk) = (Verdict::Unhealthy, Some(2), None);
+    let report = Report { server: "3".into(), verdict, boot, disk, signs };
     world.ledger.as_mut().unwrap().apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     for gap in [time("1s"), time("10h")] {
         world.elect("2", gap);
@@ -342,6 +343,59 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
         assert!(!state.server(&"3".into()).unwrap().live, "{gap:?}");
         assert_eq!(reasons(&state, "3"), [Reason::LogShrank]);
     }
+}
+
+/// An answer of 3 that shows nothing amiss but, perhaps, another disk.
+fn on_disk(world: &mut World, boot: u64, disk: Option<u64>) {
+    let mut answer = status(boot, 1_000, 1_000, 1_000);
+    answer.disk = disk;
+    world.server("3").probe = Probe::Answered(answer);
+}
+
+#[test]
+fn a_voter_on_another_disk_is_unmasked_though_its_log_is_full_again() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner new");
+    on_disk(&mut world, 1, Some(7));
+    assert!(world.pass(time("1s")).healthy);
+    // A restart, and a program that does not tell its disk: both are fine.
+    for (boot, disk) in [(2, Some(7)), (3, None), (4, Some(7))] {
+        on_disk(&mut world, boot, disk);
+        assert!(world.pass(time("1s")).healthy, "{boot} {disk:?}");
+    }
+    on_disk(&mut world, 5, Some(8));
+    for _ in 0..100 {
+        let state = world.pass(time("1s"));
+        assert_eq!(reasons(&state, "3"), [Reason::LogShrank]);
+        assert!(!state.server(&"3".into()).unwrap().live);
+    }
+    // As a learner it has to catch up once, and that it has.
+    world.server("3").role = Role::Learner;
+    world.pass(time("1s"));
+    assert_eq!(health(&world.pass(time("1s")), "3"), Verdict::Healthy);
+}
+
+#[test]
+fn another_disk_is_noticed_by_the_next_leader_and_after_a_lapse_of_the_lease() {
+    let mut world = World::of("1 leader\n2\n3");
+    world.ledger.as_mut().unwrap().servers.get_mut("3").unwrap().disk = Some(7);
+    on_disk(&mut world, 1, Some(8));
+    world.seen.leading.as_mut().unwrap().lease = false;
+    world.pass(time("1s"));
+    world.seen.leading.as_mut().unwrap().lease = true;
+    assert_eq!(reasons(&world.pass(time("1s")), "3"), [Reason::LogShrank]);
+    // The next leader finds it in the ledger, also after a long time without one.
+    for gap in [time("1s"), time("10h")] {
+        world.elect("2", gap);
+        world.last = None;
+        assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank], "{gap:?}");
+    }
+    // Once it is in the ledger it stays, though the disk is no news any more.
+    let ledger = world.ledger.as_mut().unwrap();
+    let (verdict, boot, disk) = (Verdict::Unhealthy, Some(1), Some(8));
+    let report = Report { server: "3".into(), verdict, boot, disk, signs: vec![Sign::Shrunk] };
+    ledger.apply(9, world.seen.ledger_at, Record::Health(vec![report]));
+    world.elect("1", time("1s"));
+    assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank]);
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub(crate) fn healthy() -> Observation {
     let status = Status {
         age: Duration::from_millis(100),
         boot: 1,
+        disk: Some(1),
         last_log: 1024,
         acknowledged: 1024,
         applied: 1024,

@@ -264,7 +264,8 @@ fn intent(word: &str) -> IntentKind {
 }
 
 pub(crate) fn status(boot: u64, last_log: u64, acknowledged: u64, applied: u64) -> Status {
-    Status { age: Duration::ZERO, boot, last_log, acknowledged, applied, snapshot: None }
+    let (age, disk, snapshot) = (Duration::ZERO, None, None);
+    Status { age, boot, disk, last_log, acknowledged, applied, snapshot }
 }
 
 pub(crate) fn judged(config: &Config, state: &State, plan: &Plan) -> Vec<String> {
