@@ -102,6 +102,7 @@ pub(crate) fn observation(size: usize, case: Case) -> Observation {
         ledger: Some(Arc::new(ledger(&servers))),
         ledger_at: START,
         servers,
+        pace: HEARTBEAT,
         feedback: None,
     }
 }

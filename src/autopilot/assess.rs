@@ -161,9 +161,10 @@ static NO_RECORD: ServerRecord = ServerRecord {
     applied_at: None,
 };
 
-/// Rounds of a leader are seconds apart. After a longer pause (a stopped process, a clock that
-/// leapt) nothing is known of the time between: histories begin again.
-const HOLE: Duration = Duration::from_secs(60);
+/// How many paces two rounds may be apart: one round may be missed (an observation that hung). After
+/// a longer pause (a stopped process, a clock that leapt) nothing is known of the time between:
+/// histories begin again.
+const PACES: u32 = 2;
 
 /// Time before a round that nobody observed.
 #[derive(Clone, Copy, Default)]
@@ -179,7 +180,12 @@ impl Lapse {
     /// between them judged nobody, it is not, a moment excepted.
     fn since(config: &Config, last: &State, seen: &Observation) -> Self {
         let time = seen.at.saturating_sub(last.observed);
-        let hole = time > HOLE.max(config.server_stabilization_time);
+        let longest = match seen.pace.saturating_mul(PACES) {
+            // Without a promise: a hole as long as what it should prove proves nothing.
+            Duration::ZERO => config.server_stabilization_time,
+            longest => longest,
+        };
+        let hole = time > longest;
         let blind = last.observed != last.at && time > config.last_contact_threshold;
         Self { time: if hole || blind { time } else { Duration::ZERO }, hole }
     }

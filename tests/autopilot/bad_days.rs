@@ -57,6 +57,41 @@ fn a_clock_that_leaps_makes_nobody_stable_and_nobody_dead() {
 }
 
 #[test]
+fn a_slow_tick_destroys_no_stability_and_a_hole_in_the_rounds_proves_none() {
+    for (pace, rounds) in [("50ms", 200), ("1050ms", 10), ("3s", 4), ("31s", 1)] {
+        let mut world = World::of("1 leader\n2\n3\n4 learner new");
+        let pace = time(pace);
+        world.seen.pace = pace;
+        for _ in 0..rounds {
+            check_plan(&world, &Stable::new(), &[]);
+            world.pass(pace);
+        }
+        check_plan(&world, &Stable::new(), &["do promote 4"]);
+        // One round may be missed.
+        world.pass(pace * 2);
+        check_plan(&world, &Stable::new(), &["do promote 4"]);
+        let hole = pace * 2 + Duration::from_nanos(1);
+        world.pass(hole);
+        let state = world.state();
+        assert_eq!(state.lapse, hole);
+        assert!(state.servers.iter().all(|s| !s.is_stable(&world.config, state.at)), "{pace:?}");
+        assert!(state.healthy && state.failure_tolerance == 1);
+    }
+}
+
+#[test]
+fn rounds_without_a_promise_prove_nothing_when_they_are_as_far_apart_as_the_proof_takes() {
+    for (pause, stable) in [("10s", true), ("10001ms", false)] {
+        let mut world = World::of("1 leader\n2\n3\n4 learner new");
+        world.seen.pace = Duration::ZERO;
+        world.pass(time(pause));
+        let state = world.state();
+        let server = state.server(&"4".into()).unwrap();
+        assert_eq!(server.is_stable(&world.config, state.at), stable, "{pause}");
+    }
+}
+
+#[test]
 fn contact_and_silence_that_no_leadership_is_old_enough_for_count_from_its_beginning() {
     let mut world = World::of("1 leader\n2\n3\n4\n5");
     world.server("5").contact = Some(Duration::MAX);

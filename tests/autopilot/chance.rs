@@ -176,6 +176,7 @@ prop_compose! {
             servers,
             ledger,
             ledger_at,
+            pace: time("30s"),
             feedback: None,
         }
     }

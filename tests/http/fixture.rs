@@ -141,6 +141,7 @@ pub(crate) fn healthy() -> Observation {
         ],
         ledger: Some(Arc::new(Ledger::default())),
         ledger_at: Duration::ZERO,
+        pace: Duration::from_secs(3),
         feedback: None,
     }
 }

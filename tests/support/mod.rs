@@ -76,6 +76,7 @@ impl World {
                 servers: Vec::new(),
                 ledger: None,
                 ledger_at: AT,
+                pace: Duration::from_secs(30),
                 feedback: None,
             },
             ledger: Some(Ledger::default()),
