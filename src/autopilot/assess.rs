@@ -7,6 +7,7 @@ use super::{
         Leading, LogId, NodeStatus, Observation, Probe, Role, Server, ServerId, Sighting, Status,
     },
     config::Config,
+    lapse::Lapse,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
     state::{Health, Reason, Reasons, ServerState, State, Trail},
 };
@@ -161,36 +162,6 @@ static NO_RECORD: ServerRecord = ServerRecord {
     applied_at: None,
 };
 
-/// How many paces two rounds may be apart: one round may be missed (an observation that hung). After
-/// a longer pause (a stopped process, a clock that leapt) nothing is known of the time between:
-/// histories begin again.
-const PACES: u32 = 2;
-
-/// Time before a round that nobody observed.
-#[derive(Clone, Copy, Default)]
-struct Lapse {
-    /// How much of it; 0: none that matters.
-    time: Duration,
-    /// It is too long for any history to have gone on.
-    hole: bool,
-}
-
-impl Lapse {
-    /// Between two rounds that judge, time is observed unless they are too far apart. Where one
-    /// between them judged nobody, it is not, a moment excepted.
-    fn since(config: &Config, last: &State, seen: &Observation) -> Self {
-        let time = seen.at.saturating_sub(last.observed);
-        let longest = match seen.pace.saturating_mul(PACES) {
-            // Without a promise: a hole as long as what it should prove proves nothing.
-            Duration::ZERO => config.server_stabilization_time,
-            longest => longest,
-        };
-        let hole = time > longest;
-        let blind = last.observed != last.at && time > config.last_contact_threshold;
-        Self { time: if hole || blind { time } else { Duration::ZERO }, hole }
-    }
-}
-
 /// What every server of one round is judged with.
 struct Round<'a> {
     config: &'a Config,
@@ -237,7 +208,7 @@ impl Before {
 
     /// Leaves a time that nobody observed out of every count.
     fn leave_out(&mut self, lapse: Lapse, at: Duration) {
-        let later = |since: Duration| since.saturating_add(lapse.time).min(at);
+        let later = |since: Duration| lapse.leave_out(since, at);
         self.signs = self.signs.map(later);
         self.joining = self.joining.map(later);
         self.trail.progressed = later(self.trail.progressed);
