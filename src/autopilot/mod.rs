@@ -21,7 +21,10 @@ pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
 pub use handle::{Handle, Running, VerbError, View};
 pub use plan::{Held, Plan, Why, plan};
-pub use promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes, Zone};
+pub use promoter::{
+    NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
+    Wishes, Zone,
+};
 pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
     Signs, StoredConfig, Task, Verdict,

@@ -1,14 +1,15 @@
 //! Everybody who is stable votes, up to an optional number of voters; the rest stand by.
 
-use crate::autopilot::{Config, Promoter, Role, ServerState, State, Verdict, Wishes};
+use super::electorate::{Ballot, Electorate, Standing, wishes};
+use crate::autopilot::{Config, Promoter, ServerId, State, StateExt, Wishes};
 
 /// The default policy: whoever has been healthy for the stabilization time gets a vote.
 ///
 /// Without a target everybody stable votes and nobody is demoted, as in the reference. With one,
-/// at most that many vote and the rest stand by: a voter that has been out of contact for
-/// `voter_replacement_grace` gives its vote to the best one standing by, and votes are never
-/// moved between servers that are equally good. Servers are promoted so that the number of
-/// voters is odd: an even number above two tolerates no more failures than one voter less.
+/// that many vote and the rest stand by: a voter that has been lost for `voter_replacement_grace`
+/// gives its vote to the best one standing by, surplus voters give theirs up, and votes are never
+/// moved between servers that are equally good. On the way to the target the number of voters
+/// stays odd: an even number above two tolerates no more failures than one voter less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stable {
     target: Option<usize>,
@@ -20,51 +21,41 @@ impl Stable {
         Self::default()
     }
 
-    /// At most `voters` vote, at least one.
+    /// `voters` vote, at least one.
     #[must_use]
     pub fn with_target(voters: usize) -> Self {
         Self { target: Some(voters.max(1)) }
     }
 }
 
+impl Electorate for Stable {
+    fn elect(&self, ballot: &Ballot<'_>) -> Vec<ServerId> {
+        let (hold, lost) = (ballot.count(Standing::Holds), ballot.count(Standing::Lost));
+        let fit = hold + ballot.count(Standing::Ready);
+        let seats = match self.target {
+            None => fit + lost,
+            Some(target) => {
+                let grown = target.min(fit);
+                let even = grown > 2 && grown % 2 == 0 && grown < target && grown > hold;
+                // A vote is taken from the lost only where somebody takes its place.
+                target.min((grown - usize::from(even)).max(hold + lost))
+            }
+        };
+        ballot.candidates.iter().take(seats).map(|c| c.id().clone()).collect()
+    }
+
+    fn is_unlimited(&self) -> bool {
+        self.target.is_none()
+    }
+}
+
 impl Promoter for Stable {
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
-        let ready = |s: &&ServerState| {
-            s.role == Role::Learner
-                && s.is_stable(config, state.at)
-                && !s.server.read_replica
-                && state.cordoned(&s.server.id).is_none()
-        };
-        if state.servers.iter().all(|s| !ready(&s)) {
-            return Wishes::default();
-        }
-        let mut standby: Vec<&ServerState> = state.members().filter(ready).collect();
-        standby.sort_by(|a, b| state.order(a, b));
-        let Some(target) = self.target else {
-            let promote = standby.into_iter().map(|s| s.server.id.clone()).collect();
-            return Wishes { promote, ..Wishes::default() };
-        };
-        let dead = |s: &&ServerState| {
-            let lost = s.health.verdict == Verdict::Unhealthy
-                && s.signs.iter().any(|(_, since)| {
-                    state.at.saturating_sub(since) >= config.voter_replacement_grace
-                });
-            lost && !state.is_leader(&s.server.id) && state.intended(&s.server.id).is_none()
-        };
-        let mut demote: Vec<&ServerState> = state.voters().filter(dead).collect();
-        demote.sort_by(|a, b| state.order(b, a));
-        let voters = state.num_voters();
-        demote.truncate(standby.len());
-        let staying = voters - demote.len();
-        let mut size = target.min(staying + standby.len()).max(staying);
-        if size > 2 && size % 2 == 0 && size > staying && size < target.max(voters + 1) {
-            size -= 1;
-        }
-        standby.truncate(size - staying);
-        // A vote is taken from the dead only where somebody takes its place.
-        demote.truncate(standby.len());
-        let ids =
-            |servers: Vec<&ServerState>| servers.iter().map(|s| s.server.id.clone()).collect();
-        Wishes { promote: ids(standby), demote: ids(demote), leader: None }
+        wishes(self, config, state)
+    }
+
+    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
+        let tolerance = Ballot::new(config, state).optimistic_failure_tolerance();
+        StateExt { optimistic_failure_tolerance: Some(tolerance), ..StateExt::default() }
     }
 }
