@@ -21,6 +21,8 @@ impl State {
         // the ledger.
         let leadership = |leading: Option<Leading>| leading.map(|l| (l.term, l.since));
         let last = last.filter(|last| leadership(last.leading) == leadership(seen.leading));
+        let hole = HOLE.max(config.server_stabilization_time);
+        let hole = last.is_some_and(|last| seen.at.saturating_sub(last.at) > hole);
         let mended;
         let sightings: &[Sighting] = if is_sorted(&seen.servers) {
             &seen.servers
@@ -29,7 +31,7 @@ impl State {
             &mended
         };
         let shrunken = discovery_shrunken(seen, sightings);
-        let round = Round { config, seen, shrunken };
+        let round = Round { config, seen, shrunken, first: last.is_none(), hole };
         let mut before = last.map_or(&[][..], |last| &last.servers);
         let mut servers = Vec::with_capacity(sightings.len());
         for sighting in sightings {
@@ -133,15 +135,23 @@ static NO_RECORD: ServerRecord = ServerRecord {
     boot: None,
     joined: false,
     signs: Vec::new(),
-    signs_at: Signs { contact: None, probe: None, discovery: None, identity: None },
+    signs_at: Signs { contact: None, probe: None, discovery: None, identity: None, shrunk: None },
     applied_at: None,
 };
+
+/// Rounds of a leader are seconds apart. After a longer pause (a stopped process, a clock that
+/// leapt) nothing is known of the time between: histories and graces begin again.
+const HOLE: Duration = Duration::from_secs(60);
 
 /// What every server of one round is judged with.
 struct Round<'a> {
     config: &'a Config,
     seen: &'a Observation,
     shrunken: bool,
+    /// There is no earlier round of this leadership.
+    first: bool,
+    /// What was known before proves nothing about the time since.
+    hole: bool,
 }
 
 /// A server's standing before this round: the last state's word, else the ledger's, else none.
@@ -150,34 +160,50 @@ struct Before {
     signs: Signs,
     joining: Option<Duration>,
     matched: Option<LogId>,
-    snapshot: Option<u64>,
+    status: Option<Status>,
+    lag: u64,
     trail: Trail,
 }
 
 /// What one sighting measures.
 struct Measure {
     contact: Option<Duration>,
+    matched: Option<LogId>,
     lag: u64,
     catch_up: Option<Duration>,
     status: Option<Status>,
     trail: Trail,
 }
 
+impl Before {
+    /// Forgets what was counted in time; a log that shrank stays shrunk.
+    fn restart(&mut self, at: Duration) {
+        self.health.since = at;
+        self.health.healthy_since = None;
+        self.signs = Signs { shrunk: self.signs.shrunk.map(|_| at), ..Signs::default() };
+        self.joining = self.joining.map(|_| at);
+        self.trail = Trail { seen: at, progressed: at, applied: at, ..self.trail };
+    }
+}
+
 impl Round<'_> {
     fn server(&self, sighting: &Sighting, last: Option<&ServerState>) -> ServerState {
-        let before = match last
-            .filter(|last| (last.role == Role::Absent) == (sighting.role == Role::Absent))
-        {
+        let is_member = sighting.role != Role::Absent;
+        let mut before = match last.filter(|last| (last.role != Role::Absent) == is_member) {
             Some(last) => Before {
                 health: last.health,
                 signs: last.signs,
                 joining: last.joining,
                 matched: last.matched,
-                snapshot: last.status.and_then(|status| status.snapshot),
+                status: last.status,
+                lag: last.lag,
                 trail: last.trail,
             },
-            None => self.first(sighting),
+            None => self.recorded(sighting),
         };
+        if self.hole {
+            before.restart(self.seen.at);
+        }
         let mut measure = self.measure(sighting, &before);
         let reasons = if self.seen.leading.is_some_and(|leading| leading.lease) {
             self.reasons(sighting, &before, &measure)
@@ -188,8 +214,9 @@ impl Round<'_> {
         let health = self.health(reasons, &before, restarted);
         let healthy = health.verdict == Verdict::Healthy;
         measure.trail.reborn &= !healthy;
-        let gained = sighting.matched > before.matched
-            || measure.status.is_some_and(|status| status.snapshot > before.snapshot);
+        let snapshot = |status: Option<Status>| status.and_then(|status| status.snapshot);
+        let gained = measure.matched > before.matched
+            || (measure.status.is_some() && snapshot(measure.status) > snapshot(before.status));
         ServerState {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
@@ -198,10 +225,10 @@ impl Round<'_> {
             signs: self.signs(sighting, &before, reasons, &measure),
             joining: before
                 .joining
-                .filter(|_| !healthy && !sighting.role.votes())
+                .filter(|_| !healthy && sighting.role == Role::Learner)
                 .map(|since| if gained { self.seen.at } else { since }),
             last_contact: measure.contact,
-            matched: sighting.matched,
+            matched: measure.matched,
             lag: measure.lag,
             catch_up: measure.catch_up,
             discovery: sighting.discovery,
@@ -211,33 +238,29 @@ impl Round<'_> {
     }
 
     /// A server that the last state did not have, or had outside the membership.
-    fn first(&self, sighting: &Sighting) -> Before {
+    fn recorded(&self, sighting: &Sighting) -> Before {
         let at = self.seen.at;
-        let record = self
-            .seen
-            .ledger
-            .as_ref()
-            .and_then(|ledger| ledger.servers.get(&sighting.server.id))
-            .unwrap_or(&NO_RECORD);
+        let ledger = self.seen.ledger.as_ref();
+        let found = ledger.and_then(|ledger| ledger.servers.get(&sighting.server.id));
+        let record = found.unwrap_or(&NO_RECORD);
         let here = |applied_at| at.saturating_sub(age(applied_at, self.seen.ledger_at));
         let since = here(record.applied_at);
-        // A history with a hole longer than the stability it should prove proves nothing.
-        let whole = self
-            .seen
-            .leading
-            .is_some_and(|leading| leading.gap <= self.config.server_stabilization_time);
-        let healthy = record.verdict == Verdict::Healthy && whole;
-        Before {
+        let healthy = record.verdict == Verdict::Healthy;
+        let signs = record.signs_at.map(|since| here(Some(since)));
+        // Without a record nobody knows how long a member that was found has been one.
+        let joining = if self.first { found.is_some_and(|r| !r.joined) } else { !record.joined };
+        let mut before = Before {
             health: Health {
                 verdict: record.verdict,
                 reasons: Reasons::default(),
                 since,
                 healthy_since: healthy.then_some(since),
             },
-            signs: record.signs_at.map(|since| here(Some(since))),
-            joining: (!record.joined).then_some(at),
+            signs,
+            joining: joining.then_some(at),
             matched: None,
-            snapshot: None,
+            status: None,
+            lag: 0,
             trail: Trail {
                 seen: at,
                 progressed: at,
@@ -245,7 +268,14 @@ impl Round<'_> {
                 boot: record.boot,
                 ..Trail::default()
             },
+        };
+        // A history with a hole longer than the stability it should prove proves nothing, and a
+        // grace that nobody watched has not run.
+        let gap = self.seen.leading.map_or(Duration::MAX, |leading| leading.gap);
+        if gap > self.config.server_stabilization_time {
+            before.restart(at);
         }
+        before
     }
 
     fn measure(&self, sighting: &Sighting, before: &Before) -> Measure {
@@ -255,7 +285,9 @@ impl Round<'_> {
             Probe::Answered(status) if status.age <= self.config.status_max_age => Some(status),
             Probe::Answered(_) | Probe::Off | Probe::Silent(_) => None,
         };
-        let index = sighting.matched.map_or(0, |matched| matched.index);
+        // The leader holds its own log, even where nobody says so.
+        let matched = sighting.matched.or(is_leader.then_some(self.seen.last_log));
+        let index = matched.map_or(0, |matched| matched.index);
         let lag = self.seen.last_log.index.saturating_sub(index);
         let mut trail = before.trail;
         let had = before.matched.map_or(0, |matched| matched.index);
@@ -269,15 +301,19 @@ impl Round<'_> {
                 trail.rate = if trail.rate > 0.0 { (trail.rate + rate) / 2.0 } else { rate };
             }
         }
-        if index > had || lag == 0 {
+        // What lacked nothing in the last round has lacked something since this one at most.
+        if index > had || lag == 0 || before.lag == 0 {
             trail.progressed = at;
         }
         match status {
             Some(status) => {
                 trail.reborn |= trail.boot.is_some_and(|boot| boot != status.boot);
                 trail.boot = Some(status.boot);
-                if status.applied >= status.last_log || status.applied > trail.applied_index {
-                    trail.applied = at;
+                // Judged by when it was asked: an answer seen twice says nothing new.
+                let had_nothing = before.status.is_none_or(|old| old.applied >= old.last_log);
+                let nothing = status.applied >= status.last_log;
+                if had_nothing || nothing || status.applied > trail.applied_index {
+                    trail.applied = at.saturating_sub(status.age);
                 }
                 trail.applied_index = status.applied;
             }
@@ -285,13 +321,19 @@ impl Round<'_> {
         }
         let catch_up = catch_up(lag, trail.rate, at.saturating_sub(trail.progressed));
         let contact = if is_leader { Some(Duration::ZERO) } else { sighting.contact };
-        Measure { contact, lag, catch_up, status, trail }
+        Measure { contact, matched, lag, catch_up, status, trail }
     }
 
     fn reasons(&self, sighting: &Sighting, before: &Before, measure: &Measure) -> Reasons {
         let (config, at) = (self.config, self.seen.at);
         let had = |reason| before.health.reasons.contains(reason);
         let mut reasons = Reasons::default();
+        if sighting.role == Role::Absent {
+            reasons.add(Reason::NotMember, true);
+            self.add_discovery(&mut reasons, sighting);
+            self.add_ledger(&mut reasons, &sighting.server.id);
+            return reasons;
+        }
         if let Some(age) = measure.contact {
             let limit = if had(Reason::ContactLost) {
                 config.last_contact_recovery
@@ -307,9 +349,9 @@ impl Round<'_> {
             reasons.add(Reason::NoContactYet, !lost);
         }
         let (lag, late) = (measure.lag, at.saturating_sub(measure.trail.progressed));
-        if sighting.matched.is_none() && lag > 0 && late <= config.last_contact_threshold {
-            reasons.add(Reason::NoProgressYet, true);
-        } else {
+        let untold = measure.matched.is_none() && lag > 0;
+        reasons.add(Reason::NoProgressYet, untold);
+        if !untold || late > config.last_contact_threshold {
             let limit = if had(Reason::Trailing) {
                 config.trailing_logs_recovery
             } else {
@@ -323,7 +365,7 @@ impl Round<'_> {
         self.add_status(&mut reasons, sighting, before, measure);
         self.add_discovery(&mut reasons, sighting);
         self.add_ledger(&mut reasons, &sighting.server.id);
-        reasons.add(Reason::Joining, before.joining.is_some() && !sighting.role.votes());
+        reasons.add(Reason::Joining, before.joining.is_some() && sighting.role == Role::Learner);
         reasons
     }
 
@@ -337,7 +379,7 @@ impl Round<'_> {
         reasons.add(Reason::ProbeSilent, matches!(sighting.probe, Probe::Silent(_)));
         // Once a voter has lost what it acknowledged it stays marked: what it voted for is
         // forgotten too. A learner is cleared by catching up.
-        let marked = before.health.reasons.contains(Reason::LogShrank);
+        let marked = before.signs.shrunk.is_some();
         let Some(status) = measure.status else {
             reasons.add(Reason::LogShrank, marked);
             return;
@@ -345,12 +387,17 @@ impl Round<'_> {
         let shrank = status.last_log < status.acknowledged;
         reasons.add(Reason::LogShrank, shrank || (marked && sighting.role.votes()));
         let waits = status.applied < status.last_log;
-        let stuck = self.seen.at.saturating_sub(measure.trail.applied);
+        let asked = self.seen.at.saturating_sub(status.age);
+        let stuck = asked.saturating_sub(measure.trail.applied);
         reasons.add(Reason::NotApplying, waits && stuck > self.config.stall_threshold);
     }
 
     fn add_discovery(&self, reasons: &mut Reasons, sighting: &Sighting) {
         if self.seen.discovery.is_none() && sighting.discovery.is_none() {
+            return;
+        }
+        // An old answer says as little as an old status.
+        if self.seen.discovery.is_some_and(|age| age > self.config.status_max_age) {
             return;
         }
         reasons.add(Reason::DiscoveryFailed, sighting.discovery == Some(NodeStatus::Failed));
@@ -381,18 +428,20 @@ impl Round<'_> {
         };
         let same = verdict == before.health.verdict && !restarted;
         let mut since = if same { before.health.since } else { at };
+        // A short doubt breaks no history; a longer one does, also where no round fell into it.
+        let doubt = match before.health.verdict {
+            Verdict::Unknown => at.saturating_sub(before.health.since),
+            Verdict::Healthy | Verdict::Unhealthy => Duration::ZERO,
+        };
+        let whole = !restarted && doubt <= self.config.last_contact_threshold;
+        let history = before.health.healthy_since.filter(|_| whole);
         let healthy_since = match verdict {
             Verdict::Unhealthy => None,
-            Verdict::Healthy if restarted => Some(at),
             Verdict::Healthy => {
-                let healthy_since = before.health.healthy_since.unwrap_or(at);
-                since = healthy_since;
-                Some(healthy_since)
+                since = history.unwrap_or(at);
+                Some(since)
             }
-            Verdict::Unknown => before
-                .health
-                .healthy_since
-                .filter(|_| at.saturating_sub(since) <= self.config.last_contact_threshold),
+            Verdict::Unknown => history,
         };
         Health { verdict, reasons, since, healthy_since }
     }
@@ -404,8 +453,7 @@ impl Round<'_> {
         reasons: Reasons,
         measure: &Measure,
     ) -> Signs {
-        let at = self.seen.at;
-        let old = before.signs;
+        let (at, old, floor) = (self.seen.at, before.signs, measure.trail.seen);
         if reasons.contains(Reason::NotJudged) {
             return old;
         }
@@ -414,31 +462,36 @@ impl Round<'_> {
             old.contact
         } else {
             let age = measure.contact.unwrap_or_else(|| at.saturating_sub(measure.trail.seen));
-            reasons.contains(Reason::ContactLost).then(|| earlier(old.contact, at, age))
+            let since = at.saturating_sub(age).max(floor);
+            reasons.contains(Reason::ContactLost).then(|| earlier(old.contact, since))
         };
         let probe = match sighting.probe {
             Probe::Silent(age) if age > self.config.last_contact_threshold => {
-                Some(earlier(old.probe, at, age))
+                Some(earlier(old.probe, at.saturating_sub(age).max(floor)))
             }
-            Probe::Silent(_) | Probe::Off => old.probe,
+            Probe::Silent(_) => old.probe,
+            // Nobody probes any more: what replication hears from is not silent.
+            Probe::Off => old.probe.filter(|_| reasons.intersects(SILENT)),
             Probe::Answered(_) => None,
         };
         let discovery = [Reason::DiscoveryFailed, Reason::DiscoveryLeft, Reason::DiscoveryAbsent];
-        let identity = reasons.contains(Reason::LogShrank) || measure.trail.reborn;
         Signs {
             contact,
             probe,
             discovery: reasons
                 .intersects(Reasons::of(&discovery))
                 .then(|| old.discovery.unwrap_or(at)),
-            identity: identity.then(|| old.identity.unwrap_or(at)),
+            identity: measure.trail.reborn.then(|| old.identity.unwrap_or(at)),
+            shrunk: reasons.contains(Reason::LogShrank).then(|| old.shrunk.unwrap_or(at)),
         }
     }
 }
 
-/// The earlier of a known beginning and one that is `age` ago.
-fn earlier(known: Option<Duration>, at: Duration, age: Duration) -> Duration {
-    let since = at.saturating_sub(age);
+/// Replication has not heard from it.
+const SILENT: Reasons = Reasons::of(&[Reason::ContactLost, Reason::NoContactYet]);
+
+/// The earlier of two beginnings, the first of which may not be known.
+fn earlier(known: Option<Duration>, since: Duration) -> Duration {
     known.map_or(since, |known| known.min(since))
 }
 

@@ -12,6 +12,7 @@ mod records;
 mod requests;
 mod safety;
 mod state;
+mod wake;
 
 pub use cluster::{
     Applied, Change, Cluster, ClusterError, Feedback, Fence, Leading, LogId, Membership,

@@ -70,15 +70,15 @@ pub(super) fn next(
 
 /// Adds a server; whoever had its address and no longer answers there leaves in the same change.
 fn add(state: &State, server: &std::sync::Arc<Server>) -> Step {
-    let gone = |s: &&ServerState| s.server.address == server.address && !s.live;
-    match state.members().find(gone) {
-        Some(old) => Step::Remove {
-            servers: vec![old.server.id.clone()],
-            promote: Vec::new(),
-            add: Some(server.clone()),
-        },
-        None => Step::Add(server.clone()),
+    let gone = |s: &&ServerState| {
+        !server.address.is_empty() && s.server.address == server.address && !s.live
+    };
+    let servers: Vec<ServerId> =
+        state.members().filter(gone).map(|old| old.server.id.clone()).collect();
+    if servers.is_empty() {
+        return Step::Add(server.clone());
     }
+    Step::Remove { servers, promote: Vec::new(), add: Some(server.clone()) }
 }
 
 fn votes(promote: &[&ServerId], demote: &[&ServerId]) -> Step {

@@ -5,13 +5,14 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::{Change, Fence, NodeStatus, Origin, Role, ServerId, Step},
+    cluster::{Change, Fence, Origin, Role, ServerId, Step},
     config::Config,
     orders,
     promoter::{Promoter, Removals, Wishes},
     records::{IntentKind, Verdict, age},
     safety::Refusal,
     state::{Reason, ServerState, State},
+    wake::{self, removal_grace},
 };
 
 /// Why something is not done.
@@ -133,9 +134,18 @@ pub fn plan(config: &Config, state: &State, promoter: &dyn Promoter) -> Plan {
     }
     let mut planner = Planner { config, state, fence, plan };
     if state.membership.joint {
-        planner.push(Step::FinishJoint, Origin::Unfinished);
+        // A leader that would lose its vote with it hands over first.
+        if state.server(&state.local).is_some_and(|s| s.role == Role::Outgoing) {
+            planner.hand_over(Origin::Unfinished);
+        } else {
+            planner.push(Step::FinishJoint, Origin::Unfinished);
+        }
     } else {
         planner.orders();
+        // A host may let a leader lead on that lost its vote; it should not.
+        if state.server(&state.local).is_none_or(|s| s.role != Role::Voter) {
+            planner.hand_over(Origin::Unfinished);
+        }
         let wishes = promoter.wishes(config, state);
         planner.votes(&wishes);
         planner.cleanup(promoter);
@@ -164,9 +174,14 @@ impl Count {
     fn margin(self) -> Option<usize> {
         self.live.checked_sub(self.voters / 2 + 1)
     }
+
+    /// The same without one of the voters.
+    fn without(self, voter: &ServerState) -> Self {
+        Self { voters: self.voters - 1, live: self.live - usize::from(voter.live) }
+    }
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Adds a step, unless it has failed and waits.
     fn push(&mut self, step: Step, origin: Origin) {
         let feedback = self.state.feedback.as_ref();
@@ -209,35 +224,89 @@ impl Planner<'_> {
         }
     }
 
-    /// Votes in one joint change: everybody who may gain one, and as many losers as the rules
-    /// allow beside them.
+    /// Votes: gained and lost in one joint change; then, as a step of their own, those of the
+    /// dead for whom there is no replacement.
     fn votes(&mut self, wishes: &Wishes) {
-        let promote = self.gainers(&wishes.promote);
-        let mut count = self.count();
-        let before = count;
-        count.voters += promote.len();
-        count.live += promote.len();
-        let mut replacements = promote.len();
-        let mut demote: Vec<ServerId> = Vec::new();
-        for id in &wishes.demote {
-            let Some(server) = self.state.server(id) else { continue };
-            if server.role != Role::Voter || demote.contains(id) {
+        let mut promote = self.gainers(&wishes.promote);
+        let losers = self.losers(&wishes.demote);
+        let (dead, well): (Vec<&ServerState>, Vec<&ServerState>) =
+            losers.into_iter().partition(|s| s.health.verdict != Verdict::Healthy);
+        let mut swapped: Vec<&ServerState> = Vec::new();
+        let mut alone: Vec<&ServerState> = Vec::new();
+        for server in dead {
+            if swapped.len() == promote.len() {
+                alone.push(server);
+            } else if let Err(refusal) = self.may_go(server, self.config.voter_replacement_grace, 1)
+            {
+                self.hold_votes(&[], &[server], refusal.clone());
+                // The vote that was to take its place waits with it; else the voters would
+                // become more than was wished.
+                if let Some(waits) = promote.pop().and_then(|id| self.state.server(&id)) {
+                    self.hold_votes(&[waits], &[], refusal);
+                }
+            } else {
+                swapped.push(server);
+            }
+        }
+        let before = self.count();
+        let live = before.live + promote.len() - swapped.iter().filter(|s| s.live).count();
+        let mut after = Count { voters: before.voters + promote.len() - swapped.len(), live };
+        let mut demote = swapped;
+        for server in well {
+            let without = after.without(server);
+            match self.keeps_quorum(before, without, false) {
+                Ok(()) => {
+                    after = without;
+                    demote.push(server);
+                }
+                Err(refusal) => self.hold_votes(&[], &[server], refusal),
+            }
+        }
+        let moves = !promote.is_empty() || !demote.is_empty();
+        if moves {
+            self.push(Step::Votes { promote, demote: ids(&demote) }, Origin::Promoter);
+        }
+        self.unreplaced(&alone);
+    }
+
+    /// Dead voters that nobody takes the place of go one by one, after the whole grace.
+    fn unreplaced(&mut self, dead: &[&ServerState]) {
+        let before = self.count();
+        for server in dead {
+            let refusal = self
+                .may_go(server, removal_grace(self.config, server), 2)
+                .and_then(|()| self.keeps_quorum(before, before.without(server), true));
+            match refusal {
+                Ok(()) => {
+                    let step = Step::Votes { promote: Vec::new(), demote: ids(&[server]) };
+                    self.push(step, Origin::Promoter);
+                }
+                Err(refusal) => self.hold_votes(&[], &[server], refusal),
+            }
+        }
+    }
+
+    fn hold_votes(&mut self, promote: &[&ServerState], demote: &[&ServerState], why: Refusal) {
+        let step = Step::Votes { promote: ids(promote), demote: ids(demote) };
+        self.hold(step, Origin::Promoter, Why::Refused(why));
+    }
+
+    /// The voters among those who should lose their vote, without the leader.
+    fn losers(&mut self, wished: &[ServerId]) -> Vec<&'a ServerState> {
+        let state = self.state;
+        let mut losers: Vec<&ServerState> = Vec::new();
+        for server in wished.iter().filter_map(|id| state.server(id)) {
+            let id = &server.server.id;
+            if server.role != Role::Voter || losers.iter().any(|s| s.server.id == *id) {
                 continue;
             }
-            match self.may_lose(server, before, count, &mut replacements) {
-                Ok(after) => {
-                    count = after;
-                    demote.push(id.clone());
-                }
-                Err(refusal) => {
-                    let step = Step::Votes { promote: Vec::new(), demote: vec![id.clone()] };
-                    self.hold(step, Origin::Promoter, Why::Refused(refusal));
-                }
+            if state.is_leader(id) || *id == state.local {
+                self.hold_votes(&[], &[server], Refusal::LeaderKeepsVote);
+            } else {
+                losers.push(server);
             }
         }
-        if !promote.is_empty() || !demote.is_empty() {
-            self.push(Step::Votes { promote, demote }, Origin::Promoter);
-        }
+        losers
     }
 
     /// The wished-for learners that may vote now; the others are held.
@@ -274,44 +343,44 @@ impl Planner<'_> {
             Some(Refusal::NotHealthy { server: id(), verdict: server.health.verdict })
         } else if healthy_for < needed {
             Some(Refusal::NotStable { server: id(), healthy_for, needed })
+        } else if server.matched.is_none() {
+            Some(Refusal::NotCaughtUp { server: id(), lag: server.lag })
         } else {
             None
         }
     }
 
-    /// The count without a voter, or why it must stay.
-    fn may_lose(
-        &self,
-        server: &ServerState,
-        before: Count,
-        now: Count,
-        replacements: &mut usize,
-    ) -> Result<Count, Refusal> {
-        let id = &server.server.id;
-        if self.state.is_leader(id) || *id == self.state.local {
-            return Err(Refusal::LeaderKeepsVote);
+    /// Whether a voter that is not healthy may be taken for dead: its grace has passed, and it
+    /// did not vanish together with too many others.
+    fn may_go(&self, server: &ServerState, grace: Duration, signs: usize) -> Result<(), Refusal> {
+        if server.health.verdict == Verdict::Unknown {
+            return Err(Refusal::NotKnown { server: server.server.id.clone() });
         }
-        let sick = server.health.verdict != Verdict::Healthy;
-        // Sick voters leave one for one with healthy ones, or alone after the whole grace.
-        let swapped = sick && *replacements > 0;
-        match server.health.verdict {
-            Verdict::Unknown => return Err(Refusal::NotKnown { server: id.clone() }),
-            Verdict::Unhealthy if swapped => {
-                self.grace(server, self.config.voter_replacement_grace, 1)?;
-            }
-            Verdict::Unhealthy if now.voters == before.voters => {
-                self.grace(server, self.removal_grace(server), 2)?;
-            }
-            Verdict::Unhealthy => {
-                let (passed, grace) = (Duration::ZERO, self.removal_grace(server));
-                return Err(Refusal::GraceRuns { server: id.clone(), passed, grace });
-            }
-            Verdict::Healthy => {}
+        self.grace(server, grace, signs)?;
+        self.alone(server, grace)
+    }
+
+    /// Whether a server vanished alone. Where a third of the members and more went silent within
+    /// one grace it is rather the observer that is cut off, until twice the grace has passed.
+    fn alone(&self, server: &ServerState, grace: Duration) -> Result<(), Refusal> {
+        let mut begins: Vec<Duration> = server.signs.iter().map(|(_, since)| since).collect();
+        begins.sort_unstable();
+        let (Some(own), second) = (begins.first().copied(), begins.get(1)) else { return Ok(()) };
+        let twice = grace.saturating_mul(2);
+        if second.is_some_and(|second| self.state.at.saturating_sub(*second) >= twice) {
+            return Ok(());
         }
-        let after = Count { voters: now.voters - 1, live: now.live - usize::from(server.live) };
-        self.keeps_quorum(before, after, sick && !swapped)?;
-        *replacements -= usize::from(swapped);
-        Ok(after)
+        let (mut members, mut vanished) = (0, 0);
+        for other in self.state.members() {
+            members += 1;
+            let begin = other.signs.iter().map(|(_, since)| since).min();
+            let together = begin.is_some_and(|begin| begin.abs_diff(own) <= grace);
+            vanished += usize::from(together);
+        }
+        if vanished > 1 && vanished > members / 3 {
+            return Err(Refusal::VanishedTogether { vanished, members });
+        }
+        Ok(())
     }
 
     fn keeps_quorum(&self, before: Count, after: Count, shrinks: bool) -> Result<(), Refusal> {
@@ -352,14 +421,6 @@ impl Planner<'_> {
         Err(Refusal::GraceRuns { server: id(), passed: passed.unwrap_or_default(), grace })
     }
 
-    fn removal_grace(&self, server: &ServerState) -> Duration {
-        match (server.joining, server.discovery) {
-            (Some(_), _) => self.config.join_grace,
-            (None, Some(NodeStatus::Left)) => self.config.left_server_grace,
-            (None, _) => self.config.dead_server_last_contact_threshold,
-        }
-    }
-
     /// Dead servers, those without a vote first.
     fn cleanup(&mut self, promoter: &dyn Promoter) {
         let state = self.state;
@@ -369,10 +430,13 @@ impl Planner<'_> {
             if !sick || server.signs.iter().next().is_none() || state.is_leader(&server.server.id) {
                 continue;
             }
-            let grace = self.removal_grace(server);
+            let grace = removal_grace(self.config, server);
             let id = server.server.id.clone();
-            let why = if let Err(refusal) = self.grace(server, grace, 2) {
+            let why = if let Err(refusal) = self.may_go(server, grace, 2) {
                 Why::Refused(refusal)
+            } else if server.live && server.role.votes() {
+                // What still acknowledges is not dead.
+                Why::Refused(Refusal::LiveVoter { server: id.clone() })
             } else if let Some(kind) = state.intended(&id).filter(|kind| *kind != IntentKind::Drain)
             {
                 Why::Intended(kind)
@@ -401,10 +465,8 @@ impl Planner<'_> {
         let before = self.count();
         for id in dead.iter() {
             let Some(server) = self.state.server(id) else { continue };
-            let after = Count {
-                voters: before.voters - usize::from(server.role == Role::Voter),
-                live: before.live - usize::from(server.live && server.role == Role::Voter),
-            };
+            let votes = server.role == Role::Voter;
+            let after = if votes { before.without(server) } else { before };
             let step = remove(id.clone());
             if !kept.iter().any(|kept| kept == id) {
                 self.hold(step, Origin::Cleanup, Why::PromoterKeeps);
@@ -419,15 +481,17 @@ impl Planner<'_> {
     /// A leader that is cordoned or drained hands over.
     fn drain(&mut self) {
         let local = &self.state.local;
-        let drains = self.state.intended(local).is_some() || self.state.cordoned(local).is_some();
-        if !drains {
-            return;
+        if self.state.intended(local).is_some() || self.state.cordoned(local).is_some() {
+            self.hand_over(Origin::Drain);
         }
+    }
+
+    fn hand_over(&mut self, origin: Origin) {
         match self.best_leader() {
-            Some(to) => self.push(Step::Transfer { to }, Origin::Drain),
+            Some(to) => self.push(Step::Transfer { to }, origin),
             None => {
-                let to = local.clone();
-                self.hold(Step::Transfer { to }, Origin::Drain, Why::NoTarget);
+                let to = self.state.local.clone();
+                self.hold(Step::Transfer { to }, origin, Why::NoTarget);
             }
         }
     }
@@ -436,21 +500,22 @@ impl Planner<'_> {
         let Some(to) = wished.filter(|to| *to != self.state.local) else { return };
         let Some(server) = self.state.server(&to) else { return };
         let (found, expected) = (server.role, Role::Voter);
-        let refusal = if found != expected {
-            Some(Refusal::WrongRole { server: to.clone(), found, expected })
+        let why = if found != expected {
+            Some(Why::Refused(Refusal::WrongRole { server: to.clone(), found, expected }))
         } else if let Some(reason) = self.state.cordoned(&to) {
-            Some(Refusal::Cordoned { server: to.clone(), reason: reason.to_owned() })
+            let reason = reason.to_owned();
+            Some(Why::Refused(Refusal::Cordoned { server: to.clone(), reason }))
+        } else if let Some(kind) = self.state.intended(&to) {
+            Some(Why::Intended(kind))
         } else if server.health.verdict == Verdict::Healthy {
             None
         } else {
             let verdict = server.health.verdict;
-            Some(Refusal::NotHealthy { server: to.clone(), verdict })
+            Some(Why::Refused(Refusal::NotHealthy { server: to.clone(), verdict }))
         };
-        match refusal {
+        match why {
             None => self.push(Step::Transfer { to }, Origin::Promoter),
-            Some(refusal) => {
-                self.hold(Step::Transfer { to }, Origin::Promoter, Why::Refused(refusal));
-            }
+            Some(why) => self.hold(Step::Transfer { to }, Origin::Promoter, why),
         }
     }
 
@@ -466,9 +531,10 @@ impl Planner<'_> {
         };
         let fit = |s: &&ServerState| {
             let id = &s.server.id;
-            s.role == Role::Voter
+            matches!(s.role, Role::Voter | Role::Incoming)
                 && s.health.verdict == Verdict::Healthy
                 && s.live
+                && s.matched.is_some()
                 && *id != self.state.local
                 && self.state.cordoned(id).is_none()
                 && self.state.intended(id).is_none()
@@ -483,11 +549,10 @@ impl Planner<'_> {
         Count { voters: voters().count(), live: voters().filter(|s| s.live).count() }
     }
 
-    /// Says when to look again, and whether anything may be done at all.
+    /// Whether anything may be done at all, and when to look again.
     fn finish(mut self) -> Plan {
-        let state = self.state;
-        let feedback = state.feedback.as_deref();
-        let ledger = state.ledger.as_deref();
+        let feedback = self.state.feedback.as_deref();
+        let ledger = self.state.ledger.as_deref();
         self.plan.idle = if let Some(step) = feedback.and_then(|f| f.in_flight.clone()) {
             Some(Why::InFlight(step))
         } else if feedback.is_some_and(|feedback| feedback.observer) {
@@ -495,73 +560,15 @@ impl Planner<'_> {
         } else {
             ledger.and_then(|ledger| ledger.paused.clone()).map(Why::Paused)
         };
-        let mut wake = Wake { at: state.at, next: None };
-        let mut undecided = feedback.is_some_and(|feedback| feedback.in_flight.is_some());
-        for server in state.members() {
-            undecided |= self.undecided(server, &mut wake);
-        }
-        for retry in feedback.map_or(&[][..], |feedback| &feedback.retries) {
-            wake.at(retry.until);
-        }
-        if let Some(ledger) = ledger {
-            let now = state.ledger_at;
-            let mut ends = |applied_at, ttl: Duration| {
-                wake.at(state.at.saturating_add(ttl.saturating_sub(age(applied_at, now))));
-            };
-            ledger.operations.values().for_each(|o| ends(o.applied_at, o.ttl));
-            ledger.intents.values().for_each(|i| ends(i.applied_at, i.ttl));
-            let cordons = ledger.cordons.values();
-            cordons.filter_map(|c| Some((c, c.ttl?))).for_each(|(c, ttl)| ends(c.applied_at, ttl));
-            undecided |= !ledger.operations.is_empty();
-        }
-        self.plan.wake = wake.next;
-        self.plan.undecided = undecided || !self.plan.changes.is_empty();
+        let next = wake::next(self.config, self.state);
+        self.plan.wake = next.at;
+        self.plan.undecided = next.undecided || !self.plan.changes.is_empty();
         self.plan
     }
-
-    /// Whether a server's next verdict is near; names the moments that time alone brings.
-    fn undecided(&self, server: &ServerState, wake: &mut Wake) -> bool {
-        let config = self.config;
-        let stabilization = config.server_stabilization_time;
-        match server.health.verdict {
-            Verdict::Unknown => true,
-            Verdict::Healthy => {
-                let Some(since) = server.health.healthy_since else { return false };
-                let stable = since.saturating_add(stabilization);
-                let waits = !server.role.votes() && !server.server.read_replica;
-                if waits {
-                    wake.at(stable);
-                }
-                waits && stable > self.state.at
-            }
-            Verdict::Unhealthy => {
-                let grace = self.removal_grace(server);
-                for (_, since) in server.signs.iter() {
-                    wake.at(since.saturating_add(config.voter_replacement_grace));
-                    wake.at(since.saturating_add(grace));
-                    wake.at(since.saturating_add(grace.saturating_mul(2)));
-                }
-                if let Some(progress) = server.joining {
-                    wake.at(progress.saturating_add(config.join_grace));
-                }
-                self.state.at.saturating_sub(server.health.since) < stabilization
-            }
-        }
-    }
 }
 
-/// The earliest moment yet to come.
-struct Wake {
-    at: Duration,
-    next: Option<Duration>,
-}
-
-impl Wake {
-    fn at(&mut self, moment: Duration) {
-        if moment > self.at && self.next.is_none_or(|next| moment < next) {
-            self.next = Some(moment);
-        }
-    }
+fn ids(servers: &[&ServerState]) -> Vec<ServerId> {
+    servers.iter().map(|server| server.server.id.clone()).collect()
 }
 
 fn remove(id: ServerId) -> Step {

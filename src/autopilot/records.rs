@@ -48,8 +48,11 @@ pub enum Sign {
     Probe,
     /// Discovery says failed, left, or does not list it while it lists most others.
     Discovery,
-    /// Its log shrank, or its boot id changed and it has not been healthy since.
+    /// Its boot id changed, and it has not been healthy since.
     Identity,
+    /// It has lost entries that it had acknowledged. The same sign as `Identity`, and stronger:
+    /// it stands in its place.
+    Shrunk,
 }
 
 /// Since when each sign has stood, on the clock of whoever holds it.
@@ -67,16 +70,21 @@ pub struct Signs {
     /// See [`Sign::Identity`].
     #[serde(with = "crate::duration::option")]
     pub identity: Option<Duration>,
+    /// See [`Sign::Shrunk`].
+    #[serde(with = "crate::duration::option")]
+    pub shrunk: Option<Duration>,
 }
 
 impl Signs {
-    /// The signs that stand, each with its beginning.
+    /// The independent signs that stand, each with its beginning.
     pub fn iter(&self) -> impl Iterator<Item = (Sign, Duration)> {
         [
             (Sign::Contact, self.contact),
             (Sign::Probe, self.probe),
             (Sign::Discovery, self.discovery),
-            (Sign::Identity, self.identity),
+            // Both come from the same answers: they are one sign.
+            (Sign::Identity, self.identity.filter(|_| self.shrunk.is_none())),
+            (Sign::Shrunk, self.shrunk),
         ]
         .into_iter()
         .filter_map(|(sign, since)| Some((sign, since?)))
@@ -90,6 +98,7 @@ impl Signs {
             probe: self.probe.map(&map),
             discovery: self.discovery.map(&map),
             identity: self.identity.map(&map),
+            shrunk: self.shrunk.map(&map),
         }
     }
 
@@ -99,6 +108,7 @@ impl Signs {
             Sign::Probe => &mut self.probe,
             Sign::Discovery => &mut self.discovery,
             Sign::Identity => &mut self.identity,
+            Sign::Shrunk => &mut self.shrunk,
         }
     }
 }
@@ -403,7 +413,10 @@ impl Ledger {
                 *server.signs_at.slot(*sign) = Some(since);
             }
             server.signs = report.signs;
-            if server.verdict != report.verdict || server.applied_at.is_none() {
+            // A restart ends a history, whatever came of it.
+            let restarted =
+                matches!((server.boot, report.boot), (Some(old), Some(new)) if old != new);
+            if server.verdict != report.verdict || restarted || server.applied_at.is_none() {
                 server.verdict = report.verdict;
                 server.applied_at = Some(now);
             }

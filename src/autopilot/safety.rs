@@ -302,10 +302,14 @@ impl Judge<'_> {
             return Err(Refusal::Moved { planned: change.fence.clone(), found });
         }
         let finishes = matches!(change.step, Step::FinishJoint);
+        // A leader that the joint membership leaves without a vote hands over before it ends.
+        let leaves = self.role(&self.state.local) == Role::Outgoing;
+        let transfers = matches!(change.step, Step::Transfer { .. });
         match (self.state.membership.joint, finishes) {
-            (true, false) => return Err(Refusal::JointUnfinished),
+            (true, false) if !(leaves && transfers) => return Err(Refusal::JointUnfinished),
+            (true, true) if leaves => return Err(Refusal::LeaderKeepsVote),
             (false, true) => return Err(Refusal::NotJoint),
-            (true, true) | (false, false) => {}
+            (true, _) | (false, false) => {}
         }
         // A joint membership that is not committed yet is still being written by somebody.
         if !self.state.membership.committed {
@@ -459,6 +463,10 @@ impl Judge<'_> {
             Verdict::Unknown => Err(Refusal::NotKnown { server: id.clone() }),
             Verdict::Healthy if !leave && *self.origin == Origin::Promoter => Ok(()),
             Verdict::Healthy => Err(Refusal::LiveVoter { server: id.clone() }),
+            // What still acknowledges is not dead, whatever else is said of it.
+            Verdict::Unhealthy if leave && votes && server.live => {
+                Err(Refusal::LiveVoter { server: id.clone() })
+            }
             Verdict::Unhealthy if !leave && replaced => {
                 self.grace(server, self.config.voter_replacement_grace, 1)
             }
@@ -546,7 +554,8 @@ impl Judge<'_> {
         leaving: &[ServerId],
     ) -> Result<(), Refusal> {
         let taken = self.state.members().find(|other| {
-            other.server.address == address
+            !address.is_empty()
+                && other.server.address == address
                 && other.server.id != *id
                 && !leaving.contains(&other.server.id)
         });
@@ -561,7 +570,9 @@ impl Judge<'_> {
 
     fn transfer(&self, to: &ServerId) -> Result<(), Refusal> {
         let found = self.role(to);
-        if found != Role::Voter || *to == self.state.local {
+        let stays =
+            found == Role::Voter || (self.state.membership.joint && found == Role::Incoming);
+        if !stays || *to == self.state.local {
             let expected = Role::Voter;
             return Err(Refusal::WrongRole { server: to.clone(), found, expected });
         }

@@ -47,10 +47,12 @@ pub enum Reason {
     Joining,
     /// An operator has announced that it restarts.
     Intended,
+    /// It is known to the application, and not a member: nothing can be measured of it.
+    NotMember,
 }
 
 impl Reason {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::NotJudged,
         Self::NoContactYet,
         Self::ContactLost,
@@ -66,6 +68,7 @@ impl Reason {
         Self::RemovedId,
         Self::Joining,
         Self::Intended,
+        Self::NotMember,
     ];
     pub(super) const UNHEALTHY: Reasons = Reasons::of(&[
         Self::ContactLost,
@@ -78,7 +81,7 @@ impl Reason {
         Self::RemovedId,
     ]);
     pub(super) const UNKNOWN: Reasons =
-        Reasons::of(&[Self::NotJudged, Self::NoContactYet, Self::NoProgressYet]);
+        Reasons::of(&[Self::NotJudged, Self::NoContactYet, Self::NoProgressYet, Self::NotMember]);
     /// What keeps a voter from counting towards a quorum.
     pub(super) const NOT_LIVE: Reasons = Reasons::of(&[
         Self::NotJudged,
@@ -87,6 +90,7 @@ impl Reason {
         Self::NoProgressYet,
         Self::Stalled,
         Self::LogShrank,
+        Self::NotMember,
     ]);
 
     /// In words, for people.
@@ -107,6 +111,7 @@ impl Reason {
             Self::RemovedId => "this id was removed and must not come back",
             Self::Joining => "joining: has not caught up once",
             Self::Intended => "announced by an operator",
+            Self::NotMember => "not a member",
         }
     }
 }
@@ -198,7 +203,8 @@ pub struct ServerState {
     pub live: bool,
     /// The signs that it is dead.
     pub signs: Signs,
-    /// Set until it has caught up once: the last time that its joining made progress.
+    /// Set for a learner that has not caught up once: the last time that it made progress.
+    /// Not set where this leader found it in the membership and no record knows it as joining.
     #[serde(with = "crate::duration::option")]
     pub joining: Option<Duration>,
     /// Age of its last contact; `None`: never with this leader. 0 for the leader itself.
@@ -222,7 +228,7 @@ pub struct ServerState {
 /// What one round leaves for the next about a server's progress. Not meant for readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
-    /// When this leader first saw it as it is.
+    /// Since when this leader has seen it as it is, without a hole.
     #[serde(with = "crate::duration")]
     pub(super) seen: Duration,
     /// When it last gained an entry, or lacked none.
@@ -230,10 +236,10 @@ pub struct Trail {
     pub(super) progressed: Duration,
     /// Entries a second while it gains, smoothed.
     pub(super) rate: f64,
-    /// When its state machine last advanced, or had nothing to apply.
+    /// When, by its status answers, its state machine last advanced or had nothing to apply.
     #[serde(with = "crate::duration")]
     pub(super) applied: Duration,
-    /// The applied index at that time.
+    /// The applied index in the latest status answer.
     pub(super) applied_index: u64,
     /// Its boot id, once known.
     pub(super) boot: Option<u64>,

@@ -8,8 +8,9 @@ use crate::autopilot::{Config, Promoter, ServerId, State, StateExt, Wishes};
 /// Without a target everybody stable votes and nobody is demoted, as in the reference. With one,
 /// that many vote and the rest stand by: a voter that has been lost for `voter_replacement_grace`
 /// gives its vote to the best one standing by, surplus voters give theirs up, and votes are never
-/// moved between servers that are equally good. On the way to the target the number of voters
-/// stays odd: an even number above two tolerates no more failures than one voter less.
+/// moved between servers that are equally good. Nobody is promoted to an even number of voters
+/// above two, which tolerates no more failures than one voter less: a target of four means at
+/// most three. An even number that stands already and is no surplus is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stable {
     target: Option<usize>,
@@ -36,7 +37,7 @@ impl Electorate for Stable {
             None => fit + lost,
             Some(target) => {
                 let grown = target.min(fit);
-                let even = grown > 2 && grown % 2 == 0 && grown < target && grown > hold;
+                let even = grown > 2 && grown % 2 == 0 && grown > hold + lost;
                 // A vote is taken from the lost only where somebody takes its place.
                 target.min((grown - usize::from(even)).max(hold + lost))
             }
