@@ -10,3 +10,5 @@ pub mod duration;
 pub mod openraft;
 pub mod promoters;
 pub mod runtime;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -112,9 +112,13 @@ impl<'a> Ballot<'a> {
     }
 
     /// How many servers may fail one after another, with promotions in between: healthy voters
-    /// and those ready to follow, less the quorum.
+    /// and those ready to follow, less the quorum. None of one or two voters, whoever is ready:
+    /// nobody is left to promote.
     pub fn optimistic_failure_tolerance(&self) -> usize {
         let voters = self.state.num_voters();
+        if voters < 3 {
+            return 0;
+        }
         let healthy = self.state.voters().filter(|s| s.health.verdict == Verdict::Healthy).count();
         (healthy + self.count(Standing::Ready)).saturating_sub(voters / 2 + 1)
     }

@@ -168,32 +168,43 @@ impl<'a, E: Electorate> Course<'a, E> {
         (fit.len(), self.inner.spread(self.ballot, &fit))
     }
 
-    /// What the new servers must be worth to take over.
+    /// What the new servers must be worth to take over: as much as everybody together, or as
+    /// the old servers where those set the number of votes.
     fn needed(&self) -> (usize, usize) {
-        if !self.inner.is_unlimited() {
-            let may = |c: &Candidate| {
-                c.standing != Standing::Ready || self.is_new(c) || self.is_old_reserve(c)
-            };
-            return self.worth(&self.inner.elect(&self.ballot.only(may)));
-        }
-        // Without a number of seats, the old servers set it: as many new ones are needed. Where
-        // no old one stands by, old and new voters may be one cluster that is restarted in place.
-        let (new, mut old) = (self.new.len(), self.old.len());
         let reserve = self.ballot.candidates.iter().filter(|c| self.is_old_reserve(c)).count();
+        if self.inner.is_unlimited() {
+            let seats = self.seats(reserve);
+            return (seats, seats);
+        }
+        let may = |c: &Candidate| {
+            c.standing != Standing::Ready || self.is_new(c) || self.is_old_reserve(c)
+        };
+        let (mut seats, spread) = self.worth(&self.inner.elect(&self.ballot.only(may)));
+        if reserve > 0 || self.new.is_empty() {
+            seats = seats.min(self.old.len() + reserve);
+        }
+        // The last of an even number of seats is worth nothing.
+        seats = if seats > 2 { seats - 1 + seats % 2 } else { seats };
+        (seats, spread.min(seats))
+    }
+
+    /// How many new servers stand for the old ones, where everybody votes. While no old one
+    /// stands by, old and new voters may be one cluster that is being restarted in place.
+    fn seats(&self, reserve: usize) -> usize {
+        let (new, mut old) = (self.new.len(), self.old.len());
         if new >= old {
             // Behind a majority of new voters nobody waits for the sick ones among the old.
             let well = |s: &&&ServerState| s.health.verdict == Verdict::Healthy;
             old = self.old.iter().filter(well).count();
         }
         let whole = |c: &Candidate| c.is_fit() || !self.is_new(c);
-        let seats = match (new, old) {
+        match (new, old) {
             (3.., 0..=1) if self.ballot.candidates.iter().all(whole) => new,
             _ if reserve > 0 => old + reserve,
             (3.., 0..=1) => new,
             _ if new == old => new,
             _ => new + old,
-        };
-        (seats, seats)
+        }
     }
 
     /// What is missing before the new servers may take over, in words.
