@@ -162,7 +162,7 @@ pub fn wishes(electorate: &dyn Electorate, config: &Config, state: &State) -> Wi
     let mut losers: Vec<&ServerState> = state.voters().filter(surplus).collect();
     losers.sort_by(|a, b| state.order(b, a));
     let leader_goes = losers.iter().any(leads);
-    losers.retain(|s| !leads(&s));
+    losers.retain(|s| !leads(s));
     let settled = promote.is_empty() && losers.iter().all(|s| s.health.verdict != Verdict::Healthy);
     let leader = if leader_goes && settled { successor(&ballot, &elected) } else { None };
     let demote = losers.into_iter().map(|s| s.server.id.clone()).collect();

@@ -232,7 +232,7 @@ impl<'a, E: Electorate> Course<'a, E> {
             UpgradeStatus::Demoting
         } else if !elected.iter().all(votes) {
             UpgradeStatus::Promoting
-        } else if self.old.iter().all(|s| leads(&s)) {
+        } else if self.old.iter().all(leads) {
             UpgradeStatus::LeaderTransfer
         } else {
             UpgradeStatus::Demoting

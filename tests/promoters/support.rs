@@ -24,7 +24,7 @@ pub(crate) fn server(text: &str) -> Server {
     let (id, zone) = rest.split_once('@').map_or((rest, None), |(id, zone)| (id, Some(zone)));
     let mut server = Server::new(id, format!("{id}:1"));
     server.zone = zone.map(str::to_owned);
-    server.version = version.to_owned();
+    version.clone_into(&mut server.version);
     server.read_replica = id.ends_with('r');
     server
 }

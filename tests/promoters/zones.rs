@@ -183,13 +183,13 @@ impl Walk<'_> {
     fn fail(&mut self, world: &World, up: &[String], left: usize, story: &str) {
         let voters = world.voters();
         for id in up {
-            let votes = voters.iter().any(|voter| voter.as_str() == id);
+            let counts = voters.iter().any(|voter| voter.as_str() == id);
             let mut next = world.clone();
             next.kill(id, Duration::ZERO);
             let story = format!("{story} {id}");
             if left == 0 {
                 // One failure too many: it takes the quorum if it takes a voter.
-                assert!(!votes || !next.has_quorum(), "{story}: more than published");
+                assert!(!counts || !next.has_quorum(), "{story}: more than published");
                 continue;
             }
             assert!(next.has_quorum(), "{story}: less than published");
