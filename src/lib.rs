@@ -6,6 +6,8 @@ pub mod codec;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 pub mod duration;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;

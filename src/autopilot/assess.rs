@@ -101,32 +101,43 @@ fn discovery_shrunken(seen: &Observation, servers: &[Sighting]) -> bool {
     !leader || listed * 3 < members * 2
 }
 
-/// The verdicts on the whole.
+/// The votes of one half of a membership.
+#[derive(Clone, Copy, Default)]
+struct Votes {
+    all: usize,
+    live: usize,
+    healthy: usize,
+}
+
+impl Votes {
+    fn add(&mut self, counts: bool, server: &ServerState) {
+        let healthy = server.health.verdict == Verdict::Healthy;
+        self.all += usize::from(counts);
+        self.live += usize::from(counts && server.live);
+        self.healthy += usize::from(counts && healthy);
+    }
+
+    fn quorum(self) -> usize {
+        self.all / 2 + 1
+    }
+}
+
+/// The verdicts on the whole. A joint membership is as strong as the weaker of its halves.
 fn count(state: &mut State) {
     let (mut members, mut sick) = (0_usize, 0_usize);
-    let (mut voters, mut sick_voters) = (0_usize, 0_usize);
-    // Votes and live votes, of the new half and of the old.
-    let (mut new, mut old) = ((0_usize, 0_usize), (0_usize, 0_usize));
+    let (mut new, mut old) = (Votes::default(), Votes::default());
     for server in state.servers.iter().filter(|server| server.role != Role::Absent) {
-        let unwell = usize::from(server.health.verdict != Verdict::Healthy);
-        let live = usize::from(server.live);
         members += 1;
-        sick += unwell;
-        if server.role.votes() {
-            voters += 1;
-            sick_voters += unwell;
-        }
-        if matches!(server.role, Role::Voter | Role::Incoming) {
-            new = (new.0 + 1, new.1 + live);
-        }
-        if matches!(server.role, Role::Voter | Role::Outgoing) {
-            old = (old.0 + 1, old.1 + live);
-        }
+        sick += usize::from(server.health.verdict != Verdict::Healthy);
+        new.add(matches!(server.role, Role::Voter | Role::Incoming), server);
+        old.add(matches!(server.role, Role::Voter | Role::Outgoing), server);
     }
+    let well = |votes: Votes| votes.all > 0 && votes.healthy == votes.all;
+    let tolerance = |votes: Votes| votes.healthy.saturating_sub(votes.quorum());
     state.healthy = members > 0 && sick == 0;
-    state.voters_healthy = voters > 0 && sick_voters == 0;
-    state.quorum = new.1 > new.0 / 2 && old.1 > old.0 / 2;
-    state.failure_tolerance = (voters - sick_voters).saturating_sub(voters / 2 + 1);
+    state.voters_healthy = well(new) && well(old);
+    state.quorum = new.live >= new.quorum() && old.live >= old.quorum();
+    state.failure_tolerance = tolerance(new).min(tolerance(old));
 }
 
 /// What is remembered of a server that nothing is remembered of.
@@ -298,7 +309,7 @@ impl Round<'_> {
             // What was gained before the first look has no known duration.
             if before.matched.is_some() && took > 0.0 {
                 let rate = gained / took;
-                trail.rate = if trail.rate > 0.0 { (trail.rate + rate) / 2.0 } else { rate };
+                trail.rate = if trail.rate > 0.0 { trail.rate.midpoint(rate) } else { rate };
             }
         }
         // What lacked nothing in the last round has lacked something since this one at most.

@@ -94,10 +94,10 @@ impl Config {
     /// The defaults for a host whose leader sends a heartbeat this often.
     pub fn for_heartbeat(heartbeat: Duration) -> Self {
         let contact = Duration::from_millis(200).max(heartbeat.saturating_mul(4));
-        Self {
+        let config = Self {
             cleanup_dead_servers: true,
-            last_contact_threshold: contact,
-            last_contact_recovery: contact / 4 * 3,
+            last_contact_threshold: Duration::ZERO,
+            last_contact_recovery: Duration::ZERO,
             max_trailing_logs: 250,
             trailing_logs_recovery: 125,
             max_catch_up_time: Duration::from_secs(1),
@@ -108,23 +108,32 @@ impl Config {
             dead_server_last_contact_threshold: Duration::from_secs(24 * 60 * 60),
             left_server_grace: Duration::from_secs(10),
             join_grace: Duration::from_secs(10 * 60),
-            voter_replacement_grace: Duration::from_secs(10).max(contact),
+            voter_replacement_grace: Duration::from_secs(10),
             min_margin: 0,
             redundancy_zone_tag: String::new(),
             disable_upgrade_migration: false,
             upgrade_version_tag: String::new(),
             upgrade_target_version: String::new(),
-        }
+        };
+        config.with_last_contact_threshold(contact)
     }
 
-    /// Sets `last_contact_threshold` and moves what is derived from it: the recovery to three
-    /// quarters, the stall threshold and the replacement grace to at least as much.
+    /// Sets `last_contact_threshold` and moves what must not be below it: the recovery to three
+    /// quarters, the stall threshold, `status_max_age` and every grace to at least as much.
     #[must_use]
     pub fn with_last_contact_threshold(mut self, threshold: Duration) -> Self {
         self.last_contact_threshold = threshold;
         self.last_contact_recovery = threshold / 4 * 3;
-        self.stall_threshold = self.stall_threshold.max(threshold);
-        self.voter_replacement_grace = self.voter_replacement_grace.max(threshold);
+        for other in [
+            &mut self.stall_threshold,
+            &mut self.status_max_age,
+            &mut self.dead_server_last_contact_threshold,
+            &mut self.left_server_grace,
+            &mut self.join_grace,
+            &mut self.voter_replacement_grace,
+        ] {
+            *other = threshold.max(*other);
+        }
         self
     }
 

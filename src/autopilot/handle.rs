@@ -10,7 +10,7 @@ use super::{
     plan::{Held, Plan},
     promoter::Promoter,
     records::{IntentKind, Task},
-    safety::Refusal,
+    refusal::Refusal,
     state::State,
 };
 
@@ -50,6 +50,8 @@ pub struct View {
     pub create_index: u64,
     /// The index that stored this one; 0: none is stored.
     pub modify_index: u64,
+    /// Whether the host keeps the records; else the leader does, and they end with its leadership.
+    pub records_kept: bool,
     /// What is thought of the cluster; `None` before the first round.
     pub state: Option<Arc<State>>,
     /// What is to be done, and what is held.

@@ -9,8 +9,10 @@ mod orders;
 mod plan;
 mod promoter;
 mod records;
+mod refusal;
 mod requests;
 mod safety;
+mod server;
 mod state;
 mod wake;
 
@@ -30,5 +32,6 @@ pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
     Signs, StoredConfig, Task, Verdict,
 };
-pub use safety::{Refusal, check};
+pub use refusal::Refusal;
+pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

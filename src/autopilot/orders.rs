@@ -28,6 +28,9 @@ pub(super) fn next(
     let forced = operation.force.is_some();
     match &operation.task {
         Task::Add(server) if role(&server.id) == Role::Absent => Next::Step(add(state, server)),
+        // An id that is a member at another address is refused: an address changes by its own
+        // order, which asks for the id there.
+        Task::Add(server) if moved(state, server) => Next::Step(Step::Add(server.clone())),
         Task::Add(_) => Next::Done,
         Task::Remove(id) => match role(id) {
             Role::Absent => Next::Done,
@@ -66,6 +69,11 @@ pub(super) fn next(
             }
         },
     }
+}
+
+fn moved(state: &State, server: &Server) -> bool {
+    let known = state.server(&server.id);
+    !server.address.is_empty() && known.is_some_and(|s| s.server.address != server.address)
 }
 
 /// Adds a server; whoever had its address and no longer answers there leaves in the same change.

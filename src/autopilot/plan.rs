@@ -10,7 +10,7 @@ use super::{
     orders,
     promoter::{Promoter, Removals, Wishes},
     records::{IntentKind, Verdict, age},
-    safety::Refusal,
+    refusal::Refusal,
     state::{Reason, ServerState, State},
     wake::{self, removal_grace},
 };
@@ -384,14 +384,12 @@ impl<'a> Planner<'a> {
     }
 
     fn keeps_quorum(&self, before: Count, after: Count, shrinks: bool) -> Result<(), Refusal> {
-        let Some(margin) = after.margin() else {
-            return Err(Refusal::NoQuorum { live: after.live, voters: after.voters });
-        };
-        let old = before.margin();
-        if old.is_some_and(|old| margin < old) && margin < self.config.min_margin as usize {
+        let no_quorum = |c: Count| Refusal::NoQuorum { live: c.live, voters: c.voters };
+        let old = before.margin().ok_or_else(|| no_quorum(before))?;
+        let margin = after.margin().ok_or_else(|| no_quorum(after))?;
+        if margin < old && margin < self.config.min_margin as usize {
             let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            let before = old.map_or(-1, signed);
-            return Err(Refusal::Margin { before, after: signed(margin) });
+            return Err(Refusal::Margin { before: signed(old), after: signed(margin) });
         }
         let floor =
             if shrinks { self.config.removal_floor() } else { self.config.min_quorum as usize };
@@ -441,8 +439,8 @@ impl<'a> Planner<'a> {
             {
                 Why::Intended(kind)
             } else if self.config.cleanup_dead_servers {
-                let stale = server.health.reasons.contains(Reason::DiscoveryAbsent);
-                let list = match (stale, server.role.votes()) {
+                let absent = server.health.reasons.contains(Reason::DiscoveryAbsent);
+                let list = match (absent, server.role.votes()) {
                     (true, true) => &mut dead.stale_voters,
                     (true, false) => &mut dead.stale_learners,
                     (false, true) => &mut dead.failed_voters,
@@ -456,11 +454,11 @@ impl<'a> Planner<'a> {
             self.hold(remove(id), Origin::Cleanup, why);
         }
         if dead.iter().next().is_some() {
-            self.removals(promoter, dead);
+            self.removals(promoter, &dead);
         }
     }
 
-    fn removals(&mut self, promoter: &dyn Promoter, dead: Removals) {
+    fn removals(&mut self, promoter: &dyn Promoter, dead: &Removals) {
         let kept = promoter.filter_removals(self.config, self.state, dead.clone());
         let before = self.count();
         for id in dead.iter() {
@@ -487,12 +485,11 @@ impl<'a> Planner<'a> {
     }
 
     fn hand_over(&mut self, origin: Origin) {
-        match self.best_leader() {
-            Some(to) => self.push(Step::Transfer { to }, origin),
-            None => {
-                let to = self.state.local.clone();
-                self.hold(Step::Transfer { to }, origin, Why::NoTarget);
-            }
+        if let Some(to) = self.best_leader() {
+            self.push(Step::Transfer { to }, origin);
+        } else {
+            let to = self.state.local.clone();
+            self.hold(Step::Transfer { to }, origin, Why::NoTarget);
         }
     }
 

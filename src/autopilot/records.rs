@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::{Server, ServerId},
     config::Config,
+    server::{Server, ServerId},
 };
 
 /// What is thought of a server's health. Unknown is neither good nor bad: it never promotes

@@ -10,7 +10,7 @@ use super::{
     handle::{Reply, Request, Verb, VerbError},
     plan::{Plan, Why},
     records::{Ledger, Operation, Outcome, Record, Report, ServerRecord, Task, Verdict},
-    safety::Refusal,
+    refusal::Refusal,
     state::{ServerState, State},
 };
 use crate::runtime::Runtime;

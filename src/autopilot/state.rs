@@ -267,6 +267,7 @@ impl ServerState {
 
 /// What is thought of the cluster after one observation. A value: it holds no clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "verdicts that readers ask for one by one")]
 pub struct State {
     /// When it was observed: monotonic, since the driver started.
     #[serde(with = "crate::duration")]
@@ -289,7 +290,8 @@ pub struct State {
     pub voters_healthy: bool,
     /// Whether live voters make a quorum, in both halves of a joint membership.
     pub quorum: bool,
-    /// How many voters may fail and leave a healthy quorum: healthy voters less the quorum.
+    /// How many voters may fail and leave a healthy quorum: healthy voters less the quorum; of a
+    /// joint membership, the smaller number of its halves.
     pub failure_tolerance: usize,
     /// Discovery answers, and lists too few of the members to be believed: a member missing
     /// from it is then no sign of anything.

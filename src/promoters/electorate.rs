@@ -65,6 +65,7 @@ fn is_lost(config: &Config, state: &State, server: &ServerState) -> bool {
     let grace = config.voter_replacement_grace;
     let announced = state.intended(id).is_some_and(|kind| kind != IntentKind::Drain);
     server.health.verdict == Verdict::Unhealthy
+        && !server.live
         && server.signs.iter().any(|(_, since)| state.at.saturating_sub(since) >= grace)
         && !state.is_leader(id)
         && !announced

@@ -12,12 +12,17 @@ pub(crate) const PURE_CORE: &[&str] = &[
     "src/autopilot/plan",
     "src/autopilot/promoter",
     "src/autopilot/records",
+    "src/autopilot/refusal",
     "src/autopilot/safety",
+    "src/autopilot/server",
     "src/autopilot/state",
 ];
 
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
+    "src/autopilot/assess",
+    "src/autopilot/orders",
+    "src/autopilot/wake",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
@@ -76,9 +81,9 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
 const FLOORS: &[(&str, &[&[&str]])] = &[(
     "autopilot",
     &[
-        &["cluster", "config", "records"],
+        &["cluster", "config", "records", "server"],
         &["state"],
-        &["assess", "refusal", "promoter", "orders"],
+        &["assess", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
         &["handle"],
         &["desk"],

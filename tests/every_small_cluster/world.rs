@@ -1,0 +1,234 @@
+//! Every small cluster: what a server may be and how, and the observation that shows it.
+
+use std::collections::BTreeMap;
+
+use raft_autopilot::autopilot::{Config, Cordon, Role, ServerId, ServerRecord, Sighting, Step};
+
+use crate::support::World;
+
+/// How a server is, in words and as the facts that an oracle judges by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Is {
+    Well,
+    Young,
+    Cordoned,
+    Doubtful,
+    Trailing,
+    JustLost,
+    LostByOneSign,
+    Lost,
+    Dead,
+    LongDead,
+    Wiped,
+    Left,
+}
+
+pub(crate) const ALL: &[Is] = &[
+    Is::Well,
+    Is::Young,
+    Is::Cordoned,
+    Is::Doubtful,
+    Is::Trailing,
+    Is::JustLost,
+    Is::LostByOneSign,
+    Is::Lost,
+    Is::Dead,
+    Is::LongDead,
+    Is::Wiped,
+    Is::Left,
+];
+
+const SECOND: u64 = 1;
+const HOUR: u64 = 3_600;
+
+/// What is true of a server, told apart from what autopilot makes of it.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts are true or not")]
+pub(crate) struct Facts {
+    pub(crate) live: bool,
+    pub(crate) healthy: bool,
+    pub(crate) unknown: bool,
+    pub(crate) may_gain: bool,
+    pub(crate) stable: bool,
+    /// Ages of the signs of death, in seconds.
+    pub(crate) signs: &'static [u64],
+    /// The grace for the cause, in seconds.
+    pub(crate) grace: u64,
+}
+
+impl Is {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Well => "alive",
+            Self::Young => "alive healthy_for=9s",
+            Self::Cordoned => "alive cordoned",
+            Self::Doubtful => "alive contact=never",
+            Self::Trailing => "alive matched=10",
+            Self::JustLost => "alive lost=1s",
+            Self::LostByOneSign => "alive lost=100h",
+            Self::Lost => "alive lost=11s silent=11s",
+            Self::Dead => "alive lost=25h silent=25h",
+            Self::LongDead => "alive lost=50h silent=50h",
+            Self::Wiped => "alive wiped=1m",
+            Self::Left => "lost=11s left=11s",
+        }
+    }
+
+    pub(crate) fn facts(self) -> Facts {
+        let well = Facts {
+            live: true,
+            healthy: true,
+            unknown: false,
+            may_gain: true,
+            stable: true,
+            signs: &[],
+            grace: 24 * HOUR,
+        };
+        let sick = Facts { healthy: false, may_gain: false, stable: false, ..well };
+        let gone = Facts { live: false, ..sick };
+        match self {
+            Self::Well => well,
+            Self::Young => Facts { stable: false, ..well },
+            Self::Cordoned => Facts { may_gain: false, ..well },
+            Self::Doubtful => Facts { unknown: true, ..gone },
+            Self::Trailing => sick,
+            Self::JustLost => Facts { signs: &[SECOND], ..gone },
+            Self::LostByOneSign => Facts { signs: &[100 * HOUR], ..gone },
+            Self::Lost => Facts { signs: &[11, 11], ..gone },
+            Self::Dead => Facts { signs: &[25 * HOUR, 25 * HOUR], ..gone },
+            Self::LongDead => Facts { signs: &[50 * HOUR, 50 * HOUR], ..gone },
+            Self::Wiped => Facts { signs: &[60], ..gone },
+            Self::Left => Facts { signs: &[11, 11], grace: 10, ..gone },
+        }
+    }
+}
+
+/// One cluster: its members by number, and who of them leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) members: BTreeMap<u8, (Role, Is)>,
+    pub(crate) leader: u8,
+    pub(crate) min_quorum: u32,
+    pub(crate) min_margin: u32,
+}
+
+impl Case {
+    pub(crate) fn number(id: &ServerId) -> u8 {
+        id.as_str().parse().unwrap()
+    }
+
+    /// What stands after a step that a host has done.
+    pub(crate) fn after(&self, step: &Step) -> Self {
+        let mut case = self.clone();
+        let mut set = |ids: &[ServerId], role| {
+            for id in ids {
+                case.members.get_mut(&Self::number(id)).unwrap().0 = role;
+            }
+        };
+        match step {
+            Step::Votes { promote, demote } => {
+                set(promote, Role::Voter);
+                set(demote, Role::Learner);
+            }
+            Step::Remove { servers, promote, .. } => {
+                set(promote, Role::Voter);
+                for id in servers {
+                    case.members.remove(&Self::number(id));
+                }
+            }
+            Step::Transfer { to } => case.leader = Self::number(to),
+            Step::FinishJoint => {
+                for (role, _) in case.members.values_mut() {
+                    *role = match *role {
+                        Role::Incoming => Role::Voter,
+                        Role::Outgoing => Role::Learner,
+                        other => other,
+                    };
+                }
+            }
+            Step::Add(_) | Step::Readdress { .. } => unreachable!("nobody orders it here"),
+        }
+        case
+    }
+}
+
+type Parts = (Sighting, ServerRecord, Option<Cordon>);
+
+/// Makes worlds of cases; the parts are read from text once.
+pub(crate) struct Maker {
+    parts: BTreeMap<(u8, Is), Parts>,
+    empty: World,
+}
+
+impl Maker {
+    pub(crate) fn new() -> Self {
+        let mut parts = BTreeMap::new();
+        for id in 1..=5_u8 {
+            for is in ALL {
+                let mut world = World::of(&format!("{id} {}", is.words()));
+                let ledger = world.ledger.take().unwrap();
+                let name = id.to_string();
+                let record = ledger.servers[name.as_str()].clone();
+                let cordon = ledger.cordons.get(name.as_str()).cloned();
+                let sighting = world.seen.servers.remove(0);
+                parts.insert((id, *is), (sighting, record, cordon));
+            }
+        }
+        let mut empty = World::of("1 leader alive");
+        empty.seen.servers.clear();
+        empty.ledger = Some(raft_autopilot::autopilot::Ledger::default());
+        Self { parts, empty }
+    }
+
+    pub(crate) fn world(&self, case: &Case) -> World {
+        let mut world = self.empty.clone();
+        world.config = Config { ..world.config };
+        world.config.min_quorum = case.min_quorum;
+        world.config.min_margin = case.min_margin;
+        let leader = ServerId::from(case.leader.to_string());
+        world.seen.local = leader.clone();
+        world.seen.leader = Some(leader);
+        let ledger = world.ledger.as_mut().unwrap();
+        for (id, (role, is)) in &case.members {
+            let (sighting, record, cordon) = &self.parts[&(*id, *is)];
+            let server = sighting.server.id.clone();
+            world.seen.servers.push(Sighting { role: *role, ..sighting.clone() });
+            ledger.servers.insert(server.clone(), record.clone());
+            if let Some(cordon) = cordon {
+                ledger.cordons.insert(server, cordon.clone());
+            }
+            world.seen.membership.joint |= matches!(role, Role::Incoming | Role::Outgoing);
+        }
+        world
+    }
+}
+
+/// Every cluster of `size` members: each way to give the others a role and a state, and each way
+/// for the leader to be; who has which number turns with the count, as do floor and margin.
+pub(crate) fn cases(size: u8, states: &[Is], roles: &[Role], leaders: &[(Role, Is)]) -> Vec<Case> {
+    let kinds: Vec<(Role, Is)> =
+        roles.iter().flat_map(|role| states.iter().map(move |is| (*role, *is))).collect();
+    let mut cases = Vec::new();
+    let mut choice = vec![0_usize; usize::from(size) - 1];
+    loop {
+        for leading in leaders {
+            let turn = u8::try_from(cases.len() % 60).unwrap();
+            let mut members: Vec<(Role, Is)> = choice.iter().map(|kind| kinds[*kind]).collect();
+            if turn % 2 == 1 {
+                members.reverse();
+            }
+            let place = usize::from(turn % size);
+            members.insert(place, *leading);
+            let members = (1..).zip(members).collect();
+            let leader = u8::try_from(place).unwrap() + 1;
+            let min_quorum = [0, 0, 3, 1][usize::from(turn / 2 % 4)];
+            let min_margin = u32::from(turn % 3 == 2);
+            cases.push(Case { members, leader, min_quorum, min_margin });
+        }
+        // The next choice with repetition, without order.
+        let Some(last) = choice.iter().rposition(|kind| kind + 1 < kinds.len()) else { break };
+        let next = choice[last] + 1;
+        choice[last..].fill(next);
+    }
+    cases
+}
