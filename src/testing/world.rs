@@ -183,6 +183,11 @@ impl World {
         voters.map(|(id, _)| id.clone()).collect()
     }
 
+    /// Whether a server is there and down.
+    pub fn is_down(&self, id: &str) -> bool {
+        self.servers.get(id).is_some_and(|place| place.down.is_some())
+    }
+
     /// Whether a majority of the voters is up.
     pub fn has_quorum(&self) -> bool {
         let voters = || self.servers.values().filter(|place| place.role.votes());
