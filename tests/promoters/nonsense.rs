@@ -57,7 +57,8 @@ fn random_wishes_for_a_million_steps_break_no_invariant() {
     let (mut wished, mut steps) = (0_u64, 0_u64);
     while wished < 1_000_000 {
         disturb(&promoter, &mut world);
-        world.pass(Duration::from_millis(100 + promoter.draw(5000)));
+        // Long enough to be noticed.
+        world.pass(Duration::from_millis(300 + promoter.draw(5000)));
         let before = world.clone();
         let (plan, step) = world.round(&promoter);
         wished += u64::try_from(plan.changes.len() + plan.held.len()).unwrap();
