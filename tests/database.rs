@@ -41,6 +41,9 @@ async fn the_storage_passes_the_suite_of_openraft() {
     Suite::test_all(OnDisk).await.unwrap();
 }
 
+/// What operators present.
+const TOKEN: &str = "a secret";
+
 /// How long anything may take on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -115,13 +118,17 @@ impl Server {
 fn command(dir: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.arg("node").arg("--dir").arg(dir).args(more);
-    command.args(["--snapshot-every", "50"]).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(["--snapshot-every", "50", "--token", TOKEN])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
 async fn ask(addr: &str, method: &str, path: &str, body: &str) -> Option<(u16, Vec<u8>)> {
     let limit = Duration::from_secs(8);
-    let answer = http::ask(method, addr, path, body.as_bytes().to_vec(), limit).await.ok()?;
+    let answer =
+        http::ask(method, addr, path, Some(TOKEN), body.as_bytes().to_vec(), limit).await.ok()?;
     Some((answer.status.as_u16(), answer.body))
 }
 
@@ -163,15 +170,16 @@ async fn check(server: &Server, keys: &[String]) {
     }
 }
 
-async fn promote(leader: &Server, id: u64) {
-    until(&format!("{id} votes"), || async {
-        matches!(leader.ask("PUT", &format!("/servers/{id}/vote"), "").await, Some((204, _)))
-    })
-    .await;
+/// Whether an order was carried out; any server knows the way to the leader.
+async fn order(server: &Server, order: &str) -> bool {
+    matches!(server.ask("POST", &format!("/operator/{order}"), "").await, Some((204, _)))
 }
 
-fn voters(status: &Value) -> usize {
-    status["voters"][0].as_array().unwrap().len()
+/// The voters that a server's status tells; nobody while they are changing.
+fn voters(status: &Value) -> Vec<u64> {
+    let sets = status["voters"].as_array().unwrap();
+    let voters = sets.iter().filter(|_| sets.len() == 1).flat_map(|set| set.as_array().unwrap());
+    voters.map(|id| id.as_u64().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,12 +192,7 @@ async fn no_acknowledged_write_is_lost_when_servers_are_killed() {
     // Any server will do as a seed.
     let third = Server::joining(three, &second.addr).await;
     assert!(first.id < second.id && second.id < third.id, "every server has an id of its own");
-    for server in [&second, &third] {
-        server
-            .wait("it has joined", |status| status["members"].as_object().unwrap().len() > 1)
-            .await;
-        promote(&first, server.id).await;
-    }
+    first.wait("all three vote", |status| voters(status).len() == 3).await;
 
     let keys: Vec<String> = (0..180).map(|n| format!("key-{n}")).collect();
     for key in &keys[..60] {
@@ -205,8 +208,7 @@ async fn no_acknowledged_write_is_lost_when_servers_are_killed() {
     check(&first, &keys[..120]).await;
     until("the restarted server leads again", || async {
         let status = first.status().await.unwrap();
-        second.ask("PUT", &format!("/leader/{id}"), "").await;
-        status["role"] == "leader"
+        status["role"] == "leader" || order(&second, &format!("transfer/{id}")).await
     })
     .await;
     let long = "x".repeat(1 << 20);
@@ -253,15 +255,13 @@ async fn a_removed_server_is_told_stops_and_never_returns() {
         let caught_up = |status: &Value| status["last_applied"].as_u64() > Some(120);
         server.wait("it has caught up", caught_up).await;
     }
-    promote(&first, second.id).await;
-    first.wait("two vote", |status| voters(status) == 2).await;
+    first.wait("all vote", |status| voters(status).len() == 3).await;
 
     for server in [&mut second, &mut third] {
-        let path = format!("/servers/{}", server.id);
         let removed = || async {
             let gone =
                 first.status().await.unwrap()["members"].get(server.id.to_string()).is_none();
-            gone || matches!(first.ask("DELETE", &path, "").await, Some((204, _)))
+            gone || order(&first, &format!("remove/{}", server.id)).await
         };
         until("it is removed", removed).await;
         let ended = timeout(PATIENCE, server.child.wait()).await;
@@ -299,8 +299,15 @@ async fn hostile_bytes_and_bad_requests_are_refused_and_harm_nobody() {
     assert_eq!(server.ask("PUT", &key, "x").await.unwrap().0, 400);
     assert_eq!(server.ask("GET", "/kv/nothing", "").await.unwrap().0, 404);
     assert_eq!(server.ask("DELETE", "/kv/nothing", "").await.unwrap().0, 404);
-    assert_eq!(server.ask("PUT", "/leader/99", "").await.unwrap().0, 409);
-    assert_eq!(server.ask("PUT", "/servers/x/vote", "").await.unwrap().0, 400);
+    assert_eq!(server.ask("POST", "/operator/transfer/99", "").await.unwrap().0, 409);
+    assert_eq!(server.ask("POST", "/operator/cordon/x", "").await.unwrap().0, 400);
+    assert_eq!(server.ask("POST", "/operator/dance/1", "").await.unwrap().0, 404);
+    for token in [None, Some("another secret"), Some("")] {
+        let limit = Duration::from_secs(8);
+        let order = "/operator/cordon/1";
+        let answer = http::ask("POST", &server.http, order, token, Vec::new(), limit).await;
+        assert_eq!(answer.unwrap().status.as_u16(), 401, "{token:?}");
+    }
     write(&[&server], "fine").await;
 }
 
@@ -358,4 +365,146 @@ async fn a_port_that_is_taken_is_named() {
     assert!(!ended.status.success());
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(said.contains(&taken.0), "{said}");
+}
+
+/// What autopilot on the leader among these thinks; `None` while nobody leads.
+async fn thinks(servers: &[Server]) -> Option<Value> {
+    for server in servers {
+        if let Some((200, state)) = server.ask("GET", "/v1/operator/autopilot/state", "").await {
+            return Some(serde_json::from_slice(&state).unwrap());
+        }
+    }
+    None
+}
+
+/// Waits until autopilot thinks so, and returns all that it thinks.
+async fn thought(servers: &[Server], what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = thinks(servers).await;
+        match state {
+            Some(state) if holds(&state) => return state,
+            state => {
+                assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; {state:?}");
+            }
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn count_voters(state: &Value) -> usize {
+    state["Voters"].as_array().unwrap().len()
+}
+
+/// What autopilot thinks of one server.
+fn of(state: &Value, id: u64, field: &str) -> String {
+    state["Servers"][id.to_string()][field].as_str().unwrap_or_default().to_owned()
+}
+
+/// Takes the leader out of these servers.
+async fn take_leader(servers: &mut Vec<Server>) -> Server {
+    let state = thought(servers, "somebody leads", |_| true).await;
+    let leader: u64 = state["Leader"].as_str().unwrap().parse().unwrap();
+    let leader = servers.iter().position(|server| server.id == leader);
+    servers.swap_remove(leader.unwrap())
+}
+
+async fn stored_config(servers: &[Server]) -> Option<Value> {
+    for server in servers {
+        let path = "/v1/operator/autopilot/configuration";
+        if let Some((200, config)) = server.ask("GET", path, "").await {
+            return Some(serde_json::from_slice(&config).unwrap());
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_servers_steer_themselves_and_a_sixth_takes_the_vote_of_a_dead_leader() {
+    let dirs = [(); 6].map(|()| tempfile::tempdir().unwrap());
+    let mut servers = vec![Server::first(dirs[0].path()).await];
+    for dir in &dirs[1..5] {
+        servers.push(Server::joining(dir.path(), &servers[0].addr).await);
+    }
+    thought(&servers, "all five vote", |state| count_voters(state) == 5).await;
+    servers.push(Server::joining(dirs[5].path(), &servers[4].addr).await);
+    let sixth = servers[5].id;
+    thought(&servers, "the sixth is healthy", |s| of(s, sixth, "Verdict") == "healthy").await;
+
+    let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
+    for key in &keys[..30] {
+        write(&[&servers[0]], key).await;
+    }
+    let dead = take_leader(&mut servers).await;
+    let (id, dir) = (dead.id, dirs[usize::try_from(dead.id - 1).unwrap()].path());
+    dead.kill().await;
+    let state = thought(&servers, "the new leader finds the old one dead", |state| {
+        of(state, id, "Verdict") == "unhealthy"
+    })
+    .await;
+    assert!(state["Servers"][id.to_string()]["Reasons"].to_string().contains("contact-lost"));
+    for key in &keys[30..] {
+        write(&[&servers[0], &servers[1]], key).await;
+    }
+    let moved = |status: &Value| {
+        let voters = voters(status);
+        // One joint change: there is no moment with a voter more or less.
+        assert!(voters.is_empty() || voters.len() == 5, "{voters:?}");
+        voters.contains(&sixth)
+    };
+    servers[0].wait("the sixth has the vote", moved).await;
+    let status = servers[0].status().await.unwrap();
+    assert!(!voters(&status).contains(&id), "the dead one has lost it");
+
+    servers.push(Server::start(dir, &[]).await);
+    thought(&servers, "it returns and is healthy", |state| {
+        of(state, id, "Verdict") == "healthy" && state["Healthy"] == true
+    })
+    .await;
+    check(&servers[0], &keys).await;
+    let state = thinks(&servers).await.unwrap();
+    assert_eq!(of(&state, id, "Status"), "non-voter", "it stands by");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_and_records_survive_a_kill_of_every_server() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let mut servers = vec![Server::first(dirs[0].path()).await];
+    for dir in &dirs[1..] {
+        servers.push(Server::joining(dir.path(), &servers[0].addr).await);
+    }
+    thought(&servers, "all vote", |state| count_voters(state) == 3).await;
+    let leader = thinks(&servers).await.unwrap()["Leader"].clone();
+    // Whoever is drained hands over, whoever is cordoned does not take over.
+    assert!(order(&servers[0], "cordon/3").await);
+    assert!(order(&servers[0], "drain/leader").await);
+    let state = thought(&servers, "another leads", |state| state["Leader"] != leader).await;
+    assert_eq!(state["Leader"], "2");
+    assert!(order(&servers[0], "undrain/1").await);
+    assert!(order(&servers[0], "transfer/1").await, "done when the other leads");
+    let config = r#"{"ServerStabilizationTime": "3s", "MinQuorum": 3}"#;
+    until("a configuration is stored", || async {
+        let path = "/v1/operator/autopilot/configuration";
+        matches!(servers[0].ask("PUT", path, config).await, Some((200, _)))
+    })
+    .await;
+    let config = stored_config(&servers).await.unwrap();
+    assert_eq!(config["MinQuorum"], 3);
+    assert!(config["ModifyIndex"].as_u64() > Some(0));
+    write(&[&servers[0]], "kept").await;
+
+    for server in servers.drain(..) {
+        server.kill().await;
+    }
+    for dir in &dirs {
+        servers.push(Server::start(dir.path(), &[]).await);
+    }
+    let state = thought(&servers, "all are healthy", |state| state["Healthy"] == true).await;
+    assert_eq!(count_voters(&state), 3);
+    assert_eq!(of(&state, 3, "Cordoned"), "ordered over HTTP");
+    assert_eq!(stored_config(&servers).await.unwrap(), config);
+    check(&servers[0], &["kept".to_owned()]).await;
+    // Now the configuration forbids what was allowed without it.
+    let refused = servers[0].ask("POST", "/operator/remove/3", "").await;
+    assert!(matches!(refused, Some((409, _))), "{refused:?}");
 }

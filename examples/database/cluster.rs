@@ -1,12 +1,12 @@
 //! Five servers on this machine, each a process of its own, with a table of how they are.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::http;
-use crate::web::Status;
+use crate::table::Picture;
 
 /// Added to a server's HTTP port, for its port to the other servers.
 const RAFT_PORT_OFFSET: u16 = 100;
+
+/// Where the leader tells what it thinks of everybody.
+const STATE: &str = "/v1/operator/autopilot/state";
 
 /// How long a server may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -37,6 +40,9 @@ pub(crate) struct Options {
     /// Where the servers keep their data [default: a temporary directory, removed at the end].
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// What an operator has to present [default: a random one, shown with the commands to try].
+    #[arg(long, env = "DATABASE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
 }
 
 /// One server, as its parent sees it.
@@ -72,6 +78,7 @@ struct Place {
     program: PathBuf,
     dir: PathBuf,
     is_temporary: bool,
+    token: String,
 }
 
 impl Place {
@@ -80,8 +87,10 @@ impl Place {
         let name = format!("raft-autopilot-database-{}", std::process::id());
         let is_temporary = options.dir.is_none();
         let dir = options.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+        let token = options.token.clone().filter(|token| !token.is_empty());
+        let token = token.unwrap_or_else(|| format!("{:016x}", crate::random()));
         let Options { nodes, http_port, .. } = *options;
-        Ok(Self { nodes, http_port, program, dir, is_temporary })
+        Ok(Self { nodes, http_port, program, dir, is_temporary, token })
     }
 
     fn make_dir(&self) -> io::Result<()> {
@@ -109,7 +118,7 @@ impl Place {
         Ok(())
     }
 
-    /// The arguments of one server, as they can be typed.
+    /// The arguments of a new server.
     fn arguments(&self, number: u16) -> Vec<String> {
         let dir = self.dir.join(number.to_string()).display().to_string();
         let (listen, http) = (self.listen(number), self.http(number));
@@ -130,12 +139,27 @@ impl Place {
         let child = Command::new(&self.program)
             .args(self.arguments(number))
             .arg("--stop-with-stdin")
+            .env("DATABASE_TOKEN", &self.token)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
         Ok(Server { number, http: self.http(number), child, ended: None })
+    }
+
+    /// The arguments of a server that has run before.
+    fn again(&self, number: u16) -> Vec<String> {
+        let dir = self.dir.join(number.to_string()).display().to_string();
+        vec!["node".to_owned(), "--dir".to_owned(), dir]
+    }
+
+    /// A server's command line, to be copied into a shell.
+    fn typed(&self, arguments: &[String]) -> String {
+        let program = self.program.display().to_string();
+        let words = std::iter::once(&program).chain(arguments).map(|word| quoted(word));
+        let token = format!("DATABASE_TOKEN={}", quoted(&self.token));
+        std::iter::once(token).chain(words).collect::<Vec<_>>().join(" ")
     }
 
     fn log(&self, number: u16) -> PathBuf {
@@ -147,140 +171,153 @@ impl Place {
     }
 }
 
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 async fn show(place: &Place, servers: &mut Vec<Server>) -> Result<(), Box<dyn Error>> {
     println!("starting {} servers in {}", place.nodes, place.dir.display());
+    let is_new = !place.dir.join("1").exists();
     for number in 1..=place.nodes {
         servers.push(place.start(number)?);
-        // The first begins the cluster; the others find it and join all at once.
-        if number == 1 {
-            wait_for_leader(place, &mut servers[0]).await?;
+        // The first begins the cluster; the next ones get their ids in order. Servers that have
+        // run before need each other to go on.
+        if let (true, Some(server)) = (is_new, servers.last_mut()) {
+            wait(place, server, if number == 1 { STATE } else { "/status" }).await?;
         }
     }
     println!("{}", what_to_try(place, servers));
-    let mut before = String::new();
+    let mut screen = Screen { begin: Instant::now(), key: String::new(), since: 0, lines: 0 };
+    let mut known: BTreeSet<String> = servers.iter().map(|server| server.http.clone()).collect();
     let mut ticks = interval(Duration::from_millis(300));
     loop {
         ticks.tick().await;
         for server in servers.iter_mut() {
-            report_end(place, server)?;
+            if report_end(place, server)? {
+                screen.lines = 0;
+            }
         }
-        let table = table(servers).await;
-        if table != before {
-            println!("{table}");
-            before = table;
+        let picture = picture(&known).await;
+        if let Some(picture) = &picture {
+            known.extend(picture.addresses().map(str::to_owned));
         }
+        let pids = servers.iter().filter_map(|s| Some((s.http.as_str(), s.child.id()?))).collect();
+        screen.show(picture.as_ref(), &pids)?;
     }
 }
 
-async fn wait_for_leader(place: &Place, first: &mut Server) -> Result<(), Box<dyn Error>> {
+/// A table a change; on a terminal the last one is kept up to date where it stands.
+struct Screen {
+    begin: Instant,
+    key: String,
+    /// When the table that stands was new, in seconds.
+    since: u64,
+    lines: usize,
+}
+
+impl Screen {
+    fn show(&mut self, picture: Option<&Picture>, pids: &BTreeMap<&str, u32>) -> io::Result<()> {
+        let key = picture.map_or_else(String::new, Picture::key);
+        let is_new = key != self.key;
+        let mut out = io::stdout().lock();
+        if !is_new && !out.is_terminal() {
+            return Ok(());
+        }
+        if !is_new && self.lines > 0 {
+            write!(out, "\x1b[{}A\x1b[J", self.lines)?;
+        }
+        let text =
+            picture.map_or_else(|| "nobody leads\n".to_owned(), |picture| picture.text(pids));
+        if is_new {
+            self.since = self.begin.elapsed().as_secs();
+        }
+        let text = format!("{:>4} s: {text}\n", self.since);
+        self.key = key;
+        self.lines = text.lines().count();
+        if out.is_terminal() {
+            // A line too long for the terminal is cut, so that the lines can be counted.
+            write!(out, "\x1b[?7l{text}\x1b[?7h")?;
+        } else {
+            write!(out, "{text}")?;
+        }
+        out.flush()
+    }
+}
+
+/// Waits until a server answers this well.
+async fn wait(place: &Place, server: &mut Server, path: &str) -> Result<(), Box<dyn Error>> {
     let deadline = Instant::now() + START_LIMIT;
     while Instant::now() < deadline {
-        report_end(place, first)?;
-        if first.ended.is_some() {
-            return Err("the first server has ended".into());
+        report_end(place, server)?;
+        if server.ended.is_some() {
+            return Err(format!("n{} has ended", server.number).into());
         }
-        if status(&first.http).await.is_some_and(|status| status.leader.is_some()) {
+        let answer = http::ask("GET", &server.http, path, None, Vec::new(), ANSWER_LIMIT).await;
+        if answer.is_ok_and(|answer| answer.status.is_success()) {
             return Ok(());
         }
         sleep(Duration::from_millis(50)).await;
     }
-    Err(format!("the first server did not lead within {START_LIMIT:?}").into())
+    Err(format!("n{} was not ready within {START_LIMIT:?}", server.number).into())
 }
 
 /// Says once that a server has ended, why if it said so, and how to start it again.
-fn report_end(place: &Place, server: &mut Server) -> io::Result<()> {
+fn report_end(place: &Place, server: &mut Server) -> io::Result<bool> {
     if server.ended.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     server.ended = server.child.try_wait()?;
-    if let Some(ended) = server.ended {
-        println!(
-            "server at {} has ended ({ended}){}",
-            server.http,
-            last_line(place, server.number)
-        );
-        println!("  to start it again: {}", typed(&place.program, &place.arguments(server.number)));
-    }
-    Ok(())
+    let Some(ended) = server.ended else { return Ok(false) };
+    let number = server.number;
+    println!("n{number} has ended ({ended}){}", last_line(place, number));
+    println!("  to start it again:  {}\n", place.typed(&place.again(number)));
+    Ok(true)
 }
 
 fn last_line(place: &Place, number: u16) -> String {
     let log = std::fs::read_to_string(place.log(number)).unwrap_or_default();
-    log.lines().last().map(|line| format!(": {line}")).unwrap_or_default()
-}
-
-fn typed(program: &Path, arguments: &[String]) -> String {
-    let words = arguments.iter().map(|word| if word.is_empty() { "''" } else { word });
-    std::iter::once(format!("'{}'", program.display()))
-        .chain(words.map(str::to_owned))
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = log.lines().last().filter(|line| !line.contains(" listens on "));
+    words.map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 fn what_to_try(place: &Place, servers: &[Server]) -> String {
-    let last = servers.last();
-    let pid = last.and_then(|server| server.child.id()).unwrap_or_default();
-    let http = place.http(1);
+    let (http, token, last) = (place.http(1), &place.token, place.nodes);
+    let pid = servers.last().and_then(|server| server.child.id()).unwrap_or_default();
+    let order = format!("curl -X POST --location-trusted -H 'Authorization: Bearer {token}'");
     format!(
         "\nWhat to try, in another terminal:\n\
-         \x20 write and read:  curl -L -X PUT http://{http}/kv/colour -d green; curl -L http://{http}/kv/colour\n\
-         \x20 kill server {}:   kill -9 {pid}\n\
-         \x20 add one more:    {}\n\
-         \x20 move the lead:   curl -L -X PUT http://{http}/leader/ID\n\
+         \x20 write and read       curl -L -X PUT http://{http}/kv/colour -d green; \
+                                    curl -L http://{http}/kv/colour\n\
+         \x20 add one more         {more}\n\
+         \x20 kill n{last}              kill -9 {pid}\n\
+         \x20 drain the leader     {order} http://{http}/operator/drain/leader\n\
+         \x20 remove a server      {order} http://{http}/operator/remove/ID\n\
+         \x20 all that is known    curl http://{http}/v1/operator/autopilot/state\n\
+         Times are short here: healthy for 5 s earns a vote, {last} voters at most; a vote moves \
+         from the dead to\na server that stands by after 5 s, and who is dead for 3 min is removed. \
+         A drained server leads no more for 1 min.\n\
          Ctrl-C stops all of them.\n",
-        place.nodes,
-        typed(&place.program, &place.arguments(place.nodes + 1)),
+        more = place.typed(&place.arguments(last + 1)),
     )
 }
 
-async fn status(http: &str) -> Option<Status> {
-    let answer = http::ask("GET", http, "/status", Vec::new(), ANSWER_LIMIT).await.ok()?;
-    answer.status.is_success().then(|| serde_json::from_slice(&answer.body).ok())?
-}
-
-/// Every server that was started here or is a member, and how it says it is.
-async fn table(servers: &[Server]) -> String {
-    let mut addresses: Vec<String> = servers.iter().map(|server| server.http.clone()).collect();
-    let mut known = Vec::new();
-    let mut next = 0;
-    while let Some(addr) = addresses.get(next).cloned() {
-        next += 1;
-        let status = status(&addr).await;
-        for member in status.iter().flat_map(|status| status.members.values()) {
-            if !addresses.contains(member) {
-                addresses.push(member.clone());
-            }
-        }
-        known.push((addr, status));
-    }
-    let mut table = format!(
-        "{:<16} {:>7} {:>4} {:<6} {:<9} {:<5} {:>4} {:<7} {}\n",
-        "http", "pid", "id", "name", "role", "vote", "term", "zone", "version"
-    );
-    for (addr, status) in known {
-        let server = servers.iter().find(|server| server.http == addr);
-        let pid = server.and_then(|server| server.child.id());
-        let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        // Writing into a String does not fail.
-        let _ = match status {
-            Some(status) => {
-                let votes = status.voters.iter().any(|set| set.contains(&status.id));
-                writeln!(
-                    table,
-                    "{addr:<16} {pid:>7} {:>4} {:<6} {:<9} {:<5} {:>4} {:<7} {}",
-                    status.id,
-                    status.name,
-                    status.role,
-                    if votes { "yes" } else { "no" },
-                    status.term,
-                    status.zone,
-                    status.version
-                )
-            }
-            None => writeln!(table, "{addr:<16} {pid:>7}    -        no answer"),
+/// What the leader says; any server knows the way to it.
+async fn picture(known: &BTreeSet<String>) -> Option<Picture> {
+    for addr in known {
+        let Ok(answer) = http::ask("GET", addr, STATE, None, Vec::new(), ANSWER_LIMIT).await else {
+            continue;
         };
+        if let (true, Ok(picture)) =
+            (answer.status.is_success(), serde_json::from_slice(&answer.body))
+        {
+            return Some(picture);
+        }
     }
-    table
+    None
 }
 
 /// Servers stop by themselves when their standard input ends; those that do not are killed.

@@ -23,37 +23,44 @@ pub(crate) struct Answer {
 }
 
 /// Sends one request to `host:port`, follows it to the leader, and reads the whole answer, of at
-/// most 2 MiB, within `limit`.
+/// most 2 MiB, within `limit`; `token` is presented where there is one.
 pub(crate) async fn ask(
     method: &str,
     addr: &str,
     path: &str,
+    token: Option<&str>,
     body: Vec<u8>,
     limit: Duration,
 ) -> Result<Answer, Error> {
     let asking = async {
-        let mut answer = exchange(method, addr, path, body.clone()).await?;
+        let mut answer = exchange(method, addr, path, token, body.clone()).await?;
         for _ in 0..MAX_REDIRECTS {
             let Some(addr) = answer.location.as_deref().and_then(|url| url.strip_prefix("http://"))
             else {
                 break;
             };
             let addr = addr.split_once('/').map_or(addr, |(addr, _)| addr);
-            answer = exchange(method, addr, path, body.clone()).await?;
+            answer = exchange(method, addr, path, token, body.clone()).await?;
         }
         Ok(answer)
     };
     tokio::time::timeout(limit, asking).await?
 }
 
-async fn exchange(method: &str, addr: &str, path: &str, body: Vec<u8>) -> Result<Answer, Error> {
+async fn exchange(
+    method: &str,
+    addr: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Vec<u8>,
+) -> Result<Answer, Error> {
     let stream = TcpStream::connect(addr).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", addr)
-        .body(Full::new(Bytes::from(body)))?;
+    let mut request = Request::builder().method(method).uri(path).header("host", addr);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(Full::new(Bytes::from(body)))?;
     // Its end drops the sender, and that ends the connection.
     let exchange = async move {
         let response = sender.send_request(request).await?;

@@ -5,13 +5,16 @@
 //! ```
 #![allow(clippy::disallowed_methods, reason = "a program of its own, on tokio and the real clock")]
 
+mod autopilot;
 mod cluster;
 mod http;
 mod members;
 mod network;
 mod node;
+mod operator;
 mod service;
 mod storage;
+mod table;
 mod types;
 mod web;
 mod wire;

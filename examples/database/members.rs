@@ -1,17 +1,16 @@
 //! Who belongs to the cluster: ids for new servers, and changes of the membership, all fenced.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
+use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::{ChangeMembers, Precondition, ReadPolicy};
+use raft_autopilot::autopilot::VerbError;
 
+use crate::autopilot::server;
 use crate::service::Service;
 use crate::storage::Identity;
-use crate::types::{Command, Member, TypeConfig};
+use crate::types::{Applied, Command, Member, TypeConfig};
 use crate::wire::{Connection, Envelope, Request, Response};
 
 /// How long anything that needs a majority may take.
@@ -48,6 +47,20 @@ impl NotDone {
         }
     }
 
+    /// What autopilot answered to an order.
+    pub(crate) fn order(service: &Service, error: &VerbError) -> Self {
+        // Asked again, the new leader waits for what it goes on with.
+        let leader = match error {
+            VerbError::NotLeading { leader } => leader.as_ref(),
+            VerbError::LostLeadership { leader, .. } => Some(leader),
+            _ => return Self::Because(error.to_string()),
+        };
+        let id = leader.and_then(|id| id.as_str().parse().ok());
+        Self::Elsewhere(id.and_then(|id: u64| {
+            service.state.standing(|standing| standing.membership.get_node(&id).cloned())
+        }))
+    }
+
     pub(crate) fn timeout() -> Self {
         Self::Because(format!("no majority answered within {LIMIT:?}; it may still happen"))
     }
@@ -62,13 +75,14 @@ impl From<NotDone> for Response {
     }
 }
 
-/// Promises a new server an id: the index of an entry written for it, which nobody else can get.
+/// Promises a new server an id, which nobody else ever had or will get.
 pub(crate) async fn reserve(service: &Service) -> Response {
     let write = service.raft.client_write(Command::Reserve);
     match tokio::time::timeout(LIMIT, write).await {
-        Ok(Ok(written)) => {
-            Response::Reserved { cluster: service.identity.cluster, id: written.log_id.index }
-        }
+        Ok(Ok(written)) => match written.data {
+            Applied::Reserved(id) => Response::Reserved { cluster: service.identity.cluster, id },
+            other => Response::Refused(format!("an odd answer: {other:?}")),
+        },
         Ok(Err(error)) => NotDone::write(&error).into(),
         Err(_) => NotDone::timeout().into(),
     }
@@ -100,8 +114,8 @@ pub(crate) async fn join(service: &Service, id: u64, member: Member) -> Response
             return Response::Refused(why);
         }
     }
-    let add = ChangeMembers::AddNodes(BTreeMap::from([(id, member)]));
-    change(service, add, true).await.map_or_else(Into::into, |()| Response::Joined)
+    let added = service.autopilot.clone().within(LIMIT).add(server(id, &member)).await;
+    added.map_or_else(|error| NotDone::order(service, &error).into(), |()| Response::Joined)
 }
 
 /// Makes sure that this server leads now, and has applied all that was committed before.
@@ -110,39 +124,6 @@ pub(crate) async fn confirm_leadership(service: &Service) -> Result<(), NotDone>
     match tokio::time::timeout(LIMIT, read).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(NotDone::read(&error)),
-        Err(_) => Err(NotDone::timeout()),
-    }
-}
-
-/// Changes the membership that stands now, as the leader of now; with anything else in between,
-/// nothing is done. One at a time: a second change between the two steps of the first would be
-/// mixed up with it.
-pub(crate) async fn change(
-    service: &Service,
-    members: ChangeMembers<u64, Member>,
-    retain: bool,
-) -> Result<(), NotDone> {
-    let raft = service.raft.clone();
-    let alone = Arc::clone(&service.changing).lock_owned().await;
-    let leader = raft.as_leader().map_err(|forward| NotDone::forwarded(&forward))?;
-    let standing = raft.metrics().borrow_watched().membership_config.clone();
-    if standing.get_joint_config().len() > 1 {
-        return Err(NotDone::Because("the membership is being changed".to_owned()));
-    }
-    let membership = *standing.log_id();
-    let fence = [
-        Precondition::CommittedLeaderId { committed_leader_id: leader.to_committed_leader_id() },
-        Precondition::LastMembershipLogId { last_membership_log_id: membership },
-    ];
-    // In a task of its own: a change whose caller goes away half-way would stay half done.
-    let change = tokio::spawn(async move {
-        let _alone = alone;
-        raft.change_membership_if(members, retain, fence).await
-    });
-    match tokio::time::timeout(LIMIT, change).await {
-        Ok(Ok(Ok(_))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(NotDone::write(&error)),
-        Ok(Err(error)) => Err(NotDone::Because(error.to_string())),
         Err(_) => Err(NotDone::timeout()),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +14,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::autopilot::{self, Database};
 use crate::members::ask_leader;
 use crate::network::Network;
 use crate::service::Service;
 use crate::storage::{self, Identity, LogStore};
-use crate::types::{Member, Raft};
+use crate::types::{FIRST_ID, Member, Raft};
 use crate::web;
 use crate::wire::{Connection, Envelope, Request, Response};
-
-/// The id of the server that begins a cluster. Others get the index of an entry, which is larger.
-const FIRST_ID: u64 = 1;
 
 /// How long a new server tries to join.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
@@ -67,6 +65,10 @@ pub(crate) struct Options {
     /// Log entries between two snapshots.
     #[arg(long, default_value_t = 5000)]
     snapshot_every: u64,
+    /// What an operator has to present as `Authorization: Bearer`; without it nobody may order
+    /// anything.
+    #[arg(long, env = "DATABASE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Stop when the standard input ends, that is, together with the process that started this.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -84,18 +86,24 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         None => new_identity(&options, member, &log).await?,
     };
     let (removed, told) = unbounded_channel();
-    let network = Network { cluster: identity.cluster, id: identity.id, removed };
+    let Identity { cluster, id, .. } = identity;
+    let network = Network { cluster, id, removed: removed.clone() };
     let config = Arc::new(config(&options).validate()?);
-    let raft = Raft::new(identity.id, config, network, log.clone(), state.clone()).await?;
+    let raft = Raft::new(id, config, network, log.clone(), state.clone()).await?;
+    let version = options.version;
+    let database = Database { cluster, id, version: version.clone(), state: state.clone() };
+    let (autopilot, handle) = autopilot::new(&raft, database)?;
     let service =
-        Arc::new(Service::new(identity.clone(), options.version, raft.clone(), log, state));
+        Service::new(identity.clone(), version, raft.clone(), log, state, handle, removed);
+    let service = Arc::new(service);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(Arc::clone(&service).listen(peers));
-    tasks.spawn(web::serve(Arc::clone(&service), clients));
+    tasks.spawn(web::serve(Arc::clone(&service), clients, options.token));
+    tasks.spawn(autopilot);
     let Member { name, addr, http, .. } = &identity.member;
     println!("server {} ({name}) listens on {addr}, clients on http://{http}", identity.id);
 
-    let end = live(&service, told, options.stop_with_stdin).await;
+    let end = live(&service, &options.dir, told, options.stop_with_stdin).await;
     raft.shutdown().await?;
     tasks.shutdown().await;
     if matches!(end, Ok(End::Removed)) {
@@ -112,6 +120,7 @@ enum End {
 
 async fn live(
     service: &Service,
+    dir: &Path,
     mut told: UnboundedReceiver<String>,
     with_stdin: bool,
 ) -> io::Result<End> {
@@ -122,13 +131,13 @@ async fn live(
         _ = terminate.recv() => Ok(End::Told),
         () = end_of_stdin(), if with_stdin => Ok(End::Told),
         Some(why) = told.recv() => { tracing::warn!(why); Ok(End::Removed) }
-        end = belong(service) => end,
+        end = belong(service, dir) => end,
     }
 }
 
 /// Gets into the cluster, then keeps asking whether this server is still part of it: nobody else
 /// tells a server that was away when it was removed.
-async fn belong(service: &Service) -> io::Result<End> {
+async fn belong(service: &Service, dir: &Path) -> io::Result<End> {
     let Identity { cluster, id, member, seed, .. } = &service.identity;
     let is_member =
         || service.state.standing(|standing| standing.membership.get_node(id).is_some());
@@ -151,6 +160,9 @@ async fn belong(service: &Service) -> io::Result<End> {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for turn in 0_usize.. {
         ticks.tick().await;
+        if !dir.exists() {
+            return Err(io::Error::other(format!("{} is gone", dir.display())));
+        }
         service.raft.metrics().borrow_watched().running_state.clone().map_err(io::Error::other)?;
         let others: Vec<String> = service.state.standing(|standing| {
             let others = standing.membership.nodes().filter(|(other, _)| *other != id);
@@ -248,6 +260,10 @@ fn config(options: &Options) -> Config {
         election_timeout_max: options.election.saturating_mul(2),
         // Without it, a server that was cut off forces an election when it comes back.
         enable_pre_vote: Some(true),
+        // A leader commits as soon as its followers have an entry, even before its own disk has.
+        // If it crashed then and came back as the leader of the same term, without that entry,
+        // there would be two histories.
+        enable_leader_restore: Some(false),
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(options.snapshot_every),
         max_in_snapshot_log_to_keep: options.snapshot_every / 5,
         ..Config::default()

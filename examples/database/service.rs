@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::storage::Snapshot;
+use raft_autopilot::autopilot::Handle;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::members;
 use crate::storage::{Identity, LogStore, StateMachine, check_snapshot};
@@ -29,8 +31,10 @@ pub(crate) struct Service {
     pub(crate) raft: Raft,
     pub(crate) log: LogStore,
     pub(crate) state: StateMachine,
-    /// Held by the one change of the membership that is under way from here.
-    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// The way to the autopilot of this server; every change of the membership goes through it.
+    pub(crate) autopilot: Handle,
+    /// Told when another server says that this one was removed.
+    removed: UnboundedSender<String>,
     /// Bytes received and expected of a snapshot that is arriving.
     arriving: Mutex<Option<(u64, u64)>>,
 }
@@ -50,9 +54,11 @@ impl Service {
         raft: Raft,
         log: LogStore,
         state: StateMachine,
+        autopilot: Handle,
+        removed: UnboundedSender<String>,
     ) -> Self {
-        let (boot_id, changing, arriving) = (crate::random(), Arc::default(), Mutex::default());
-        Self { identity, boot_id, version, raft, log, state, changing, arriving }
+        let (boot_id, arriving) = (crate::random(), Mutex::default());
+        Self { identity, boot_id, version, raft, log, state, autopilot, removed, arriving }
     }
 
     /// How this server is.
@@ -95,7 +101,12 @@ impl Service {
                 Ok(Err(error)) => break Err(error),
             };
             let response = self.answer(envelope, &mut arriving).await;
-            if let Err(error) = wire::write(&mut stream, &response).await {
+            let written = wire::write(&mut stream, &response).await;
+            if matches!(response, Response::Dismissed) {
+                // The receiver is gone only when this server is stopping anyway.
+                let _ = self.removed.send("told by the leader that this server was removed".into());
+            }
+            if let Err(error) = written {
                 break Err(error);
             }
         };
@@ -131,6 +142,7 @@ impl Service {
             Request::Status => self.status().map(Response::Status).map_err(text),
             Request::Reserve => Ok(members::reserve(self).await),
             Request::Join { id, member } => Ok(members::join(self, id, member).await),
+            Request::Dismiss => Ok(Response::Dismissed),
         };
         answer.unwrap_or_else(Response::Refused)
     }
@@ -139,7 +151,8 @@ impl Service {
     fn refusal(&self, envelope: &Envelope) -> Option<Response> {
         let Envelope { cluster, from, to, ref request } = *envelope;
         let Identity { cluster: own, id, .. } = self.identity;
-        if to != 0 && to != id {
+        let is_named = to == id || (to == 0 && !matches!(request, Request::Dismiss));
+        if !is_named {
             return Some(Response::Refused(format!("this is server {id}, not {to}")));
         }
         let is_open = matches!(request, Request::Status | Request::Reserve);

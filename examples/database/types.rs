@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use raft_autopilot::autopilot::{Outcome, Record};
+use raft_autopilot::codec;
 use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
@@ -21,6 +23,9 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, crate::storage::StateMachine>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+
+/// The id of the server that begins a cluster; others get the next ones, in order.
+pub(crate) const FIRST_ID: u64 = 1;
 
 /// A server as the membership knows it: where it listens, and where it stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +51,10 @@ pub(crate) enum Command {
     },
     /// Removes a key.
     Delete { key: String },
-    /// Reserves a node id for a server that wants to join: the index of this very log entry,
-    /// which no other server ever had.
+    /// Promises a node id, which no other server ever had, to one that wants to join.
     Reserve,
+    /// Something that autopilot remembers.
+    Record(Box<Record>),
 }
 
 impl Command {
@@ -58,6 +64,7 @@ impl Command {
             Self::Set { key, value } => key.len() + value.len(),
             Self::Delete { key } => key.len(),
             Self::Reserve => 0,
+            Self::Record(record) => codec::encode(record).map_or(0, |bytes| bytes.len()),
         }
     }
 }
@@ -67,7 +74,8 @@ impl fmt::Display for Command {
         match self {
             Self::Set { key, value } => write!(f, "set {key:?} ({} bytes)", value.len()),
             Self::Delete { key } => write!(f, "delete {key:?}"),
-            Self::Reserve => f.write_str("reserve an id"),
+            Self::Reserve => f.write_str("promise an id"),
+            Self::Record(record) => write!(f, "record {record:?}"),
         }
     }
 }
@@ -79,4 +87,8 @@ pub(crate) enum Applied {
     Done,
     /// The key to delete was not there.
     NoSuchKey,
+    /// This id is promised.
+    Reserved(u64),
+    /// It was a record, and this is what the ledger says to it.
+    Recorded(Outcome),
 }

@@ -1,21 +1,24 @@
 //! HTTP for clients: keys and values, the status, and what an operator may ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::get;
 use axum::{Json, Router};
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use serde::{Deserialize, Serialize};
+use raft_autopilot::http::Settings;
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::autopilot;
 use crate::members::{self, LIMIT, NotDone};
+use crate::operator;
 use crate::service::Service;
 use crate::types::{Applied, Command};
 
@@ -27,8 +30,8 @@ const MAX_KEY_LEN: usize = 1024;
 
 type Served = State<Arc<Service>>;
 
-/// What `GET /status` tells, and the live table shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What `GET /status` tells.
+#[derive(Debug, Serialize)]
 pub(crate) struct Status {
     pub(crate) id: u64,
     pub(crate) name: String,
@@ -49,15 +52,19 @@ pub(crate) struct Status {
 }
 
 /// Answers clients, for as long as this future lives.
-pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener) {
+pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, token: Option<String>) {
+    let mut settings = Settings::new().with_leader_address(autopilot::http);
+    if let Some(token) = &token {
+        settings = settings.with_token(token.as_str());
+    }
     let router = Router::new()
         .route("/kv/{key}", get(read).put(write).delete(remove))
         .route("/status", get(status))
-        .route("/servers/{id}", axum::routing::delete(expel))
-        .route("/servers/{id}/vote", put(promote))
-        .route("/leader/{id}", put(transfer))
+        .merge(operator::router(token))
         .layer(DefaultBodyLimit::max(MAX_VALUE_LEN))
-        .with_state(service);
+        .with_state(Arc::clone(&service))
+        .merge(raft_autopilot::http::router(service.autopilot.clone(), settings));
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "HTTP has ended");
     }
@@ -98,7 +105,9 @@ async fn remove(State(service): Served, Path(key): Path<String>, uri: Uri) -> Re
 async fn commit(service: &Service, command: Command, path: &str) -> Response {
     match tokio::time::timeout(LIMIT, service.raft.client_write(command)).await {
         Ok(Ok(written)) => match written.data {
-            Applied::Done => StatusCode::NO_CONTENT.into_response(),
+            Applied::Done | Applied::Reserved(_) | Applied::Recorded(_) => {
+                StatusCode::NO_CONTENT.into_response()
+            }
             Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, "no such key"),
         },
         Ok(Err(error)) => elsewhere(NotDone::write(&error), path),
@@ -136,44 +145,8 @@ fn look(service: &Service) -> std::io::Result<Status> {
     })
 }
 
-async fn promote(State(service): Served, Path(id): Path<u64>, uri: Uri) -> Response {
-    let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-    done(members::change(&service, change, true).await, uri.path())
-}
-
-async fn expel(State(service): Served, Path(id): Path<u64>, uri: Uri) -> Response {
-    if id == service.identity.id {
-        return failed(StatusCode::CONFLICT, "a server does not remove itself: ask another one");
-    }
-    let is_voter = service.raft.voter_ids().any(|voter| voter == id);
-    let ids = BTreeSet::from([id]);
-    let change =
-        if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
-    done(members::change(&service, change, false).await, uri.path())
-}
-
-async fn transfer(State(service): Served, Path(id): Path<u64>, uri: Uri) -> Response {
-    if let Err(not_done) = members::confirm_leadership(&service).await {
-        return elsewhere(not_done, uri.path());
-    }
-    if !service.raft.voter_ids().any(|voter| voter == id) {
-        return failed(StatusCode::CONFLICT, "only a voter can lead");
-    }
-    match service.raft.trigger().transfer_leader(id).await {
-        Ok(()) => StatusCode::ACCEPTED.into_response(),
-        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-    }
-}
-
-fn done(result: Result<(), NotDone>, path: &str) -> Response {
-    match result {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(not_done) => elsewhere(not_done, path),
-    }
-}
-
 /// Sends a client to the leader, if there is one, or asks it to come back.
-fn elsewhere(not_done: NotDone, path: &str) -> Response {
+pub(crate) fn elsewhere(not_done: NotDone, path: &str) -> Response {
     match not_done {
         NotDone::Elsewhere(Some(leader)) => {
             let location = format!("http://{}{path}", leader.http);
@@ -189,6 +162,6 @@ fn unavailable(why: &str) -> Response {
     ([(header::RETRY_AFTER, "1")], failed(StatusCode::SERVICE_UNAVAILABLE, why)).into_response()
 }
 
-fn failed(code: StatusCode, why: &str) -> Response {
+pub(crate) fn failed(code: StatusCode, why: &str) -> Response {
     (code, Json(json!({ "error": why }))).into_response()
 }

@@ -50,6 +50,8 @@ pub(crate) enum Request {
         id: u64,
         member: Member,
     },
+    /// You, whom this names, were removed from the cluster: stop.
+    Dismiss,
 }
 
 /// Variants are encoded by position: append, never reorder.
@@ -72,6 +74,8 @@ pub(crate) enum Response {
     Removed,
     /// Not done, and why; asking again later may help.
     Refused(String),
+    /// I have heard, and stop.
+    Dismissed,
 }
 
 /// How a server is, in its own words.

@@ -1,9 +1,11 @@
 //! How an observation becomes a state: the rules of health, stability and the signs of death.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use super::{
-    cluster::{Leading, LogId, NodeStatus, Observation, Probe, Role, ServerId, Sighting, Status},
+    cluster::{
+        Leading, LogId, NodeStatus, Observation, Probe, Role, Server, ServerId, Sighting, Status,
+    },
     config::Config,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
     state::{Health, Reason, Reasons, ServerState, State, Trail},
@@ -35,7 +37,7 @@ impl State {
         let mut before = last.map_or(&[][..], |last| &last.servers);
         let mut servers = Vec::with_capacity(sightings.len());
         for sighting in sightings {
-            let last = next_in(&mut before, &sighting.server.id);
+            let last = next_in(&mut before, &sighting.server);
             servers.push(round.server(sighting, last));
         }
         let mut state = State {
@@ -71,16 +73,22 @@ fn sorted(servers: &[Sighting]) -> Vec<Sighting> {
     servers
 }
 
-/// The entry of `id` in a sorted rest, which is advanced past it.
-fn next_in<'a>(rest: &mut &'a [ServerState], id: &ServerId) -> Option<&'a ServerState> {
+/// The entry of `server` in a sorted rest, which is advanced past it. An adapter hands out the
+/// same pointer in every round, so that ids are compared only after something has changed.
+fn next_in<'a>(rest: &mut &'a [ServerState], server: &Arc<Server>) -> Option<&'a ServerState> {
     while let Some((first, tail)) = rest.split_first() {
-        match first.server.id.cmp(id) {
-            std::cmp::Ordering::Less => *rest = tail,
-            std::cmp::Ordering::Equal => {
+        let order = if Arc::ptr_eq(&first.server, server) {
+            Ordering::Equal
+        } else {
+            first.server.id.cmp(&server.id)
+        };
+        match order {
+            Ordering::Less => *rest = tail,
+            Ordering::Equal => {
                 *rest = tail;
                 return Some(first);
             }
-            std::cmp::Ordering::Greater => return None,
+            Ordering::Greater => return None,
         }
     }
     None

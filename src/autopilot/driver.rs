@@ -13,13 +13,15 @@ use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    cluster::{Applied, Change, Cluster, ClusterError, Feedback, Observation, Retry, Server, Step},
+    cluster::{
+        Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Retry, Server, Step,
+    },
     config::{Config, ConfigError},
+    desk::{Desk, Then},
     handle::{Handle, Request, Running, View},
     plan::{Held, Plan, Why, plan},
     promoter::Promoter,
-    records::{Ledger, Outcome, Verdict},
-    requests::{Desk, Then},
+    records::{Ledger, Outcome, Record, Verdict},
     safety::check,
     state::State,
 };
@@ -85,7 +87,7 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     publish: watch::Sender<Arc<View>>,
     pub(super) last: Option<Arc<State>>,
     plan: Arc<Plan>,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Box<InFlight>>,
     pub(super) serial: u64,
     retries: Vec<Retry>,
     /// The records of this leadership, where the host keeps none.
@@ -159,31 +161,33 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     ///
     /// Start it once, on every node. Dropping it is safe at any moment: a step on its way is a
     /// task of its own, and what a crash leaves half done the next leader finishes first.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = pin!(shutdown);
-        let mut open = true;
-        loop {
-            let round = self.round();
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                () = round => {}
-            }
-            let (cluster, runtime, pause) =
-                (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(event) = self.outcomes.recv() => self.event(*event),
-                request = self.requests.recv(), if open => match request {
-                    Some(request) => self.request(*request),
-                    None => open = false,
-                },
-                () = cluster.changed() => {}
-                () = runtime.sleep(pause) => {}
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold this autopilot twice")]
+    pub fn run(mut self, shutdown: impl Future<Output = ()>) -> impl Future<Output = ()> {
+        async move {
+            let mut shutdown = pin!(shutdown);
+            let mut open = true;
+            loop {
+                let round = self.round();
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => break,
+                    () = round => {}
+                }
+                let (cluster, runtime, pause) =
+                    (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => break,
+                    Some(event) = self.outcomes.recv() => self.event(*event),
+                    request = self.requests.recv(), if open => match request {
+                        Some(request) => self.request(*request),
+                        None => open = false,
+                    },
+                    () = cluster.changed() => {}
+                    () = runtime.sleep(pause) => {}
+                }
             }
         }
-        self.stop();
     }
 
     /// One turn: observe, assess, plan, judge, publish, and start at most one step.
@@ -239,13 +243,17 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let leadership = seen.leading.map(|leading| (leading.term, leading.since));
         let last = self.last.as_ref().and_then(|last| last.leading);
         if leadership != last.map(|leading| (leading.term, leading.since)) {
-            self.in_flight = None;
-            self.retries.clear();
+            // A transfer that fails ends in an election; its outcome still counts, or the next
+            // leadership would try the same at once.
+            let transfer = |step: &Step| matches!(step, Step::Transfer { .. });
+            self.in_flight.take_if(|flight| !transfer(&flight.change.step));
+            self.retries.retain(|retry| transfer(&retry.step));
             self.local = None;
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
         {
+            self.desk.under_way(&flight.change.origin, None);
             self.back_off(flight.change.step, "no outcome in time".to_owned());
         }
         let old = seen.at.saturating_sub(Duration::from_secs(300));
@@ -256,12 +264,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let retries = self.retries.clone();
             seen.feedback = Some(Arc::new(Feedback { in_flight, retries, observer }));
         }
-        if seen.ledger.is_none() && seen.leading.is_some() {
+        self.desk.records_are_local = seen.ledger.is_none();
+        if self.desk.records_are_local && seen.leading.is_some() {
             seen.ledger = Some(Arc::clone(self.local.get_or_insert_default()));
             seen.ledger_at = seen.at;
-            self.desk.records_are_local = true;
-        } else {
-            self.desk.records_are_local = false;
         }
     }
 
@@ -306,9 +312,32 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         tracing::info!(step = %change.step, origin = ?change.origin, "applying");
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let until = state.at.saturating_add(self.options.step_deadline);
-        self.in_flight = Some(InFlight { serial, change: change.clone(), until });
+        self.in_flight = Some(Box::new(InFlight { serial, change: change.clone(), until }));
+        self.desk.under_way(&change.origin, Some(&change.step));
+        let removed = match &change.step {
+            Step::Remove { servers, .. } => servers.clone(),
+            Step::FinishJoint
+            | Step::Votes { .. }
+            | Step::Add(_)
+            | Step::Readdress { .. }
+            | Step::Transfer { .. } => Vec::new(),
+        };
+        let leavers = removed.iter().filter_map(|id| state.server(id));
+        let leavers: Vec<Arc<Server>> = leavers.map(|found| Arc::clone(&found.server)).collect();
+        let records = !self.desk.records_are_local;
+        let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
             let result = cluster.apply(change).await;
+            // Here and not where the outcome is heard: the driver may be gone by then, and before
+            // anything else is applied the ids must be known as removed.
+            if result.is_ok() && !removed.is_empty() {
+                for server in leavers {
+                    runtime.spawn(dismiss(Arc::clone(&cluster), runtime.clone(), server));
+                }
+                if records && let Err(error) = cluster.record(Record::Removed(removed)).await {
+                    tracing::warn!(%error, "a removal is not recorded yet");
+                }
+            }
             let _ = events.send(Box::new(Event::Applied { serial, result }));
         });
     }
@@ -319,28 +348,29 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 if self.in_flight.as_ref().is_some_and(|flight| flight.serial == serial)
                     && let Some(flight) = self.in_flight.take()
                 {
-                    self.applied(flight.change, result);
+                    self.applied(&flight.change, result);
                 }
             }
-            Event::Recorded { then, result } => self.recorded(then, result),
-            Event::Identified { ticket, answer } => self.identified(ticket, answer),
+            Event::Recorded { then, result } => self.recorded(&then, result),
+            Event::Identified { ticket, answer } => self.identified(ticket, answer.as_ref()),
         }
     }
 
-    fn applied(&mut self, change: Change, result: Applied<C::Error>) {
+    fn applied(&mut self, change: &Change, result: Applied<C::Error>) {
         let step = change.step.clone();
+        self.desk.under_way(&change.origin, None);
         match result {
             Ok(()) => {
                 tracing::info!(%step, "applied");
                 self.retries.retain(|retry| retry.step != step);
                 self.desk.done(&change.origin, &step);
-                if let Step::Remove { servers, .. } = step {
-                    for id in servers {
-                        let server = self.last.as_ref().and_then(|last| last.server(&id));
-                        if let Some(server) = server.map(|server| Arc::clone(&server.server)) {
-                            self.dismiss(server);
-                        }
-                    }
+                if change.origin == Origin::Promoter {
+                    self.pace(step.clone());
+                }
+                if let Step::Remove { servers, .. } = step
+                    && self.desk.records_are_local
+                {
+                    self.submit(Record::Removed(servers), Then::Nothing);
                 }
             }
             Err(ClusterError::Moved(what)) => {
@@ -353,6 +383,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
     }
 
+    /// Keeps a promoter that changes its mind every round from moving the same votes to and fro:
+    /// what was done as it wished is not done again within the stabilization time.
+    fn pace(&mut self, step: Step) {
+        let config = Arc::clone(&self.publish.borrow().config);
+        let until = self.runtime.now().saturating_add(config.server_stabilization_time);
+        self.retries.push(Retry { step, failures: 0, until, error: "it was just done".to_owned() });
+    }
+
     /// Lets a failed step wait: 1 s, doubled with every failure up to a minute, and up to a
     /// quarter more, so that steps which failed together are not tried together.
     fn back_off(&mut self, step: Step, error: String) {
@@ -363,21 +401,6 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let until = self.runtime.now().saturating_add(base).saturating_add(spread);
         tracing::warn!(%step, failures, error, "failed; waiting");
         self.retries.push(Retry { step, failures, until, error });
-    }
-
-    /// Tells a server that it was removed, again and again for a minute until it has heard.
-    fn dismiss(&self, server: Arc<Server>) {
-        let (cluster, runtime) = (Arc::clone(&self.cluster), self.runtime.clone());
-        self.runtime.spawn(async move {
-            for wait in [1, 1, 2, 4, 8, 16, 28] {
-                if cluster.dismiss(Arc::clone(&server)).await {
-                    tracing::info!(server = %server.id, "the removed server has been told");
-                    return;
-                }
-                runtime.sleep(Duration::from_secs(wait)).await;
-            }
-            tracing::warn!(server = %server.id, "the removed server could not be told");
-        });
     }
 
     /// How long nothing needs to be looked at.
@@ -403,13 +426,27 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
         pause
     }
+}
 
-    fn stop(mut self) {
-        self.requests.close();
+impl<C: Cluster, R: Runtime> Drop for Autopilot<C, R> {
+    /// The handle outlives the task, and must not go on saying that it leads.
+    fn drop(&mut self) {
         let mut view = View::clone(&self.publish.borrow());
         view.running = Running::Stopped;
         self.publish.send_replace(Arc::new(view));
     }
+}
+
+/// Tells a server that it was removed, again and again for a minute until it has heard.
+async fn dismiss<C: Cluster, R: Runtime>(cluster: Arc<C>, runtime: R, server: Arc<Server>) {
+    for wait in [1, 1, 2, 4, 8, 16, 28] {
+        if cluster.dismiss(Arc::clone(&server)).await {
+            tracing::info!(server = %server.id, "the removed server has been told");
+            return;
+        }
+        runtime.sleep(Duration::from_secs(wait)).await;
+    }
+    tracing::warn!(server = %server.id, "the removed server could not be told");
 }
 
 /// Takes the first step that passes the safety check out of the plan; steps before it that do

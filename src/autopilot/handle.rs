@@ -78,6 +78,20 @@ pub enum VerbError {
         /// Whoever does, as far as is known.
         leader: Option<ServerId>,
     },
+    /// Another node has become leader while the order was carried out.
+    #[error(
+        "{leader} leads now{} (left behind: {left_behind})",
+        if *.goes_on { " and goes on with it" } else { ", and nobody goes on with it" }
+    )]
+    LostLeadership {
+        /// Who leads.
+        leader: ServerId,
+        /// What the steps that were applied here have done.
+        left_behind: String,
+        /// Whether the order was recorded, so that the leader goes on with it. Else give it
+        /// again there.
+        goes_on: bool,
+    },
     /// It would break a rule. Nothing was changed, unless `left_behind` says so.
     #[error("refused: {refusal} (left behind: {left_behind})")]
     Refused {
@@ -115,7 +129,8 @@ pub enum VerbError {
     /// The host could not record it; the message says whether it may have been recorded.
     #[error("not recorded: {0}")]
     NotRecorded(String),
-    /// Autopilot has stopped. Nothing was changed.
+    /// Autopilot has stopped on this node. What was recorded goes on under another leader, and a
+    /// step on its way is finished.
     #[error("autopilot has stopped")]
     Stopped,
 }
@@ -253,9 +268,7 @@ impl Handle {
     /// # Errors
     /// See [`VerbError`]. After a deadline or a refusal the cordon stays.
     pub async fn demote(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
-        let id = id.into();
-        self.cordon(id.clone(), "demoted by an operator", None).await?;
-        self.operate(Task::Demote(id)).await
+        self.operate(Task::Demote(id.into())).await
     }
 
     /// Hands leadership to a server, or to the best one.

@@ -3,6 +3,7 @@
 mod assess;
 mod cluster;
 mod config;
+mod desk;
 mod driver;
 mod handle;
 mod orders;

@@ -142,7 +142,7 @@ pub enum Task {
     },
     /// Give a learner a vote.
     Promote(ServerId),
-    /// Take a voter's vote.
+    /// Take a voter's vote; beginning it cordons the server, or the promoter gives the vote back.
     Demote(ServerId),
     /// Hand leadership to a server, or to the best one.
     Transfer(Option<ServerId>),
@@ -351,6 +351,12 @@ impl Ledger {
                 self.intents.remove(&server);
             }
             Record::Begin(operation) => {
+                // In one entry: nobody may act between the two, in either order.
+                if let Task::Demote(server) = &operation.task {
+                    let reason = "demoted by an operator".to_owned();
+                    let cordon = Cordon { reason, ttl: None, applied_at: Some(now) };
+                    self.cordons.insert(server.clone(), cordon);
+                }
                 let operation = Operation { id: index, applied_at: Some(now), ..operation };
                 self.operations.insert(index, operation);
             }

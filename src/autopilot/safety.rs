@@ -80,14 +80,13 @@ impl Judge<'_> {
         if !self.state.membership.committed {
             return Err(Refusal::ChangeInFlight);
         }
-        let mut servers = change.step.servers().peekable();
-        if !finishes && servers.peek().is_none() {
+        let named = || change.step.servers();
+        if !finishes && named().next().is_none() {
             return Err(Refusal::Empty);
         }
-        let names: Vec<&ServerId> = servers.collect();
-        for (i, name) in names.iter().enumerate() {
-            if names[..i].contains(name) {
-                return Err(Refusal::Twice { server: (*name).clone() });
+        for (i, name) in named().enumerate() {
+            if named().take(i).any(|before| before == name) {
+                return Err(Refusal::Twice { server: name.clone() });
             }
         }
         Ok(())

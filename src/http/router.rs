@@ -224,6 +224,7 @@ async fn write(Shared(desk): Shared<Arc<Desk>>, request: Request) -> Answer {
         Err(VerbError::Invalid(error)) => Err(Bad::from(error).into()),
         Err(
             error @ (VerbError::NotLeading { .. }
+            | VerbError::LostLeadership { .. }
             | VerbError::Refused { .. }
             | VerbError::Deadline { .. }
             | VerbError::NotProven { .. }

@@ -87,7 +87,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
         &["plan", "safety"],
         &["handle"],
         &["desk"],
-        &["driver"],
+        &["driver", "requests"],
     ],
 )];
 

@@ -16,7 +16,7 @@ use redb::{Database, DatabaseError};
 
 pub(crate) use identity::Identity;
 pub(crate) use log::LogStore;
-pub(crate) use state::{StateMachine, check_snapshot};
+pub(crate) use state::{StateMachine, check_snapshot, clock};
 
 /// Opens both files of a data directory, which must exist; files that are missing are created.
 pub(crate) fn open(dir: &Path) -> io::Result<(LogStore, StateMachine)> {

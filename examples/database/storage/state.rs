@@ -4,18 +4,23 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
+use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
+use raft_autopilot::runtime::{Runtime, TokioRuntime};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::{blocking, failed, open_file};
-use crate::types::{Applied, Command, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    Applied, Command, Entry, FIRST_ID, LogId, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -38,17 +43,24 @@ pub(crate) struct Standing {
     pub(crate) applied: Option<LogId>,
     /// The last membership that was committed.
     pub(crate) membership: StoredMembership,
+    /// The largest id that was ever given.
+    pub(crate) last_id: u64,
     /// Ids that were promised and have not joined yet.
     pub(crate) reserved: BTreeSet<u64>,
+    /// What autopilot remembers.
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+/// The clock that the ages in the ledger are told by.
+pub(crate) fn clock() -> Duration {
+    TokioRuntime.now()
 }
 
 impl Standing {
-    /// Whether this id once was good and is no longer.
-    ///
-    /// An id is the index of the entry that reserved it, so whoever has applied that entry knows
-    /// all about it: it is promised, a member, or gone for good.
+    /// Whether this id once was good and is no longer: ids are given once, in order, and those
+    /// that were given are promised, members, or gone for good.
     pub(crate) fn is_removed(&self, id: u64) -> bool {
-        self.applied.is_some_and(|applied| applied.index >= id)
+        id <= self.last_id
             && !self.reserved.contains(&id)
             && self.membership.get_node(&id).is_none()
     }
@@ -70,10 +82,18 @@ impl Standing {
                 }
             }
             EntryPayload::Normal(Command::Reserve) => {
-                self.reserved.insert(entry.log_id.index);
+                self.last_id = self.last_id.max(FIRST_ID) + 1;
+                self.reserved.insert(self.last_id);
                 while self.reserved.len() > MAX_RESERVED {
                     self.reserved.pop_first();
                 }
+                return Ok(Applied::Reserved(self.last_id));
+            }
+            EntryPayload::Normal(Command::Record(record)) => {
+                let ledger = Arc::make_mut(&mut self.ledger);
+                let record = Record::clone(record);
+                let outcome = ledger.apply(entry.log_id.index, clock(), record);
+                return Ok(Applied::Recorded(outcome));
             }
         }
         Ok(Applied::Done)
@@ -98,7 +118,7 @@ impl StateMachine {
         txn.open_table(KEYS).map_err(failed)?;
         txn.open_table(META).map_err(failed)?;
         txn.commit().map_err(failed)?;
-        let standing = read_standing(&db.begin_read().map_err(failed)?)?;
+        let standing = restored(read_standing(&db.begin_read().map_err(failed)?)?);
         Ok(Self { shared: Arc::new(Shared { db, standing: RwLock::new(standing) }) })
     }
 
@@ -163,7 +183,7 @@ impl Shared {
             meta.insert(SNAPSHOT, bytes).map_err(failed)?;
         }
         txn.commit().map_err(failed)?;
-        self.replace(standing);
+        self.replace(restored(standing));
         Ok(())
     }
 
@@ -187,6 +207,12 @@ fn read_standing(txn: &ReadTransaction) -> io::Result<Standing> {
     let table = txn.open_table(META).map_err(failed)?;
     let bytes = table.get(STANDING).map_err(failed)?;
     bytes.map_or_else(|| Ok(Standing::default()), |b| codec::decode(b.value()).map_err(failed))
+}
+
+/// Ages are told by each process for itself; on the disk and in snapshots there are none.
+fn restored(mut standing: Standing) -> Standing {
+    Arc::make_mut(&mut standing.ledger).restored(clock());
+    standing
 }
 
 fn put_standing(meta: &mut Table<'_, &str, &[u8]>, standing: &Standing) -> io::Result<()> {

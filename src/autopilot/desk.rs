@@ -1,0 +1,240 @@
+//! The desk: who waits for what, what is being recorded, and what is answered.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::sync::oneshot;
+
+use super::{
+    cluster::{Origin, Step},
+    handle::{Reply, VerbError},
+    records::{Ledger, Report, ServerRecord, Task, Verdict},
+    refusal::Refusal,
+    server::ServerId,
+    state::{ServerState, State},
+};
+
+/// What follows a record.
+pub(super) enum Then {
+    /// Nothing.
+    Nothing,
+    /// The next record of autopilot's own may be written.
+    Own,
+    /// The verb with this ticket is answered.
+    Answer(u64),
+    /// The verb with this ticket waits for the operation that began.
+    Operate(u64),
+}
+
+/// A verb that waits for its answer.
+pub(super) struct Pending {
+    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) until: Duration,
+    /// The operation that it waits for, once it is recorded.
+    pub(super) operation: Option<u64>,
+    /// What was ordered; `None`: something that is recorded, and done with that.
+    pub(super) order: Option<Order>,
+    /// The steps of it that were applied.
+    pub(super) done: Vec<String>,
+    /// The step of it whose outcome is awaited.
+    pub(super) under_way: Option<String>,
+    /// What it waits for.
+    pub(super) waits: String,
+    /// A record is on its way, and may be written even if nobody waits for it any more.
+    pub(super) recording: bool,
+}
+
+/// A task, and the reason for waiving rules.
+#[derive(Clone)]
+pub(super) struct Order {
+    pub(super) task: Task,
+    pub(super) force: Option<String>,
+}
+
+impl Pending {
+    pub(super) fn left_behind(&self) -> String {
+        if self.recording {
+            return "a record that may still be written".to_owned();
+        }
+        let mut text = match (self.done.is_empty(), &self.under_way) {
+            (true, None) => "nothing was changed".to_owned(),
+            (true, Some(step)) => format!("under way: {step}"),
+            (false, None) => format!("done: {}", self.done.join(", ")),
+            (false, Some(step)) => format!("done: {}; under way: {step}", self.done.join(", ")),
+        };
+        if !self.waits.is_empty() {
+            text.push_str("; waited for: ");
+            text.push_str(&self.waits);
+        }
+        text
+    }
+}
+
+impl Order {
+    /// Whether it is carried out when this server has become leader.
+    fn handed_over_to(&self, leader: &ServerId) -> bool {
+        match &self.task {
+            Task::Transfer(Some(to)) => to == leader,
+            Task::Transfer(None) => true,
+            Task::Add(_)
+            | Task::Remove(_)
+            | Task::Replace { .. }
+            | Task::Promote(_)
+            | Task::Demote(_)
+            | Task::Readdress { .. } => false,
+        }
+    }
+}
+
+/// All verbs in progress, and the pace of the records.
+#[derive(Default)]
+pub(super) struct Desk {
+    pub(super) tickets: u64,
+    pub(super) pending: BTreeMap<u64, Pending>,
+    /// Operations whose end is on its way into the ledger.
+    pub(super) ending: Vec<u64>,
+    /// A record of autopilot's own is on its way.
+    pub(super) recording: bool,
+    /// When the next one may be written.
+    pub(super) record_at: Duration,
+    /// Something waits to be recorded then.
+    pub(super) dirty: bool,
+    /// The host keeps no records; this leadership's are in the driver.
+    pub(super) records_are_local: bool,
+}
+
+/// At most one record of health a second.
+pub(super) const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Desk {
+    /// The time until something here needs a round.
+    pub(super) fn due(&self, now: Duration) -> Option<Duration> {
+        let record = (self.dirty && !self.recording).then_some(self.record_at);
+        let deadlines = self.pending.values().map(|pending| pending.until);
+        deadlines.chain(record).min().map(|at| at.saturating_sub(now))
+    }
+
+    /// Notes that a step of an operation was applied.
+    pub(super) fn done(&mut self, origin: &Origin, step: &Step) {
+        if let Some(pending) = self.of(origin) {
+            pending.done.push(step.to_string());
+        }
+    }
+
+    /// Notes which step of an operation is under way.
+    pub(super) fn under_way(&mut self, origin: &Origin, step: Option<&Step>) {
+        if let Some(pending) = self.of(origin) {
+            pending.under_way = step.map(ToString::to_string);
+        }
+    }
+
+    pub(super) fn is_under_way(&self, operation: u64) -> bool {
+        let mut of = self.pending.values().filter(|pending| pending.operation == Some(operation));
+        of.any(|pending| pending.under_way.is_some())
+    }
+
+    /// Answers the verbs whose time is over and, once another leads, all of them; returns the
+    /// operations that nobody waits for any more. While nobody leads it is open who will, and a
+    /// transfer may be about to succeed.
+    pub(super) fn expire(&mut self, now: Duration, state: Option<&State>) -> Vec<u64> {
+        let leads = state.is_some_and(|state| state.leading.is_some());
+        let elsewhere = |state: &&State| !leads && state.leader.as_ref() != Some(&state.local);
+        let leader = state.filter(elsewhere).and_then(|state| state.leader.clone());
+        let over: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.until <= now || leader.is_some())
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        let mut ended = Vec::new();
+        for ticket in over {
+            let Some(pending) = self.pending.remove(&ticket) else { continue };
+            let left_behind = pending.left_behind();
+            let begun = pending.operation.is_some() || pending.recording;
+            let answer = match (&leader, &pending.order) {
+                _ if leads || state.is_none() => Err(VerbError::Deadline { left_behind }),
+                (None, _) => Err(VerbError::Deadline { left_behind }),
+                (Some(leader), Some(order)) if order.handed_over_to(leader) => Ok(()),
+                (Some(leader), Some(_)) if begun => {
+                    let leader = leader.clone();
+                    let goes_on = !self.records_are_local;
+                    Err(VerbError::LostLeadership { leader, left_behind, goes_on })
+                }
+                (Some(leader), _) => Err(VerbError::NotLeading { leader: Some(leader.clone()) }),
+            };
+            ended.extend(pending.operation);
+            let _ = pending.reply.send(answer);
+        }
+        ended
+    }
+
+    pub(super) fn of(&mut self, origin: &Origin) -> Option<&mut Pending> {
+        let Origin::Operator { operation, .. } = origin else { return None };
+        self.pending.values_mut().find(|pending| pending.operation == Some(*operation))
+    }
+
+    /// Answers those whose operation is no longer in the ledger: this leadership is another than
+    /// the one that it was ordered under.
+    pub(super) fn forget(&mut self, ledger: &Ledger, local: &ServerId) {
+        let gone = |pending: &Pending| {
+            pending.operation.is_some_and(|id| !ledger.operations.contains_key(&id))
+        };
+        let gone: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| gone(p)).map(|(ticket, _)| *ticket).collect();
+        for ticket in gone {
+            let Some(pending) = self.pending.remove(&ticket) else { continue };
+            let (leader, left_behind) = (local.clone(), pending.left_behind());
+            let answer = VerbError::LostLeadership { leader, left_behind, goes_on: false };
+            let _ = pending.reply.send(Err(answer));
+        }
+    }
+
+    pub(super) fn answer(&mut self, ticket: u64, answer: Reply) {
+        if let Some(pending) = self.pending.remove(&ticket) {
+            let _ = pending.reply.send(answer);
+        }
+    }
+
+    pub(super) fn answer_operation(
+        &mut self,
+        operation: u64,
+        answer: impl FnOnce(&Pending) -> Reply,
+    ) {
+        let found = self.pending.iter().find(|(_, p)| p.operation == Some(operation));
+        let Some(ticket) = found.map(|(ticket, _)| *ticket) else { return };
+        if let Some(pending) = self.pending.remove(&ticket) {
+            let answer = answer(&pending);
+            let _ = pending.reply.send(answer);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, operation: u64, refusal: &Refusal) {
+        self.answer_operation(operation, |pending| {
+            let left_behind = if pending.done.is_empty() {
+                "nothing".to_owned()
+            } else {
+                pending.done.join(", ")
+            };
+            Err(VerbError::Refused { refusal: refusal.clone(), left_behind })
+        });
+    }
+}
+
+/// What the ledger should say of a server and does not.
+pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Option<Report> {
+    let health = &server.health;
+    let verdict = match (health.verdict, record) {
+        (Verdict::Healthy | Verdict::Unhealthy, _) => health.verdict,
+        // A short doubt breaks no history; a longer one does.
+        (Verdict::Unknown, Some(record)) if health.healthy_since.is_some() => record.verdict,
+        (Verdict::Unknown, Some(record)) if record.verdict == Verdict::Unhealthy => record.verdict,
+        (Verdict::Unknown, _) => Verdict::Unknown,
+    };
+    let boot = server.status.map(|status| status.boot);
+    let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
+    let known = record.is_some_and(|record| {
+        record.verdict == verdict
+            && (boot.is_none() || record.boot == boot)
+            && record.signs == signs
+    });
+    (!known).then(|| Report { server: server.server.id.clone(), verdict, boot, signs })
+}

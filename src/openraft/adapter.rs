@@ -1,0 +1,262 @@
+//! A node of openraft as a cluster: what is observed, and when it has changed.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use ::openraft::{
+    Instant as _, RaftMetrics, RaftTypeConfig, async_runtime::WatchReceiver,
+    storage::RaftStateMachine, type_config::TypeConfigExt, vote::RaftTerm,
+};
+
+use super::{
+    application::{Application, PROBE_DEADLINE, PROBE_INTERVAL},
+    change::failure,
+    memory::{Seen, text},
+    node::{Openraft, OpenraftError},
+};
+use crate::{
+    autopilot::{
+        Applied, Change, Cluster, ClusterError, Leading, LogId, Membership, Observation, Outcome,
+        Probe, Record, Role, Server, ServerId, Sighting,
+    },
+    runtime::Runtime,
+};
+
+impl<C, SM, A> Openraft<C, SM, A>
+where
+    C: RaftTypeConfig,
+    SM: RaftStateMachine<C>,
+    A: Application<C>,
+{
+    /// Whether this node leads, since when, and whether a quorum has answered lately.
+    fn leading(&self, at: Duration, metrics: &RaftMetrics<C>) -> Option<Leading> {
+        let mut memory = self.memory();
+        let led = metrics.current_leader.is_some();
+        // A node that has stopped over a failure keeps the state that it had.
+        if !metrics.state.is_leader() || metrics.running_state.is_err() {
+            memory.leading = None;
+            memory.leaderless = if led { None } else { memory.leaderless.or(Some(at)) };
+            return None;
+        }
+        let term = metrics.current_term.as_u64().unwrap_or_default();
+        let config = self.raft.config();
+        let lease = Duration::from_millis(config.election_timeout_min);
+        let (since, gap) = match memory.leading {
+            Some((known, since, gap)) if known == term => (since, gap),
+            _ => {
+                let gap =
+                    memory.leaderless.map_or(Duration::ZERO, |since| at.saturating_sub(since));
+                // The last leader may have been gone for an election timeout before it was missed.
+                let unseen = Duration::from_millis(config.election_timeout_max);
+                (at, gap.saturating_add(unseen))
+            }
+        };
+        memory.leading = Some((term, since, gap));
+        memory.leaderless = None;
+        let membership = metrics.membership_config.membership();
+        let alone = membership.voter_ids().all(|id| id == metrics.id);
+        let acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
+        let lease = alone || acked.is_some_and(|age| age < lease);
+        Some(Leading { term, since, gap, lease })
+    }
+
+    fn sightings(&self, at: Duration, metrics: &RaftMetrics<C>) -> Vec<Sighting> {
+        let membership = metrics.membership_config.membership();
+        let configs = membership.get_joint_config();
+        let leads = metrics.state.is_leader();
+        let mut memory = self.memory();
+        let discovered = memory.discovery.as_ref().map(|(_, known)| known.clone());
+        let mut sightings: Vec<Sighting> = membership
+            .nodes()
+            .map(|(id, node)| {
+                let name = text(id);
+                let known = memory.servers.entry(name.clone()).or_default();
+                let mut server = self.application.server(id, node);
+                if server.version.is_empty()
+                    && let Some((answer, _, _)) = &known.answer
+                {
+                    server.version.clone_from(&answer.version);
+                }
+                let server = match &known.server {
+                    Some(old) if **old == server => Arc::clone(old),
+                    _ => Arc::new(server),
+                };
+                known.server = Some(Arc::clone(&server));
+                let contact = metrics.heartbeat.as_ref().and_then(|map| map.get(id));
+                let matched = metrics.replication.as_ref().and_then(|map| map.get(id));
+                Sighting {
+                    server,
+                    role: role::<C>(id, configs),
+                    contact: contact.and_then(|time| time.map(|time| time.elapsed())),
+                    matched: matched.and_then(|log_id| log_id.as_ref().map(|l| self.log_id(l))),
+                    probe: if leads { known.probe(at) } else { Probe::Off },
+                    discovery: discovered.as_ref().and_then(|known| known.get(&name).copied()),
+                }
+            })
+            .collect();
+        sightings.sort_by(|a, b| a.server.id.cmp(&b.server.id));
+        let members: BTreeSet<&ServerId> = sightings.iter().map(|s| &s.server.id).collect();
+        memory.servers.retain(|id, _| members.contains(id));
+        sightings
+    }
+
+    /// Sends the probes that are due, one in flight a server, each in a task of its own.
+    fn send_probes(&self, at: Duration, metrics: &RaftMetrics<C>) {
+        let mut memory = self.memory();
+        if self.application.discovers() && !memory.asking_discovery && memory.discovery_due <= at {
+            memory.asking_discovery = true;
+            memory.discovery_due = at.saturating_add(PROBE_INTERVAL);
+            self.ask_discovery();
+        }
+        if !self.application.probes() {
+            return;
+        }
+        for (id, node) in metrics.membership_config.membership().nodes() {
+            let known = memory.servers.entry(text(id)).or_default();
+            if *id == metrics.id || known.asking || known.due > at {
+                continue;
+            }
+            known.asking = true;
+            known.due = at.saturating_add(PROBE_INTERVAL);
+            let matched = metrics.replication.as_ref().and_then(|map| map.get(id));
+            let held = matched.and_then(|m| m.as_ref()).map_or(0, ::openraft::LogId::index);
+            self.ask(id.clone(), node.clone(), at, held);
+        }
+    }
+
+    fn ask(&self, id: C::NodeId, node: C::Node, at: Duration, held: u64) {
+        let (application, memory) = (Arc::clone(&self.application), Arc::clone(&self.memory));
+        self.runtime.spawn(async move {
+            let name = text(&id);
+            let asked = C::timeout(PROBE_DEADLINE, application.probe(id, node)).await;
+            let answer = asked.ok().flatten().filter(|answer| answer.id == name);
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(known) = memory.servers.get_mut(&name) else { return };
+            known.asking = false;
+            if let Some(answer) = answer {
+                known.silent = None;
+                known.answer = Some((answer, at, held));
+            } else {
+                known.silent.get_or_insert(at);
+            }
+        });
+    }
+
+    fn ask_discovery(&self) {
+        let (application, memory) = (Arc::clone(&self.application), Arc::clone(&self.memory));
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            let asked = C::timeout(PROBE_DEADLINE, application.discover()).await;
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.asking_discovery = false;
+            if let Ok(Some(listed)) = asked {
+                memory.discovery = Some((runtime.now(), listed.into_iter().collect()));
+            }
+        });
+    }
+}
+
+fn role<C: RaftTypeConfig>(id: &C::NodeId, configs: &[BTreeSet<C::NodeId>]) -> Role {
+    let incoming = configs.last().is_some_and(|new| new.contains(id));
+    let older = configs.len().saturating_sub(1);
+    let outgoing = configs[..older].iter().any(|old| old.contains(id));
+    match (incoming, outgoing) {
+        (true, true) => Role::Voter,
+        (true, false) if older == 0 => Role::Voter,
+        (true, false) => Role::Incoming,
+        (false, true) => Role::Outgoing,
+        (false, false) => Role::Learner,
+    }
+}
+impl<C, SM, A> Cluster for Openraft<C, SM, A>
+where
+    C: RaftTypeConfig,
+    SM: RaftStateMachine<C> + Send + Sync,
+    A: Application<C>,
+{
+    type Error = OpenraftError;
+
+    async fn observe(&self, at: Duration) -> Observation {
+        let metrics = self.metrics();
+        self.memory().seen = Some(Seen::of::<C>(
+            &metrics.vote,
+            metrics.current_leader.as_ref(),
+            metrics.state,
+            [&metrics.membership_config, &metrics.committed_membership_config],
+        ));
+        let leading = self.leading(at, &metrics);
+        let servers = self.sightings(at, &metrics);
+        if leading.is_some() {
+            self.send_probes(at, &metrics);
+        }
+        let stored = &metrics.membership_config;
+        let discovery = self.memory().discovery.as_ref().map(|(when, _)| at.saturating_sub(*when));
+        let (ledger, ledger_at) = self.application.ledger().unzip();
+        Observation {
+            at,
+            local: text(&metrics.id),
+            leader: metrics.current_leader.as_ref().map(text),
+            leading,
+            membership: Membership {
+                log_id: self.membership(&metrics),
+                committed: metrics.committed_membership_config.log_id() == stored.log_id(),
+                joint: stored.membership().get_joint_config().len() > 1,
+            },
+            last_log: LogId {
+                term: metrics.current_term.as_u64().unwrap_or_default(),
+                index: metrics.last_log_index.unwrap_or_default(),
+            },
+            discovery,
+            servers,
+            ledger,
+            ledger_at: ledger_at.unwrap_or_default(),
+            feedback: None,
+        }
+    }
+
+    async fn changed(&self) {
+        // This channel moves with leadership and membership, not with heartbeats.
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let seen = {
+                let metrics = metrics.borrow_watched();
+                Seen::of::<C>(
+                    &metrics.vote,
+                    metrics.current_leader.as_ref(),
+                    metrics.state,
+                    [&metrics.membership_config, &metrics.committed_membership_config],
+                )
+            };
+            if self.memory().seen.as_ref() != Some(&seen) {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // The node has stopped; nothing will ever change again.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    async fn apply(&self, change: Change) -> Applied<OpenraftError> {
+        self.change(change).await
+    }
+
+    async fn record(&self, record: Record) -> Result<Outcome, ClusterError<OpenraftError>> {
+        let no_records = || ClusterError::Refused(OpenraftError::NoRecords);
+        let command = self.application.command(record).ok_or_else(no_records)?;
+        let written = self.raft.client_write(command).await.map_err(|error| failure(&error))?;
+        self.application.outcome(written.data).ok_or_else(no_records)
+    }
+
+    async fn identify(&self, address: &str) -> Option<ServerId> {
+        C::timeout(PROBE_DEADLINE, self.application.identify(address)).await.ok().flatten()
+    }
+
+    async fn dismiss(&self, server: Arc<Server>) -> bool {
+        let told = C::timeout(PROBE_DEADLINE, self.application.dismiss(server)).await;
+        told.unwrap_or_default()
+    }
+}

@@ -1,0 +1,92 @@
+//! What the adapter keeps between observations: leadership, servers, answers to probes, discovery.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use ::openraft::{
+    RaftTypeConfig,
+    alias::{LogIdOf, StoredMembershipOf},
+    vote::{RaftLeaderId, RaftTerm, RaftVote},
+};
+
+use super::application::Answer;
+use crate::autopilot::{NodeStatus, Probe, Server, ServerId, Status};
+
+/// What is kept between observations.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// The leadership being watched: its term and when it was first seen.
+    pub(super) leading: Option<(u64, Duration, Duration)>,
+    /// Since when nobody is seen leading.
+    pub(super) leaderless: Option<Duration>,
+    /// What `changed` compares with.
+    pub(super) seen: Option<Seen>,
+    pub(super) servers: BTreeMap<ServerId, Known>,
+    pub(super) discovery: Option<(Duration, BTreeMap<ServerId, NodeStatus>)>,
+    pub(super) asking_discovery: bool,
+    pub(super) discovery_due: Duration,
+}
+
+/// What wakes the driver when it moves.
+#[derive(PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) term: Option<u64>,
+    pub(super) leader: Option<ServerId>,
+    pub(super) leads: bool,
+    pub(super) membership: Option<u64>,
+    pub(super) committed: Option<u64>,
+}
+
+impl Seen {
+    /// openraft publishes its whole metrics after the part that [`Cluster::changed`] waits on. What is
+    /// kept must therefore be read from the very metrics that were observed: else a change that
+    /// falls between the two is never noticed.
+    pub(super) fn of<C: RaftTypeConfig>(
+        vote: &C::Vote,
+        leader: Option<&C::NodeId>,
+        state: ::openraft::ServerState,
+        memberships: [&StoredMembershipOf<C>; 2],
+    ) -> Self {
+        let [membership, committed] = memberships
+            .map(|stored| stored.log_id().as_ref().map(|log_id: &LogIdOf<C>| log_id.index()));
+        Self {
+            term: RaftLeaderId::term(RaftVote::leader_id(vote)).as_u64(),
+            leader: leader.map(text),
+            leads: state.is_leader(),
+            membership,
+            committed,
+        }
+    }
+}
+
+/// What is kept of one server between observations.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) server: Option<Arc<Server>>,
+    pub(super) asking: bool,
+    pub(super) due: Duration,
+    /// Since when it was asked without an answer.
+    pub(super) silent: Option<Duration>,
+    /// The latest answer, when it was asked for, and what it was known to hold then.
+    pub(super) answer: Option<(Answer, Duration, u64)>,
+}
+impl Known {
+    /// What the probe knows of it.
+    pub(super) fn probe(&self, at: Duration) -> Probe {
+        match (&self.silent, &self.answer) {
+            (Some(since), _) => Probe::Silent(at.saturating_sub(*since)),
+            (None, Some((answer, asked, held))) => Probe::Answered(Status {
+                age: at.saturating_sub(*asked),
+                boot: answer.boot,
+                last_log: answer.last_log,
+                acknowledged: *held,
+                applied: answer.applied,
+                snapshot: answer.snapshot,
+            }),
+            (None, None) => Probe::Off,
+        }
+    }
+}
+/// A node id as the core knows it.
+pub(super) fn text(id: &impl fmt::Display) -> ServerId {
+    ServerId::from(id.to_string())
+}

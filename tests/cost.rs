@@ -1,0 +1,55 @@
+//! What a round and an autopilot may cost: allocations, bytes and rounds, never time.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::Duration;
+
+use raft_autopilot::{autopilot::ServerState, promoters::Stable};
+
+#[path = "../benches/crowd.rs"]
+mod crowd;
+#[path = "../benches/world.rs"]
+mod world;
+
+use world::{Case, Rounds, SIZES};
+
+#[test]
+fn a_converged_round_allocates_the_new_state_and_nothing_else() {
+    for size in SIZES {
+        let mut rounds = Rounds::new(size, Case::Converged, Stable::new());
+        let allocated = allocation_counter::measure(|| {
+            drop(rounds.next());
+        });
+        assert_eq!(allocated.count_total, 1, "{size} servers");
+        let servers = size * size_of::<ServerState>();
+        assert_eq!(allocated.bytes_total, servers as u64, "{size} servers");
+    }
+}
+
+#[test]
+fn a_round_with_one_change_allocates_no_more_in_a_larger_cluster() {
+    for case in [Case::Promotion, Case::DeadVoter] {
+        let allocations = |size| {
+            let mut rounds = Rounds::new(size, case, Stable::new());
+            let allocated = allocation_counter::measure(|| {
+                drop(rounds.next());
+            });
+            allocated.count_total
+        };
+        assert_eq!(allocations(5), allocations(1000), "{case:?}");
+    }
+}
+
+#[test]
+fn an_autopilot_that_stands_by_takes_less_than_four_kibibytes_beside_the_state_of_its_servers() {
+    let memory = crowd::standing_by(1000, 5);
+    let each = (memory.bytes - memory.servers) / 1000;
+    assert!(each < 4096, "{each} bytes each");
+}
+
+#[test]
+fn a_leader_of_a_converged_cluster_looks_once_a_slow_tick() {
+    let tick = Duration::from_secs(10);
+    let crowd = crowd::Leading::start(20, 5, tick);
+    assert_eq!(crowd.pass(tick * 30), 20 * 30);
+}

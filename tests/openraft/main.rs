@@ -1,0 +1,24 @@
+//! Real openraft clusters in one process, in simulated time and on tokio: the traps, the verbs, the records, the driver.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod driver;
+mod fences;
+mod network;
+mod real;
+mod records;
+mod storage;
+mod traps;
+mod types;
+mod verbs;
+mod world;
+
+use std::future::Future;
+
+use openraft::AsyncRuntime;
+use openraft_rt_sim::SimRuntime;
+
+/// Runs a test in simulated time.
+fn simulated(test: impl Future<Output = ()>) {
+    SimRuntime::with_seed(7).block_on(test);
+}
