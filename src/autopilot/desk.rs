@@ -235,6 +235,13 @@ pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Opt
         record.verdict == verdict
             && (boot.is_none() || record.boot == boot)
             && record.signs == signs
+            && record.flaps == server.flaps
     });
-    (!known).then(|| Report { server: server.server.id.clone(), verdict, boot, signs })
+    (!known).then(|| Report {
+        server: server.server.id.clone(),
+        verdict,
+        boot,
+        signs,
+        flaps: server.flaps,
+    })
 }

@@ -330,9 +330,11 @@ impl World {
             let verdict = server.health.verdict;
             let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
             let boot = server.status.map(|status| status.boot);
-            let known = record.is_some_and(|r| r.verdict == verdict && r.signs == signs);
+            let known = record.is_some_and(|r| {
+                r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
+            });
             let told = verdict != Verdict::Unknown && !known;
-            told.then_some(Report { server: id, verdict, boot, signs })
+            told.then_some(Report { server: id, verdict, boot, signs, flaps: server.flaps })
         };
         let reports: Vec<Report> = state.members().filter_map(report).collect();
         if !reports.is_empty() {

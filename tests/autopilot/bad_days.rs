@@ -232,7 +232,8 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     let wiped = state.server(&"3".into()).unwrap();
     let signs: Vec<Sign> = wiped.signs.iter().map(|(sign, _)| sign).collect();
     assert_eq!(signs, [Sign::Shrunk]);
-    let report = Report { server: "3".into(), verdict: Verdict::Unhealthy, boot: Some(2), signs };
+    let report =
+        Report { server: "3".into(), verdict: Verdict::Unhealthy, boot: Some(2), signs, flaps: 0 };
     world.ledger.as_mut().unwrap().apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     for gap in [time("1s"), time("10h")] {
         world.elect("2", gap);

@@ -128,7 +128,7 @@ fn records() -> impl Strategy<Value = Record> {
     prop_oneof![
         4 => (names(), verdict, option::of(0_u64..3), signs()).prop_map(
             |(server, verdict, boot, signs)| {
-                Record::Health(vec![Report { server, verdict, boot, signs }])
+                Record::Health(vec![Report { server, verdict, boot, signs, flaps: 0 }])
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),
