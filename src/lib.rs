@@ -12,5 +12,6 @@ pub mod http;
 pub mod openraft;
 pub mod promoters;
 pub mod runtime;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -129,6 +129,12 @@ pub enum VerbError {
     /// The host could not record it; the message says whether it may have been recorded.
     #[error("not recorded: {0}")]
     NotRecorded(String),
+    /// Whether the host recorded it is not known: it may still take effect.
+    #[error("{0}; it may have been recorded: look at the state before you repeat it")]
+    PerhapsRecorded(String),
+    /// Autopilot only observes on this node. Nothing was changed.
+    #[error("autopilot only observes here; nothing was changed: start it without `observer`")]
+    Observing,
     /// Autopilot has stopped on this node. What was recorded goes on under another leader, and a
     /// step on its way is finished.
     #[error("autopilot has stopped")]
@@ -148,7 +154,7 @@ pub(super) struct Request {
 /// What an operator can ask for.
 pub(super) enum Verb {
     Operate { task: Task, force: Option<String> },
-    Configure { config: Config, cas: Option<u64> },
+    Configure { config: Box<Config>, cas: Option<u64> },
     Pause(String),
     Resume,
     Cordon { server: ServerId, reason: String, ttl: Option<Duration> },
@@ -366,7 +372,7 @@ impl Handle {
     /// See [`VerbError`]; nothing is changed by any of them.
     pub async fn configure(&self, config: Config, cas: Option<u64>) -> Result<(), VerbError> {
         config.validate(self.heartbeat)?;
-        self.ask(Verb::Configure { config, cas }).await
+        self.ask(Verb::Configure { config: Box::new(config), cas }).await
     }
 
     async fn operate(&self, task: Task) -> Result<(), VerbError> {

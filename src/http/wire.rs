@@ -144,6 +144,7 @@ struct UpgradeReply {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the words on the wire")]
 struct VersionsReply {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     target_version_voters: Vec<ServerId>,

@@ -51,7 +51,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-fn is_ready(config: &Config, state: &State, server: &ServerState) -> bool {
+pub(super) fn is_ready(config: &Config, state: &State, server: &ServerState) -> bool {
     let id = &server.server.id;
     server.is_stable(config, state.at)
         && state.cordoned(id).is_none()
@@ -87,8 +87,9 @@ impl<'a> Ballot<'a> {
     /// Everybody who may be elected now.
     pub fn new(config: &'a Config, state: &'a State) -> Self {
         let of = |server| Candidate::new(config, state, server);
-        let mut candidates: Vec<Candidate> = state.servers.iter().filter_map(of).collect();
-        candidates.sort_by(|a, b| {
+        let mut candidates: Vec<Candidate> = Vec::with_capacity(state.servers.len());
+        candidates.extend(state.servers.iter().filter_map(of));
+        candidates.sort_unstable_by(|a, b| {
             a.standing.cmp(&b.standing).then_with(|| state.order(a.server, b.server))
         });
         Self { config, state, candidates }

@@ -1,7 +1,7 @@
 //! Everybody who is stable votes, up to an optional number of voters; the rest stand by.
 
-use super::electorate::{Ballot, Electorate, Standing, wishes};
-use crate::autopilot::{Config, Promoter, ServerId, State, StateExt, Wishes};
+use super::electorate::{Ballot, Electorate, Standing, is_ready, wishes};
+use crate::autopilot::{Config, Promoter, Role, ServerId, ServerState, State, StateExt, Wishes};
 
 /// The default policy: whoever has been healthy for the stabilization time gets a vote.
 ///
@@ -52,7 +52,17 @@ impl Electorate for Stable {
 
 impl Promoter for Stable {
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
-        wishes(self, config, state)
+        if self.target.is_some() || state.voters().any(|s| s.server.read_replica) {
+            return wishes(self, config, state);
+        }
+        // The same in short: in most rounds nobody is ready, and nothing is allocated.
+        let ready = |s: &&ServerState| {
+            s.role == Role::Learner && !s.server.read_replica && is_ready(config, state, s)
+        };
+        let mut ready: Vec<&ServerState> = state.servers.iter().filter(ready).collect();
+        ready.sort_by(|a, b| state.order(a, b));
+        let promote = ready.into_iter().map(|s| s.server.id.clone()).collect();
+        Wishes { promote, ..Wishes::default() }
     }
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {

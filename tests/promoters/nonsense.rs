@@ -51,11 +51,13 @@ impl Promoter for Random {
 }
 
 #[test]
-fn random_wishes_for_a_million_steps_break_no_invariant() {
+fn random_wishes_break_no_invariant() {
     let promoter = Random(AtomicU64::new(0x5EED));
     let mut world = fresh();
     let (mut wished, mut steps) = (0_u64, 0_u64);
-    while wished < 1_000_000 {
+    // A million in release, where it takes seconds.
+    let most = if cfg!(debug_assertions) { 30_000 } else { 1_000_000 };
+    while wished < most {
         disturb(&promoter, &mut world);
         // Long enough to be noticed.
         world.pass(Duration::from_millis(300 + promoter.draw(5000)));
@@ -70,7 +72,7 @@ fn random_wishes_for_a_million_steps_break_no_invariant() {
             world = fresh();
         }
     }
-    assert!(steps > 10_000, "{steps} of {wished}");
+    assert!(steps > most / 100, "{steps} of {wished}");
 }
 
 fn fresh() -> World {
@@ -86,7 +88,9 @@ fn disturb(random: &Random, world: &mut World) {
     let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
     match random.draw(40) {
         0 => {
-            ids.iter().for_each(|id| world.heal(id));
+            for id in ids {
+                world.heal(id);
+            }
             let id = ids[usize::try_from(random.draw(8)).unwrap()];
             world.kill(id, Duration::ZERO);
         }

@@ -1,0 +1,219 @@
+//! A store in this process: the machine behind a lock, in memory alone or with a directory.
+
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    contract::{Lease, LeaseState, Store},
+    error::{Refusal, StoreError},
+    journal::{Journal, OpenError, Recovered},
+    kv::{KeyRange, LeaseId},
+    local::{Local, LocalWatch},
+    machine::{Command, Config, Machine, Outcome},
+    txn::{Limits, RangeRequest, RangeResponse, Txn, TxnResponse},
+};
+use crate::runtime::{Runtime, TokioRuntime};
+
+/// A store in this process. Its clones are the same store; with the last of them it closes.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use raft_autopilot::{
+///     runtime::TokioRuntime,
+///     store::{Embedded, KeyRange, Op, RangeRequest, Store, Txn, machine::Config},
+/// };
+///
+/// let store = Embedded::new(Config::default(), TokioRuntime);
+/// store.commit(Txn::new([Op::put("members/1", "here")])).await.unwrap();
+/// let found = store.range(RangeRequest::new(KeyRange::prefix("members/"))).await.unwrap();
+/// assert_eq!(&*found.items[0].value, b"here");
+/// # });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Embedded<R: Runtime = TokioRuntime> {
+    shared: Arc<Shared<R>>,
+}
+
+#[derive(Debug)]
+struct Shared<R> {
+    runtime: R,
+    limits: Limits,
+    /// The machine's time at the runtime's zero, either of which may be ahead: the machine has
+    /// lived in other processes too.
+    ahead: Duration,
+    behind: Duration,
+    local: Arc<Local>,
+    journal: Option<Journal>,
+    /// Tells the task that ends leases to look again.
+    leases: Arc<Notify>,
+    recovered: Recovered,
+}
+
+impl<R> Drop for Shared<R> {
+    fn drop(&mut self) {
+        // Whatever is queued is written first.
+        drop(self.journal.take());
+        self.local.close("its last handle is gone");
+        self.leases.notify_one();
+    }
+}
+
+impl<R: Runtime> Embedded<R> {
+    /// An empty store in memory. Call it from within the runtime.
+    pub fn new(config: Config, runtime: R) -> Self {
+        let local = Arc::new(Local::new(Machine::new(config)));
+        Self::start(local, None, Recovered::default(), config, runtime)
+    }
+
+    /// A store that is kept in a directory of its own, which is created if it is missing.
+    ///
+    /// Every change is on disk when it is answered, and seen by nobody before. What was answered
+    /// survives `kill -9` at any instant, and a loss of power if the disk keeps what it synced.
+    /// Leases that stood go on with the time that they had left. It reads all of the directory, on
+    /// the calling thread; and dropping the last clone waits until what is queued is written.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed in the directory.
+    pub fn open(path: impl AsRef<Path>, config: Config, runtime: R) -> Result<Self, OpenError> {
+        let (journal, local, recovered) = Journal::open(path.as_ref(), config)?;
+        Ok(Self::start(local, Some(journal), recovered, config, runtime))
+    }
+
+    /// What was found in the directory when it was opened.
+    pub fn recovered(&self) -> Recovered {
+        self.shared.recovered
+    }
+
+    fn start(
+        local: Arc<Local>,
+        journal: Option<Journal>,
+        recovered: Recovered,
+        config: Config,
+        runtime: R,
+    ) -> Self {
+        let (then, now) = (local.look(Machine::now), runtime.now());
+        let shared = Arc::new(Shared {
+            limits: config.limits,
+            ahead: then.saturating_sub(now),
+            behind: now.saturating_sub(then),
+            local,
+            journal,
+            leases: Arc::new(Notify::new()),
+            recovered,
+            runtime,
+        });
+        let (store, wake) = (Arc::downgrade(&shared), Arc::clone(&shared.leases));
+        shared.runtime.spawn(end_leases(store, wake, shared.runtime.clone()));
+        Self { shared }
+    }
+}
+
+/// Ends each lease in its time, for as long as the store is open.
+async fn end_leases<R: Runtime>(store: Weak<Shared<R>>, wake: Arc<Notify>, runtime: R) {
+    while let Some(shared) = store.upgrade() {
+        let deadline = shared.local.look(Machine::next_deadline);
+        let wait = deadline.map(|deadline| deadline.saturating_sub(shared.now()));
+        if wait == Some(Duration::ZERO) {
+            if shared.run(Command::Tick).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        drop(shared);
+        match wait {
+            None => wake.notified().await,
+            Some(wait) => tokio::select! {
+                biased;
+                () = wake.notified() => {}
+                () = runtime.sleep(wait) => {}
+            },
+        }
+    }
+}
+
+impl<R: Runtime> Shared<R> {
+    /// The machine's time now.
+    fn now(&self) -> Duration {
+        (self.runtime.now() + self.ahead).saturating_sub(self.behind)
+    }
+
+    async fn run(&self, command: Command) -> Result<Outcome, StoreError> {
+        let Some(journal) = &self.journal else {
+            return self.local.apply_one(self.now(), command);
+        };
+        self.local.open_or_closed()?;
+        let answer = journal.submit(command, || self.now()).await;
+        answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store has closed".to_owned())))
+    }
+}
+
+/// What an outcome of another kind means: the machine has broken its word.
+fn unexpected(outcome: &Outcome) -> StoreError {
+    StoreError::Unknown(format!("the machine answered {outcome:?}"))
+}
+
+impl<R: Runtime> Store for Embedded<R> {
+    type Watch = LocalWatch;
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.shared.local.range(&request)
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        txn.check(&self.shared.limits)?;
+        if let Some(done) = self.shared.local.read(&txn)? {
+            return Ok(done);
+        }
+        match self.shared.run(Command::Txn(txn)).await? {
+            Outcome::Txn(done) => Ok(done),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    async fn watch(&self, range: KeyRange, from: u64) -> Result<LocalWatch, StoreError> {
+        self.shared.local.watch(range, from)
+    }
+
+    async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
+        let outcome = self.shared.run(Command::Grant { id, ttl }).await?;
+        self.shared.leases.notify_one();
+        match outcome {
+            Outcome::Lease { id, ttl } => Ok(Lease { id, ttl }),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        match self.shared.run(Command::KeepAlive(id)).await? {
+            Outcome::Lease { ttl, .. } => Ok(ttl),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.shared.run(Command::Revoke(id)).await.map(drop)
+    }
+
+    async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        let now = self.shared.now();
+        let lease = self.shared.local.lease(id, now)?;
+        // Its time is over, only nobody has said so yet.
+        if lease.remaining.is_zero() {
+            return Err(Refusal::LeaseNotFound(id).into());
+        }
+        Ok(lease)
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.shared.run(Command::Compact(revision)).await.map(drop)
+    }
+}

@@ -1,0 +1,277 @@
+//! What lies in the directory of an embedded store, and how a machine is made of it.
+//!
+//! - `lock` is held by the process that has the store open.
+//! - `snapshot-<sequence>` is the machine after that many commands, one record a part.
+//! - `log-<sequence>` holds the commands after that many, one record for all that were synced
+//!   together. The log in use is the last; older ones end where the next begins.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::record::{self, Found};
+use crate::{
+    codec,
+    store::machine::{Command, Config, Machine, Part, Restore},
+};
+
+/// A command, and the time at which it is applied.
+pub(super) type Entry = (Duration, Command);
+
+/// Why a directory could not be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another store, of this process or another, has it open.
+    #[error("{0}: in use by another store")]
+    InUse(PathBuf),
+    /// What was once written whole is damaged or missing. Restore the directory from a copy.
+    /// Where all that follows may be lost, cut the file at the offset, or remove it.
+    #[error("{path}, byte {offset}: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// Commands may be larger than the files can hold.
+    #[error("transactions of {found} bytes, at most {limit} can be persisted")]
+    Limit {
+        /// What the configuration allows, in bytes.
+        found: usize,
+        /// What it may allow, in bytes.
+        limit: usize,
+    },
+}
+
+/// What was found in a directory when it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many commands the log held after the snapshot.
+    pub commands: u64,
+    /// How many bytes at its end belonged to a write that was cut short. Nothing in them had been
+    /// answered to anybody; they were cut off.
+    pub torn: u64,
+}
+
+pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { path: path.to_owned(), source }
+}
+
+fn damaged(path: &Path, offset: usize, what: impl Into<String>) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), offset: offset as u64, what: what.into() }
+}
+
+/// A directory that this store alone has open.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl Directory {
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        let name = path.join("lock");
+        let lock = OpenOptions::new().create(true).append(true).open(&name);
+        let lock = lock.map_err(io_error(&name))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(OpenError::Io { path: name, source }),
+        }
+    }
+
+    pub(super) fn log(&self, sequence: u64) -> PathBuf {
+        self.path.join(format!("log-{sequence:016x}"))
+    }
+
+    pub(super) fn snapshot(&self, sequence: u64) -> PathBuf {
+        self.path.join(format!("snapshot-{sequence:016x}"))
+    }
+
+    /// The sequence numbers of the files of a kind, in ascending order.
+    fn list(&self, kind: &str) -> Result<Vec<u64>, OpenError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(io_error(&self.path))? {
+            let name = entry.map_err(io_error(&self.path))?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(kind)?.strip_prefix('-'));
+            let number = number.filter(|digits| digits.len() == 16);
+            found.extend(number.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Makes a name in the directory last.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Creates an empty log. It lasts when this returns.
+    pub(super) fn create_log(&self, sequence: u64) -> io::Result<File> {
+        let file = OpenOptions::new().create(true).append(true).open(self.log(sequence))?;
+        file.sync_all()?;
+        self.sync()?;
+        Ok(file)
+    }
+
+    /// Writes a machine down. It lasts, and replaces all that is older, when this returns; an
+    /// error or a crash leaves what was there. `stop` is asked now and then whether to give up.
+    /// Returns how long it is, in bytes.
+    pub(super) fn write_snapshot(
+        &self,
+        sequence: u64,
+        machine: &Machine,
+        stop: impl Fn() -> bool,
+    ) -> io::Result<u64> {
+        let part = self.path.join("snapshot.part");
+        let mut file = io::BufWriter::with_capacity(1 << 20, File::create(&part)?);
+        for (index, content) in (0..).zip(machine.snapshot()) {
+            if stop() {
+                return Ok(0);
+            }
+            let body = codec::encode(&content).map_err(io::Error::other)?;
+            let record = record::encode(index, &body);
+            file.write_all(&record.ok_or_else(|| io::Error::other("a part is too long"))?)?;
+        }
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        let len = file.metadata()?.len();
+        fs::rename(&part, self.snapshot(sequence))?;
+        self.sync()?;
+        self.remove_before(sequence)?;
+        Ok(len)
+    }
+
+    /// Removes the files that a snapshot has made superfluous.
+    fn remove_before(&self, sequence: u64) -> io::Result<()> {
+        for kind in ["snapshot", "log"] {
+            let older = self.list(kind).map_err(io::Error::other)?;
+            for older in older.into_iter().filter(|older| *older < sequence) {
+                fs::remove_file(self.path.join(format!("{kind}-{older:016x}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a machine of what lies here. Returns it with the number of commands in it, the first
+    /// of those in the last log, and what was found.
+    pub(super) fn recover(
+        &self,
+        config: Config,
+    ) -> Result<(Machine, u64, u64, Recovered), OpenError> {
+        let snapshot = self.list("snapshot")?.pop();
+        let mut machine = match snapshot {
+            Some(sequence) => read_snapshot(&self.snapshot(sequence), config)?,
+            None => Machine::new(config),
+        };
+        let first = snapshot.unwrap_or(0);
+        let mut next = first;
+        let mut logs = self.list("log")?;
+        logs.retain(|log| *log >= first);
+        let mut recovered = Recovered::default();
+        if snapshot.is_some() && logs.is_empty() {
+            return Err(damaged(&self.log(first), 0, "it is missing"));
+        }
+        let last = logs.last().copied();
+        for log in logs {
+            if log != next {
+                return Err(damaged(&self.log(next), 0, "it is missing"));
+            }
+            let path = self.log(log);
+            let mut bytes = Vec::new();
+            File::open(&path)
+                .and_then(|mut file| file.read_to_end(&mut bytes))
+                .map_err(io_error(&path))?;
+            let (whole, commands) = replay(&path, &bytes, next, &mut machine)?;
+            next += commands;
+            recovered.commands += commands;
+            let torn = bytes.len() - whole;
+            if torn > 0 {
+                if Some(log) != last {
+                    return Err(damaged(&path, whole, "it ends before the next log begins"));
+                }
+                recovered.torn = torn as u64;
+                let file = OpenOptions::new().write(true).open(&path).map_err(io_error(&path))?;
+                file.set_len(whole as u64)
+                    .and_then(|()| file.sync_all())
+                    .map_err(io_error(&path))?;
+            }
+        }
+        Ok((machine, next, last.unwrap_or(0), recovered))
+    }
+}
+
+/// Applies the commands of a log. Returns how many bytes of it are whole, and how many commands.
+fn replay(
+    path: &Path,
+    bytes: &[u8],
+    first: u64,
+    machine: &mut Machine,
+) -> Result<(usize, u64), OpenError> {
+    let mut left = bytes;
+    let mut next = first;
+    loop {
+        let offset = bytes.len() - left.len();
+        match record::decode(left) {
+            Found::End | Found::Torn => return Ok((offset, next - first)),
+            Found::Damaged(what) => return Err(damaged(path, offset, what)),
+            Found::Record { sequence, .. } if sequence != next => {
+                let what = format!("command {sequence} found, {next} expected");
+                return Err(damaged(path, offset, what));
+            }
+            Found::Record { body, rest, .. } => {
+                let entries: Vec<Entry> = codec::decode(body)
+                    .map_err(|error| damaged(path, offset, error.to_string()))?;
+                next += entries.len() as u64;
+                for (at, command) in entries {
+                    // What was refused then is refused again.
+                    let _ = machine.apply(command, at);
+                }
+                left = rest;
+            }
+        }
+    }
+}
+
+fn read_snapshot(path: &Path, config: Config) -> Result<Machine, OpenError> {
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io_error(path))?;
+    let mut restore = Restore::new(config);
+    let mut left = &bytes[..];
+    let mut next = 0;
+    loop {
+        let offset = bytes.len() - left.len();
+        let wrong = |what: String| damaged(path, offset, what);
+        match record::decode(left) {
+            Found::End => return restore.finish().map_err(|error| wrong(error.to_string())),
+            // It was whole when it got its name.
+            Found::Torn => return Err(wrong("it ends within a record".to_owned())),
+            Found::Damaged(what) => return Err(wrong(what.to_owned())),
+            Found::Record { sequence, body, rest } => {
+                if sequence != next {
+                    return Err(wrong(format!("part {sequence} found, {next} expected")));
+                }
+                let part: Part = codec::decode(body).map_err(|error| wrong(error.to_string()))?;
+                restore.push(part).map_err(|error| wrong(error.to_string()))?;
+                next += 1;
+                left = rest;
+            }
+        }
+    }
+}

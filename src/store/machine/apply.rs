@@ -1,0 +1,335 @@
+//! The machine: one command at a time, each with the time at which it is applied.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{history::History, leases::Leases};
+use crate::store::{
+    contract::LeaseState,
+    error::Refusal,
+    kv::{Bytes, Events, KeyRange, LeaseId},
+    txn::{
+        Compare, Limits, Op, OpResponse, RangeRequest, RangeResponse, Target, Txn, TxnResponse,
+        check_range,
+    },
+};
+
+/// What a machine is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Does a transaction.
+    Txn(Txn),
+    /// Grants a lease, with this id or one of the machine's choice.
+    Grant {
+        /// The id.
+        id: Option<LeaseId>,
+        /// How long it lives without being kept alive.
+        ttl: Duration,
+    },
+    /// Lets a lease live for its whole time again.
+    KeepAlive(LeaseId),
+    /// Ends a lease and deletes its keys.
+    Revoke(LeaseId),
+    /// Forgets the history up to and including a revision.
+    Compact(u64),
+    /// Lets time pass.
+    Tick,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// What the transaction did.
+    Txn(TxnResponse),
+    /// The lease that was granted, or kept alive.
+    Lease {
+        /// Its id.
+        id: LeaseId,
+        /// How long it lives without being kept alive.
+        ttl: Duration,
+    },
+    /// It was done, and there is nothing to say about it.
+    Done,
+}
+
+/// What a machine keeps, and how much it takes. Machines that apply the same commands must have
+/// the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What a transaction may hold.
+    pub limits: Limits,
+    /// The most revisions that are remembered. Default 100,000: a page of a long reading or a
+    /// watch that resumes may lag behind by so many changes.
+    pub history_len: usize,
+    /// The oldest revision that is remembered. Default 10 min, for the same in a quiet store;
+    /// twice etcd's usual 5 min.
+    pub history_age: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            history_len: 100_000,
+            history_age: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The store's whole state. The same commands with the same times give the same state and the
+/// same outcomes, everywhere.
+///
+/// A clone shares all keys and values with the machine; it costs some milliseconds at most.
+///
+/// ```
+/// use std::time::Duration;
+/// use raft_autopilot::store::{Compare, KeyRange, Op, Txn, machine::{Command, Machine, Outcome}};
+///
+/// let mut machine = Machine::default();
+/// let take = Txn::when([Compare::absent(KeyRange::key("lock"))]).and_then([Op::put("lock", "me")]);
+/// for expected in [true, false] {
+///     let outcome = machine.apply(Command::Txn(take.clone()), Duration::ZERO).unwrap();
+///     assert!(matches!(outcome, Outcome::Txn(done) if done.succeeded == expected));
+/// }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    pub(super) config: Config,
+    pub(super) history: History,
+    pub(super) leases: Leases,
+    pub(super) now: Duration,
+}
+
+impl Machine {
+    /// An empty store at revision 1.
+    pub fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// The revision of the last change.
+    pub fn revision(&self) -> u64 {
+        self.history.revision
+    }
+
+    /// The last revision whose change is forgotten; what stood at it can still be read.
+    pub fn compacted(&self) -> u64 {
+        self.history.compacted
+    }
+
+    /// How much a transaction may hold, and how much is remembered.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The latest time that a command came with. It starts at zero and never runs back.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// When the next lease ends: a [`Command::Tick`] is due then.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.leases.next().map(|(deadline, _)| deadline)
+    }
+
+    /// Applies a command at a time; an earlier time than the last counts as that one.
+    ///
+    /// Leases that have ended by then are ended first, each at a revision of its own, in the order
+    /// of their deadlines; so nothing is ever done with a lease that has ended.
+    ///
+    /// # Errors
+    /// Why the command is refused. Nothing of it was done; time has passed nevertheless.
+    pub fn apply(&mut self, command: Command, at: Duration) -> Result<Outcome, Refusal> {
+        self.now = self.now.max(at);
+        while let Some((deadline, id)) = self.leases.next()
+            && deadline <= self.now
+        {
+            self.end_lease(id)?;
+        }
+        let outcome = match command {
+            Command::Txn(txn) => self.txn(txn).map(Outcome::Txn),
+            Command::Grant { id, ttl } => {
+                self.leases.grant(id, ttl, self.now).map(|id| Outcome::Lease { id, ttl })
+            }
+            Command::KeepAlive(id) => {
+                self.leases.keep_alive(id, self.now).map(|ttl| Outcome::Lease { id, ttl })
+            }
+            Command::Revoke(id) => self.end_lease(id).map(|()| Outcome::Done),
+            Command::Compact(revision) => self.history.compact(revision).map(|()| Outcome::Done),
+            Command::Tick => Ok(Outcome::Done),
+        };
+        self.history.trim(self.now, self.config.history_len, self.config.history_age);
+        outcome
+    }
+
+    fn end_lease(&mut self, id: LeaseId) -> Result<(), Refusal> {
+        let lease = self.leases.remove(id)?;
+        for key in &lease.keys {
+            self.history.delete(key);
+        }
+        self.history.commit(self.now);
+        Ok(())
+    }
+
+    /// Reads a range of keys.
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`], [`Refusal::Ahead`] or [`Refusal::Invalid`].
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        check_range(&request.range)?;
+        self.history.check(request.revision)?;
+        Ok(self.history.range(request))
+    }
+
+    /// Does a transaction that only reads, without a command; `None` if it may write.
+    ///
+    /// # Errors
+    /// As if it had been applied.
+    pub fn read(&self, txn: &Txn) -> Option<Result<TxnResponse, Refusal>> {
+        if txn.writes() {
+            return None;
+        }
+        let mut branches = Vec::new();
+        let checked = txn.check(&self.config.limits).and_then(|()| self.choose(txn, &mut branches));
+        Some(checked.map(|()| self.execute_reads(txn, &mut branches.into_iter())))
+    }
+
+    fn execute_reads(&self, txn: &Txn, branches: &mut impl Iterator<Item = bool>) -> TxnResponse {
+        let succeeded = branches.next().unwrap_or_default();
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let mut responses = Vec::new();
+        for op in ops {
+            match op {
+                Op::Range(read) => responses.push(OpResponse::Range(self.history.range(read))),
+                Op::Txn(txn) => {
+                    responses.push(OpResponse::Txn(self.execute_reads(txn, branches)));
+                }
+                Op::Put { .. } | Op::Delete(_) => {}
+            }
+        }
+        TxnResponse { revision: self.history.revision, succeeded, responses }
+    }
+
+    /// What stands of a lease at a time.
+    ///
+    /// # Errors
+    /// [`Refusal::LeaseNotFound`].
+    pub fn lease(&self, id: LeaseId, at: Duration) -> Result<LeaseState, Refusal> {
+        let lease = self.leases.get(id)?;
+        Ok(LeaseState {
+            ttl: lease.ttl,
+            remaining: lease.deadline.saturating_sub(self.now.max(at)),
+            keys: lease.keys.iter().cloned().collect(),
+        })
+    }
+
+    /// What happened in a range from a revision on: at most `limit` revisions that changed
+    /// anything there, and the last revision that was looked at.
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`] if `from` is forgotten, or [`Refusal::Invalid`].
+    pub fn events(
+        &self,
+        range: &KeyRange,
+        from: u64,
+        limit: usize,
+    ) -> Result<(Vec<Events>, u64), Refusal> {
+        check_range(range)?;
+        self.history.events(range, from, limit)
+    }
+
+    fn txn(&mut self, txn: Txn) -> Result<TxnResponse, Refusal> {
+        txn.check(&self.config.limits)?;
+        let mut branches = Vec::new();
+        self.choose(&txn, &mut branches)?;
+        let mut response = self.execute(txn, &mut branches.into_iter());
+        self.history.commit(self.now);
+        stamp(&mut response, self.history.revision);
+        Ok(response)
+    }
+
+    /// Judges all compares on the way that the transaction takes, before any of it is done, and
+    /// refuses what cannot be done there.
+    fn choose(&self, txn: &Txn, branches: &mut Vec<bool>) -> Result<(), Refusal> {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        branches.push(succeeded);
+        for op in if succeeded { &txn.success } else { &txn.failure } {
+            match op {
+                Op::Range(read) => self.history.check(read.revision)?,
+                Op::Put { lease, .. } if *lease != LeaseId::NONE => {
+                    self.leases.get(*lease)?;
+                }
+                Op::Put { .. } | Op::Delete(_) => {}
+                Op::Txn(txn) => self.choose(txn, branches)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let relation = compare.relation;
+        let mut standing = self.history.standing(&compare.range).peekable();
+        if standing.peek().is_none() {
+            return match &compare.target {
+                Target::CreateRevision(named)
+                | Target::ModRevision(named)
+                | Target::Version(named)
+                | Target::Lease(LeaseId(named)) => relation.holds(&0, named),
+                Target::Value(_) => false,
+            };
+        }
+        standing.all(|kv| match &compare.target {
+            Target::CreateRevision(named) => relation.holds(&kv.create_revision, named),
+            Target::ModRevision(named) => relation.holds(&kv.mod_revision, named),
+            Target::Version(named) => relation.holds(&kv.version, named),
+            Target::Value(named) => relation.holds(&kv.value, named),
+            Target::Lease(named) => relation.holds(&kv.lease, named),
+        })
+    }
+
+    fn execute(&mut self, txn: Txn, branches: &mut impl Iterator<Item = bool>) -> TxnResponse {
+        let succeeded = branches.next().unwrap_or_default();
+        let ops = if succeeded { txn.success } else { txn.failure };
+        let responses = ops.into_iter().map(|op| match op {
+            Op::Range(read) => OpResponse::Range(self.history.range(&read)),
+            Op::Put { key, value, lease } => {
+                self.put(&key, value, lease);
+                OpResponse::Put
+            }
+            Op::Delete(range) => OpResponse::Delete(self.delete(&range)),
+            Op::Txn(txn) => OpResponse::Txn(self.execute(txn, branches)),
+        });
+        TxnResponse { responses: responses.collect(), succeeded, revision: 0 }
+    }
+
+    fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) {
+        let old = self.history.get(key).map_or(LeaseId::NONE, |kv| kv.lease);
+        if old != lease {
+            self.leases.detach(old, key);
+            self.leases.attach(lease, key);
+        }
+        self.history.put(key, value, lease);
+    }
+
+    fn delete(&mut self, range: &KeyRange) -> u64 {
+        let keys: Vec<Bytes> = self.history.standing(range).map(|kv| kv.key.clone()).collect();
+        for key in &keys {
+            if let Some(old) = self.history.delete(key) {
+                self.leases.detach(old.lease, key);
+            }
+        }
+        keys.len() as u64
+    }
+}
+
+/// Writes the revision of the whole into all its parts.
+fn stamp(response: &mut TxnResponse, revision: u64) {
+    response.revision = revision;
+    for part in &mut response.responses {
+        match part {
+            OpResponse::Range(read) => read.revision = revision,
+            OpResponse::Txn(nested) => stamp(nested, revision),
+            OpResponse::Put | OpResponse::Delete(_) => {}
+        }
+    }
+}

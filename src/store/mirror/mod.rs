@@ -1,0 +1,8 @@
+//! A watched range of keys, decoded, in memory: readers hold immutable views of whole revisions.
+
+mod driver;
+mod handle;
+mod view;
+
+pub use handle::{Changes, Mirror, Options, Status};
+pub use view::{Change, Entry, View};

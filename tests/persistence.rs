@@ -1,0 +1,303 @@
+//! The embedded store on disk: what was answered survives every crash, and damage is found.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+#![allow(clippy::disallowed_methods, reason = "a test runs on tokio")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use raft_autopilot::{
+    runtime::TokioRuntime,
+    store::{
+        Compare, Embedded, KeyRange, Limits, Op, OpenError, RangeRequest, Refusal, Store,
+        StoreError, Txn, Watch, machine::Config,
+    },
+};
+
+fn open(path: &Path) -> Result<Embedded, OpenError> {
+    Embedded::open(path, Config::default(), TokioRuntime)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(future)
+}
+
+async fn contents(store: &Embedded) -> Vec<(String, String, u64)> {
+    let found = store.range(RangeRequest::new(KeyRange::all())).await.unwrap();
+    let text = |kv: &raft_autopilot::store::KeyValue| {
+        (kv.key.to_string(), kv.value.to_string(), kv.mod_revision)
+    };
+    found.items.iter().map(|kv| text(kv)).collect()
+}
+
+fn file(path: &Path, kind: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(kind))
+        .collect();
+    found.sort();
+    found.pop().unwrap()
+}
+
+#[tokio::test]
+async fn a_store_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    let lease = store.grant(Duration::from_secs(600), None).await.unwrap().id;
+    let put = Op::put_leased("leased", "1", lease);
+    let first = store.commit(Txn::new([put, Op::put("a", "1")])).await.unwrap().revision;
+    store.commit(Txn::new([Op::delete("a")])).await.unwrap();
+    store.commit(Txn::new([Op::put("a", "2")])).await.unwrap();
+    let before = contents(&store).await;
+    drop(store);
+    let store = open(directory.path()).unwrap();
+    assert_eq!((store.recovered().commands, store.recovered().torn), (4, 0));
+    assert_eq!(contents(&store).await, before);
+    // So does its history, and so do its leases.
+    let old = store.range(RangeRequest::new(KeyRange::key("a")).at(first)).await.unwrap();
+    assert_eq!(&*old.items[0].value, b"1");
+    let mut watch = store.watch(KeyRange::all(), first + 1).await.unwrap();
+    assert!(watch.next().await.is_ok());
+    let state = store.time_to_live(lease).await.unwrap();
+    assert!(state.remaining > Duration::from_secs(500) && state.remaining <= state.ttl);
+    store.revoke(lease).await.unwrap();
+    assert_eq!(contents(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_directory_belongs_to_one_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::InUse(_))));
+    drop(store);
+    drop(open(directory.path()).unwrap());
+    let limits = Limits { bytes: 100 << 20, ..Limits::default() };
+    let config = Config { limits, ..Config::default() };
+    let large = Embedded::open(directory.path(), config, TokioRuntime);
+    assert!(matches!(large, Err(OpenError::Limit { .. })));
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_store() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in [open(directory.path()).unwrap(), Embedded::new(Config::default(), TokioRuntime)] {
+        let mut watch = store.watch(KeyRange::all(), 0).await.unwrap();
+        drop(store);
+        let end = watch.next().await;
+        assert!(matches!(end, Err(StoreError::Refused(Refusal::Closed(_)))), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_log_becomes_a_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    let value = vec![7; 1 << 20];
+    for number in 0..150 {
+        let key = format!("{}", number % 20);
+        store.commit(Txn::new([Op::put(key, value.clone())])).await.unwrap();
+        if number % 50 == 0 {
+            let revision = store.commit(Txn::default()).await.unwrap().revision;
+            store.compact(revision).await.unwrap();
+        }
+    }
+    store.commit(Txn::new([Op::put("last", "1")])).await.unwrap();
+    let before = contents(&store).await;
+    while !fs::read_dir(directory.path()).unwrap().any(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_str().unwrap().starts_with("snapshot-")
+    }) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(store);
+    let store = open(directory.path()).unwrap();
+    assert!(store.recovered().commands < 153, "{:?}", store.recovered());
+    assert_eq!(contents(&store).await, before);
+    drop(store);
+    // A snapshot is checked like a log.
+    let snapshot = file(directory.path(), "snapshot-");
+    let whole = fs::read(&snapshot).unwrap();
+    for damaged in [&whole[..whole.len() - 1], &whole[..whole.len() / 2], &[]] {
+        fs::write(&snapshot, damaged).unwrap();
+        assert!(matches!(open(directory.path()), Err(OpenError::Damaged { .. })));
+    }
+    let mut damaged = whole.clone();
+    damaged[5_000_000] ^= 1;
+    fs::write(&snapshot, damaged).unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::Damaged { .. })));
+    fs::write(&snapshot, whole).unwrap();
+    let log = file(directory.path(), "log-");
+    fs::remove_file(log).unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::Damaged { .. })));
+}
+
+/// Not a test of its own: the process that the next test kills.
+#[tokio::test]
+async fn a_writer_to_be_killed() {
+    let Ok(path) = std::env::var("STORE_TO_BE_KILLED") else { return };
+    let store = open(Path::new(&path)).unwrap();
+    let mut next = store.commit(Txn::default()).await.unwrap().revision + 1;
+    loop {
+        // Several at once, so that they share a sync.
+        let writes = (next..next + 5).map(|number| {
+            let put = [Op::put(format!("{number:09}"), "x".repeat(number as usize % 3_000))];
+            let created = [Compare::absent(KeyRange::key(format!("{number:09}")))];
+            store.commit(Txn::when(created).and_then(put))
+        });
+        for done in futures_util::future::join_all(writes).await {
+            println!("wrote {}", done.unwrap().revision);
+        }
+        next += 5;
+    }
+}
+
+#[test]
+fn what_was_answered_survives_kill_9() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut seed = 7_u64;
+    for round in 0..25 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_writer_to_be_killed", "--nocapture"])
+            .env("STORE_TO_BE_KILLED", directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let enough = 1 + (seed >> 33) % 200;
+        let mut answered = 0;
+        let mut count = 0;
+        for line in lines {
+            let line = line.unwrap_or_default();
+            if let Some((_, number)) = line.split_once("wrote ") {
+                answered = number.parse().unwrap_or(answered);
+                count += 1;
+                if count == enough {
+                    child.kill().unwrap();
+                }
+            }
+        }
+        child.wait().unwrap();
+        assert!(count >= enough, "the writer of round {round} ended by itself");
+        block_on(async {
+            let store = open(directory.path()).unwrap();
+            let found = contents(&store).await;
+            let revision = store.commit(Txn::default()).await.unwrap().revision;
+            assert!(revision >= answered, "{answered} was answered, {revision} found");
+            // One key a revision, whole and in order: nothing in between is missing.
+            assert!(found.iter().map(|(_, _, revision)| *revision).eq(2..=revision));
+            assert!(found.iter().all(|(key, value, revision)| {
+                *key == format!("{revision:09}") && value.len() == *revision as usize % 3_000
+            }));
+        });
+    }
+}
+
+/// A log of some commands, one sync each, and how long it was after each of them.
+fn a_log() -> (Vec<u8>, Vec<usize>) {
+    let directory = tempfile::tempdir().unwrap();
+    block_on(async {
+        let store = open(directory.path()).unwrap();
+        let log = file(directory.path(), "log-");
+        let mut ends = vec![0];
+        for number in 0..12 {
+            let value = vec![number; usize::from(number) * 9];
+            store.commit(Txn::new([Op::put(format!("{number:02}"), value)])).await.unwrap();
+            ends.push(fs::metadata(&log).unwrap().len() as usize);
+        }
+        drop(store);
+        (fs::read(log).unwrap(), ends)
+    })
+}
+
+/// What a store makes of a log: how many commands of it, or that it is damaged.
+fn read_log(log: &[u8]) -> Result<usize, String> {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("log-0000000000000000"), log).unwrap();
+    block_on(async {
+        match open(directory.path()) {
+            Ok(store) => {
+                let found = contents(&store).await;
+                assert!(found.iter().enumerate().all(|(at, kv)| kv.0 == format!("{at:02}")));
+                assert_eq!(store.recovered().commands, found.len() as u64);
+                // It goes on from there.
+                store.commit(Txn::new([Op::put("99", "")])).await.unwrap();
+                drop(store);
+                let again = contents(&open(directory.path()).unwrap()).await;
+                assert_eq!(again.len(), found.len() + 1);
+                Ok(found.len())
+            }
+            Err(error @ OpenError::Damaged { .. }) => {
+                let kept = fs::read(directory.path().join("log-0000000000000000")).unwrap();
+                assert_eq!(kept, log, "what is damaged is left as it is");
+                Err(error.to_string())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    })
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_nothing_before_it() {
+    let (log, ends) = a_log();
+    for cut in 0..=log.len() {
+        let whole = ends.iter().rposition(|end| *end <= cut).unwrap();
+        assert_eq!(read_log(&log[..cut]), Ok(whole), "cut at {cut}");
+    }
+    // Space that was given to the file and never written.
+    let zeros = [&log[..], &[0; 5_000]].concat();
+    assert_eq!(read_log(&zeros), Ok(12));
+}
+
+#[test]
+fn every_changed_byte_is_found() {
+    let (log, _) = a_log();
+    for at in 0..log.len() {
+        let mut damaged = log.clone();
+        damaged[at] ^= 1 << (at % 8);
+        assert!(read_log(&damaged).is_err(), "byte {at}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_damage_is_an_error_or_a_torn_end(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
+        cut in any::<prop::sample::Index>(),
+        tail in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let (log, ends) = a_log();
+        let mut damaged = log.clone();
+        for (at, byte) in changes {
+            let at = at.index(log.len());
+            damaged[at] = byte;
+        }
+        damaged.truncate(cut.index(log.len() * 2));
+        let sound = log.iter().zip(&damaged).take_while(|(a, b)| a == b).count();
+        let whole = ends.iter().rposition(|end| *end <= sound).unwrap();
+        if damaged.len() == log.len() {
+            damaged.extend(tail);
+        }
+        if let Ok(found) = read_log(&damaged) {
+            // Nothing that checks is given up, and what follows it was never whole.
+            prop_assert_eq!(found, whole);
+            prop_assert!(damaged.len() < ends.get(whole + 1).copied().unwrap_or(log.len() + 40));
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read_log(&bytes);
+    }
+}
