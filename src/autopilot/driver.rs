@@ -271,6 +271,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             self.in_flight.take_if(|flight| !transfer(&flight.change.step));
             self.retries.retain(|retry| transfer(&retry.step));
             self.local = None;
+            self.desk.lapse = Duration::ZERO;
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
