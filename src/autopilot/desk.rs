@@ -274,6 +274,14 @@ pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Opt
             && (boot.is_none() || record.boot == boot)
             && (disk.is_none() || record.disk == disk)
             && record.signs == signs
+            && record.flaps == server.flaps
     });
-    (!known).then(|| Report { server: server.server.id.clone(), verdict, boot, disk, signs })
+    (!known).then(|| Report {
+        server: server.server.id.clone(),
+        verdict,
+        boot,
+        disk,
+        signs,
+        flaps: server.flaps,
+    })
 }

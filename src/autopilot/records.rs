@@ -187,6 +187,9 @@ pub struct Report {
     pub disk: Option<u64>,
     /// The signs of death that stand now.
     pub signs: Vec<Sign>,
+    /// How often it has failed after having been stable, without a quiet day since.
+    #[serde(default)]
+    pub flaps: u8,
 }
 
 /// One thing to remember, as it is written into the host's log.
@@ -276,6 +279,9 @@ pub struct ServerRecord {
     pub joined: bool,
     /// The signs of death that stood when it was recorded.
     pub signs: Vec<Sign>,
+    /// How often it has failed after having been stable, without a quiet day since.
+    #[serde(default)]
+    pub flaps: u8,
     /// Since when each of them is in the ledger, on this node's clock; not replicated.
     #[serde(skip)]
     pub signs_at: Signs,
@@ -435,6 +441,7 @@ impl Ledger {
                 *server.signs_at.slot(*sign) = Some(since);
             }
             server.signs = report.signs;
+            server.flaps = report.flaps;
             // A restart ends a history, whatever came of it.
             let restarted =
                 matches!((server.boot, report.boot), (Some(old), Some(new)) if old != new);

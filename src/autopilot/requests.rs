@@ -61,7 +61,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 let _ = pending.reply.send(Ok(()));
                 return;
             }
-            Verb::Configure { config, cas } => Record::Configure { config, cas },
+            Verb::Configure { config, cas } => Record::Configure { config: *config, cas },
             Verb::Pause(reason) => Record::Pause(reason),
             Verb::Resume => Record::Resume,
             Verb::Cordon { server, reason, ttl } => Record::Cordon { server, reason, ttl },

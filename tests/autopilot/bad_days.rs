@@ -368,7 +368,7 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     let signs: Vec<Sign> = wiped.signs.iter().map(|(sign, _)| sign).collect();
     assert_eq!(signs, [Sign::Shrunk]);
     let (verdict, boot, disk) = (Verdict::Unhealthy, Some(2), None);
-    let report = Report { server: "3".into(), verdict, boot, disk, signs };
+    let report = Report { server: "3".into(), verdict, boot, disk, signs, flaps: 0 };
     world.ledger.as_mut().unwrap().apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     for gap in [time("1s"), time("10h")] {
         world.elect("2", gap);
@@ -427,7 +427,8 @@ fn another_disk_is_noticed_by_the_next_leader_and_after_a_lapse_of_the_lease() {
     // Once it is in the ledger it stays, though the disk is no news any more.
     let ledger = world.ledger.as_mut().unwrap();
     let (verdict, boot, disk) = (Verdict::Unhealthy, Some(1), Some(8));
-    let report = Report { server: "3".into(), verdict, boot, disk, signs: vec![Sign::Shrunk] };
+    let report =
+        Report { server: "3".into(), verdict, boot, disk, signs: vec![Sign::Shrunk], flaps: 0 };
     ledger.apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     world.elect("1", time("1s"));
     assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank]);

@@ -130,7 +130,7 @@ fn records() -> impl Strategy<Value = Record> {
     prop_oneof![
         4 => (names(), verdict, option::of(0_u64..3), option::of(0_u64..2), signs()).prop_map(
             |(server, verdict, boot, disk, signs)| {
-                Record::Health(vec![Report { server, verdict, boot, disk, signs }])
+                Record::Health(vec![Report { server, verdict, boot, disk, signs, flaps: 0 }])
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),
