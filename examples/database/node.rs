@@ -241,7 +241,7 @@ async fn bind_one(addr: &str) -> Result<(TcpListener, String), String> {
 async fn new_identity(options: &Options, member: Member, log: &LogStore) -> io::Result<Identity> {
     let seed = options.seed.clone();
     let (cluster, id) = match &seed {
-        None => (crate::random(), FIRST_ID),
+        None => (crate::storage::random(), FIRST_ID),
         Some(seed) => match ask_leader(seed, 0, 0, || Request::Reserve, JOIN_LIMIT).await? {
             Response::Reserved { cluster, id } => (cluster, id),
             other => return Err(io::Error::other(format!("an odd answer: {other:?}"))),

@@ -57,7 +57,7 @@ impl Service {
         autopilot: Handle,
         removed: UnboundedSender<String>,
     ) -> Self {
-        let (boot_id, arriving) = (crate::random(), Mutex::default());
+        let (boot_id, arriving) = (crate::storage::random(), Mutex::default());
         Self { identity, boot_id, version, raft, log, state, autopilot, removed, arriving }
     }
 
@@ -66,6 +66,7 @@ impl Service {
         Ok(Status {
             id: self.identity.id,
             boot_id: self.boot_id,
+            disk_id: self.log.disk_id(),
             version: self.version.clone(),
             last_log_index: self.log.last_index()?,
             last_applied: self.state.standing(|standing| standing.applied.map(|id| id.index)),

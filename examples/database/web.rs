@@ -38,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) zone: String,
     pub(crate) version: String,
     pub(crate) boot_id: String,
+    /// In hexadecimal, new with every data directory.
+    pub(crate) disk_id: String,
     /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
     pub(crate) role: String,
     pub(crate) term: u64,
@@ -134,6 +136,7 @@ fn look(service: &Service) -> std::io::Result<Status> {
         zone: member.zone,
         version: own.version,
         boot_id: format!("{:016x}", own.boot_id),
+        disk_id: format!("{:016x}", own.disk_id),
         role: format!("{:?}", metrics.state).to_lowercase(),
         term: metrics.current_term,
         leader: metrics.current_leader,

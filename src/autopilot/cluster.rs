@@ -15,6 +15,10 @@ pub struct Status {
     pub age: Duration,
     /// A number drawn anew at every start of the server's process.
     pub boot: u64,
+    /// A number drawn when its log storage was created, and kept there; `None`: it tells none.
+    /// Another one under the same id is another disk: what was acknowledged and voted for is
+    /// forgotten, however quickly the log has been filled again.
+    pub disk: Option<u64>,
     /// The index of the last entry in its log, purged ones included.
     pub last_log: u64,
     /// What the leader knew it to hold when it was asked. A log that ends before that has lost
@@ -112,6 +116,10 @@ pub struct Observation {
     /// The reading at `at` of the clock that `ledger` was applied with.
     #[serde(with = "crate::duration")]
     pub ledger_at: Duration,
+    /// How long from one round to the next is, at most, as the driver has promised; set by the
+    /// driver. 0: nothing is promised. More than twice as long is time that nobody observed.
+    #[serde(with = "crate::duration")]
+    pub pace: Duration,
     /// What the driver knows of its own doing; `None`: nothing worth telling.
     pub feedback: Option<Arc<Feedback>>,
 }

@@ -40,8 +40,8 @@ pub struct Config {
     /// A status answer older than this says nothing any more. Default 10 s (ours: five rounds).
     #[serde(with = "crate::duration")]
     pub status_max_age: Duration,
-    /// No step leaves fewer voters. 0: not set; then dead voters are still never removed below
-    /// three without a replacement. Default 0, as in Consul.
+    /// No step leaves fewer voters. 0: not set; then, without a person's order, none leaves fewer
+    /// than three, whoever died and whatever a promoter wishes. Default 0, as in Consul.
     pub min_quorum: u32,
     /// How long a server must have been healthy before it may vote. Default 10 s, as in Consul.
     #[serde(with = "crate::duration")]
@@ -145,8 +145,8 @@ impl Config {
         self
     }
 
-    /// The fewest voters that the removal of a dead one without replacement may leave:
-    /// `min_quorum`, or three where that is not set.
+    /// The fewest voters that a step may leave which takes votes without a person's order and
+    /// without replacement: `min_quorum`, or three where that is not set.
     pub fn removal_floor(&self) -> usize {
         match self.min_quorum {
             0 => 3,

@@ -267,18 +267,15 @@ pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Opt
         (Verdict::Unknown, _) => Verdict::Unknown,
     };
     let boot = server.status.map(|status| status.boot);
+    let disk = server.status.and_then(|status| status.disk);
     let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
     let known = record.is_some_and(|record| {
         record.verdict == verdict
             && (boot.is_none() || record.boot == boot)
+            && (disk.is_none() || record.disk == disk)
             && record.signs == signs
             && record.flaps == server.flaps
     });
-    (!known).then(|| Report {
-        server: server.server.id.clone(),
-        verdict,
-        boot,
-        signs,
-        flaps: server.flaps,
-    })
+    let flaps = server.flaps;
+    (!known).then(|| Report { server: server.server.id.clone(), verdict, boot, disk, signs, flaps })
 }

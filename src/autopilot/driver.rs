@@ -35,9 +35,10 @@ pub struct Options {
     pub heartbeat: Duration,
     /// The configuration until one is stored. Default: [`Config::for_heartbeat`].
     pub config: Config,
-    /// The longest pause between two rounds of a leader, from one heartbeat to 30 s: after a
-    /// longer one nothing is known of the time between, and histories would begin again. Default
-    /// 2 s, as the reference.
+    /// The longest pause between two rounds of a leader, from one heartbeat to 30 s; it is taken
+    /// only while nothing is being decided, stability included. Two rounds that are further apart
+    /// than twice the pause and `observe_deadline` leave time that nobody observed. Default 2 s,
+    /// as the reference.
     pub update_interval: Duration,
     /// How long the outcome of a step is awaited before it counts as failed; the step itself is
     /// never cancelled. Default 10 s (ours).
@@ -110,6 +111,8 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     publish: watch::Sender<Arc<View>>,
     pub(super) last: Option<Arc<State>>,
     plan: Arc<Plan>,
+    /// The longest pause since the last observation.
+    paused: Duration,
     in_flight: Option<Box<InFlight>>,
     pub(super) serial: u64,
     retries: Vec<Retry>,
@@ -171,6 +174,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             publish,
             last: None,
             plan: Arc::default(),
+            paused: Duration::ZERO,
             in_flight: None,
             serial: 0,
             retries: Vec::new(),
@@ -198,6 +202,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 }
                 let (cluster, runtime, pause) =
                     (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
+                self.paused = self.paused.max(pause);
                 tokio::select! {
                     biased;
                     () = &mut shutdown => break,
@@ -263,6 +268,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Forgets what belonged to another leadership, and adds what only the driver knows.
     fn prepare(&mut self, seen: &mut Observation) {
+        let paused = std::mem::take(&mut self.paused);
+        seen.pace = paused.saturating_add(self.options.observe_deadline);
         let leadership = seen.leading.map(|leading| (leading.term, leading.since));
         let last = self.last.as_ref().and_then(|last| last.leading);
         if leadership != last.map(|leading| (leading.term, leading.since)) {

@@ -6,6 +6,7 @@ mod config;
 mod desk;
 mod driver;
 mod handle;
+mod lapse;
 mod orders;
 mod plan;
 mod promoter;

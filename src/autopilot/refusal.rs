@@ -61,8 +61,8 @@ pub enum Refusal {
     },
     /// The leader would lose its vote; it hands leadership over first.
     LeaderKeepsVote,
-    /// Fewer voters would be left than `min_quorum`, or than three after the removal of a dead
-    /// one without replacement.
+    /// Fewer voters would be left than `min_quorum`; where that is not set, fewer than three
+    /// without a person's order.
     MinQuorum {
         /// How many would be left.
         left: usize,

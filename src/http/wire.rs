@@ -426,6 +426,13 @@ fn blind_spots(view: &View, state: &State) -> Vec<BlindSpot> {
         "no server answers status probes: one that was reborn with an empty disk, or that applies \
          nothing, can look healthy",
     );
+    let mut told = others().filter_map(|s| s.status).peekable();
+    add(
+        told.peek().is_some() && told.all(|status| status.disk.is_none()),
+        "no-disk-identity",
+        "no server tells the identity of its disk: one that was reborn with an empty disk is unmasked \
+         only if it is probed before its log is filled again",
+    );
     add(
         !alone && others().all(|s| s.discovery.is_none()),
         "no-discovery",

@@ -237,6 +237,7 @@ where
             servers,
             ledger,
             ledger_at: ledger_at.unwrap_or_default(),
+            pace: Duration::ZERO,
             feedback: None,
         }
     }

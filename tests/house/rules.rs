@@ -21,6 +21,7 @@ pub(crate) const PURE_CORE: &[&str] = &[
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
+    "src/autopilot/lapse",
     "src/autopilot/orders",
     "src/autopilot/wake",
     "src/allocator/flow",
@@ -83,7 +84,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
     &[
         &["cluster", "config", "records", "server"],
         &["state"],
-        &["assess", "refusal", "promoter", "orders", "wake"],
+        &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
         &["handle"],
         &["desk"],

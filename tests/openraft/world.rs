@@ -236,7 +236,12 @@ impl<C: Types> World<C> {
             ..openraft::Config::default()
         };
         let config = Arc::new(config.validate().expect("a valid configuration"));
-        let disk = self.inner().disks.entry(id.to_owned()).or_insert_with(Log::empty).clone();
+        let disk = {
+            let inner = &mut *self.inner();
+            // No two disks were ever created at the same number of boots.
+            let identity = inner.boots;
+            inner.disks.entry(id.to_owned()).or_insert_with(|| Log::empty(identity)).clone()
+        };
         let machine = Machine::new(self.clock.clone());
         let node_id = C::node_id(id).expect("a node id");
         let links = Links { id: node_id.clone(), network: self.network.clone() };
@@ -507,7 +512,7 @@ impl<C: Types> Application<C> for App<C> {
         let id = id.to_string();
         self.world.network.reach(&self.id, &id)?;
         let node = self.world.inner().nodes.get(&id).cloned()?;
-        let mut answer = Answer::of(&node.raft, node.boot, "1.0");
+        let mut answer = Answer::of(&node.raft, node.boot, "1.0").on_disk(node.log.identity());
         if self.world.knobs().impostors {
             answer.id = ServerId::from("impostor");
         }

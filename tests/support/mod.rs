@@ -76,6 +76,7 @@ impl World {
                 servers: Vec::new(),
                 ledger: None,
                 ledger_at: AT,
+                pace: Duration::from_secs(30),
                 feedback: None,
             },
             ledger: Some(Ledger::default()),
@@ -264,7 +265,8 @@ fn intent(word: &str) -> IntentKind {
 }
 
 pub(crate) fn status(boot: u64, last_log: u64, acknowledged: u64, applied: u64) -> Status {
-    Status { age: Duration::ZERO, boot, last_log, acknowledged, applied, snapshot: None }
+    let (age, disk, snapshot) = (Duration::ZERO, None, None);
+    Status { age, boot, disk, last_log, acknowledged, applied, snapshot }
 }
 
 pub(crate) fn judged(config: &Config, state: &State, plan: &Plan) -> Vec<String> {
