@@ -21,6 +21,7 @@ pub(crate) const PURE_CORE: &[&str] = &[
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
+    "src/autopilot/explain",
     "src/autopilot/orders",
     "src/autopilot/wake",
     "src/allocator/flow",
@@ -85,6 +86,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
         &["state"],
         &["assess", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
+        &["explain"],
         &["handle"],
         &["desk"],
         &["driver", "requests"],
