@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     cluster::{Server, ServerId},
     config::{Config, ConfigError},
+    explain::{Explanation, explain},
     plan::{Held, Plan},
     promoter::Promoter,
     records::{IntentKind, Task},
@@ -64,6 +65,12 @@ impl View {
     /// What is held that concerns a server.
     pub fn held(&self, id: &ServerId) -> impl Iterator<Item = &Held> {
         self.plan.held.iter().filter(move |held| held.step.servers().any(|named| named == id))
+    }
+
+    /// Why everything is as it is; `None` before the first round.
+    pub fn explain(&self) -> Option<Explanation> {
+        let state = self.state.as_deref()?;
+        Some(explain(&self.config, state, &self.plan, &*self.promoter))
     }
 }
 
@@ -204,6 +211,11 @@ impl Handle {
     /// A channel with the latest view; a slow reader misses views and blocks nobody.
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// Why everything is as it is, as of the latest view; `None` before the first round.
+    pub fn explain(&self) -> Option<Explanation> {
+        self.view().explain()
     }
 
     /// The number of voters, as of the latest view.

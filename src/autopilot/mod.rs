@@ -5,6 +5,7 @@ mod cluster;
 mod config;
 mod desk;
 mod driver;
+mod explain;
 mod handle;
 mod lapse;
 mod orders;
@@ -24,6 +25,7 @@ pub use cluster::{
 };
 pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
+pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
 pub use plan::{Held, Plan, Why, plan};
 pub use promoter::{

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Query, Request, State as Shared},
+    extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State as Shared},
     http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
@@ -16,6 +16,7 @@ use serde_json::json;
 use super::{
     auth::{self, Denied},
     config::{self, Bad},
+    explain,
     settings::Settings,
     wall::Wall,
     wire::{self, Reading},
@@ -53,6 +54,8 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
     Router::new()
         .route("/v1/operator/autopilot/health", get(health).fallback(reads))
         .route("/v1/operator/autopilot/state", get(state).fallback(reads))
+        .route("/v1/operator/autopilot/explain", get(explain).fallback(reads))
+        .route("/v1/operator/autopilot/explain/{server}", get(explain_one).fallback(reads))
         .route(
             "/v1/operator/autopilot/configuration",
             get(read).put(write).fallback(configures).layer(DefaultBodyLimit::max(BODY_MAX)),
@@ -72,6 +75,7 @@ enum Refused {
     Denied(Denied),
     Bad(Bad),
     TooLong,
+    Unknown { server: String },
     Elsewhere { error: String, leader: Option<ServerId>, address: Option<String> },
 }
 
@@ -102,6 +106,10 @@ impl IntoResponse for Refused {
             Self::TooLong => {
                 let body = json!({ "Error": format!("the body is longer than {BODY_MAX} bytes") });
                 (StatusCode::PAYLOAD_TOO_LARGE, Json(body)).into_response()
+            }
+            Self::Unknown { server } => {
+                let body = json!({ "Error": format!("no server has the id {server}") });
+                (StatusCode::NOT_FOUND, Json(body)).into_response()
             }
             Self::Elsewhere { error, leader, address } => {
                 let header = address.as_deref().and_then(|a| HeaderValue::from_str(a).ok());
@@ -185,6 +193,23 @@ async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
     let (view, state) = desk.leading()?;
     Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state))))
+}
+
+async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let (view, state) = desk.leading()?;
+    Ok(fresh(StatusCode::OK, &explain::all(&desk.reading(&view, &state))))
+}
+
+async fn explain_one(
+    Shared(desk): Shared<Arc<Desk>>,
+    Path(server): Path<String>,
+    parts: Parts,
+) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let (view, state) = desk.leading()?;
+    let found = explain::one(&desk.reading(&view, &state), &server);
+    found.map(|answer| fresh(StatusCode::OK, &answer)).ok_or(Refused::Unknown { server })
 }
 
 async fn read(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

@@ -22,6 +22,7 @@ pub(crate) const PURE_CORE: &[&str] = &[
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
     "src/autopilot/lapse",
+    "src/autopilot/explain",
     "src/autopilot/orders",
     "src/autopilot/wake",
     "src/allocator/flow",
@@ -86,6 +87,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
         &["state"],
         &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
+        &["explain"],
         &["handle"],
         &["desk"],
         &["driver", "requests"],
