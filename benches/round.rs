@@ -1,7 +1,7 @@
 //! The cost of one round (assess, plan, check) as the cluster grows: time, and allocations.
 //!
-//! `cargo bench --bench round` ends with a table of all sizes; compare the ratios, which hold on
-//! any machine, before the times.
+//! `cargo bench --bench round` ends with a table of all sizes; compare the ratios, which move less
+//! from machine to machine, before the times.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and is no library")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]

@@ -30,6 +30,16 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// For people: humantime text, whole seconds from a minute on and milliseconds below.
+pub fn rounded(value: Duration) -> humantime::FormattedDuration {
+    let exact = if value >= Duration::from_secs(60) {
+        Duration::from_secs(value.as_secs())
+    } else {
+        value.saturating_sub(Duration::from_nanos(u64::from(value.subsec_nanos() % 1_000_000)))
+    };
+    humantime::format_duration(exact)
+}
+
 /// The same for a duration that may be absent.
 pub mod option {
     use super::{Deserialize, Deserializer, Duration, Error, Serializer, parse};
@@ -38,7 +48,6 @@ pub mod option {
     ///
     /// # Errors
     /// Only those of the serializer.
-    #[expect(clippy::ref_option, reason = "the signature that `#[serde(with)]` calls")]
     pub fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => to.serialize_some(&humantime::format_duration(*value).to_string()),
@@ -54,5 +63,25 @@ pub mod option {
         Option::<String>::deserialize(from)?
             .map(|text| parse(&text).map_err(D::Error::custom))
             .transpose()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_not_shown_nanoseconds() {
+        let shown = |nanos| rounded(Duration::from_nanos(nanos)).to_string();
+        assert_eq!(shown(5_913_377_598), "5s 913ms");
+        assert_eq!(shown(90_000_000_001), "1m 30s");
+        assert_eq!(shown(999), "0s");
+    }
+
+    #[test]
+    fn text_that_is_no_duration_says_what_is_expected() {
+        let error = parse("soon").unwrap_err();
+        assert!(error.contains("`soon`") && error.contains("200ms"), "{error}");
     }
 }

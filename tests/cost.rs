@@ -4,14 +4,18 @@
 
 use std::time::Duration;
 
-use raft_autopilot::{autopilot::ServerState, promoters::Stable};
+use raft_autopilot::{
+    autopilot::{Autopilot, Options, ServerState},
+    promoters::Stable,
+    runtime::TokioRuntime,
+};
 
 #[path = "../benches/crowd.rs"]
 mod crowd;
 #[path = "../benches/world.rs"]
 mod world;
 
-use world::{Case, Rounds, SIZES};
+use world::{Case, Rounds, SIZES, Still};
 
 #[test]
 fn a_converged_round_allocates_the_new_state_and_nothing_else() {
@@ -52,4 +56,14 @@ fn a_leader_of_a_converged_cluster_looks_once_a_slow_tick() {
     let tick = Duration::from_secs(10);
     let crowd = crowd::Leading::start(20, 5, tick);
     assert_eq!(crowd.pass(tick * 30), 20 * 30);
+}
+
+#[test]
+fn a_driver_whose_rounds_would_be_too_far_apart_is_refused_by_name() {
+    let heartbeat = Duration::from_millis(50);
+    let mut options = Options::for_heartbeat(heartbeat);
+    options.update_interval = Duration::from_secs(31);
+    let made = Autopilot::new(Still::new(3, true), TokioRuntime, Stable::new(), options);
+    let refused = made.map(drop).unwrap_err().to_string();
+    assert_eq!(refused, "update_interval is 31s: must be from 50ms to 30s");
 }

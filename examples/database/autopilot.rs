@@ -12,7 +12,7 @@ use raft_autopilot::promoters::Stable;
 
 use crate::storage::{StateMachine, clock};
 use crate::types::{Applied, Command, Member, Raft, TypeConfig};
-use crate::wire::{Connection, Envelope, Request, Response};
+use crate::wire::{Connection, Envelope, Request, Response, Status};
 
 /// How many servers vote; the others stand by.
 const VOTERS: usize = 5;
@@ -35,27 +35,34 @@ pub(crate) fn new(
     database: Database,
 ) -> Result<(impl Future<Output = ()> + Send + use<>, Handle), ConfigError> {
     let runtime = RaftRuntime::new();
-    let mut options = raft_autopilot::openraft::options(raft);
-    shorten(&mut options);
     let cluster = Openraft::new(raft.clone(), Arc::new(database), runtime.clone());
-    let (autopilot, handle) =
-        Autopilot::new(cluster, runtime, Stable::with_target(VOTERS), options)?;
+    let promoter = Stable::with_target(VOTERS);
+    let (autopilot, handle) = Autopilot::new(cluster, runtime, promoter, options(raft))?;
     // It ends with the process; dropping it is safe at any moment.
     Ok((autopilot.run(std::future::pending()), handle))
 }
 
-/// For watching: the defaults are 10 s, 10 s, 24 h and 2 s.
-fn shorten(options: &mut Options) {
+/// Short times, for watching: the defaults are 10 s, 10 s, 24 h and 2 s.
+fn options(raft: &Raft) -> Options {
+    let mut options = raft_autopilot::openraft::options(raft);
     options.config.server_stabilization_time = Duration::from_secs(5);
     options.config.voter_replacement_grace = Duration::from_secs(5);
     options.config.dead_server_last_contact_threshold = Duration::from_secs(180);
     options.update_interval = Duration::from_millis(500);
+    options
 }
 
 impl Database {
     async fn ask(&self, addr: &str, to: u64, request: Request) -> Option<Response> {
         let envelope = Envelope { cluster: self.cluster, from: self.id, to, request };
         Connection::new(addr).ask(&envelope, PROBE_DEADLINE).await.ok()
+    }
+
+    async fn status(&self, addr: &str, to: u64) -> Option<Status> {
+        match self.ask(addr, to, Request::Status).await? {
+            Response::Status(status) => Some(status),
+            _ => None,
+        }
     }
 }
 
@@ -106,9 +113,7 @@ impl Application<TypeConfig> for Database {
     }
 
     async fn probe(&self, id: u64, member: Member) -> Option<Answer> {
-        let Response::Status(status) = self.ask(&member.addr, id, Request::Status).await? else {
-            return None;
-        };
+        let status = self.status(&member.addr, id).await?;
         Some(Answer {
             id: status.id.to_string().into(),
             boot: status.boot_id,
@@ -120,10 +125,7 @@ impl Application<TypeConfig> for Database {
     }
 
     async fn identify(&self, address: &str) -> Option<ServerId> {
-        match self.ask(address, 0, Request::Status).await? {
-            Response::Status(status) => Some(status.id.to_string().into()),
-            _ => None,
-        }
+        Some(self.status(address, 0).await?.id.to_string().into())
     }
 
     async fn dismiss(&self, server: Arc<Server>) -> bool {

@@ -7,9 +7,6 @@ use std::time::{Duration, SystemTime};
 use raft_autopilot::http::durations;
 use serde::Deserialize;
 
-/// A contact that was never made is told as longer ago than anything can be.
-const NEVER: Duration = Duration::from_secs(1 << 32);
-
 /// What `GET /v1/operator/autopilot/state` tells, as far as it is shown.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -22,7 +19,6 @@ pub(crate) struct Picture {
     voters: Vec<String>,
     servers: BTreeMap<String, Server>,
     held: Vec<Held>,
-    age: String,
     idle: Option<Idle>,
 }
 
@@ -116,7 +112,6 @@ impl Picture {
             "  {:<5} {:>4} {:<7} {:<9} {:>6} {:>7} {:>5} {:>7} {:<15} why",
             "name", "id", "role", "verdict", "for", "contact", "lag", "pid", "http"
         );
-        let age = durations::parse(&self.age).unwrap_or_default();
         let mut servers: Vec<_> = self.servers.iter().collect();
         servers.sort_by_key(|(_, server)| (server.name.len(), &server.name));
         for (id, server) in servers {
@@ -130,7 +125,7 @@ impl Picture {
                 server.role(),
                 server.verdict,
                 since(&server.stable_since),
-                contact(&server.last_contact, age),
+                contact(&server.last_contact),
                 server.http(),
                 server.why()
             );
@@ -152,11 +147,12 @@ fn since(moment: &str) -> String {
     age.map_or_else(|| "-".to_owned(), seconds)
 }
 
-/// How old the contact was when the leader last judged, which is `age` ago.
-fn contact(told: &str, age: Duration) -> String {
-    match durations::parse(told).map(|told| told.saturating_sub(age)) {
+/// How old the contact was when the leader last judged.
+fn contact(told: &str) -> String {
+    match durations::parse(told) {
+        // The leader's own.
         Ok(Duration::ZERO) => "-".to_owned(),
-        Ok(told) if told > NEVER => "never".to_owned(),
+        Ok(durations::MAX) => "never".to_owned(),
         Err(_) => "?".to_owned(),
         Ok(told) if told < Duration::from_secs(1) => format!("{}ms", told.as_millis()),
         Ok(told) => seconds(told),

@@ -201,7 +201,7 @@ impl Before {
         self.health.healthy_since = None;
         self.signs = Signs { shrunk: self.signs.shrunk.map(|_| at), ..Signs::default() };
         self.joining = self.joining.map(|_| at);
-        self.trail = Trail { seen: at, progressed: at, applied: at, ..self.trail };
+        self.trail = Trail { seen: at, progressed: at, applied: at, carried: None, ..self.trail };
     }
 }
 
@@ -230,8 +230,24 @@ impl Round<'_> {
             Reasons::of(&[Reason::NotJudged])
         };
         let restarted = measure.trail.reborn && !before.trail.reborn;
+        // Where probes tell boots apart, only the next answer says that it is still the same.
+        let confirmed = match measure.status {
+            Some(status) => Some(before.trail.boot == Some(status.boot)),
+            None => (sighting.probe == Probe::Off).then_some(true),
+        };
+        if let Some(same) = confirmed
+            && let Some(carried) = measure.trail.carried.take()
+            && same
+        {
+            before.health.healthy_since = Some(carried);
+        }
         let health = self.health(reasons, &before, restarted);
         let healthy = health.verdict == Verdict::Healthy;
+        measure.trail.carried = measure.trail.carried.filter(|_| match health.verdict {
+            Verdict::Healthy => true,
+            Verdict::Unhealthy => false,
+            Verdict::Unknown => self.is_short(health.since),
+        });
         measure.trail.reborn &= !healthy;
         let snapshot = |status: Option<Status>| status.and_then(|status| status.snapshot);
         let gained = measure.matched > before.matched
@@ -264,7 +280,7 @@ impl Round<'_> {
         let record = found.unwrap_or(&NO_RECORD);
         let here = |applied_at| at.saturating_sub(age(applied_at, self.seen.ledger_at));
         let since = here(record.applied_at);
-        let healthy = record.verdict == Verdict::Healthy;
+        let carried = (record.verdict == Verdict::Healthy).then_some(since);
         let signs = record.signs_at.map(|since| here(Some(since)));
         // Without a record nobody knows how long a member that was found has been one.
         let joining = if self.first { found.is_some_and(|r| !r.joined) } else { !record.joined };
@@ -273,7 +289,7 @@ impl Round<'_> {
                 verdict: record.verdict,
                 reasons: Reasons::default(),
                 since,
-                healthy_since: healthy.then_some(since),
+                healthy_since: None,
             },
             signs,
             joining: joining.then_some(at),
@@ -285,6 +301,7 @@ impl Round<'_> {
                 progressed: at,
                 applied: at,
                 boot: record.boot,
+                carried,
                 ..Trail::default()
             },
         };
@@ -463,6 +480,11 @@ impl Round<'_> {
             Verdict::Unknown => history,
         };
         Health { verdict, reasons, since, healthy_since }
+    }
+
+    /// Whether a doubt since then is too short to break a history.
+    fn is_short(&self, since: Duration) -> bool {
+        self.seen.at.saturating_sub(since) <= self.config.last_contact_threshold
     }
 
     fn signs(

@@ -30,7 +30,7 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
-    /// Nobody probes, or the first answer is not due yet.
+    /// Nobody probes this server.
     #[default]
     Off,
     /// The latest answer.

@@ -41,6 +41,8 @@ pub(super) struct Pending {
     pub(super) waits: String,
     /// A record is on its way, and may be written even if nobody waits for it any more.
     pub(super) recording: bool,
+    /// It is a pause, and is answered only when no step is under way.
+    pub(super) pauses: bool,
 }
 
 /// A task, and the reason for waiving rules.
@@ -92,6 +94,8 @@ pub(super) struct Desk {
     pub(super) pending: BTreeMap<u64, Pending>,
     /// Operations whose end is on its way into the ledger.
     pub(super) ending: Vec<u64>,
+    /// When the next end may be written, after one was not.
+    pub(super) end_at: Duration,
     /// A record of autopilot's own is on its way.
     pub(super) recording: bool,
     /// When the next one may be written.
@@ -185,6 +189,35 @@ impl Desk {
             let (leader, left_behind) = (local.clone(), pending.left_behind());
             let answer = VerbError::LostLeadership { leader, left_behind, goes_on: false };
             let _ = pending.reply.send(Err(answer));
+        }
+    }
+
+    /// Whether a recorded verb is a pause, which from now on waits for the step under way.
+    pub(super) fn drains(&mut self, ticket: u64) -> bool {
+        let Some(pending) = self.pending.get_mut(&ticket).filter(|p| p.pauses) else {
+            return false;
+        };
+        pending.recording = false;
+        pending.done.push("paused".to_owned());
+        "the end of the step that was under way".clone_into(&mut pending.waits);
+        true
+    }
+
+    /// Answers the pauses that are recorded: no step is under way any more.
+    pub(super) fn drained(&mut self) {
+        let recorded = self.pending.iter().filter(|(_, p)| p.pauses && !p.recording);
+        let recorded: Vec<u64> = recorded.map(|(ticket, _)| *ticket).collect();
+        for ticket in recorded {
+            self.answer(ticket, Ok(()));
+        }
+    }
+
+    /// Notes why nothing at all is done, for whoever waits for an operation.
+    pub(super) fn idle(&mut self, why: &str) {
+        for pending in self.pending.values_mut() {
+            if pending.operation.is_some() && pending.under_way.is_none() {
+                why.clone_into(&mut pending.waits);
+            }
         }
     }
 

@@ -34,7 +34,9 @@ pub struct Options {
     pub heartbeat: Duration,
     /// The configuration until one is stored. Default: [`Config::for_heartbeat`].
     pub config: Config,
-    /// The longest pause between two rounds of a leader. Default 2 s, as the reference.
+    /// The longest pause between two rounds of a leader, from one heartbeat to 30 s: after a
+    /// longer one nothing is known of the time between, and histories would begin again. Default
+    /// 2 s, as the reference.
     pub update_interval: Duration,
     /// How long the outcome of a step is awaited before it counts as failed; the step itself is
     /// never cancelled. Default 10 s (ours).
@@ -57,6 +59,26 @@ impl Options {
             observe_deadline: Duration::from_secs(1),
             observer: false,
         }
+    }
+
+    /// Checks the configuration and the driver's own numbers.
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.config.validate(self.heartbeat)?;
+        let longest = Duration::from_secs(30);
+        let least = self.heartbeat.min(longest);
+        let allowed = [
+            ("update_interval", self.update_interval, least, longest),
+            ("step_deadline", self.step_deadline, self.heartbeat, Duration::MAX),
+            ("observe_deadline", self.observe_deadline, Duration::from_millis(1), longest),
+        ];
+        for (field, found, least, most) in allowed {
+            if found < least || found > most {
+                let text = |value| crate::duration::rounded(value).to_string();
+                let expected = format!("must be from {} to {}", text(least), text(most));
+                return Err(ConfigError { field, found: text(found), expected });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -105,14 +127,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     /// An autopilot, and the handle that readers and operators use.
     ///
     /// # Errors
-    /// The configuration breaks a rule of validity.
+    /// The configuration, or one of the options, breaks a rule of validity. Nothing was started.
     pub fn new(
         cluster: C,
         runtime: R,
         promoter: impl Promoter,
         options: Options,
     ) -> Result<(Self, Handle), ConfigError> {
-        options.config.validate(options.heartbeat)?;
+        options.validate()?;
         let (send, requests) = mpsc::channel(32);
         let (events, outcomes) = mpsc::unbounded_channel();
         let promoter: Arc<dyn Promoter> = Arc::new(promoter);
@@ -287,6 +309,16 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
     }
 
+    /// Whether autopilot only looks on here.
+    pub(super) fn observes(&self) -> bool {
+        self.options.observer
+    }
+
+    /// Whether the outcome of a step is awaited.
+    pub(super) fn is_stepping(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Logs what has changed since the last round.
     fn tell(&self, state: &State, plan: &Plan) {
         for held in &plan.held {
@@ -415,9 +447,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         } else if self.plan.undecided || !lease {
             self.options.heartbeat
         } else {
-            let tick = self.options.update_interval;
-            self.plan.wake.map_or(tick, |wake| tick.min(wake.saturating_sub(now)))
+            self.options.update_interval
         };
+        if let Some(wake) = self.plan.wake {
+            // Not a moment later than the deadline, also while rounds are a heartbeat apart.
+            pause = pause.min(wake.saturating_sub(now));
+        }
         if let Some(flight) = &self.in_flight {
             pause = pause.min(flight.until.saturating_sub(now));
         }

@@ -129,6 +129,12 @@ pub enum VerbError {
     /// The host could not record it; the message says whether it may have been recorded.
     #[error("not recorded: {0}")]
     NotRecorded(String),
+    /// Whether the host recorded it is not known: it may still take effect.
+    #[error("{0}; it may have been recorded: look at the state before you repeat it")]
+    PerhapsRecorded(String),
+    /// Autopilot only observes on this node. Nothing was changed.
+    #[error("autopilot only observes here; nothing was changed: start it without `observer`")]
+    Observing,
     /// Autopilot has stopped on this node. What was recorded goes on under another leader, and a
     /// step on its way is finished.
     #[error("autopilot has stopped")]

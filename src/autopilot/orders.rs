@@ -2,7 +2,7 @@
 
 use super::{
     cluster::{Role, Server, ServerId, Step},
-    records::{Operation, Task},
+    records::{Operation, Task, Verdict},
     state::{ServerState, State},
 };
 
@@ -79,7 +79,8 @@ fn moved(state: &State, server: &Server) -> bool {
 /// Adds a server; whoever had its address and no longer answers there leaves in the same change.
 fn add(state: &State, server: &std::sync::Arc<Server>) -> Step {
     let gone = |s: &&ServerState| {
-        !server.address.is_empty() && s.server.address == server.address && !s.live
+        let lost = s.health.verdict == Verdict::Unhealthy && s.signs.contact.is_some();
+        !server.address.is_empty() && s.server.address == server.address && lost && !s.live
     };
     let servers: Vec<ServerId> =
         state.members().filter(gone).map(|old| old.server.id.clone()).collect();

@@ -402,21 +402,18 @@ impl<'a> Planner<'a> {
     /// Whether so many signs have stood for the grace.
     fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
         let id = || server.server.id.clone();
-        let at = self.state.at;
-        let standing = server.signs.iter().count();
-        let passed_by = |age: Duration| {
-            server.signs.iter().filter(|(_, since)| at.saturating_sub(*since) >= age).count()
+        let mut begins: Vec<Duration> = server.signs.iter().map(|(_, since)| since).collect();
+        begins.sort_unstable();
+        let Some(begin) = begins.get(needed - 1).copied() else {
+            return Err(Refusal::TooFewSigns { server: id(), signs: begins.len() });
         };
-        let progress = server.joining.is_none_or(|since| at.saturating_sub(since) >= grace);
-        if standing < needed {
-            return Err(Refusal::TooFewSigns { server: id(), signs: standing });
+        // A joining server that has just made progress is not dead, however silent it is.
+        let begin = server.joining.map_or(begin, |progress| begin.max(progress));
+        let passed = self.state.at.saturating_sub(begin);
+        if passed < grace {
+            return Err(Refusal::GraceRuns { server: id(), passed, grace });
         }
-        if passed_by(grace) >= needed && progress {
-            return Ok(());
-        }
-        let ages = server.signs.iter().map(|(_, since)| at.saturating_sub(since));
-        let passed = if needed == 1 { ages.max() } else { ages.min() };
-        Err(Refusal::GraceRuns { server: id(), passed: passed.unwrap_or_default(), grace })
+        Ok(())
     }
 
     /// Dead servers, those without a vote first.

@@ -189,7 +189,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let human = humantime::format_duration;
+        let human = crate::duration::rounded;
         match self {
             Self::NotLeading => f.write_str("this node does not lead with a fresh lease"),
             Self::Moved { .. } => {

@@ -24,6 +24,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let _ = reply.send(Err(VerbError::NotLeading { leader }));
             return;
         }
+        if self.observes() {
+            let _ = reply.send(Err(VerbError::Observing));
+            return;
+        }
         self.desk.tickets += 1;
         let ticket = self.desk.tickets;
         let until = self.runtime.now().saturating_add(ttl);
@@ -36,6 +40,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             under_way: None,
             waits: String::new(),
             recording: true,
+            pauses: matches!(verb, Verb::Pause(_)),
         };
         let record = match verb {
             Verb::Operate { task, force } => {
@@ -134,7 +139,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                     self.desk.recording = false;
                     self.desk.dirty |= result.is_err();
                 } else if result.is_err() {
+                    // A leader that hands over refuses at once: trying at once again would spin.
                     self.desk.ending.clear();
+                    self.desk.end_at = self.runtime.now().saturating_add(RECORD_INTERVAL);
                 }
                 if let Err(error) = result {
                     tracing::warn!(%error, "autopilot's own record was not written; trying again");
@@ -153,11 +160,20 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 }
                 return;
             }
-            Ok(Outcome::Recorded(_)) => Ok(()),
+            Ok(Outcome::Recorded(_)) => {
+                if self.is_stepping() && self.desk.drains(ticket) {
+                    // A pause is answered when the step that is under way has come to its end.
+                    return;
+                }
+                Ok(())
+            }
             Ok(Outcome::Conflict { found }) => Err(VerbError::Conflict { found }),
             Err(ClusterError::Moved(_)) => {
                 let leader = self.last.as_ref().and_then(|state| state.leader.clone());
                 Err(VerbError::NotLeading { leader })
+            }
+            Err(error @ ClusterError::Unknown(_)) => {
+                Err(VerbError::PerhapsRecorded(error.to_string()))
             }
             Err(error) => Err(VerbError::NotRecorded(error.to_string())),
         };
@@ -165,7 +181,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     }
 
     fn end(&mut self, operation: u64) {
-        if !self.desk.ending.contains(&operation) {
+        if !self.desk.ending.contains(&operation) && self.desk.end_at <= self.runtime.now() {
             self.desk.ending.push(operation);
             self.submit(Record::End(operation), Then::Nothing);
         }
@@ -177,6 +193,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         if state.leading.is_none() {
             self.desk.expire(now, Some(state));
             return;
+        }
+        if !self.is_stepping() {
+            self.desk.drained();
         }
         let ledger = state.ledger.clone().unwrap_or_default();
         self.desk.ending.retain(|id| ledger.operations.contains_key(id));
@@ -200,6 +219,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 }
             }
         }
+        if let Some(idle) = &plan.idle {
+            self.desk.idle(&idle.to_string());
+        }
         for id in &plan.expired {
             self.desk.answer_operation(*id, |pending| {
                 Err(VerbError::Deadline { left_behind: pending.left_behind() })
@@ -215,11 +237,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
     pub(super) fn remember(&mut self, state: &State) {
-        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else {
-            // Nothing can be recorded before the lease is back; the round then decides anew.
-            self.desk.dirty = false;
-            return;
-        };
+        // Whoever may not act has nothing due either; the round that may again looks again.
+        self.desk.dirty = false;
+        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
         let reports: Vec<Report> =
             state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
         let settled = state.membership.committed && !state.membership.joint;

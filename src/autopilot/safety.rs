@@ -218,9 +218,11 @@ impl Judge<'_> {
         let votes = server.role == Role::Voter;
         if self.origin.is_operator() {
             // A person may take any learner out, and any vote; a live vote only by demotion.
-            return match (leave && votes, server.live) {
-                (true, true) => Err(Refusal::LiveVoter { server: id.clone() }),
-                (true, false) | (false, _) => Ok(()),
+            return match (leave && votes, server.live, server.health.verdict) {
+                (true, true, _) => Err(Refusal::LiveVoter { server: id.clone() }),
+                // Who has only not been heard of yet may be as well as ever.
+                (true, false, Verdict::Unknown) => Err(Refusal::NotKnown { server: id.clone() }),
+                (true, false, _) | (false, _, _) => Ok(()),
             };
         }
         match server.health.verdict {

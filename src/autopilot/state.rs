@@ -245,6 +245,9 @@ pub struct Trail {
     pub(super) boot: Option<u64>,
     /// Its boot id has changed, and it has not been healthy since.
     pub(super) reborn: bool,
+    /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.
+    #[serde(with = "crate::duration::option")]
+    pub(super) carried: Option<Duration>,
 }
 
 impl ServerState {
@@ -358,9 +361,12 @@ impl State {
         self.ledger.as_ref().and_then(|ledger| ledger.intended(id, self.ledger_at))
     }
 
-    /// Whether an id was removed and must not come back.
+    /// Whether an id was removed and must not come back: it is recorded, or will be, because
+    /// the ledger still knows a member that is none any more.
     pub fn removed(&self, id: &ServerId) -> bool {
-        self.ledger.as_ref().is_some_and(|ledger| ledger.removed.contains(id))
+        let Some(ledger) = &self.ledger else { return false };
+        let is_member = || self.server(id).is_some_and(|server| server.role != Role::Absent);
+        ledger.removed.contains(id) || (ledger.servers.contains_key(id) && !is_member())
     }
 
     /// Who is better, best first: the leader; voters; the healthy; among the healthy whoever

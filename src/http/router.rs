@@ -229,6 +229,8 @@ async fn write(Shared(desk): Shared<Arc<Desk>>, request: Request) -> Answer {
             | VerbError::Deadline { .. }
             | VerbError::NotProven { .. }
             | VerbError::NotRecorded(_)
+            | VerbError::PerhapsRecorded(_)
+            | VerbError::Observing
             | VerbError::Stopped),
         ) => Err(desk.elsewhere(&desk.handle.view(), &error.to_string())),
     }

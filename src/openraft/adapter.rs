@@ -34,33 +34,48 @@ where
     /// Whether this node leads, since when, and whether a quorum has answered lately.
     fn leading(&self, at: Duration, metrics: &RaftMetrics<C>) -> Option<Leading> {
         let mut memory = self.memory();
-        let led = metrics.current_leader.is_some();
         // A node that has stopped over a failure keeps the state that it had.
         if !metrics.state.is_leader() || metrics.running_state.is_err() {
             memory.leading = None;
-            memory.leaderless = if led { None } else { memory.leaderless.or(Some(at)) };
             return None;
         }
         let term = metrics.current_term.as_u64().unwrap_or_default();
-        let config = self.raft.config();
-        let lease = Duration::from_millis(config.election_timeout_min);
+        let lease = Duration::from_millis(self.raft.config().election_timeout_min);
         let (since, gap) = match memory.leading {
             Some((known, since, gap)) if known == term => (since, gap),
-            _ => {
-                let gap =
-                    memory.leaderless.map_or(Duration::ZERO, |since| at.saturating_sub(since));
-                // The last leader may have been gone for an election timeout before it was missed.
-                let unseen = Duration::from_millis(config.election_timeout_max);
-                (at, gap.saturating_add(unseen))
-            }
+            // A vote names its leader long after that is gone: what counts is when one was heard.
+            _ => (at, memory.heard.map_or(at, |heard| at.saturating_sub(heard))),
         };
+        if memory.leading.is_none_or(|(known, _, _)| known != term) {
+            // What was asked in another leadership says nothing of the time between.
+            for known in memory.servers.values_mut() {
+                (known.silent, known.answer, known.due) = (None, None, at);
+            }
+        }
         memory.leading = Some((term, since, gap));
-        memory.leaderless = None;
         let membership = metrics.membership_config.membership();
         let alone = membership.voter_ids().all(|id| id == metrics.id);
         let acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
-        let lease = alone || acked.is_some_and(|age| age < lease);
+        // Before an entry of its own term is applied, a leader does not know all that is recorded.
+        let applied = metrics.last_applied.as_ref().is_some_and(|l| self.log_id(l).term == term);
+        let lease = applied && (alone || acked.is_some_and(|age| age < lease));
+        memory.heard = if alone { Some(at) } else { acked.map(|age| at.saturating_sub(age)) };
         Some(Leading { term, since, gap, lease })
+    }
+
+    /// Notes when a follower last heard its leader. The metrics do not tell: while pre-votes fail
+    /// they go on naming a leader that is long gone.
+    async fn hear(&self) {
+        let heard = self.raft.with_raft_state(|state| {
+            let follows = !state.server_state.is_leader()
+                && ::openraft::vote::RaftVote::is_committed(state.vote_ref());
+            state.vote_last_modified().filter(|_| follows)
+        });
+        if let Ok(Some(heard)) = heard.await {
+            let heard = self.runtime.now().saturating_sub(heard.elapsed());
+            let mut memory = self.memory();
+            memory.heard = memory.heard.max(Some(heard));
+        }
     }
 
     fn sightings(&self, at: Duration, metrics: &RaftMetrics<C>) -> Vec<Sighting> {
@@ -114,6 +129,7 @@ where
         if !self.application.probes() {
             return;
         }
+        let term = memory.leading.map(|(term, _, _)| term);
         for (id, node) in metrics.membership_config.membership().nodes() {
             let known = memory.servers.entry(text(id)).or_default();
             if *id == metrics.id || known.asking || known.due > at {
@@ -121,21 +137,29 @@ where
             }
             known.asking = true;
             known.due = at.saturating_add(PROBE_INTERVAL);
+            if known.answer.is_none() {
+                known.silent.get_or_insert(at);
+            }
             let matched = metrics.replication.as_ref().and_then(|map| map.get(id));
             let held = matched.and_then(|m| m.as_ref()).map_or(0, ::openraft::LogId::index);
-            self.ask(id.clone(), node.clone(), at, held);
+            self.ask(id.clone(), node.clone(), at, held, term);
         }
     }
 
-    fn ask(&self, id: C::NodeId, node: C::Node, at: Duration, held: u64) {
+    fn ask(&self, id: C::NodeId, node: C::Node, at: Duration, held: u64, term: Option<u64>) {
         let (application, memory) = (Arc::clone(&self.application), Arc::clone(&self.memory));
         self.runtime.spawn(async move {
             let name = text(&id);
             let asked = C::timeout(PROBE_DEADLINE, application.probe(id, node)).await;
             let answer = asked.ok().flatten().filter(|answer| answer.id == name);
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let same = memory.leading.map(|(term, _, _)| term) == term;
             let Some(known) = memory.servers.get_mut(&name) else { return };
             known.asking = false;
+            if !same {
+                // What was asked in another leadership says nothing of this one.
+                return;
+            }
             if let Some(answer) = answer {
                 known.silent = None;
                 known.answer = Some((answer, at, held));
@@ -188,10 +212,10 @@ where
             [&metrics.membership_config, &metrics.committed_membership_config],
         ));
         let leading = self.leading(at, &metrics);
-        let servers = self.sightings(at, &metrics);
         if leading.is_some() {
             self.send_probes(at, &metrics);
         }
+        let servers = self.sightings(at, &metrics);
         let stored = &metrics.membership_config;
         let discovery = self.memory().discovery.as_ref().map(|(when, _)| at.saturating_sub(*when));
         let (ledger, ledger_at) = self.application.ledger().unzip();
@@ -233,7 +257,9 @@ where
             if self.memory().seen.as_ref() != Some(&seen) {
                 return;
             }
-            if metrics.changed().await.is_err() {
+            self.hear().await;
+            let pause = Duration::from_millis(self.raft.config().election_timeout_max);
+            if let Ok(Err(_)) = C::timeout(pause, metrics.changed()).await {
                 // The node has stopped; nothing will ever change again.
                 return std::future::pending().await;
             }

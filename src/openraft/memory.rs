@@ -16,8 +16,8 @@ use crate::autopilot::{NodeStatus, Probe, Server, ServerId, Status};
 pub(super) struct Memory {
     /// The leadership being watched: its term and when it was first seen.
     pub(super) leading: Option<(u64, Duration, Duration)>,
-    /// Since when nobody is seen leading.
-    pub(super) leaderless: Option<Duration>,
+    /// When a leader, this node included, was last heard of.
+    pub(super) heard: Option<Duration>,
     /// What `changed` compares with.
     pub(super) seen: Option<Seen>,
     pub(super) servers: BTreeMap<ServerId, Known>,
@@ -82,6 +82,8 @@ impl Known {
                 applied: answer.applied,
                 snapshot: answer.snapshot,
             }),
+            // An answer to a question of an earlier leadership is on its way, and will not count.
+            (None, None) if self.asking => Probe::Silent(Duration::ZERO),
             (None, None) => Probe::Off,
         }
     }

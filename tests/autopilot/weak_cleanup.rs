@@ -57,6 +57,15 @@ fn alive(line: &str) -> &'static str {
 }
 
 #[test]
+fn b1_a_running_grace_says_for_how_long_two_signs_have_stood() {
+    let world = World::of("1 leader alive\n2\n3\n4 lost=9h silent=5h failed=1h\n5");
+    let held = ["held remove 4: 4: 5h of a grace of 1day"];
+    check_plan(&world, &nobody(), &held);
+    let refused = refusal(&world, remove("4"), Origin::Cleanup).unwrap();
+    assert_eq!(format!("held remove 4: {refused}"), held[0]);
+}
+
+#[test]
 fn b1_what_an_operator_has_announced_is_not_cleaned_up() {
     let world = World::of("1 leader\n2\n3\n4 lost=25h silent=25h intent=reboot\n5");
     check_plan(&world, &nobody(), &["held remove 4: an operator has announced a Reboot"]);

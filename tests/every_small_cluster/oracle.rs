@@ -91,6 +91,9 @@ pub(crate) fn broken(case: &Case, step: &Step, origin: &Origin) -> Option<&'stat
     if leave && lose.intersection(&voters).any(|id| facts(case, *id).live) {
         return Some("a live voter is not removed");
     }
+    if leave && person && lose.intersection(&voters).any(|id| facts(case, *id).unknown) {
+        return Some("a voter of whom nothing is known is not removed");
+    }
     let wished = *origin == Origin::Promoter && !leave;
     let swapped = replaced && !leave;
     lose.iter().filter(|_| !person).find_map(|id| must_stay(case, *id, wished, swapped))

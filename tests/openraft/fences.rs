@@ -21,7 +21,7 @@ async fn unsteered() -> (World<Sim>, Node<Sim>) {
     let leader = world.form(&["1", "2", "3"]).await;
     world.start("4").await;
     leader.raft.add_learner(4, Peer { address: address("4") }, false).await.unwrap();
-    world.sleep(secs(2)).await;
+    world.sleep(millis(500)).await;
     (world, leader)
 }
 
@@ -88,7 +88,7 @@ fn openraft_is_never_asked_to_transfer_to_the_unfit() {
 
 #[test]
 fn a_change_that_somebody_else_cuts_in_two_is_never_called_unchanged() {
-    for wait in 0..30 {
+    for wait in 0..25 {
         simulated(async {
             let (world, leader) = unsteered().await;
             let cluster = world.adapter(&leader);
@@ -121,7 +121,7 @@ fn a_change_that_somebody_else_cuts_in_two_is_never_called_unchanged() {
 
 #[test]
 fn a_leader_that_loses_the_others_in_the_middle_of_a_change_leaves_one_membership() {
-    for wait in 0..12 {
+    for wait in 0..8 {
         simulated(async {
             let (world, leader) = unsteered().await;
             world.set(|knobs| knobs.observer = false);

@@ -68,7 +68,6 @@ macro_rules! types {
 
         impl Types for $name {
             fn node_id(text: &str) -> Option<$id> {
-                #[expect(clippy::redundant_closure_call, reason = "an argument of the macro")]
                 ($node_id)(text)
             }
 

@@ -45,6 +45,7 @@ pub(crate) fn secs(secs: u64) -> Duration {
 
 /// What the application offers, and which of its callbacks never return.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Knobs {
     pub(crate) records: bool,
     pub(crate) probes: bool,
@@ -353,6 +354,7 @@ impl<C: Types> World<C> {
         C::sleep(duration).await;
     }
 
+    #[expect(clippy::unused_self, reason = "it runs in this world")]
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(C::spawn(task));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 
 use crate::dice::Dice;
 use crate::store::Image;
@@ -141,6 +141,16 @@ impl Disk {
     /// The index of the last entry written, flushed or not.
     pub(crate) fn last_written(&self) -> Option<u64> {
         self.inner().written.last_log_id().map(|log_id| log_id.index)
+    }
+
+    /// Who votes by the last membership in the log, flushed or not.
+    pub(crate) fn last_voters(&self) -> Vec<u64> {
+        let inner = self.inner();
+        let last = inner.written.log.values().rev().find_map(|entry| match &entry.payload {
+            EntryPayload::Membership(membership) => Some(membership.voter_ids().collect()),
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        });
+        last.unwrap_or_default()
     }
 
     pub(crate) fn image(&self) -> Option<Arc<Image>> {

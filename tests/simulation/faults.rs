@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::network::{Effect, Rule};
 use crate::types::{clock, sleep};
-use crate::world::World;
+use crate::world::{Discovery, World};
 
 /// How something that went wrong becomes right again.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,7 @@ enum Cure {
     DiskRuns(u64),
     DiskIsQuick(u64),
     StoreRuns(u64),
+    DiscoveryAnswers,
 }
 
 /// Breaks things at random until the given time, then mends all.
@@ -82,6 +83,7 @@ impl Rage {
             Cure::StoreRuns(id) => {
                 self.world.store(id).inspect(|store| store.set_stuck(false));
             }
+            Cure::DiscoveryAnswers => self.world.set_discovery(Discovery::Whole),
         }
     }
 
@@ -97,7 +99,7 @@ impl Rage {
         let leader = self.world.leader().map_or(one, |(id, _)| id);
         let victim = if self.dice.percent(30) { leader } else { one };
         let wait = self.dice.millis(50, 4000);
-        match self.dice.below(12) {
+        match self.dice.below(14) {
             0..=2 => self.crash(victim, wait),
             3 => self.wipe(victim, wait).await,
             4 if self.dice.percent(30) => {
@@ -112,6 +114,8 @@ impl Rage {
             8 => self.links(&ids, wait),
             9 => self.slow(&ids, victim, wait),
             10 => self.break_disk(victim, wait),
+            11 => drop(self.dice.percent(50) && self.world.kill_for_long(one)),
+            12 => self.break_discovery(wait),
             _ => {
                 self.world.oracle.note(format_args!("n{victim} applies nothing for {wait:?}"));
                 self.world.store(victim).inspect(|store| store.set_stuck(true));
@@ -174,6 +178,17 @@ impl Rage {
             .oracle
             .note(format_args!("rule {number}: {from:?} -> {to:?} {effect:?} for {wait:?}"));
         self.cure_after(wait, Cure::EndRule(number));
+    }
+
+    fn break_discovery(&mut self, wait: Duration) {
+        let mood = match self.dice.below(3) {
+            0 => Discovery::Silent,
+            1 => Discovery::Less(0),
+            _ => Discovery::Less(3),
+        };
+        self.world.oracle.note(format_args!("discovery is {mood:?} for {wait:?}"));
+        self.world.set_discovery(mood);
+        self.cure_after(wait, Cure::DiscoveryAnswers);
     }
 
     fn break_disk(&mut self, id: u64, wait: Duration) {

@@ -4,10 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod autopilot;
+mod character;
 mod clients;
+mod convergence;
 mod dice;
 mod disk;
 mod faults;
+mod measured;
+mod memberships;
 mod network;
 mod operator;
 mod oracle;
@@ -15,6 +20,7 @@ mod process;
 mod store;
 mod transport;
 mod types;
+mod witness;
 mod world;
 
 use std::collections::BTreeMap;
@@ -22,70 +28,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use openraft::AsyncRuntime;
-use openraft::async_runtime::WatchReceiver;
 use openraft_rt_sim::SimRuntime;
 
-use crate::oracle::Tally;
+use crate::character::Character;
+use crate::oracle::{Oracle, Tally};
 use crate::types::{clock, sleep};
-use crate::world::{Rider, Seat, World};
+use crate::world::World;
 
-/// How long the faults, the operator and the clients go on.
-const TROUBLE: Duration = Duration::from_secs(50);
 /// How long the servers may take to agree when all is mended.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(60);
 
-/// What came of one seed.
-struct Outcome {
-    trace: String,
-    violation: Option<String>,
-    tally: Tally,
-}
+/// How long every run goes on after the trouble at least.
+const REST: Duration = Duration::from_secs(10);
 
-fn simulate(seed: u64) -> Outcome {
+/// Runs a seed before the eyes of an oracle.
+fn simulate(seed: u64, oracle: &Arc<Oracle>) {
     let mut runtime = SimRuntime::with_seed(seed);
     runtime.block_on(async {
-        let world = World::new(seed, watcher());
-        let oracle = world.oracle.clone();
+        let world = World::new(seed, Character::of(seed), oracle.clone(), autopilot::rider());
+        let character = world.character.clone();
+        oracle.note(format_args!("{character:?}"));
         network::forget(seconds(world.clone()));
-        world.form(&[1, 2, 3, 4, 5]).await;
-        clients::start(&world, TROUBLE);
-        network::forget(operator::work(world.clone(), TROUBLE));
-        network::forget(faults::rage(world.clone(), TROUBLE));
-        while clock() < TROUBLE && oracle.violation().is_none() {
+        world.form(&character.founders).await;
+        if let Some((_, raft)) = world.leader() {
+            operator::configure(&world, &raft, QUIET).await;
+        }
+        network::forget(operator::found(world.clone()));
+        clients::start(&world, character.trouble);
+        network::forget(operator::work(world.clone(), character.trouble));
+        network::forget(faults::rage(world.clone(), character.trouble));
+        while clock() < character.trouble && oracle.violation().is_none() {
             sleep(Duration::from_millis(10)).await;
         }
-        if oracle.violation().is_none() {
-            world.converges_within(QUIET).await;
+        convergence::within(&world, QUIET).await;
+        while clock() < character.trouble + REST && oracle.violation().is_none() {
+            sleep(Duration::from_millis(100)).await;
         }
         oracle.second();
-        let (violation, tally) = (oracle.violation(), oracle.tally());
-        let outcome = Outcome { trace: oracle.trace(), violation, tally };
         world.end();
-        outcome
-    })
-}
-
-/// Rides on every process and reports, twice a heartbeat, whether it leads.
-fn watcher() -> Rider {
-    Arc::new(|seat: Seat| {
-        async move {
-            loop {
-                sleep(Duration::from_millis(25)).await;
-                let metrics = seat.raft.metrics();
-                let metrics = metrics.borrow_watched();
-                if metrics.state == openraft::ServerState::Leader {
-                    seat.world.oracle.leads(metrics.current_term, seat.id);
-                }
-                if let Err(error) = &metrics.running_state {
-                    let text = format!("n{} boot {} stopped: {error}", seat.id, seat.boot);
-                    return seat.world.oracle.violated(text);
-                }
-            }
-        }
-        .boxed()
-    })
+    });
 }
 
 /// Closes every second in the trace.
@@ -106,14 +88,17 @@ fn check(seed: u64) -> Result<Tally, String> {
         "replay it with:\n  SIM_SEED={seed} cargo test --release --features openraft --test \
          simulation every_seed_keeps_the_invariants"
     );
-    let Ok(outcome) = std::panic::catch_unwind(|| simulate(seed)) else {
-        return Err(format!("seed {seed}: the simulation panicked; {replay}"));
-    };
-    if let Ok(path) = std::env::var("SIM_TRACE") {
-        std::fs::write(path, &outcome.trace).unwrap();
+    let oracle = Arc::new(Oracle::default());
+    let run = std::panic::AssertUnwindSafe(|| simulate(seed, &oracle));
+    if std::panic::catch_unwind(run).is_err() {
+        oracle.panicked();
     }
-    let Some(violation) = outcome.violation else { return Ok(outcome.tally) };
-    let lines: Vec<_> = outcome.trace.lines().collect();
+    if let Ok(path) = std::env::var("SIM_TRACE") {
+        std::fs::write(path, oracle.trace()).unwrap();
+    }
+    let Some(violation) = oracle.violation() else { return Ok(oracle.tally()) };
+    let trace = oracle.trace();
+    let lines: Vec<_> = trace.lines().collect();
     let tail = lines[lines.len().saturating_sub(60)..].join("\n");
     Err(format!("{tail}\n\nseed {seed}: {violation}\n{replay}"))
 }
@@ -159,7 +144,12 @@ fn every_seed_keeps_the_invariants() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in number("SIM_SEED").map_or(0..3, |seed| seed..seed + 1) {
-        let (first, second) = (simulate(seed).trace, simulate(seed).trace);
+        let trace = || {
+            let oracle = Arc::new(Oracle::default());
+            simulate(seed, &oracle);
+            oracle.trace()
+        };
+        let (first, second) = (trace(), trace());
         let differs = first.lines().zip(second.lines()).find(|(one, other)| one != other);
         assert_eq!(differs, None, "seed {seed} gave two traces");
         assert!(first == second, "seed {seed} gave a longer and a shorter trace");

@@ -3,9 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use raft_autopilot::autopilot::{Record, Step};
+
+use crate::autopilot::number;
 use crate::dice::mix;
-use crate::types::{LogId, clock};
+use crate::memberships::Memberships;
+pub(crate) use crate::memberships::{Claim, Goal};
+use crate::types::{LogId, Membership, clock};
 
 /// The all-knowing observer of one run: it sees every leader, every applied entry and every
 /// acknowledged write, keeps the text trace, and remembers the first thing that went wrong.
@@ -26,6 +32,11 @@ struct Book {
     applied: BTreeMap<u64, (u64, u64)>,
     /// By key: the value and the log index of every write that a client was told is done.
     acked: BTreeMap<u64, (u64, u64)>,
+    memberships: Memberships,
+    /// By leader and server: when the leader sent what the server acknowledged last.
+    contacts: BTreeMap<(u64, u64), Duration>,
+    /// By leader and server: the boot that the last answered probe told, and when.
+    probes: BTreeMap<(u64, u64), (u64, Duration)>,
     violation: Option<String>,
 }
 
@@ -40,6 +51,15 @@ pub(crate) struct Tally {
     pub(crate) snapshots_installed: usize,
     pub(crate) messages: u64,
     pub(crate) checks: u64,
+    /// Steps that autopilot applied, by kind, and those of them that came into effect.
+    pub(crate) votes: usize,
+    pub(crate) removals: usize,
+    pub(crate) additions: usize,
+    pub(crate) joints_finished: usize,
+    pub(crate) transfers: usize,
+    pub(crate) steps_done: usize,
+    /// Verbs that were done.
+    pub(crate) verbs_done: usize,
 }
 
 impl std::iter::Sum for Tally {
@@ -53,6 +73,13 @@ impl std::iter::Sum for Tally {
             snapshots_installed: sum.snapshots_installed + one.snapshots_installed,
             messages: sum.messages + one.messages,
             checks: sum.checks + one.checks,
+            votes: sum.votes + one.votes,
+            removals: sum.removals + one.removals,
+            additions: sum.additions + one.additions,
+            joints_finished: sum.joints_finished + one.joints_finished,
+            transfers: sum.transfers + one.transfers,
+            steps_done: sum.steps_done + one.steps_done,
+            verbs_done: sum.verbs_done + one.verbs_done,
         })
     }
 }
@@ -70,6 +97,11 @@ impl Oracle {
     /// Records that an invariant broke; only the first counts.
     pub(crate) fn violated(&self, text: impl std::fmt::Display) {
         self.book().violated(&text);
+    }
+
+    /// The run ended in a panic. There is no clock any more to write it into the trace with.
+    pub(crate) fn panicked(&self) {
+        self.book().violation.get_or_insert_with(|| "the simulation panicked".to_owned());
     }
 
     /// A message was sent: not a line each, but part of the trace all the same.
@@ -151,6 +183,93 @@ impl Oracle {
         }
     }
 
+    /// A membership was applied for the first or the hundredth time.
+    pub(crate) fn membership(&self, log_id: &LogId, membership: &Membership) {
+        let mut book = self.book();
+        if book.applied.contains_key(&log_id.index) {
+            return;
+        }
+        book.checks += 1;
+        let configs = membership.get_joint_config();
+        let nodes: Vec<_> = membership.nodes().map(|(id, _)| *id).collect();
+        book.note(&format_args!("membership {log_id}: {configs:?} of {nodes:?}"));
+        if let Err(text) = book.memberships.commit(log_id, membership) {
+            book.violated(&text);
+        }
+    }
+
+    /// A record was applied for the first or the hundredth time.
+    pub(crate) fn recorded(&self, log_id: &LogId, record: &Record) {
+        let mut book = self.book();
+        if !book.applied.contains_key(&log_id.index) {
+            book.note(&format_args!("record {log_id}: {record:?}"));
+            if let Record::Health(reports) = record {
+                for report in reports {
+                    book.memberships.names(number(&report.server));
+                }
+            }
+        }
+    }
+
+    /// Autopilot is about to apply a step; the number stands for it.
+    pub(crate) fn claims(&self, claim: Claim, step: &Step) -> Option<u64> {
+        let mut book = self.book();
+        book.checks += 1;
+        book.memberships.claims(claim, step)
+    }
+
+    pub(crate) fn unclaimed(&self, number: u64) {
+        self.book().memberships.unclaimed(number);
+    }
+
+    pub(crate) fn fulfilled(&self, number: u64) {
+        let mut book = self.book();
+        if let Err(text) = book.memberships.fulfilled(number) {
+            book.violated(&text);
+        }
+    }
+
+    /// A server is told that it was removed.
+    pub(crate) fn dismissed(&self, id: u64) {
+        let mut book = self.book();
+        book.checks += 1;
+        if book.memberships.has(id) {
+            book.violated(&format_args!("n{id} is dismissed and is a member"));
+        }
+    }
+
+    /// Whether a server belongs to the last membership.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.book().memberships.has(id)
+    }
+
+    /// Whoever must not return.
+    pub(crate) fn gone(&self) -> Vec<u64> {
+        self.book().memberships.gone()
+    }
+
+    /// A server acknowledged what a leader sent at the given time.
+    pub(crate) fn acknowledged(&self, (leader, id): (u64, u64), sent: Duration) {
+        let mut book = self.book();
+        let last = book.contacts.entry((leader, id)).or_default();
+        *last = sent.max(*last);
+    }
+
+    /// When a leader sent what a server acknowledged last.
+    pub(crate) fn contact(&self, leader: u64, id: u64) -> Option<Duration> {
+        self.book().contacts.get(&(leader, id)).copied()
+    }
+
+    /// A server answered a leader's probe.
+    pub(crate) fn probed(&self, pair: (u64, u64), boot: u64) {
+        self.book().probes.insert(pair, (boot, clock()));
+    }
+
+    /// The boot that a server's last answer told a leader, and when.
+    pub(crate) fn last_probe(&self, leader: u64, id: u64) -> Option<(u64, Duration)> {
+        self.book().probes.get(&(leader, id)).copied()
+    }
+
     pub(crate) fn violation(&self) -> Option<String> {
         self.book().violation.clone()
     }
@@ -161,6 +280,7 @@ impl Oracle {
 
     pub(crate) fn tally(&self) -> Tally {
         let book = self.book();
+        let steps = |kind| book.memberships.steps.get(kind).copied().unwrap_or_default();
         Tally {
             leaders: book.leaders.len(),
             applied: book.applied.len(),
@@ -170,6 +290,13 @@ impl Oracle {
             snapshots_installed: book.trace.matches(" installed a snapshot ").count(),
             messages: book.message_count,
             checks: book.checks,
+            votes: steps("votes"),
+            removals: steps("remove"),
+            additions: steps("add"),
+            joints_finished: steps("finish-joint"),
+            transfers: steps("transfer"),
+            steps_done: book.memberships.fulfilled,
+            verbs_done: book.trace.matches(" is answered: Ok").count(),
         }
     }
 }

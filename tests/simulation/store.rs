@@ -8,11 +8,13 @@ use std::time::Duration;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, alias};
+use raft_autopilot::autopilot::{Ledger, Outcome, Record};
+use raft_autopilot::codec;
 
 use crate::dice::mix;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
-use crate::types::{Command, Entry, LogId, StoredMembership, TypeConfig, sleep};
+use crate::types::{Command, Entry, LogId, StoredMembership, TypeConfig, clock, sleep};
 
 /// The state after some entry; a snapshot is one of these.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +24,8 @@ pub(crate) struct Image {
     /// Folds in every entry ever applied, so equal digests mean equal histories.
     pub(crate) digest: u64,
     pub(crate) data: BTreeMap<u64, u64>,
-    /// The records that must outlive a leader, oldest first.
-    pub(crate) ledger: Vec<Vec<u8>>,
+    /// The records that must outlive a leader.
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// One process's state machine: in memory, rebuilt after a crash from the disk's last snapshot and
@@ -31,6 +33,8 @@ pub(crate) struct Image {
 #[derive(Clone)]
 pub(crate) struct Store {
     id: u64,
+    /// What this process's clock shows when the world's shows zero: no two clocks agree.
+    epoch: Duration,
     disk: Disk,
     oracle: Arc<Oracle>,
     inner: Arc<Mutex<Inner>>,
@@ -46,8 +50,14 @@ struct Inner {
 type Snap = alias::SnapshotOf<TypeConfig, Arc<Image>>;
 
 impl Store {
-    pub(crate) fn new(id: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
-        Self { id, disk, oracle, inner: Arc::default() }
+    pub(crate) fn new(id: u64, boot: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
+        let epoch = Duration::from_millis(mix(id, boot) % 1_000_000);
+        Self { id, epoch, disk, oracle, inner: Arc::default() }
+    }
+
+    /// The clock of this process, with which it applies records.
+    pub(crate) fn now(&self) -> Duration {
+        self.epoch + clock()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -63,7 +73,9 @@ impl Store {
         look(&self.inner().image)
     }
 
-    fn apply_one(&self, entry: &Entry) {
+    fn apply_one(&self, entry: &Entry) -> Option<Outcome> {
+        let now = self.now();
+        let mut outcome = None;
         let mut inner = self.inner();
         let image = &mut inner.image;
         let expected = image.last_applied.map_or(0, |log_id| log_id.index + 1);
@@ -80,18 +92,32 @@ impl Store {
                 words.extend([*key, *value]);
                 image.data.insert(*key, *value);
             }
-            EntryPayload::Normal(Command::Record(bytes)) => {
+            EntryPayload::Normal(Command::Record(record)) => {
+                self.oracle.recorded(&entry.log_id, record);
+                let ledger = Arc::make_mut(&mut image.ledger);
+                outcome = Some(ledger.apply(entry.log_id.index, now, Record::clone(record)));
+                // Equal digests then mean equal ledgers, ages apart.
+                let bytes = codec::encode(ledger).expect("a ledger has a form on disk");
                 words.extend(bytes.iter().map(|byte| u64::from(*byte)));
-                image.ledger.push(bytes.clone());
             }
             EntryPayload::Membership(membership) => {
                 words.extend(membership.voter_ids());
+                self.oracle.membership(&entry.log_id, membership);
                 image.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             }
         }
         image.digest = words.into_iter().fold(image.digest, mix);
         image.last_applied = Some(entry.log_id);
         self.oracle.applied(self.id, &entry.log_id, image.digest);
+        outcome
+    }
+
+    /// The ledger as it comes off a disk or a wire: without the ages, which start anew.
+    fn restored(&self, ledger: &Ledger) -> Arc<Ledger> {
+        let bytes = codec::encode(ledger).expect("a ledger has a form on disk");
+        let mut ledger: Ledger = codec::decode(&bytes).expect("what was written can be read");
+        ledger.restored(self.now());
+        Arc::new(ledger)
     }
 
     fn snapshot(image: Arc<Image>) -> Snap {
@@ -120,9 +146,9 @@ impl RaftStateMachine<TypeConfig> for Store {
             while self.inner().stuck {
                 sleep(Duration::from_millis(5)).await;
             }
-            self.apply_one(&entry);
+            let outcome = self.apply_one(&entry);
             if let Some(responder) = responder {
-                responder.send(());
+                responder.send(outcome);
             }
         }
         Ok(())
@@ -141,7 +167,8 @@ impl RaftStateMachine<TypeConfig> for Store {
             self.oracle.applied(self.id, log_id, image.digest);
             self.oracle.note(format_args!("n{} installed a snapshot at {log_id}", self.id));
         }
-        self.inner().image = (*image).clone();
+        let ledger = self.restored(&image.ledger);
+        self.inner().image = Image { ledger, ..(*image).clone() };
         self.disk.save_image(image).await
     }
 

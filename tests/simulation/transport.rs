@@ -17,7 +17,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, alias};
 
 use crate::network::{Failure, Network};
 use crate::store::Image;
-use crate::types::{Raft, Server, TypeConfig, Vote};
+use crate::types::{Raft, Server, TypeConfig, Vote, clock};
 
 /// Makes the links of one server.
 pub(crate) struct Links {
@@ -73,10 +73,16 @@ impl RaftNetworkV2<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.network.oracle().leads(rpc.vote.leader_id().term(), self.from);
-        self.call(RPCTypes::AppendEntries, "append", option.hard_ttl(), |raft| {
-            async move { raft.append_entries(rpc).await.ok() }.boxed()
-        })
-        .await
+        let sent = clock();
+        let answer = self
+            .call(RPCTypes::AppendEntries, "append", option.hard_ttl(), |raft| {
+                async move { raft.append_entries(rpc).await.ok() }.boxed()
+            })
+            .await?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.network.oracle().acknowledged((self.from, self.to), sent);
+        }
+        Ok(answer)
     }
 
     async fn vote(

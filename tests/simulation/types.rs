@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::type_config::TypeConfigExt;
+use raft_autopilot::autopilot::{Outcome, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Processes;
@@ -15,15 +16,15 @@ use crate::store::Store;
 pub(crate) enum Command {
     /// A client's write: a key that is never written twice, and its value.
     Put(u64, u64),
-    /// A record of the ledger that lives beside the data, as bytes.
-    Record(Vec<u8>),
+    /// A record of autopilot's ledger, which lives beside the data.
+    Record(Box<Record>),
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Put(key, value) => write!(f, "put {key}={value}"),
-            Self::Record(bytes) => write!(f, "record of {} bytes", bytes.len()),
+            Self::Record(record) => write!(f, "record {record:?}"),
         }
     }
 }
@@ -37,14 +38,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn of(id: u64) -> Self {
-        Self { address: format!("server-{id}:1") }
+        Self { address: address(id) }
     }
+}
+
+/// The address of a server's machine.
+pub(crate) fn address(id: u64) -> String {
+    format!("server-{id}:1")
 }
 
 openraft::declare_raft_types!(
     pub(crate) TypeConfig:
         D = Command,
-        R = (),
+        R = Option<Outcome>,
         Node = Server,
         LeaderId = LeaderId<u64, u64>,
         AsyncRuntime = Processes,
@@ -54,6 +60,7 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, Store>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<u64, Server>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 
 /// Simulated time since the world began.

@@ -7,14 +7,17 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
+use raft_autopilot::autopilot::{Handle, NodeStatus, ServerId};
 
+use crate::autopilot::name;
+use crate::character::{Character, ELECTION, HEARTBEAT};
 use crate::disk::Disk;
 use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::process::Process;
 use crate::store::Store;
 use crate::transport::Links;
-use crate::types::{Raft, Server, sleep};
+use crate::types::{Raft, Server, clock, sleep};
 
 /// What runs beside openraft in every process: made anew at every start, dropped by a crash.
 pub(crate) type Rider = Arc<dyn Fn(Seat) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -31,11 +34,23 @@ pub(crate) struct Seat {
 /// All there is. It is driven by tasks outside every process: faults, operator, clients.
 pub(crate) struct World {
     pub(crate) seed: u64,
+    pub(crate) character: Character,
     pub(crate) oracle: Arc<Oracle>,
     pub(crate) network: Network,
     config: Arc<Config>,
     rider: Rider,
+    discovery: Mutex<Discovery>,
     servers: Mutex<BTreeMap<u64, Machine>>,
+}
+
+/// How discovery answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Discovery {
+    #[default]
+    Whole,
+    Silent,
+    /// It lists no more than so many.
+    Less(usize),
 }
 
 /// One server's hardware, and the process that runs on it.
@@ -43,18 +58,45 @@ struct Machine {
     disk: Disk,
     store: Store,
     process: Option<Arc<Process>>,
-    boots: u64,
+    /// The start of every boot so far, the first first.
+    boots: Vec<Duration>,
+    /// The autopilot of the process that runs.
+    autopilot: Option<Handle>,
+    /// Down for so long that nobody waits for it.
+    dead: bool,
     retired: bool,
+    /// Set when it lost its disk: the last index that it had promised to keep.
+    owes: Option<u64>,
+}
+
+impl Machine {
+    fn new(id: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
+        Self {
+            store: Store::new(id, 0, disk.clone(), oracle),
+            disk,
+            process: None,
+            boots: Vec::new(),
+            autopilot: None,
+            dead: false,
+            retired: false,
+            owes: None,
+        }
+    }
 }
 
 impl World {
     /// A world with no server yet.
-    pub(crate) fn new(seed: u64, rider: Rider) -> Arc<Self> {
-        let oracle = Arc::new(Oracle::default());
+    pub(crate) fn new(
+        seed: u64,
+        character: Character,
+        oracle: Arc<Oracle>,
+        rider: Rider,
+    ) -> Arc<Self> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).expect("a short time");
         let config = Config {
-            heartbeat_interval: 50,
-            election_timeout_min: 200,
-            election_timeout_max: 400,
+            heartbeat_interval: millis(HEARTBEAT),
+            election_timeout_min: millis(ELECTION.0),
+            election_timeout_max: millis(ELECTION.1),
             enable_pre_vote: Some(true),
             // A restored leader that lost the unflushed end of its log in the crash would write
             // other entries under log ids that its followers have already committed.
@@ -66,10 +108,12 @@ impl World {
         };
         Arc::new(Self {
             seed,
+            character,
             network: Network::new(seed, oracle.clone()),
             oracle,
             config: Arc::new(config.validate().expect("a valid configuration")),
             rider,
+            discovery: Mutex::default(),
             servers: Mutex::default(),
         })
     }
@@ -79,7 +123,7 @@ impl World {
     }
 
     /// Starts a server's process; a new id gets a new machine with an empty disk. Does nothing if
-    /// it is up, or retired.
+    /// it is up, dead or retired.
     pub(crate) fn start(self: &Arc<Self>, id: u64) {
         let oracle = self.oracle.clone();
         let process = Process::new(move |text| {
@@ -89,16 +133,16 @@ impl World {
             let mut servers = self.servers();
             let machine = servers.entry(id).or_insert_with(|| {
                 let disk = Disk::new(self.seed, id);
-                let store = Store::new(id, disk.clone(), self.oracle.clone());
-                Machine { disk, store, process: None, boots: 0, retired: false }
+                Machine::new(id, disk, self.oracle.clone())
             });
-            if machine.process.is_some() || machine.retired {
+            if machine.process.is_some() || machine.dead || machine.retired {
                 return;
             }
-            machine.boots += 1;
-            machine.store = Store::new(id, machine.disk.clone(), self.oracle.clone());
+            machine.boots.push(clock());
+            let boot = machine.boots.len() as u64;
+            machine.store = Store::new(id, boot, machine.disk.clone(), self.oracle.clone());
             machine.process = Some(process.clone());
-            machine.boots
+            boot
         };
         self.oracle.note(format_args!("n{id} starts, boot {boot}"));
         process.spawn(self.clone().run(id, boot));
@@ -133,13 +177,12 @@ impl World {
     /// Kills a server's process and loses what its disk had not flushed. Does nothing if it is
     /// down.
     pub(crate) fn crash(&self, id: u64) {
-        let Some((process, disk)) = self
-            .servers()
-            .get_mut(&id)
-            .and_then(|machine| Some((machine.process.take()?, machine.disk.clone())))
-        else {
+        let Some((process, disk, autopilot)) = self.servers().get_mut(&id).and_then(|machine| {
+            Some((machine.process.take()?, machine.disk.clone(), machine.autopilot.take()))
+        }) else {
             return;
         };
+        drop(autopilot);
         self.oracle.note(format_args!("n{id} crashes"));
         self.network.hang_up(id);
         process.kill();
@@ -157,20 +200,25 @@ impl World {
 
     /// Crashes a server and replaces its disk by an empty one, if Raft can survive that: if the
     /// disks of all others hold all that this one promised, the entries and the vote. Then every
-    /// quorum that it was part of has an honest witness. Returns whether it did.
+    /// quorum that it was part of has an honest witness. Whoever was the only voter once never does:
+    /// with the beginning of the log alone it would elect itself. Returns whether it did.
     pub(crate) fn crash_and_wipe(&self, id: u64) -> bool {
         if !self.may_lose_disk(id) {
             return false;
         }
         self.crash(id);
-        if let Some(disk) = self.disk(id) {
-            disk.wipe();
+        if let Some(machine) = self.servers().get_mut(&id) {
+            machine.owes = machine.owes.max(machine.disk.last_written());
+            machine.disk.wipe();
             self.oracle.note(format_args!("n{id} loses its disk"));
         }
         true
     }
 
     fn may_lose_disk(&self, id: u64) -> bool {
+        if self.character.founders == [id] {
+            return false;
+        }
         let mut voters = BTreeSet::new();
         for raft in self.network.rafts().values() {
             let metrics = raft.metrics();
@@ -179,7 +227,12 @@ impl World {
             if membership.get_joint_config().len() > 1 {
                 return false;
             }
-            voters.extend(membership.voter_ids());
+            let named: BTreeSet<u64> = membership.voter_ids().collect();
+            // Of two voters both are the quorum, and an empty one commits nothing.
+            if named.contains(&id) && named.len() < 3 {
+                return false;
+            }
+            voters.extend(named);
         }
         let Some(own) = self.disk(id) else { return false };
         let (vote, _) = own.survives();
@@ -197,6 +250,104 @@ impl World {
             witnesses += 1;
         }
         witnesses >= 2 && vote.is_some_and(|vote| openraft::vote::RaftVote::is_committed(&vote))
+    }
+
+    /// Gives the operator the autopilot of a process that runs.
+    pub(crate) fn board(&self, id: u64, handle: Handle) {
+        if let Some(machine) = self.servers().get_mut(&id) {
+            machine.autopilot = Some(handle);
+        }
+    }
+
+    /// The autopilot of a server, if it is up.
+    pub(crate) fn autopilot(&self, id: u64) -> Option<Handle> {
+        self.servers().get(&id)?.autopilot.clone()
+    }
+
+    /// Kills a server's process for so long that nobody waits for it, if a quorum of the voters
+    /// and one more are not dead then. Returns whether it did.
+    pub(crate) fn kill_for_long(&self, id: u64) -> bool {
+        let Some((leader, raft)) = self.leader() else { return false };
+        let enough = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let dead = |voter: &u64| *voter == id || self.is_dead(*voter);
+            let configs = metrics.membership_config.membership().get_joint_config();
+            configs.iter().all(|voters| {
+                voters.iter().filter(|voter| !dead(voter)).count() > voters.len() / 2 + 1
+            })
+        };
+        if leader == id || !enough {
+            return false;
+        }
+        self.crash(id);
+        if let Some(machine) = self.servers().get_mut(&id) {
+            machine.dead = true;
+            self.oracle.note(format_args!("n{id} is dead"));
+        }
+        true
+    }
+
+    /// Lets the dead live again.
+    pub(crate) fn revive(self: &Arc<Self>) {
+        let dead: Vec<u64> = self.ids().into_iter().filter(|id| self.is_dead(*id)).collect();
+        for id in dead {
+            if let Some(machine) = self.servers().get_mut(&id) {
+                machine.dead = false;
+            }
+            self.start(id);
+        }
+    }
+
+    pub(crate) fn is_dead(&self, id: u64) -> bool {
+        self.servers().get(&id).is_some_and(|machine| machine.dead)
+    }
+
+    pub(crate) fn is_up(&self, id: u64) -> bool {
+        self.servers().get(&id).is_some_and(|machine| machine.process.is_some())
+    }
+
+    /// The latest start of a server, from 1; 0 if it never started.
+    pub(crate) fn boot(&self, id: u64) -> u64 {
+        self.servers().get(&id).map_or(0, |machine| machine.boots.len() as u64)
+    }
+
+    /// When a boot of a server began.
+    pub(crate) fn started(&self, id: u64, boot: u64) -> Option<Duration> {
+        let at = usize::try_from(boot.checked_sub(1)?).ok()?;
+        self.servers().get(&id)?.boots.get(at).copied()
+    }
+
+    /// Whether a server lost its disk and does not hold again what it had promised to keep.
+    pub(crate) fn lacks_disk(&self, id: u64) -> bool {
+        let servers = self.servers();
+        let Some(machine) = servers.get(&id) else { return false };
+        machine.owes.is_some_and(|owed| machine.disk.survives().1 < Some(owed))
+    }
+
+    /// What the servers' own discovery says: all, nothing, or less than all.
+    pub(crate) fn discover(&self) -> Option<Vec<(ServerId, NodeStatus)>> {
+        let mood = *self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.servers();
+        let listed = servers.iter().filter(|(_, machine)| !machine.retired);
+        let listed = listed.map(|(id, machine)| {
+            let status = match (machine.process.is_some(), id % 2) {
+                (true, _) => NodeStatus::Alive,
+                // Every other one had the time to say good-bye.
+                (false, 0) if machine.dead => NodeStatus::Left,
+                (false, _) => NodeStatus::Failed,
+            };
+            (name(*id), status)
+        });
+        match mood {
+            Discovery::Whole => Some(listed.collect()),
+            Discovery::Silent => None,
+            Discovery::Less(keep) => Some(listed.take(keep).collect()),
+        }
+    }
+
+    pub(crate) fn set_discovery(&self, mood: Discovery) {
+        *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = mood;
     }
 
     /// Every server that is not retired, by id.
@@ -239,64 +390,5 @@ impl World {
         for id in self.ids() {
             self.crash(id);
         }
-    }
-
-    /// Waits until every member of the leader's membership has applied all that the leader has,
-    /// and holds every acknowledged write. Reports what is missing if that takes longer than
-    /// `patience`.
-    pub(crate) async fn converges_within(&self, patience: Duration) {
-        let step = Duration::from_millis(50);
-        let mut waited = Duration::ZERO;
-        let mut missing = self.missing();
-        while let Some(what) = missing {
-            if waited >= patience {
-                return self.oracle.violated(format_args!("no convergence: {what}"));
-            }
-            sleep(step).await;
-            waited += step;
-            if waited.as_millis().is_multiple_of(1000) {
-                self.move_the_leadership().await;
-            }
-            missing = self.missing();
-        }
-        self.oracle.note("converged");
-    }
-
-    /// What an operator does about a server that was reborn without its disk: its leader believes
-    /// in the log it had, and only the next leader starts it over.
-    async fn move_the_leadership(&self) {
-        let Some((leader, raft)) = self.leader() else { return };
-        let applied = |id: u64| self.store(id)?.read(|image| image.last_applied);
-        let voters: Vec<u64> = raft.voter_ids().collect();
-        let heir = voters.into_iter().find(|id| *id != leader && applied(*id) == applied(leader));
-        if let Some(heir) = heir {
-            self.oracle.note(format_args!("the leadership goes from n{leader} to n{heir}"));
-            drop(raft.trigger().transfer_leader(heir).await);
-        }
-    }
-
-    fn missing(&self) -> Option<String> {
-        let Some((leader, raft)) = self.leader() else { return Some("no leader".into()) };
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let applied = metrics.last_applied;
-        if applied.map(|log_id| log_id.index) != metrics.last_log_index {
-            return Some(format!(
-                "n{leader} has applied {applied:?} of {:?}",
-                metrics.last_log_index
-            ));
-        }
-        for (id, _) in metrics.membership_config.nodes() {
-            let theirs = self.store(*id).and_then(|store| store.read(|image| image.last_applied));
-            if theirs != applied {
-                return Some(format!("n{id} has applied {theirs:?} of {applied:?}"));
-            }
-        }
-        for (id, _) in metrics.membership_config.nodes() {
-            if let Some(store) = self.store(*id) {
-                store.read(|image| self.oracle.holds_every_acked_write(*id, &image.data));
-            }
-        }
-        None
     }
 }
