@@ -219,14 +219,14 @@ async fn apply(size: &Size, store: &Embedded, mirror: &Decoded, readers: usize) 
     for round in 0..40 {
         let puts = (0..1_000).map(|at| {
             let number = (round * 1_000 + at) * 104_729 % size.keys;
-            Op::put(key(number), [round as u8; 64].to_vec())
+            Op::put(key(number), [7; 64].to_vec())
         });
         let start = Instant::now();
         let done = store.commit(Txn::new(puts.collect::<Vec<_>>())).await;
         let committed = start.elapsed();
         let Ok(done) = done else { panic!("{done:?}") };
         mirror.wait(done.revision).await.unwrap();
-        times.push((start.elapsed() - committed, committed));
+        times.push((start.elapsed().saturating_sub(committed), committed));
     }
     stop.store(true, Ordering::Relaxed);
     for thread in threads {

@@ -212,11 +212,7 @@ impl<R: Runtime> Etcd<R> {
     }
 
     /// Sends a request, again and to the next server where that is safe, until the deadline.
-    async fn call<T, F>(
-        &self,
-        reading: bool,
-        request: impl Fn(Client) -> F,
-    ) -> Result<T, Failure>
+    async fn call<T, F>(&self, reading: bool, request: impl Fn(Client) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -365,9 +361,8 @@ impl<R: Runtime> Store for Etcd<R> {
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
-        let revoked = self.call(false, |client| async move {
-            client.lease_client().revoke(signed(id.0)).await
-        });
+        let revoked = self
+            .call(false, |client| async move { client.lease_client().revoke(signed(id.0)).await });
         revoked.await.map(drop).map_err(of_lease(id))
     }
 

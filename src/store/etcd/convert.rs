@@ -216,8 +216,13 @@ const UNIMPLEMENTED: i32 = 12;
 const UNAUTHENTICATED: i32 = 16;
 
 /// What a server says before it has done anything.
-const TURNED_AWAY: &[&str] =
-    &["tcp connect error", "error trying to connect", "dns error", "too many requests", "no leader"];
+const TURNED_AWAY: &[&str] = &[
+    "tcp connect error",
+    "error trying to connect",
+    "dns error",
+    "too many requests",
+    "no leader",
+];
 
 pub(super) fn failure(error: &Error) -> Failure {
     let text = error.to_string();
@@ -243,7 +248,9 @@ pub(super) fn failure(error: &Error) -> Failure {
         UNAUTHENTICATED if message.contains("invalid auth token") => {
             Failure::Unsent(message.to_owned())
         }
-        PERMISSION_DENIED | UNAUTHENTICATED => Failure::Refused(Refusal::Denied(message.to_owned())),
+        PERMISSION_DENIED | UNAUTHENTICATED => {
+            Failure::Refused(Refusal::Denied(message.to_owned()))
+        }
         INVALID_ARGUMENT if message.contains("authentication") || message.contains("user name") => {
             Failure::Refused(Refusal::Denied(message.to_owned()))
         }

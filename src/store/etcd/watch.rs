@@ -75,9 +75,8 @@ impl Watch for EtcdWatch {
             return Err(error.clone());
         }
         let update = self.updates.recv().await;
-        let update = update.unwrap_or_else(|| {
-            Err(StoreError::Retry("the task of a watch has ended".to_owned()))
-        });
+        let update = update
+            .unwrap_or_else(|| Err(StoreError::Retry("the task of a watch has ended".to_owned())));
         if let Err(error) = &update {
             self.ended = Some(error.clone());
         }
@@ -193,7 +192,8 @@ impl<R: Runtime> Follower<R> {
             options = options.with_range(end);
         }
         let len = self.etcd.shared.options.response_len;
-        let watch = client.watch_client().max_decoding_message_size(len).watch(key, Some(options));
+        let mut watcher = client.watch_client().max_decoding_message_size(len);
+        let watch = watcher.watch(key, Some(options));
         let mut stream = watch.await.map_err(|error| failure(&error))?;
         let created = stream.message().await.map_err(|error| failure(&error))?;
         let Some(created) = created.filter(WatchResponse::created) else {
@@ -217,7 +217,7 @@ impl<R: Runtime> Follower<R> {
         if let Some(leave) = self.check_start().await {
             return leave;
         }
-        let mut doubts = 0;
+        let (mut doubts, mut again) = (0, false);
         let mut ask_at = None;
         loop {
             let runtime = &self.etcd.shared.runtime;
@@ -225,7 +225,12 @@ impl<R: Runtime> Follower<R> {
                 biased;
                 () = self.send.closed() => return Leave::Unread,
                 message = connection.responses.message() => Some(message),
-                () = self.ask.notified() => {
+                // While answers are doubted, those to come have to do for this one too.
+                () = self.ask.notified(), if !again => {
+                    again = doubts > 0;
+                    if again {
+                        continue;
+                    }
                     doubts = if connection.ordered { 1 } else { DOUBTS.0 };
                     None
                 }
@@ -252,6 +257,9 @@ impl<R: Runtime> Follower<R> {
                     if doubts > 0 {
                         ask_at = Some(self.etcd.shared.runtime.now() + DOUBTS.1);
                         continue;
+                    }
+                    if std::mem::take(&mut again) {
+                        self.ask.notify_one();
                     }
                 }
                 self.tell_progress(&message).await
