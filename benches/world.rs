@@ -115,6 +115,7 @@ fn ledger(servers: &[Sighting]) -> Ledger {
             verdict: if dead { Verdict::Unhealthy } else { Verdict::Healthy },
             boot: Some(7),
             signs: if dead { vec![Sign::Contact, Sign::Probe] } else { Vec::new() },
+            flaps: 0,
         }
     });
     ledger.apply(1, Duration::from_secs(60), Record::Health(reports.collect()));

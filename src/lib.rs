@@ -13,3 +13,5 @@ pub mod openraft;
 pub mod promoters;
 pub mod runtime;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;

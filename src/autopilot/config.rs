@@ -72,6 +72,10 @@ pub struct Config {
     /// The key in `meta` that names the version to migrate by; empty: the server's own version.
     /// Read by promoters. Default empty, as in Consul.
     pub upgrade_version_tag: String,
+    /// The version to migrate to, whatever else is there: an older one is a downgrade, and the one
+    /// that was left calls a migration off. Empty: the highest. Read by promoters. Default empty.
+    #[serde(default)]
+    pub upgrade_target_version: String,
 }
 
 /// A configuration that must not be used: which relation is broken, and by what.
@@ -109,6 +113,7 @@ impl Config {
             redundancy_zone_tag: String::new(),
             disable_upgrade_migration: false,
             upgrade_version_tag: String::new(),
+            upgrade_target_version: String::new(),
         };
         config.with_last_contact_threshold(contact)
     }

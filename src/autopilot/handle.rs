@@ -154,7 +154,7 @@ pub(super) struct Request {
 /// What an operator can ask for.
 pub(super) enum Verb {
     Operate { task: Task, force: Option<String> },
-    Configure { config: Config, cas: Option<u64> },
+    Configure { config: Box<Config>, cas: Option<u64> },
     Pause(String),
     Resume,
     Cordon { server: ServerId, reason: String, ttl: Option<Duration> },
@@ -372,7 +372,7 @@ impl Handle {
     /// See [`VerbError`]; nothing is changed by any of them.
     pub async fn configure(&self, config: Config, cas: Option<u64>) -> Result<(), VerbError> {
         config.validate(self.heartbeat)?;
-        self.ask(Verb::Configure { config, cas }).await
+        self.ask(Verb::Configure { config: Box::new(config), cas }).await
     }
 
     async fn operate(&self, task: Task) -> Result<(), VerbError> {

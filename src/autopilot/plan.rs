@@ -331,7 +331,7 @@ impl<'a> Planner<'a> {
     /// Why a learner may not vote yet.
     fn unfit(&self, server: &ServerState) -> Option<Refusal> {
         let id = || server.server.id.clone();
-        let needed = self.config.server_stabilization_time;
+        let needed = server.stabilization(self.config);
         let healthy_for = server.healthy_for(self.state.at).unwrap_or_default();
         if server.server.read_replica {
             Some(Refusal::ReadReplica { server: id() })

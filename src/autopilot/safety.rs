@@ -175,7 +175,7 @@ impl Judge<'_> {
         if server.server.read_replica {
             return Err(Refusal::ReadReplica { server: id.clone() });
         }
-        let needed = self.config.server_stabilization_time;
+        let needed = server.stabilization(self.config);
         let healthy_for = server.healthy_for(self.state.at);
         if !self.origin.is_forced() && healthy_for.is_none_or(|age| age < needed) {
             let healthy_for = healthy_for.unwrap_or_default();

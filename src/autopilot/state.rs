@@ -198,6 +198,10 @@ pub struct ServerState {
     pub role: Role,
     /// Its health.
     pub health: Health,
+    /// How often it has failed after having been stable, without a quiet day since. See
+    /// [`ServerState::stabilization`].
+    #[serde(default)]
+    pub flaps: u8,
     /// Whether, as a voter, it counts towards a quorum: it acknowledges and advances on fresh
     /// samples. Trailing a little is unhealthy, not dead.
     pub live: bool,
@@ -250,16 +254,33 @@ pub struct Trail {
     pub(super) carried: Option<Duration>,
 }
 
+/// After so long without a failure none is remembered.
+pub(super) const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The stabilization time of a server that has failed so often.
+pub(super) fn stabilization(config: &Config, flaps: u8) -> Duration {
+    let base = config.server_stabilization_time;
+    let times = 4_u32.saturating_pow(u32::from(flaps.saturating_sub(1)));
+    base.saturating_mul(times).min(base.max(QUIET))
+}
+
 impl ServerState {
     /// For how long it has been healthy without a break.
     pub fn healthy_for(&self, at: Duration) -> Option<Duration> {
         self.health.healthy_since.map(|since| at.saturating_sub(since))
     }
 
-    /// Whether it is healthy now and has been for the stabilization time. Equal counts.
+    /// How long it must have been healthy to be stable: `server_stabilization_time`, four times
+    /// as much after each failure but the first, up to a day. A day without a failure, and all
+    /// is forgotten.
+    pub fn stabilization(&self, config: &Config) -> Duration {
+        stabilization(config, self.flaps)
+    }
+
+    /// Whether it is healthy now and has been for its stabilization time. Equal counts.
     pub fn is_stable(&self, config: &Config, at: Duration) -> bool {
         self.health.verdict == Verdict::Healthy
-            && self.healthy_for(at).is_some_and(|age| age >= config.server_stabilization_time)
+            && self.healthy_for(at).is_some_and(|age| age >= self.stabilization(config))
     }
 
     /// The tag `key` of the application, if it is set and not empty.
@@ -281,6 +302,14 @@ pub struct State {
     pub leader: Option<ServerId>,
     /// Set while this node leads.
     pub leading: Option<Leading>,
+    /// The latest round that judged, or the first of this leadership: until then the cluster was
+    /// observed.
+    #[serde(with = "crate::duration")]
+    pub(super) observed: Duration,
+    /// The time before this round that nobody observed, because this node had no lease or there
+    /// was no round. No grace and no history counts it. 0: the rounds follow each other.
+    #[serde(with = "crate::duration")]
+    pub lapse: Duration,
     /// The membership in effect.
     pub membership: Membership,
     /// The end of the leader's log.

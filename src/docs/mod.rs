@@ -4,6 +4,8 @@
 pub mod architecture {}
 #[doc = include_str!("../../docs/operations.md")]
 pub mod operations {}
+#[doc = include_str!("../../docs/promoters.md")]
+pub mod promoters {}
 #[doc = include_str!("../../docs/names.md")]
 pub mod names {}
 #[doc = include_str!("../../docs/decisions.md")]

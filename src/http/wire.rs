@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{durations, wall};
 use crate::autopilot::{
-    Held, IntentKind, LogId, NodeStatus, NodeType, Reason, Reasons, Role, ServerState, State, Step,
-    Verdict, View, Why, Zone,
+    Held, IntentKind, LogId, NodeStatus, NodeType, Reason, Reasons, Role, ServerId, ServerState,
+    State, Step, UpgradeInfo, Verdict, Versions, View, Why, Zone,
 };
 
 /// One view, read at one moment.
@@ -64,6 +64,10 @@ pub(super) struct StateReply<'a> {
     read_replicas: Vec<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     redundancy_zones: BTreeMap<String, ZoneReply>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade: Option<UpgradeReply>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     voters_healthy: bool,
     quorum: bool,
     term: u64,
@@ -117,6 +121,39 @@ struct Beside<'a> {
     cordoned: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     intent: Option<IntentKind>,
+}
+
+/// The migration to another version, as Consul shows it, and what it waits for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct UpgradeReply {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_version: Option<String>,
+    #[serde(flatten)]
+    versions: VersionsReply,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_version_read_replicas: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_version_read_replicas: Vec<ServerId>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    redundancy_zones: BTreeMap<String, VersionsReply>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the words on the wire")]
+struct VersionsReply {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_version_voters: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_version_non_voters: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_version_voters: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_version_non_voters: Vec<ServerId>,
 }
 
 #[derive(Debug, Serialize)]
@@ -209,6 +246,8 @@ pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
         voters: voters.iter().filter(is_voter).map(ToString::to_string).collect(),
         read_replicas: replicas.map(|s| s.server.id.as_str()).collect(),
         redundancy_zones: ext.redundancy_zones.into_iter().map(|(n, z)| (n, zone(&z))).collect(),
+        upgrade: ext.upgrade.map(upgrade),
+        warnings: ext.warnings,
         voters_healthy: state.voters_healthy,
         quorum: state.quorum,
         term: state.leading.map_or(0, |leading| leading.term),
@@ -219,6 +258,28 @@ pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
         held: view.plan.held.iter().map(held).collect(),
         blind_spots: blind_spots(view, state),
         ext: ext.other,
+    }
+}
+
+fn upgrade(info: UpgradeInfo) -> UpgradeReply {
+    let zones = info.redundancy_zones.into_iter();
+    UpgradeReply {
+        status: info.status.as_str(),
+        target_version: info.target_version,
+        versions: versions(info.versions),
+        target_version_read_replicas: info.target_version_read_replicas,
+        other_version_read_replicas: info.other_version_read_replicas,
+        redundancy_zones: zones.map(|(name, zone)| (name, versions(zone))).collect(),
+        waits: info.waits,
+    }
+}
+
+fn versions(found: Versions) -> VersionsReply {
+    VersionsReply {
+        target_version_voters: found.target_version_voters,
+        target_version_non_voters: found.target_version_non_voters,
+        other_version_voters: found.other_version_voters,
+        other_version_non_voters: found.other_version_non_voters,
     }
 }
 

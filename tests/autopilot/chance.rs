@@ -128,10 +128,11 @@ fn records() -> impl Strategy<Value = Record> {
     prop_oneof![
         4 => (names(), verdict, option::of(0_u64..3), signs()).prop_map(
             |(server, verdict, boot, signs)| {
-                Record::Health(vec![Report { server, verdict, boot, signs }])
+                Record::Health(vec![Report { server, verdict, boot, signs, flaps: 0 }])
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),
+        1 => moments().prop_map(Record::Lapse),
         1 => (names(), option::of(moments())).prop_map(|(server, ttl)| Record::Cordon {
             server,
             reason: String::new(),

@@ -68,7 +68,8 @@ fn a1_the_ledger_starts_an_age_anew_when_the_boot_id_has_changed() {
     let ledger = world.ledger.as_mut().unwrap();
     let mut report = |at: &str, boot: Option<u64>| {
         let server = "2".into();
-        let report = Report { server, verdict: Verdict::Healthy, boot, signs: Vec::new() };
+        let report =
+            Report { server, verdict: Verdict::Healthy, boot, signs: Vec::new(), flaps: 0 };
         ledger.apply(1, AT + time(at), Record::Health(vec![report]));
         ledger.servers["2"].applied_at.unwrap()
     };

@@ -68,6 +68,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
+    ("testing", &["duration", "autopilot"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),

@@ -179,6 +179,7 @@ async fn configuration_is_consuls_field_by_field() {
         "JoinGrace": "10m0s",
         "VoterReplacementGrace": "10s",
         "MinMargin": 0,
+        "UpgradeTargetVersion": "",
     });
     assert_eq!(body, expected);
 }
