@@ -101,6 +101,7 @@ const STRANGERS: &[(&str, &str)] = &[("plan", "safety")];
 const KEPT_IN: &[(&str, &str)] = &[
     ("axum", "src/http"),
     ("bincode", "src/codec"),
+    ("etcd_client", "src/store/etcd"),
     ("openraft", "src/openraft"),
     ("openraft_rt", "src/openraft"),
     ("openraft_rt_tokio", "src/openraft"),
