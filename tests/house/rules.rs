@@ -25,9 +25,12 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/explain",
     "src/autopilot/orders",
     "src/autopilot/wake",
+    "src/allocator/exact",
+    "src/allocator/fair",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
+    "src/allocator/problem",
     "src/allocator/state",
     "src/promoters",
     "src/store/machine",
@@ -80,19 +83,22 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
-const FLOORS: &[(&str, &[&[&str]])] = &[(
-    "autopilot",
-    &[
-        &["cluster", "config", "records", "server"],
-        &["state"],
-        &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
-        &["plan", "safety"],
-        &["explain"],
-        &["handle"],
-        &["desk"],
-        &["driver", "requests"],
-    ],
-)];
+const FLOORS: &[(&str, &[&[&str]])] = &[
+    (
+        "autopilot",
+        &[
+            &["cluster", "config", "records", "server"],
+            &["state"],
+            &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
+            &["plan", "safety"],
+            &["explain"],
+            &["handle"],
+            &["desk"],
+            &["driver", "requests"],
+        ],
+    ),
+    ("allocator", &[&["flow", "problem"], &["fair"], &["exact"], &["network"]]),
+];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
 const STRANGERS: &[(&str, &str)] = &[("plan", "safety")];
