@@ -211,6 +211,7 @@ impl World {
             let status = Status {
                 age: Duration::ZERO,
                 boot: 1,
+                disk: Some(1),
                 last_log: index,
                 acknowledged: index,
                 applied: index,
@@ -242,6 +243,7 @@ impl World {
             servers: self.servers.iter().map(sighting).collect(),
             ledger: Some(Arc::new(self.ledger.clone())),
             ledger_at: self.at,
+            pace: self.update_interval,
             feedback: Some(Arc::new(Feedback {
                 in_flight: None,
                 retries: self.retries.clone(),
@@ -334,7 +336,9 @@ impl World {
                 r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
             });
             let told = verdict != Verdict::Unknown && !known;
-            told.then_some(Report { server: id, verdict, boot, signs, flaps: server.flaps })
+            let disk = server.status.and_then(|status| status.disk);
+            let flaps = server.flaps;
+            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps })
         };
         let reports: Vec<Report> = state.members().filter_map(report).collect();
         if !reports.is_empty() {
