@@ -16,6 +16,15 @@ fn explained(world: &mut World, promoter: &dyn Promoter) -> Explanation {
     explain(&config, &state, &plan, promoter)
 }
 
+/// Looks once a second, and does nothing; what it sees at last.
+fn watched(world: &mut World, promoter: &dyn Promoter, seconds: u32) -> Explanation {
+    for _ in 0..seconds {
+        explained(world, promoter);
+        world.pass(SECOND);
+    }
+    explained(world, promoter)
+}
+
 #[track_caller]
 fn says(found: &Explanation, id: &str, code: Code, words: &str) {
     let answer = found.server(id).unwrap();
@@ -33,8 +42,7 @@ fn a_server_that_is_not_stable_yet_says_for_how_long_it_must_be() {
     assert_eq!(found.server("d").unwrap().changes_in, Some(6 * SECOND));
     assert_eq!(found.next.after, Some(6 * SECOND));
     assert_eq!(found.summary, "healthy; a leads; 3 of 4 vote; 1 may fail");
-    world.pass(6 * SECOND);
-    let found = explained(&mut world, &promoter);
+    let found = watched(&mut world, &promoter, 6);
     says(&found, "d", Code::Next, "does not vote; comes next: promote d");
     assert_eq!((found.next.words.as_str(), found.next.after), ("promote d", Some(Duration::ZERO)));
 }
