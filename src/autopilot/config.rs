@@ -41,7 +41,8 @@ pub struct Config {
     #[serde(with = "crate::duration")]
     pub status_max_age: Duration,
     /// No step leaves fewer voters. 0: not set; then, without a person's order, none leaves fewer
-    /// than three, whoever died and whatever a promoter wishes. Default 0, as in Consul.
+    /// than three, whoever died and whatever a promoter wishes, except that a healthy two may
+    /// become one. Default 0, as in Consul.
     pub min_quorum: u32,
     /// How long a server must have been healthy before it may vote. Default 10 s, as in Consul.
     #[serde(with = "crate::duration")]

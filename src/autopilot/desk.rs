@@ -276,6 +276,12 @@ pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Opt
             && record.signs == signs
             && record.flaps == server.flaps
     });
-    let flaps = server.flaps;
-    (!known).then(|| Report { server: server.server.id.clone(), verdict, boot, disk, signs, flaps })
+    (!known).then(|| Report {
+        server: server.server.id.clone(),
+        verdict,
+        boot,
+        disk,
+        signs,
+        flaps: server.flaps,
+    })
 }

@@ -254,7 +254,7 @@ impl<'a> Planner<'a> {
         let mut demote = swapped;
         for server in well {
             let without = after.without(server);
-            match self.keeps_quorum(before, without) {
+            match self.keeps_quorum(before, without, true) {
                 Ok(()) => {
                     after = without;
                     demote.push(server);
@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
         for server in dead {
             let refusal = self
                 .may_go(server, removal_grace(self.config, server), 2)
-                .and_then(|()| self.keeps_quorum(before, before.without(server)));
+                .and_then(|()| self.keeps_quorum(before, before.without(server), false));
             match refusal {
                 Ok(()) => {
                     let step = Step::Votes { promote: Vec::new(), demote: ids(&[server]) };
@@ -383,7 +383,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn keeps_quorum(&self, before: Count, after: Count) -> Result<(), Refusal> {
+    fn keeps_quorum(&self, before: Count, after: Count, well: bool) -> Result<(), Refusal> {
         let no_quorum = |c: Count| Refusal::NoQuorum { live: c.live, voters: c.voters };
         let old = before.margin().ok_or_else(|| no_quorum(before))?;
         let margin = after.margin().ok_or_else(|| no_quorum(after))?;
@@ -392,7 +392,9 @@ impl<'a> Planner<'a> {
             return Err(Refusal::Margin { before: signed(old), after: signed(margin) });
         }
         let floor = self.config.removal_floor();
-        if after.voters < before.voters && after.voters < floor {
+        // One stands as many failures as two do.
+        let halves = self.config.min_quorum == 0 && well && before.voters == 2;
+        if after.voters < before.voters && after.voters < floor && !halves {
             return Err(Refusal::MinQuorum { left: after.voters, floor });
         }
         Ok(())
@@ -464,7 +466,7 @@ impl<'a> Planner<'a> {
             let step = remove(id.clone());
             if !kept.iter().any(|kept| kept == id) {
                 self.hold(step, Origin::Cleanup, Why::PromoterKeeps);
-            } else if let Err(refusal) = self.keeps_quorum(before, after) {
+            } else if let Err(refusal) = self.keeps_quorum(before, after, false) {
                 self.hold(step, Origin::Cleanup, Why::Refused(refusal));
             } else {
                 self.push(step, Origin::Cleanup);

@@ -243,7 +243,7 @@ impl World {
             servers: self.servers.iter().map(sighting).collect(),
             ledger: Some(Arc::new(self.ledger.clone())),
             ledger_at: self.at,
-            pace: self.update_interval,
+            pace: Duration::from_secs(30),
             feedback: Some(Arc::new(Feedback {
                 in_flight: None,
                 retries: self.retries.clone(),
@@ -332,13 +332,12 @@ impl World {
             let verdict = server.health.verdict;
             let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
             let boot = server.status.map(|status| status.boot);
+            let disk = server.status.and_then(|status| status.disk);
             let known = record.is_some_and(|r| {
                 r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
             });
             let told = verdict != Verdict::Unknown && !known;
-            let disk = server.status.and_then(|status| status.disk);
-            let flaps = server.flaps;
-            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps })
+            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps: server.flaps })
         };
         let reports: Vec<Report> = state.members().filter_map(report).collect();
         if !reports.is_empty() {

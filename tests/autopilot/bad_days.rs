@@ -426,9 +426,9 @@ fn another_disk_is_noticed_by_the_next_leader_and_after_a_lapse_of_the_lease() {
     }
     // Once it is in the ledger it stays, though the disk is no news any more.
     let ledger = world.ledger.as_mut().unwrap();
-    let (verdict, signs) = (Verdict::Unhealthy, vec![Sign::Shrunk]);
-    let (boot, disk) = (Some(1), Some(8));
-    let report = Report { server: "3".into(), verdict, boot, disk, signs, flaps: 0 };
+    let (verdict, boot, disk) = (Verdict::Unhealthy, Some(1), Some(8));
+    let report =
+        Report { server: "3".into(), verdict, boot, disk, signs: vec![Sign::Shrunk], flaps: 0 };
     ledger.apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     world.elect("1", time("1s"));
     assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank]);

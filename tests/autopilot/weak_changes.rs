@@ -115,6 +115,12 @@ fn c5_whoever_plans_it_three_voters_do_not_become_two_without_a_persons_word() {
         assert_eq!(refused, Some(Refusal::MinQuorum { left: 2, floor: 3 }));
         assert_eq!(refusal(&world, votes("", few), person()), None);
     }
+    // Two stand no failure, and nor does one: a lone server may be replaced by way of a pair.
+    let world = World::of("1 leader\n2");
+    check_plan(&world, &wish("", "2", ""), &["do demote 2"]);
+    let mut world = world;
+    world.config.min_quorum = 2;
+    assert!(refusal(&world, votes("", "2"), Origin::Promoter).is_some());
     // A swap leaves as many as there were, in a small cluster too.
     let world = World::of("1 leader\n2\n3 learner");
     check_plan(&world, &wish("3", "2", ""), &["do promote 3 and demote 2"]);
