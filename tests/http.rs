@@ -5,6 +5,8 @@
 
 #[path = "http/fixture.rs"]
 mod fixture;
+#[path = "http/history.rs"]
+mod history;
 #[path = "http/hostile.rs"]
 mod hostile;
 #[path = "http/refusals.rs"]

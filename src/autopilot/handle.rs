@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     cluster::{Server, ServerId},
     config::{Config, ConfigError},
+    history::History,
     plan::{Held, Plan},
     promoter::Promoter,
     records::{IntentKind, Task},
@@ -56,6 +57,8 @@ pub struct View {
     pub state: Option<Arc<State>>,
     /// What is to be done, and what is held.
     pub plan: Arc<Plan>,
+    /// What this node did and held back lately.
+    pub history: History,
     /// The policy; pure, so that readers may ask it for what it says of a server.
     pub promoter: Arc<dyn Promoter>,
 }
@@ -194,6 +197,11 @@ impl Handle {
     /// What is thought of the cluster; `None` before the first round.
     pub fn state(&self) -> Option<Arc<State>> {
         self.view.borrow().state.clone()
+    }
+
+    /// What this node did and held back lately, each with its reason; kept while it stands by.
+    pub fn history(&self) -> History {
+        self.view.borrow().history.clone()
     }
 
     /// What autopilot is doing here.

@@ -6,6 +6,7 @@ mod config;
 mod desk;
 mod driver;
 mod handle;
+mod history;
 mod orders;
 mod plan;
 mod promoter;
@@ -24,6 +25,7 @@ pub use cluster::{
 pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
 pub use handle::{Handle, Running, VerbError, View};
+pub use history::{Decision, Fate, History};
 pub use plan::{Held, Plan, Why, plan};
 pub use promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes, Zone};
 pub use records::{

@@ -53,6 +53,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
     Router::new()
         .route("/v1/operator/autopilot/health", get(health).fallback(reads))
         .route("/v1/operator/autopilot/state", get(state).fallback(reads))
+        .route("/v1/operator/autopilot/history", get(history).fallback(reads))
         .route(
             "/v1/operator/autopilot/configuration",
             get(read).put(write).fallback(configures).layer(DefaultBodyLimit::max(BODY_MAX)),
@@ -185,6 +186,16 @@ async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
     let (view, state) = desk.leading()?;
     Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state))))
+}
+
+/// What this node decided while it led, also when it does so no longer.
+async fn history(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let view = desk.handle.view();
+    let Some(state) = &view.state else {
+        return Err(desk.elsewhere(&view, "no round has been done yet"));
+    };
+    Ok(fresh(StatusCode::OK, &wire::history(&desk.reading(&view, state))))
 }
 
 async fn read(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

@@ -21,6 +21,7 @@ pub(crate) const PURE_CORE: &[&str] = &[
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
+    "src/autopilot/history",
     "src/autopilot/orders",
     "src/autopilot/wake",
     "src/allocator/flow",
@@ -84,7 +85,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
         &["state"],
         &["assess", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
-        &["handle"],
+        &["handle", "history"],
         &["desk"],
         &["driver", "requests"],
     ],

@@ -174,9 +174,12 @@ fn settings_do_not_print_the_token() {
 #[tokio::test(start_paused = true)]
 async fn other_methods_are_answered_with_those_allowed() {
     let world = World::new(healthy()).await;
-    for (path, allowed) in
-        [("/health", "GET, HEAD"), ("/state", "GET, HEAD"), ("/configuration", "GET, HEAD, PUT")]
-    {
+    for (path, allowed) in [
+        ("/health", "GET, HEAD"),
+        ("/state", "GET, HEAD"),
+        ("/history", "GET, HEAD"),
+        ("/configuration", "GET, HEAD, PUT"),
+    ] {
         for method in ["POST", "DELETE", "PATCH", "OPTIONS", "BREW"] {
             let answer = world.ask(method, path, Body::empty()).await;
             assert_eq!(answer.status, 405, "{method} {path}");
