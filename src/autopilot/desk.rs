@@ -243,7 +243,7 @@ impl Desk {
     pub(super) fn refuse(&mut self, operation: u64, refusal: &Refusal) {
         self.answer_operation(operation, |pending| {
             let left_behind = if pending.done.is_empty() {
-                "nothing".to_owned()
+                "nothing was changed".to_owned()
             } else {
                 pending.done.join(", ")
             };
