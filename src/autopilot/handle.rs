@@ -145,7 +145,9 @@ pub enum VerbError {
     NotRecorded(String),
     /// Whether the host recorded it is not known, in its words: it may still take effect. Look at
     /// the state before you repeat it.
-    #[error("it may have been recorded; look at the state before you repeat it ({0})")]
+    #[error(
+        "the host did not say whether it recorded it, and may have; look at the state before you repeat it ({0})"
+    )]
     PerhapsRecorded(String),
     /// Autopilot only observes on this node. Nothing was changed.
     #[error(

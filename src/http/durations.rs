@@ -74,7 +74,7 @@ fn decimal(nanos: u128, unit: u128) -> String {
 /// `m`, `h`), one after another; a lone `0` needs none. What is finer than a nanosecond is cut.
 ///
 /// # Errors
-/// See [`DurationError`].
+/// The text is no duration of Go's, or one that does not fit: [`DurationError`] says which.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let syntax = || DurationError::Syntax(text.to_owned());
     let (negative, mut rest) = match text.strip_prefix('-') {

@@ -8,11 +8,11 @@ use super::kv::{Bytes, LeaseId};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Nothing was changed, and the same request may well succeed in a moment: send it again.
-    #[error("nothing was changed; send it again in a moment: {0}")]
+    #[error("{0}; nothing was changed: send it again in a moment")]
     Retry(String),
     /// The request was sent and no answer came: it may have been done, or may still be done. Read
     /// what stands, or send it again if doing it twice is the same as once.
-    #[error("it is not known whether it was done; read what stands before you send it again: {0}")]
+    #[error("{0}; it may have been done, or still be: read what stands before you send it again")]
     Unknown(String),
     /// Nothing was changed, and the same request will never succeed; the refusal says what may.
     #[error("refused: {0}")]
