@@ -108,7 +108,8 @@ pub struct Observation {
     /// Age of the last answer of discovery; `None`: there is no discovery.
     #[serde(with = "crate::duration::option")]
     pub discovery: Option<Duration>,
-    /// The members, and servers known to the application besides. Sorted by id without
+    /// The members, and servers known to the application besides, which are shown and never
+    /// added without an order; the adapter for openraft yields members only. Sorted by id without
     /// duplicates; where they are not, the core sorts them and keeps the first of each id.
     pub servers: Vec<Sighting>,
     /// What was recorded in the host's own log; `None`: the host keeps no records.
@@ -322,14 +323,19 @@ pub struct Feedback {
 pub enum ClusterError<E> {
     /// The membership, the term or the leader has moved since the plan. Nothing was changed;
     /// the next round plans anew.
-    #[error("the membership or the leader has moved since the plan: {0}")]
+    #[error(
+        "the membership or the leader has moved since the plan; nothing was changed: plan anew ({0})"
+    )]
     Moved(String),
     /// The host refused. Nothing was changed; the step is tried again after a pause.
-    #[error("the host refused: {0}")]
+    #[error("the host refused; nothing was changed: wait, it is tried again after a pause ({0})")]
     Refused(#[source] E),
     /// The outcome is not known: the change may be in effect, or half of it as a joint
     /// membership. The next round looks, and finishes it first.
-    #[error("the outcome is unknown: {0}")]
+    #[error(
+        "the outcome is unknown, and the change may be in effect, wholly or half; look at the \
+         membership before you repeat it ({0})"
+    )]
     Unknown(#[source] E),
 }
 

@@ -79,15 +79,16 @@ pub struct Config {
     pub upgrade_target_version: String,
 }
 
-/// A configuration that must not be used: which relation is broken, and by what.
+/// A configuration that must not be used: which relation is broken, and by what. Nothing was
+/// changed; correct the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {found}: {expected}")]
+#[error("{field} is {found}, and {expected}; nothing was changed: correct it, and try again")]
 pub struct ConfigError {
     /// The field, as it is spelled in [`Config`].
     pub field: &'static str,
     /// Its value.
     pub found: String,
-    /// What it must be.
+    /// What it must be, as the end of a sentence: `must be at least 150ms (three heartbeats)`.
     pub expected: String,
 }
 
@@ -179,7 +180,7 @@ impl Config {
             return Err(ConfigError {
                 field: "trailing_logs_recovery",
                 found: self.trailing_logs_recovery.to_string(),
-                expected: format!("at most max_trailing_logs ({})", self.max_trailing_logs),
+                expected: format!("must be at most max_trailing_logs ({})", self.max_trailing_logs),
             });
         }
         let grace = self.dead_server_last_contact_threshold;
