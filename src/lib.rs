@@ -11,6 +11,7 @@ pub mod http;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;
+pub mod rehearse;
 pub mod runtime;
 pub mod store;
 #[cfg(feature = "testing")]

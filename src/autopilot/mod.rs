@@ -9,6 +9,7 @@ mod explain;
 mod handle;
 mod orders;
 mod plan;
+mod policy;
 mod promoter;
 mod records;
 mod refusal;
@@ -27,6 +28,7 @@ pub use driver::{Autopilot, Options};
 pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
 pub use plan::{Held, Plan, Why, plan};
+pub use policy::{Liking, Policy};
 pub use promoter::{
     NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
     Wishes, Zone,

@@ -23,12 +23,14 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
     "src/autopilot/explain",
     "src/autopilot/orders",
+    "src/autopilot/policy",
     "src/autopilot/wake",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
     "src/allocator/state",
     "src/promoters",
+    "src/rehearse",
     "src/store/machine",
 ];
 
@@ -69,20 +71,21 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
-    ("testing", &["duration", "autopilot"]),
+    ("rehearse", &["duration", "autopilot", "promoters"]),
+    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["duration", "runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
 const FLOORS: &[(&str, &[&[&str]])] = &[(
     "autopilot",
     &[
-        &["cluster", "config", "records", "server"],
+        &["cluster", "config", "policy", "records", "server"],
         &["state"],
         &["assess", "refusal", "promoter", "orders", "wake"],
         &["plan", "safety"],
