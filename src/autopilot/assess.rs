@@ -23,8 +23,8 @@ impl State {
         // the ledger.
         let leadership = |leading: Option<Leading>| leading.map(|l| (l.term, l.since));
         let last = last.filter(|last| leadership(last.leading) == leadership(seen.leading));
-        let hole = HOLE.max(config.server_stabilization_time);
-        let hole = last.is_some_and(|last| seen.at.saturating_sub(last.at) > hole);
+        let judges = seen.leading.is_some_and(|leading| leading.lease);
+        let lapse = last.map_or(Lapse::default(), |last| Lapse::since(config, last, seen));
         let mended;
         let sightings: &[Sighting] = if is_sorted(&seen.servers) {
             &seen.servers
@@ -33,7 +33,7 @@ impl State {
             &mended
         };
         let shrunken = discovery_shrunken(seen, sightings);
-        let round = Round { config, seen, shrunken, first: last.is_none(), hole };
+        let round = Round { config, seen, shrunken, first: last.is_none(), judges, lapse };
         let mut before = last.map_or(&[][..], |last| &last.servers);
         let mut servers = Vec::with_capacity(sightings.len());
         for sighting in sightings {
@@ -45,6 +45,8 @@ impl State {
             local: seen.local.clone(),
             leader: seen.leader.clone(),
             leading: seen.leading,
+            observed: last.filter(|_| !judges).map_or(seen.at, |last| last.observed),
+            lapse: if judges { lapse.time } else { Duration::ZERO },
             membership: seen.membership,
             last_log: seen.last_log,
             servers,
@@ -160,8 +162,28 @@ static NO_RECORD: ServerRecord = ServerRecord {
 };
 
 /// Rounds of a leader are seconds apart. After a longer pause (a stopped process, a clock that
-/// leapt) nothing is known of the time between: histories and graces begin again.
+/// leapt) nothing is known of the time between: histories begin again.
 const HOLE: Duration = Duration::from_secs(60);
+
+/// Time before a round that nobody observed.
+#[derive(Clone, Copy, Default)]
+struct Lapse {
+    /// How much of it; 0: none that matters.
+    time: Duration,
+    /// It is too long for any history to have gone on.
+    hole: bool,
+}
+
+impl Lapse {
+    /// Between two rounds that judge, time is observed unless they are too far apart. Where one
+    /// between them judged nobody, it is not, a moment excepted.
+    fn since(config: &Config, last: &State, seen: &Observation) -> Self {
+        let time = seen.at.saturating_sub(last.observed);
+        let hole = time > HOLE.max(config.server_stabilization_time);
+        let blind = last.observed != last.at && time > config.last_contact_threshold;
+        Self { time: if hole || blind { time } else { Duration::ZERO }, hole }
+    }
+}
 
 /// What every server of one round is judged with.
 struct Round<'a> {
@@ -170,8 +192,10 @@ struct Round<'a> {
     shrunken: bool,
     /// There is no earlier round of this leadership.
     first: bool,
-    /// What was known before proves nothing about the time since.
-    hole: bool,
+    /// This node leads with a fresh lease.
+    judges: bool,
+    /// The time before this round that counts for nothing.
+    lapse: Lapse,
 }
 
 /// A server's standing before this round: the last state's word, else the ledger's, else none.
@@ -205,6 +229,22 @@ impl Before {
         self.joining = self.joining.map(|_| at);
         self.trail = Trail { seen: at, progressed: at, applied: at, carried: None, ..self.trail };
     }
+
+    /// Leaves a time that nobody observed out of every count.
+    fn leave_out(&mut self, lapse: Lapse, at: Duration) {
+        let later = |since: Duration| since.saturating_add(lapse.time).min(at);
+        self.signs = self.signs.map(later);
+        self.joining = self.joining.map(later);
+        self.trail.progressed = later(self.trail.progressed);
+        self.trail.applied = later(self.trail.applied);
+        // What contact and probes say of the time before counts no further back than now.
+        self.trail.seen = at;
+        if lapse.hole {
+            self.health.since = at;
+            self.health.healthy_since = None;
+            self.trail.carried = None;
+        }
+    }
 }
 
 impl Round<'_> {
@@ -223,11 +263,11 @@ impl Round<'_> {
             },
             None => self.recorded(sighting),
         };
-        if self.hole {
-            before.restart(self.seen.at);
+        if self.judges && !self.lapse.time.is_zero() {
+            before.leave_out(self.lapse, self.seen.at);
         }
         let mut measure = self.measure(sighting, &before);
-        let reasons = if self.seen.leading.is_some_and(|leading| leading.lease) {
+        let reasons = if self.judges {
             self.reasons(sighting, &before, &measure)
         } else {
             Reasons::of(&[Reason::NotJudged])
@@ -285,7 +325,9 @@ impl Round<'_> {
         let here = |applied_at| at.saturating_sub(age(applied_at, self.seen.ledger_at));
         let since = here(record.applied_at);
         let carried = (record.verdict == Verdict::Healthy).then_some(since);
-        let signs = record.signs_at.map(|since| here(Some(since)));
+        // A grace does not run while nobody leads.
+        let gap = self.seen.leading.map_or(Duration::MAX, |leading| leading.gap);
+        let signs = record.signs_at.map(|since| here(Some(since)).saturating_add(gap).min(at));
         // Without a record nobody knows how long a member that was found has been one.
         let joining = if self.first { found.is_some_and(|r| !r.joined) } else { !record.joined };
         let mut before = Before {
@@ -310,9 +352,7 @@ impl Round<'_> {
                 ..Trail::default()
             },
         };
-        // A history with a hole longer than the stability it should prove proves nothing, and a
-        // grace that nobody watched has not run.
-        let gap = self.seen.leading.map_or(Duration::MAX, |leading| leading.gap);
+        // A history with a hole longer than the stability it should prove proves nothing.
         if gap > self.config.server_stabilization_time {
             before.restart(at);
         }
@@ -336,8 +376,8 @@ impl Round<'_> {
             let took = at.saturating_sub(trail.progressed).as_secs_f64();
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let gained = (index - had) as f64;
-            // What was gained before the first look has no known duration.
-            if before.matched.is_some() && took > 0.0 {
+            // What was gained before the first look, or unobserved, has no known duration.
+            if before.matched.is_some() && took > 0.0 && self.lapse.time.is_zero() {
                 let rate = gained / took;
                 trail.rate = if trail.rate > 0.0 { trail.rate.midpoint(rate) } else { rate };
             }

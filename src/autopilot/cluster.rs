@@ -327,6 +327,17 @@ pub enum ClusterError<E> {
     Unknown(#[source] E),
 }
 
+/// What came of telling a server that it was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dismissal {
+    /// It has heard, and stops.
+    Heard,
+    /// It did not answer in time, and is told again for about a minute.
+    NoAnswer,
+    /// The host has no way to tell it: whoever runs that server stops it.
+    NotOffered,
+}
+
 /// What came of an applied change.
 pub type Applied<E> = Result<(), ClusterError<E>>;
 
@@ -369,9 +380,9 @@ pub trait Cluster: Send + Sync + 'static {
         std::future::ready(None)
     }
 
-    /// Tells a server that it was removed, so that it stops. Returns whether it has heard.
-    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = bool> + Send {
+    /// Tells a server that it was removed, so that it stops. Default: nobody can tell it.
+    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = Dismissal> + Send {
         let _ = server;
-        std::future::ready(true)
+        std::future::ready(Dismissal::NotOffered)
     }
 }

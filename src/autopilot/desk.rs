@@ -19,6 +19,8 @@ pub(super) enum Then {
     Nothing,
     /// The next record of autopilot's own may be written.
     Own,
+    /// The same; if it was not written, this time still has to be recorded as not observed.
+    Lapse(Duration),
     /// The verb with this ticket is answered.
     Answer(u64),
     /// The verb with this ticket waits for the operation that began.
@@ -102,6 +104,8 @@ pub(super) struct Desk {
     pub(super) record_at: Duration,
     /// Something waits to be recorded then.
     pub(super) dirty: bool,
+    /// Time that nobody observed and that the ledger still counts.
+    pub(super) lapse: Duration,
     /// The host keeps no records; this leadership's are in the driver.
     pub(super) records_are_local: bool,
 }

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     cluster::{
-        Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Retry, Server, Step,
+        Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Observation, Origin, Retry,
+        Server, Step,
     },
     config::{Config, ConfigError},
     desk::{Desk, Then},
@@ -271,6 +272,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             self.in_flight.take_if(|flight| !transfer(&flight.change.step));
             self.retries.retain(|retry| transfer(&retry.step));
             self.local = None;
+            self.desk.lapse = Duration::ZERO;
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
@@ -474,14 +476,21 @@ impl<C: Cluster, R: Runtime> Drop for Autopilot<C, R> {
 
 /// Tells a server that it was removed, again and again for a minute until it has heard.
 async fn dismiss<C: Cluster, R: Runtime>(cluster: Arc<C>, runtime: R, server: Arc<Server>) {
+    let id = &server.id;
     for wait in [1, 1, 2, 4, 8, 16, 28] {
-        if cluster.dismiss(Arc::clone(&server)).await {
-            tracing::info!(server = %server.id, "the removed server has been told");
-            return;
+        match cluster.dismiss(Arc::clone(&server)).await {
+            Dismissal::Heard => {
+                tracing::info!(server = %id, "the removed server has been told");
+                return;
+            }
+            Dismissal::NotOffered => {
+                tracing::warn!(server = %id, "nobody tells the removed server: stop it yourself");
+                return;
+            }
+            Dismissal::NoAnswer => runtime.sleep(Duration::from_secs(wait)).await,
         }
-        runtime.sleep(Duration::from_secs(wait)).await;
     }
-    tracing::warn!(server = %server.id, "the removed server could not be told");
+    tracing::warn!(server = %id, "the removed server did not answer: stop it yourself");
 }
 
 /// Takes the first step that passes the safety check out of the plan; steps before it that do

@@ -20,7 +20,7 @@ mod state;
 mod wake;
 
 pub use cluster::{
-    Applied, Change, Cluster, ClusterError, Feedback, Fence, Leading, LogId, Membership,
+    Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Fence, Leading, LogId, Membership,
     NodeStatus, Observation, Origin, Probe, Retry, Role, Server, ServerId, Sighting, Status, Step,
 };
 pub use config::{Config, ConfigError};

@@ -236,6 +236,9 @@ pub enum Record {
     End(u64),
     /// Servers that are no longer members; their ids never come back.
     Removed(Vec<ServerId>),
+    /// For this long nobody observed the cluster: no grace counts it, and whoever was healthy
+    /// before has to prove it anew.
+    Lapse(#[serde(with = "crate::duration")] Duration),
 }
 
 /// What the ledger answered to a record.
@@ -375,6 +378,15 @@ impl Ledger {
                     self.cordons.remove(&server);
                     self.intents.remove(&server);
                     self.removed.insert(server);
+                }
+            }
+            Record::Lapse(time) => {
+                let later = |since: Duration| since.saturating_add(time).min(now);
+                for server in self.servers.values_mut() {
+                    server.signs_at = server.signs_at.map(later);
+                    let healthy = server.verdict == Verdict::Healthy;
+                    server.applied_at =
+                        if healthy { Some(now) } else { server.applied_at.map(later) };
                 }
             }
         }

@@ -302,6 +302,14 @@ pub struct State {
     pub leader: Option<ServerId>,
     /// Set while this node leads.
     pub leading: Option<Leading>,
+    /// The latest round that judged, or the first of this leadership: until then the cluster was
+    /// observed.
+    #[serde(with = "crate::duration")]
+    pub(super) observed: Duration,
+    /// The time before this round that nobody observed, because this node had no lease or there
+    /// was no round. No grace and no history counts it. 0: the rounds follow each other.
+    #[serde(with = "crate::duration")]
+    pub lapse: Duration,
     /// The membership in effect.
     pub membership: Membership,
     /// The end of the leader's log.

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     autopilot::{
-        Applied, Change, Cluster, ClusterError, Leading, LogId, Membership, Observation, Outcome,
-        Probe, Record, Role, Server, ServerId, Sighting,
+        Applied, Change, Cluster, ClusterError, Dismissal, Leading, LogId, Membership, Observation,
+        Outcome, Probe, Record, Role, Server, ServerId, Sighting,
     },
     runtime::Runtime,
 };
@@ -281,8 +281,8 @@ where
         C::timeout(PROBE_DEADLINE, self.application.identify(address)).await.ok().flatten()
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         let told = C::timeout(PROBE_DEADLINE, self.application.dismiss(server)).await;
-        told.unwrap_or_default()
+        told.unwrap_or(Dismissal::NoAnswer)
     }
 }

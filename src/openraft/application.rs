@@ -8,7 +8,7 @@ use ::openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::autopilot::{Ledger, NodeStatus, Outcome, Record, Server, ServerId};
+use crate::autopilot::{Dismissal, Ledger, NodeStatus, Outcome, Record, Server, ServerId};
 
 /// What an application tells the adapter. Only the first four are required; each of the others
 /// lets autopilot see or keep more.
@@ -76,10 +76,11 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
         std::future::ready(None)
     }
 
-    /// Tells a server that it was removed. Returns whether it has heard.
-    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = bool> + Send {
+    /// Tells a server that it was removed, so that it stops. Default: nobody can tell it, and the
+    /// log says that an operator has to stop it.
+    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = Dismissal> + Send {
         let _ = server;
-        std::future::ready(true)
+        std::future::ready(Dismissal::NotOffered)
     }
 }
 

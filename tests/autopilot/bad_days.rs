@@ -11,7 +11,8 @@ use raft_autopilot::{
 };
 
 use crate::support::{
-    AT, HEARTBEAT, World, change, check_plan, entry, health, reasons, status, time, votes, wish,
+    AT, HEARTBEAT, World, change, check_plan, entry, health, nobody, reasons, status, time, votes,
+    wish,
 };
 
 // Clock steps.
@@ -94,6 +95,105 @@ fn a_leader_that_has_its_lease_back_remembers_the_dead_and_not_the_stable() {
         &world,
         &wish("4", "", ""),
         &["do remove 5", "held promote 4: 4 is healthy for 0s of 10s"],
+    );
+}
+
+/// A leader whose lease lapses for ten minutes, looked at every second of it.
+fn lapsed(world: &mut World) {
+    world.pass(HEARTBEAT);
+    world.seen.leading.as_mut().unwrap().lease = false;
+    for _ in 0..600 {
+        age_contacts(world, time("1s"));
+        world.pass(time("1s"));
+    }
+    world.seen.leading.as_mut().unwrap().lease = true;
+}
+
+/// Those who are silent go on being so.
+fn age_contacts(world: &mut World, step: Duration) {
+    for server in &mut world.seen.servers {
+        server.contact = server.contact.map(|age| if age > HEARTBEAT { age + step } else { age });
+        if let Probe::Silent(age) = &mut server.probe {
+            *age += step;
+        }
+    }
+}
+
+#[test]
+fn a_lapse_of_the_lease_counts_towards_no_grace_and_no_stability() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner\n5 lost=23h58m silent=23h58m\n6\n7");
+    // Somebody falls silent after the last look.
+    world.pass(HEARTBEAT);
+    world.server("6").contact = Some(time("100ms"));
+    lapsed(&mut world);
+    let state = world.pass(HEARTBEAT);
+    assert!(state.lapse >= time("10m"), "{:?}", state.lapse);
+    let age = |state: &State, id: &str| {
+        let since = state.server(&id.into()).unwrap().signs.contact;
+        state.at.saturating_sub(since.unwrap())
+    };
+    assert!(age(&state, "5") < time("23h58m1s"), "{:?}", age(&state, "5"));
+    assert_eq!(age(&state, "6"), Duration::ZERO, "what was silent meanwhile begins now");
+    let held = |world: &World, id: &str| {
+        let line = format!("held remove {id}: ");
+        world.plan(&nobody()).into_iter().find(|text| text.starts_with(&line))
+    };
+    assert!(held(&world, "5").unwrap().ends_with("of a grace of 1day"));
+    // Only what is really observed counts from here: nothing before two minutes more.
+    for _ in 0..119 {
+        age_contacts(&mut world, time("1s"));
+        world.pass(time("1s"));
+    }
+    assert!(held(&world, "5").is_some(), "{:?}", world.plan(&nobody()));
+    age_contacts(&mut world, time("1s"));
+    world.pass(time("1s"));
+    check_plan(
+        &world,
+        &nobody(),
+        &["do remove 5", "held remove 6: 1 of 2 independent signs say that 6 is dead"],
+    );
+}
+
+#[test]
+fn a_lapse_of_the_lease_costs_the_healthy_their_stability_once_and_nothing_more() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner");
+    lapsed(&mut world);
+    for _ in 0..10 {
+        check_plan(&world, &Stable::new(), &[]);
+        let state = world.pass(time("1s"));
+        assert!(state.healthy && state.failure_tolerance == 1, "{state:?}");
+    }
+    check_plan(&world, &Stable::new(), &["do promote 4"]);
+    // A moment without a lease is a short doubt, and costs nothing.
+    world.pass(HEARTBEAT);
+    world.seen.leading.as_mut().unwrap().lease = false;
+    world.pass(HEARTBEAT);
+    world.seen.leading.as_mut().unwrap().lease = true;
+    assert_eq!(world.state().lapse, Duration::ZERO);
+    check_plan(&world, &Stable::new(), &["do promote 4"]);
+}
+
+#[test]
+fn the_ledger_counts_no_lapse_either() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner\n5 lost=23h59m silent=23h59m");
+    lapsed(&mut world);
+    let state = world.pass(time("59s"));
+    let ledger = world.ledger.as_mut().unwrap();
+    ledger.apply(9, state.ledger_at, Record::Lapse(state.lapse));
+    world.elect("2", Duration::ZERO);
+    world.last = None;
+    check_plan(
+        &world,
+        &wish("4", "", ""),
+        &["do promote 4", "held remove 5: 5: 23h 59m 59s of a grace of 1day"],
+    );
+    // A lapse never makes anything older, however long it was.
+    let ledger = world.ledger.as_mut().unwrap();
+    ledger.apply(10, world.seen.ledger_at, Record::Lapse(Duration::MAX));
+    check_plan(
+        &world,
+        &wish("4", "", ""),
+        &["held promote 4: 4 is healthy for 0s of 10s", "held remove 5: 5: 0s of a grace of 1day"],
     );
 }
 

@@ -132,6 +132,7 @@ fn records() -> impl Strategy<Value = Record> {
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),
+        1 => moments().prop_map(Record::Lapse),
         1 => (names(), option::of(moments())).prop_map(|(server, ttl)| Record::Cordon {
             server,
             reason: String::new(),

@@ -17,9 +17,9 @@ use openraft::{
 };
 use raft_autopilot::{
     autopilot::{
-        Applied, Autopilot, Change, Cluster, ClusterError, Config, Handle, Ledger, NodeStatus,
-        Observation, Outcome, Plan, Promoter, Record, Server, ServerId, ServerState, State, Step,
-        View,
+        Applied, Autopilot, Change, Cluster, ClusterError, Config, Dismissal, Handle, Ledger,
+        NodeStatus, Observation, Outcome, Plan, Promoter, Record, Server, ServerId, ServerState,
+        State, Step, View,
     },
     openraft::{Answer, Application, Openraft, OpenraftError, RaftRuntime, options},
     promoters::Stable,
@@ -529,15 +529,15 @@ impl<C: Types> Application<C> for App<C> {
         self.world.network.reach(&self.id, &id).map(|_| ServerId::from(id))
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         self.hang().await;
         let id = server.id.as_str();
         if self.world.network.reach(&self.id, id).is_none() {
-            return false;
+            return Dismissal::NoAnswer;
         }
         self.world.inner().told.push(id.to_owned());
         self.world.kill(id).await;
-        true
+        Dismissal::Heard
     }
 }
 
@@ -591,7 +591,7 @@ impl<C: Types, T: Cluster<Error = OpenraftError>> Cluster for Watched<C, T> {
         self.inner.identify(address).await
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         self.inner.dismiss(server).await
     }
 }

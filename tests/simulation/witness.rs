@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use raft_autopilot::autopilot::{
-    Applied, Change, Cluster, ClusterError, Handle, Observation, Origin, Outcome, Record, Server,
-    ServerId, Step, View, check,
+    Applied, Change, Cluster, ClusterError, Dismissal, Handle, Observation, Origin, Outcome,
+    Record, Server, ServerId, Step, View, check,
 };
 
 use crate::autopilot::number;
@@ -312,7 +312,7 @@ impl<C: Cluster> Cluster for Witness<C> {
         self.inner.identify(address).await
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         self.inner.dismiss(server).await
     }
 }
