@@ -21,7 +21,10 @@ use super::{
     wall::Wall,
     wire::{self, Reading},
 };
-use crate::autopilot::{Handle, Running, Server, ServerId, State, VerbError, View};
+use crate::{
+    autopilot::{Handle, Running, Server, ServerId, State, VerbError, View},
+    rehearse::Case,
+};
 
 /// The longest body of a PUT; a whole configuration has less than 1 KiB.
 const BODY_MAX: usize = 64 * 1024;
@@ -54,6 +57,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
     Router::new()
         .route("/v1/operator/autopilot/health", get(health).fallback(reads))
         .route("/v1/operator/autopilot/state", get(state).fallback(reads))
+        .route("/v1/operator/autopilot/case", get(case).fallback(reads))
         .route("/v1/operator/autopilot/explain", get(explain).fallback(reads))
         .route("/v1/operator/autopilot/explain/{server}", get(explain_one).fallback(reads))
         .route(
@@ -210,6 +214,15 @@ async fn explain_one(
     let (view, state) = desk.leading()?;
     let found = explain::one(&desk.reading(&view, &state), &server);
     found.map(|answer| fresh(StatusCode::OK, &answer)).ok_or(Refused::Unknown { server })
+}
+
+/// From any node that has seen one round: a moment without a leader is worth a look too.
+async fn case(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let view = desk.handle.view();
+    let case = Case::saved(&view);
+    let case = case.ok_or_else(|| desk.elsewhere(&view, "no round has been done yet"))?;
+    Ok(fresh(StatusCode::OK, &case))
 }
 
 async fn read(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

@@ -34,9 +34,7 @@ fn electorate(policy: &Policy) -> Result<Box<dyn Electorate>, String> {
         Policy::Zones { target: None } => Box::new(Zones::new()),
         Policy::Zones { target: Some(voters) } => Box::new(Zones::with_target(*voters)),
         Policy::Upgrade { inner } => Box::new(Upgrade::new(electorate(inner)?)),
-        Policy::Witness { tag, inner } => {
-            Box::new(Witness::new(electorate(inner)?, tag.clone()))
-        }
+        Policy::Witness { tag, inner } => Box::new(Witness::new(electorate(inner)?, tag.clone())),
         Policy::Preferred { .. } => {
             return Err("`preferred` must be the outermost policy".to_owned());
         }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::electorate::may_lead;
 use crate::autopilot::{
-    Config, Liking, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt, Step, Wishes,
+    Config, Liking, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt,
+    Step, Wishes,
 };
 
 /// Adds a preferred leader to another promoter.

@@ -1,7 +1,9 @@
 //! Everybody who is stable votes, up to an optional number of voters; the rest stand by.
 
 use super::electorate::{Ballot, Electorate, Standing, is_ready, wishes};
-use crate::autopilot::{Config, Policy, Promoter, Role, ServerId, ServerState, State, StateExt, Wishes};
+use crate::autopilot::{
+    Config, Policy, Promoter, Role, ServerId, ServerState, State, StateExt, Wishes,
+};
 
 /// The default policy: whoever has been healthy for the stabilization time gets a vote.
 ///

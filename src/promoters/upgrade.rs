@@ -9,8 +9,8 @@ use super::{
     version,
 };
 use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, Removals, Role, ServerExt, ServerId, ServerState, State, StateExt,
-    UpgradeInfo, UpgradeStatus, Verdict, Versions, Wishes,
+    Config, NodeType, Policy, Promoter, Removals, Role, ServerExt, ServerId, ServerState, State,
+    StateExt, UpgradeInfo, UpgradeStatus, Verdict, Versions, Wishes,
 };
 
 /// Adds upgrade migration to another policy.

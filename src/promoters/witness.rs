@@ -2,7 +2,8 @@
 
 use super::electorate::{Ballot, Candidate, Electorate, Standing, wishes};
 use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerId, ServerState, State, StateExt, Wishes,
+    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerId, ServerState, State,
+    StateExt, Wishes,
 };
 
 /// Adds a witness to another policy: a server that holds the log on a small machine or a third

@@ -7,8 +7,8 @@ use std::{
 
 use super::electorate::{Ballot, Candidate, Electorate, Standing, wishes};
 use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, ServerExt, ServerId, ServerState, State, StateExt, Verdict, Wishes,
-    Zone,
+    Config, NodeType, Policy, Promoter, ServerExt, ServerId, ServerState, State, StateExt, Verdict,
+    Wishes, Zone,
 };
 
 /// One voter in each zone, the rest standing by.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft_autopilot::{
     autopilot::{Code, Explanation, IntentKind, Promoter, Record, Role, explain, plan},
     promoters::{Stable, Upgrade, Zones},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{MINUTE, SECOND, add, cluster};
