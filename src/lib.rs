@@ -13,6 +13,7 @@ pub mod http;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;
+pub mod rehearse;
 pub mod runtime;
 pub mod store;
 #[cfg(feature = "testing")]

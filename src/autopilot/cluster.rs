@@ -52,11 +52,12 @@ pub struct Sighting {
     pub role: Role,
     /// Signal one, contact: the age of the last request that it acknowledged to this leader;
     /// `None`: never in this leader's time. Ignored for the leader itself.
-    #[serde(with = "crate::duration::option")]
+    #[serde(default, with = "crate::duration::option")]
     pub contact: Option<Duration>,
     /// Signal two, log progress: the last entry that this leader knows it to hold.
     pub matched: Option<LogId>,
     /// Signal three: a status probe on a connection of its own.
+    #[serde(default)]
     pub probe: Probe,
     /// What discovery says; `None`: nothing, or there is no discovery.
     pub discovery: Option<NodeStatus>,
@@ -70,6 +71,7 @@ pub struct Membership {
     /// Whether that entry is committed. While it is not, a change is in flight.
     pub committed: bool,
     /// Whether it is joint: two sets of voters, and both must agree.
+    #[serde(default)]
     pub joint: bool,
 }
 
@@ -82,7 +84,7 @@ pub struct Leading {
     #[serde(with = "crate::duration")]
     pub since: Duration,
     /// For how long nobody was seen leading before.
-    #[serde(with = "crate::duration")]
+    #[serde(default, with = "crate::duration")]
     pub gap: Duration,
     /// Whether a quorum has acknowledged it recently enough that no other leader can exist.
     /// The only voter's lease always is.
@@ -106,7 +108,7 @@ pub struct Observation {
     /// The end of this node's log.
     pub last_log: LogId,
     /// Age of the last answer of discovery; `None`: there is no discovery.
-    #[serde(with = "crate::duration::option")]
+    #[serde(default, with = "crate::duration::option")]
     pub discovery: Option<Duration>,
     /// The members, and servers known to the application besides, which are shown and never
     /// added without an order; the adapter for openraft yields members only. Sorted by id without
@@ -115,7 +117,7 @@ pub struct Observation {
     /// What was recorded in the host's own log; `None`: the host keeps no records.
     pub ledger: Option<Arc<Ledger>>,
     /// The reading at `at` of the clock that `ledger` was applied with.
-    #[serde(with = "crate::duration")]
+    #[serde(default, with = "crate::duration")]
     pub ledger_at: Duration,
     /// How long from one round to the next is, at most, as the driver has promised; set by the
     /// driver. 0: nothing is promised. More than twice as long is time that nobody observed.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// [`Config::for_heartbeat`] gives the defaults; [`Config::validate`] names what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether dead servers are removed once their grace has passed. Default true, as in Consul.
     pub cleanup_dead_servers: bool,
@@ -75,7 +75,6 @@ pub struct Config {
     pub upgrade_version_tag: String,
     /// The version to migrate to, whatever else is there: an older one is a downgrade, and the one
     /// that was left calls a migration off. Empty: the highest. Read by promoters. Default empty.
-    #[serde(default)]
     pub upgrade_target_version: String,
 }
 
@@ -90,6 +89,13 @@ pub struct ConfigError {
     pub found: String,
     /// What it must be, as the end of a sentence: `must be at least 150ms (three heartbeats)`.
     pub expected: String,
+}
+
+/// The defaults for a heartbeat of 50 ms; what is left out where a configuration is read.
+impl Default for Config {
+    fn default() -> Self {
+        Self::for_heartbeat(Duration::from_millis(50))
+    }
 }
 
 impl Config {

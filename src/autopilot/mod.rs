@@ -11,6 +11,7 @@ mod history;
 mod lapse;
 mod orders;
 mod plan;
+mod policy;
 mod promoter;
 mod records;
 mod refusal;
@@ -30,6 +31,7 @@ pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
 pub use history::{Decision, Fate, History};
 pub use plan::{Held, Plan, Why, plan};
+pub use policy::{Liking, Policy};
 pub use promoter::{
     NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
     Wishes, Zone,

@@ -11,6 +11,7 @@
 //! | `GET /v1/operator/autopilot/explain` | 200: why every server stands where it stands, who may fail next, what comes next |
 //! | `GET /v1/operator/autopilot/explain/{server}` | 200: the same of one server |
 //! | `GET /v1/operator/autopilot/history` | 200, from any node that has seen one round: what it did and held back while it led, the newest first |
+//! | `GET /v1/operator/autopilot/case` | 200 from any node: this moment as a [`Case`](crate::rehearse::Case), to be replayed |
 //! | `GET /v1/operator/autopilot/configuration` | 200; with `?stale` from any node that has seen one round |
 //! | `PUT /v1/operator/autopilot/configuration` | 200 `true`; 200 `false` if `?cas=` is not the modify index that stands |
 //!

@@ -21,7 +21,10 @@ use super::{
     wall::Wall,
     wire::{self, Reading},
 };
-use crate::autopilot::{Handle, Running, Server, ServerId, State, VerbError, View};
+use crate::{
+    autopilot::{Handle, Running, Server, ServerId, State, VerbError, View},
+    rehearse::Case,
+};
 
 /// The longest body of a PUT; a whole configuration has less than 1 KiB.
 const BODY_MAX: usize = 64 * 1024;
@@ -57,6 +60,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
     Router::new()
         .route("/v1/operator/autopilot/health", get(health).fallback(reads))
         .route("/v1/operator/autopilot/state", get(state).fallback(reads))
+        .route("/v1/operator/autopilot/case", get(case).fallback(reads))
         .route("/v1/operator/autopilot/explain", get(explain).fallback(reads))
         .route("/v1/operator/autopilot/explain/{server}", get(explain_one).fallback(reads))
         .route("/v1/operator/autopilot/history", get(history).fallback(reads))
@@ -235,6 +239,15 @@ async fn history(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
         return Err(desk.elsewhere(&view, NO_ROUND));
     };
     Ok(fresh(StatusCode::OK, &wire::history(&desk.reading(&view, state))))
+}
+
+/// From any node that has seen one round: a moment without a leader is worth a look too.
+async fn case(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let view = desk.handle.view();
+    let case = Case::saved(&view);
+    let case = case.ok_or_else(|| desk.elsewhere(&view, NO_ROUND))?;
+    Ok(fresh(StatusCode::OK, &case))
 }
 
 async fn read(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

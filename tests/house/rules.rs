@@ -25,6 +25,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/explain",
     "src/autopilot/history",
     "src/autopilot/orders",
+    "src/autopilot/policy",
     "src/autopilot/wake",
     "src/allocator/exact",
     "src/allocator/fair",
@@ -34,6 +35,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/problem",
     "src/allocator/state",
     "src/promoters",
+    "src/rehearse",
     "src/store/machine",
 ];
 
@@ -74,13 +76,14 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
-    ("testing", &["duration", "autopilot"]),
+    ("rehearse", &["duration", "autopilot", "promoters"]),
+    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["duration", "runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
@@ -88,7 +91,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "autopilot",
         &[
-            &["cluster", "config", "records", "server"],
+            &["cluster", "config", "policy", "records", "server"],
             &["state"],
             &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
             &["plan", "safety"],

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{Code, Explanation, IntentKind, Promoter, Record, Role, explain, plan},
+    autopilot::{Code, Explanation, IntentKind, Promoter, Record, Role, ServerId, explain, plan},
     promoters::{Stable, Upgrade, Zones},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{MINUTE, SECOND, add, cluster};
@@ -69,7 +69,7 @@ fn a_dead_server_says_when_its_grace_ends() {
     world.run(&promoter, 2 * SECOND);
     let found = explained(&mut world, &promoter);
     // Three of five are left: nobody who answers may fail.
-    let may: Vec<&str> = found.may_fail().map(|id| id.as_str()).collect();
+    let may: Vec<&str> = found.may_fail().map(ServerId::as_str).collect();
     assert_eq!(may, ["d", "e"]);
 }
 
@@ -92,7 +92,7 @@ fn zones_say_which_of_them_may_be_lost() {
         "votes, healthy for 1m 20s; beside another of its zone, in place of one that is lost",
     );
     // Both voters of zone a, and one of b: without a nothing goes on.
-    assert_eq!(found.zones["a"], false);
+    assert!(!found.zones["a"]);
     assert_eq!((found.zones["b"], found.zones["c"]), (true, true));
 }
 

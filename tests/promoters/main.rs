@@ -6,6 +6,7 @@ mod explaining;
 mod flapping;
 mod nonsense;
 mod policies;
+mod rehearsals;
 mod support;
 mod upgrades;
 mod zones;

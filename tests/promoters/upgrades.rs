@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft_autopilot::{
     autopilot::{Promoter, Record, Role, ServerId},
     promoters::{Electorate, Stable, Upgrade, Zones},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{
