@@ -1,9 +1,10 @@
 //! The store over a real etcd: the contract, how it is reached, and what it survives.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(dead_code, reason = "more tests are to come")]
 #![allow(clippy::disallowed_methods, reason = "a real process runs on the real clock")]
 
+mod reach;
 mod server;
+mod survive;
 
 use raft_autopilot::{runtime::TokioRuntime, store::suite};
 

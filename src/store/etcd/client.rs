@@ -31,6 +31,9 @@ use crate::{
 /// The longest time to live that etcd takes, in seconds.
 const TTL_MAX: u64 = 9_000_000_000;
 
+/// What a server says to a user that it knows, about a key that is not for it.
+const NOT_PERMITTED: &str = "permission denied";
+
 /// The pause before a request that was turned away is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -143,8 +146,12 @@ impl<R: Runtime> Etcd<R> {
         let (current, latest) = (AtomicUsize::new(0), AtomicU64::new(0));
         let shared = Arc::new(Shared { runtime, options, clients, current, latest });
         let etcd = Self { shared };
-        etcd.range(RangeRequest::new(KeyRange::all()).limit(1).keys_only()).await?;
-        Ok(etcd)
+        match etcd.get(&RangeRequest::new(KeyRange::key("\0")).keys_only()).await {
+            // It knows us; that we may read this key was not the question.
+            Err(Failure::Refused(Refusal::Denied(why))) if why.contains(NOT_PERMITTED) => Ok(etcd),
+            Err(failure) => Err(failure.of_reading()),
+            Ok(_) => Ok(etcd),
+        }
     }
 
     /// The connection to an endpoint.

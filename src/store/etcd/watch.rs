@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
+use etcd_client::{Client, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -90,6 +90,7 @@ impl Watch for EtcdWatch {
 
 /// An open connection.
 struct Connection {
+    client: Client,
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     /// Whether an answer about progress comes after all events that it speaks for.
@@ -200,6 +201,11 @@ impl<R: Runtime> Follower<R> {
             return Err(Failure::Unanswered("a watch was not created".to_owned()));
         };
         if created.canceled() && created.compact_revision() == 0 {
+            if is_stale(created.cancel_reason()) {
+                // Only requests refresh a token by themselves.
+                client.refresh_token().await.map_err(|error| failure(&error))?;
+                return Err(Failure::Unsent(created.cancel_reason().to_owned()));
+            }
             return Err(Failure::Refused(Refusal::Denied(created.cancel_reason().to_owned())));
         }
         let revision = self.etcd.revision(created.header());
@@ -207,7 +213,7 @@ impl<R: Runtime> Follower<R> {
             self.next = revision + 1;
         }
         let (requests, responses) = stream.split();
-        Ok(Connection { requests, responses, ordered })
+        Ok(Connection { client, requests, responses, ordered })
     }
 
     /// Tells what comes over a connection, for as long as it lasts.
@@ -249,6 +255,13 @@ impl<R: Runtime> Follower<R> {
                 Err(error) => return Leave::Lost(error.to_string()),
             };
             if message.canceled() {
+                if is_stale(message.cancel_reason()) {
+                    let refreshed = connection.client.refresh_token().await;
+                    return Leave::Lost(refreshed.err().map_or_else(
+                        || message.cancel_reason().to_owned(),
+                        |error| error.to_string(),
+                    ));
+                }
                 return canceled(&message);
             }
             let told = if message.events().is_empty() {
@@ -318,6 +331,12 @@ impl<R: Runtime> Follower<R> {
         self.next = revision + 1;
         self.send.send(Ok(Update::Progress(revision))).await.map_err(drop)
     }
+}
+
+/// Whether a watch was turned away for a token that has run out, or that a server which was started
+/// again does not know.
+fn is_stale(reason: &str) -> bool {
+    reason.contains("invalid auth token")
 }
 
 fn canceled(message: &WatchResponse) -> Leave {
