@@ -9,7 +9,7 @@ use super::{
     config::Config,
     lapse::Lapse,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
-    state::{Health, QUIET, Reason, Reasons, ServerState, State, Trail, stabilization},
+    state::{Health, Reason, Reasons, ServerState, State, Trail, flaps},
 };
 
 impl State {
@@ -277,7 +277,7 @@ impl Round<'_> {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
-            flaps: self.flaps(&before, &health),
+            flaps: flaps(self.config, before.flaps, &before.health, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
             signs: self.signs(sighting, &before, reasons, &measure),
             joining: before
@@ -481,22 +481,6 @@ impl Round<'_> {
         if !ledger.intents.is_empty() {
             let kind = ledger.intended(id, self.seen.ledger_at);
             reasons.add(Reason::Intended, kind.is_some_and(|kind| kind != IntentKind::Drain));
-        }
-    }
-
-    /// One more when a server fails that had been stable, unless it was announced; none after a
-    /// quiet day. One that was not stable could not have gained a vote, so its failing costs
-    /// nothing.
-    fn flaps(&self, before: &Before, now: &Health) -> u8 {
-        let at = self.seen.at;
-        let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
-        let needed = stabilization(self.config, before.flaps);
-        let was_stable = age(&before.health).is_some_and(|age| age >= needed);
-        let announced = now.reasons.contains(Reason::Intended);
-        match now.verdict {
-            Verdict::Unhealthy if was_stable && !announced => before.flaps.saturating_add(1),
-            Verdict::Healthy if age(now).is_some_and(|age| age >= QUIET) => 0,
-            Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => before.flaps,
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// [`Config::for_heartbeat`] gives the defaults; [`Config::validate`] names what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether dead servers are removed once their grace has passed. Default true, as in Consul.
     pub cleanup_dead_servers: bool,
@@ -75,20 +75,27 @@ pub struct Config {
     pub upgrade_version_tag: String,
     /// The version to migrate to, whatever else is there: an older one is a downgrade, and the one
     /// that was left calls a migration off. Empty: the highest. Read by promoters. Default empty.
-    #[serde(default)]
     pub upgrade_target_version: String,
 }
 
-/// A configuration that must not be used: which relation is broken, and by what.
+/// A configuration that must not be used: which relation is broken, and by what. Nothing was
+/// changed; correct the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {found}: {expected}")]
+#[error("{field} is {found}, and {expected}; nothing was changed: correct it, and try again")]
 pub struct ConfigError {
     /// The field, as it is spelled in [`Config`].
     pub field: &'static str,
     /// Its value.
     pub found: String,
-    /// What it must be.
+    /// What it must be, as the end of a sentence: `must be at least 150ms (three heartbeats)`.
     pub expected: String,
+}
+
+/// The defaults for a heartbeat of 50 ms; what is left out where a configuration is read.
+impl Default for Config {
+    fn default() -> Self {
+        Self::for_heartbeat(Duration::from_millis(50))
+    }
 }
 
 impl Config {
@@ -179,7 +186,7 @@ impl Config {
             return Err(ConfigError {
                 field: "trailing_logs_recovery",
                 found: self.trailing_logs_recovery.to_string(),
-                expected: format!("at most max_trailing_logs ({})", self.max_trailing_logs),
+                expected: format!("must be at most max_trailing_logs ({})", self.max_trailing_logs),
             });
         }
         let grace = self.dead_server_last_contact_threshold;

@@ -55,19 +55,30 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLeading => f.write_str("this node does not lead with a fresh lease"),
-            Self::Paused(reason) => write!(f, "paused: {reason}"),
-            Self::Observing => f.write_str("autopilot only observes here"),
+            Self::NotLeading => {
+                f.write_str("this node does not lead with a fresh lease; ask the leader")
+            }
+            Self::Paused(reason) => write!(f, "paused: {reason}; resume to go on"),
+            Self::Observing => {
+                f.write_str("autopilot only observes here; start it without `observer`")
+            }
             Self::InFlight(step) => write!(f, "waiting for the outcome of: {step}"),
-            Self::Uncommitted => f.write_str("a change of the membership is not committed yet"),
+            Self::Uncommitted => {
+                f.write_str("a change of the membership is not committed yet; wait for its end")
+            }
+            Self::BackingOff { failures: 0, error, .. } => write!(f, "waits a moment: {error}"),
             Self::BackingOff { failures, error, .. } => {
                 write!(f, "failed {failures} times and waits: {error}")
             }
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::CleanupOff => f.write_str("cleanup_dead_servers is off"),
-            Self::PromoterKeeps => f.write_str("the promoter keeps it"),
-            Self::Intended(kind) => write!(f, "an operator has announced a {kind:?}"),
-            Self::NoTarget => f.write_str("no other voter is fit to lead"),
+            Self::CleanupOff => {
+                f.write_str("cleanup_dead_servers is off; switch it on, or remove it yourself")
+            }
+            Self::PromoterKeeps => f.write_str("the promoter keeps it; remove it yourself"),
+            Self::Intended(kind) => {
+                write!(f, "an operator has announced a {kind:?}; wait, or take that back")
+            }
+            Self::NoTarget => f.write_str("no other voter is fit to lead; wait until one is"),
         }
     }
 }

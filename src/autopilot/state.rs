@@ -260,13 +260,27 @@ pub struct Trail {
 }
 
 /// After so long without a failure none is remembered.
-pub(super) const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
+const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The stabilization time of a server that has failed so often.
-pub(super) fn stabilization(config: &Config, flaps: u8) -> Duration {
+fn stabilization(config: &Config, flaps: u8) -> Duration {
     let base = config.server_stabilization_time;
     let times = 4_u32.saturating_pow(u32::from(flaps.saturating_sub(1)));
     base.saturating_mul(times).min(base.max(QUIET))
+}
+
+/// How often a server has failed: once more when it fails after having been stable, unless that
+/// was announced; never after a quiet day. One that was not stable could not have gained a vote,
+/// so its failing costs nothing.
+pub(super) fn flaps(config: &Config, so_far: u8, then: &Health, now: &Health, at: Duration) -> u8 {
+    let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
+    let was_stable = age(then).is_some_and(|age| age >= stabilization(config, so_far));
+    let announced = now.reasons.contains(Reason::Intended);
+    match now.verdict {
+        Verdict::Unhealthy if was_stable && !announced => so_far.saturating_add(1),
+        Verdict::Healthy if age(now).is_some_and(|age| age >= QUIET) => 0,
+        Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => so_far,
+    }
 }
 
 impl ServerState {

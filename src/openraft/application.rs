@@ -66,6 +66,11 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     }
 
     /// What discovery knows: every server that it lists, with its status. `None`: it failed.
+    ///
+    /// It speaks of members only: one more sign of death, and the word of those who leave. A
+    /// server that it lists and that is no member is neither shown nor added; whoever knows where
+    /// it listens, and that it belongs here, adds it with
+    /// [`Handle::add`](crate::autopilot::Handle::add).
     fn discover(&self) -> impl Future<Output = Option<Vec<(ServerId, NodeStatus)>>> + Send {
         std::future::ready(None)
     }

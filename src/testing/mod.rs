@@ -1,5 +1,1 @@
-//! A simulated cluster without any Raft, and the examination of a promoter on it.
-
-mod world;
-
-pub use world::World;
+//! What proves an implementation of one's own: the examination of a promoter, and the suite for a cluster.

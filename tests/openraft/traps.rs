@@ -94,12 +94,17 @@ fn a_pre_vote_that_is_really_asked_keeps_the_term() {
             let leader = world.form(&["1", "2", "3"]).await;
             terms.0 = leader.metrics().current_term;
             let other = if leader.id == "1" { "2" } else { "1" };
+            let before = world.network.pre_votes_asked();
             world.isolate(other);
             world.sleep(secs(5)).await;
+            // It asks whoever it cannot reach, and waits; or takes their silence for consent.
+            let asked = world.network.pre_votes_asked() - before;
+            assert_eq!(granted_unasked, asked == 0, "{asked}");
+            let own = world.node(other).metrics().current_term;
+            assert_eq!(granted_unasked, own > terms.0, "term {own}");
             world.network.heal();
             world.sleep(secs(2)).await;
             terms.1 = world.leader().await.metrics().current_term;
-            assert_eq!(granted_unasked, world.network.pre_votes_asked() == 0);
         });
         terms
     };

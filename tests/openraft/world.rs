@@ -56,6 +56,8 @@ pub(crate) struct Knobs {
     pub(crate) config: Config,
     /// Servers answer probes with somebody else's id.
     pub(crate) impostors: bool,
+    /// How long an answer to a probe is under way.
+    pub(crate) probe_delay: Duration,
 }
 
 impl Default for Knobs {
@@ -71,6 +73,7 @@ impl Default for Knobs {
             pre_vote: true,
             config,
             impostors: false,
+            probe_delay: Duration::ZERO,
         }
     }
 }
@@ -516,6 +519,7 @@ impl<C: Types> Application<C> for App<C> {
         if self.world.knobs().impostors {
             answer.id = ServerId::from("impostor");
         }
+        C::sleep(self.world.knobs().probe_delay).await;
         Some(answer)
     }
 

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod explaining;
 mod flapping;
 mod nonsense;
 mod policies;
+mod rehearsals;
 mod support;
 mod upgrades;
 mod zones;

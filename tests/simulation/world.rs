@@ -327,6 +327,11 @@ impl World {
         self.servers().get(&id)?.boots.get(at).copied()
     }
 
+    /// Whether a server ever lost its disk: then it never counts as a voter again.
+    pub(crate) fn lost_disk(&self, id: u64) -> bool {
+        self.servers().get(&id).is_some_and(|machine| machine.owes.is_some())
+    }
+
     /// Whether a server lost its disk and does not hold again what it had promised to keep.
     pub(crate) fn lacks_disk(&self, id: u64) -> bool {
         let servers = self.servers();
