@@ -431,6 +431,8 @@ fn about(why: &Why) -> Option<&ServerId> {
         | Refusal::Cordoned { server, .. }
         | Refusal::ReadReplica { server }
         | Refusal::NotKnown { server }
+        | Refusal::NotMember { server }
+        | Refusal::Intended { server, .. }
         | Refusal::GraceRuns { server, .. }
         | Refusal::TooFewSigns { server, .. }
         | Refusal::LiveVoter { server }
@@ -466,6 +468,7 @@ fn refused(refusal: &Refusal) -> Said {
         Refusal::Cordoned { .. } => Code::Cordoned,
         Refusal::ReadReplica { .. } => Code::ReadReplica,
         Refusal::NotKnown { .. } => Code::Unknown,
+        Refusal::Intended { .. } => Code::Announced,
         Refusal::TooFewSigns { .. } => Code::TooFewSigns,
         Refusal::VanishedTogether { .. } => Code::VanishedTogether,
         Refusal::RemovedId { .. } => Code::RemovedId,
@@ -481,6 +484,7 @@ fn refused(refusal: &Refusal) -> Said {
         | Refusal::Empty
         | Refusal::Twice { .. }
         | Refusal::WrongRole { .. }
+        | Refusal::NotMember { .. }
         | Refusal::LeaderKeepsVote
         | Refusal::AddressInUse { .. } => Code::Held,
     };

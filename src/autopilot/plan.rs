@@ -227,6 +227,10 @@ impl<'a> Planner<'a> {
                     self.plan.expired.push(*id);
                 }
                 orders::Next::Step(step) => self.push(step, origin),
+                orders::Next::Member(server) => {
+                    let why = Why::Refused(Refusal::NotMember { server: server.clone() });
+                    self.hold(remove(server), origin, why);
+                }
                 orders::Next::NoTarget => {
                     let to = self.state.local.clone();
                     self.hold(Step::Transfer { to }, origin, Why::NoTarget);
