@@ -9,8 +9,8 @@ use std::{
 
 use raft_autopilot::{
     autopilot::{
-        Applied, Autopilot, Change, Cluster, ClusterError, Handle, LogId, Observation, Options,
-        Outcome, Record, Refusal, Role, Running, Server, Sighting, Step, VerbError,
+        Applied, Autopilot, Change, Cluster, ClusterError, Handle, IntentKind, LogId, Observation,
+        Options, Outcome, Record, Refusal, Role, Running, Server, Sighting, Step, VerbError, Why,
     },
     promoters::Stable,
     runtime::{Runtime, TokioRuntime},
@@ -94,8 +94,11 @@ impl Inner {
         self.world.seen.membership.log_id = LogId { term: 5, index: self.index };
         match step {
             Step::Votes { promote, demote } => {
-                promote.iter().for_each(|id| self.server(id.as_str()).role = Role::Voter);
-                demote.iter().for_each(|id| self.server(id.as_str()).role = Role::Learner);
+                for (ids, role) in [(promote, Role::Voter), (demote, Role::Learner)] {
+                    for id in ids {
+                        self.server(id.as_str()).role = role;
+                    }
+                }
             }
             Step::Remove { servers, .. } => {
                 self.world.seen.servers.retain(|s| !servers.contains(&s.server.id));
@@ -235,4 +238,135 @@ async fn a_removal_is_recorded_once() {
     let removals = |record: &&Record| matches!(record, Record::Removed(_));
     assert_eq!(host.inner().records.iter().filter(removals).count(), 1);
     assert_eq!(host.removed(), ["4"]);
+}
+
+// What hangs, and what takes longer than it may.
+
+#[tokio::test(start_paused = true)]
+async fn an_observation_that_hangs_is_given_up_and_costs_no_stability_when_it_is_one() {
+    let host = Host::new("1 leader\n2\n3");
+    let handle = host.run(Stable::new(), |_| {});
+    healthy(&handle).await;
+    TokioRuntime.sleep(time("20s")).await;
+    let since =
+        |handle: &Handle| handle.state().unwrap().server(&"2".into()).unwrap().health.healthy_since;
+    let begin = since(&handle);
+    host.inner().hangs = true;
+    let before = host.inner().observations;
+    until("one hangs", || host.inner().observations > before).await;
+    host.inner().hangs = false;
+    TokioRuntime.sleep(time("5s")).await;
+    assert_eq!(since(&handle), begin, "one observation may be missed");
+    // Verbs are heard between those that hang, and told in time.
+    host.inner().hangs = true;
+    let asked = TokioRuntime.now();
+    assert_eq!(handle.pause("a test").await, Ok(()));
+    let removed = handle.clone().within(time("3s")).remove("3").await;
+    assert!(matches!(removed, Err(VerbError::Deadline { .. })), "{removed:?}");
+    assert!(TokioRuntime.now() - asked < time("8s"));
+    assert_eq!(host.done(), [""; 0]);
+    // Time in which nothing was seen is no stability, and the ledger is told.
+    TokioRuntime.sleep(time("1m")).await;
+    host.inner().hangs = false;
+    TokioRuntime.sleep(time("5s")).await;
+    assert!(since(&handle) > begin);
+    let lapses: Vec<Duration> = host
+        .inner()
+        .records
+        .iter()
+        .filter_map(|r| if let Record::Lapse(time) = r { Some(*time) } else { None })
+        .collect();
+    assert!(matches!(lapses[..], [lapse] if lapse >= time("1m")), "{lapses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn autopilot_stops_at_once_though_an_observation_hangs() {
+    let host = Host::new("1 leader\n2\n3");
+    host.inner().hangs = true;
+    let options = Options { observe_deadline: time("20s"), ..Options::for_heartbeat(HEARTBEAT) };
+    let (autopilot, handle) = Autopilot::new(host, TokioRuntime, Stable::new(), options).unwrap();
+    let begin = TokioRuntime.now();
+    autopilot.run(TokioRuntime.sleep(time("3s"))).await;
+    assert_eq!(TokioRuntime.now() - begin, time("3s"));
+    assert_eq!(handle.running(), Running::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_outlives_its_deadline_is_not_cancelled_and_not_done_twice() {
+    let host = Host::new(LEARNER);
+    host.inner().takes = time("25s");
+    let handle = host.run(Stable::new(), |options| options.step_deadline = time("10s"));
+    until("it is under way", || matches!(handle.view().plan.idle, Some(Why::InFlight(_)))).await;
+    let begin = TokioRuntime.now();
+    let held = || handle.view().plan.held.iter().map(|held| held.why.to_string()).collect();
+    let said = |held: Vec<String>| held.iter().any(|why| why.contains("no outcome in time"));
+    until("it is said", || said(held())).await;
+    let late = TokioRuntime.now() - begin;
+    // It is seen under way a heartbeat after it began.
+    assert!(late >= time("9900ms") && late < time("11s"), "{late:?}");
+    assert_eq!(host.done(), [""; 0]);
+    until("it is done", || host.done() == ["promote 4"]).await;
+    assert!(TokioRuntime.now() - begin <= time("25100ms"));
+    // Those that were tried meanwhile find that the membership has moved.
+    TokioRuntime.sleep(time("2m")).await;
+    assert_eq!(host.done(), ["promote 4"]);
+    let plan = handle.view().plan.clone();
+    assert!(plan.idle.is_none() && plan.changes.is_empty() && plan.held.is_empty(), "{plan:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_answered_when_the_step_under_way_has_ended_and_nothing_follows_it() {
+    let host = Host::new("1 leader\n2\n3\n4 learner\n5 learner contact=never");
+    host.inner().takes = time("5s");
+    let handle = host.run(Stable::new(), |_| {});
+    until("it is under way", || matches!(handle.view().plan.idle, Some(Why::InFlight(_)))).await;
+    assert_eq!(host.done(), [""; 0]);
+    handle.pause("a test").await.unwrap();
+    let (answered, ended) = (TokioRuntime.now(), host.inner().done[0].1);
+    assert!(answered >= ended && answered - ended < time("100ms"), "{:?}", answered - ended);
+    // 5 becomes ready, and waits for the end of the pause.
+    host.inner().server("5").contact = Some(Duration::ZERO);
+    TokioRuntime.sleep(time("1m")).await;
+    assert_eq!((host.done(), handle.running()), (vec!["promote 4".to_owned()], Running::Paused));
+    handle.resume().await.unwrap();
+    until("it goes on", || host.done() == ["promote 4", "promote 5"]).await;
+    // Without a step under way it is answered at once; one that takes too long says so.
+    let before = TokioRuntime.now();
+    handle.pause("another").await.unwrap();
+    assert!(TokioRuntime.now() - before < time("100ms"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_takes_no_orders() {
+    let host = Host::new(LEARNER);
+    let handle = host.run(Stable::new(), |options| options.observer = true);
+    until("it plans", || !handle.view().plan.changes.is_empty()).await;
+    let new = || Server::new("5", "there");
+    let config = handle.view().config.as_ref().clone();
+    let minute = time("1m");
+    let answers = [
+        handle.add(new()).await,
+        handle.remove("3").await,
+        handle.replace("3", new()).await,
+        handle.promote("4").await,
+        handle.demote("3").await,
+        handle.demote("9").await,
+        handle.transfer(None).await,
+        handle.readdress("3", "there").await,
+        handle.cordon("3", "a test", None).await,
+        handle.uncordon("3").await,
+        handle.intend("3", IntentKind::Reboot, minute).await,
+        handle.unintend("3").await,
+        handle.pause("a test").await,
+        handle.resume().await,
+        handle.configure(config, None).await,
+        handle.remove_dead_servers().await,
+        handle.clone().forced("a test").remove("3").await,
+    ];
+    for answer in answers {
+        assert_eq!(answer, Err(VerbError::Observing));
+    }
+    TokioRuntime.sleep(minute).await;
+    assert_eq!((host.done().len(), host.inner().records.len()), (0, 0));
+    assert_eq!(handle.running(), Running::Paused);
 }
