@@ -61,7 +61,8 @@ fn a_dead_server_says_when_its_grace_ends() {
     world.run(&promoter, 2 * SECOND);
     let found = explained(&mut world, &promoter);
     // Three of five are left: nobody who answers may fail.
-    let may: Vec<&str> = found.may_fail().map(|id| id.as_str()).collect();
+    let may: Vec<&str> =
+        found.may_fail().map(raft_autopilot::autopilot::ServerId::as_str).collect();
     assert_eq!(may, ["d", "e"]);
 }
 
@@ -84,7 +85,7 @@ fn zones_say_which_of_them_may_be_lost() {
         "votes, healthy for 1m 20s; beside another of its zone, in place of one that is lost",
     );
     // Both voters of zone a, and one of b: without a nothing goes on.
-    assert_eq!(found.zones["a"], false);
+    assert!(!found.zones["a"]);
     assert_eq!((found.zones["b"], found.zones["c"]), (true, true));
 }
 
