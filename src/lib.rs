@@ -1,6 +1,8 @@
 //! Keeps a Raft cluster healthy from inside the database that runs it.
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "allocator")]
+pub mod allocator;
 pub mod autopilot;
 pub mod codec;
 #[cfg(any(doc, doctest))]

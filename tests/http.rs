@@ -7,6 +7,8 @@
 mod explained;
 #[path = "http/fixture.rs"]
 mod fixture;
+#[path = "http/history.rs"]
+mod history;
 #[path = "http/hostile.rs"]
 mod hostile;
 #[path = "http/refusals.rs"]

@@ -7,6 +7,8 @@ mod desk;
 mod driver;
 mod explain;
 mod handle;
+mod history;
+mod lapse;
 mod orders;
 mod plan;
 mod policy;
@@ -27,6 +29,7 @@ pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
 pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
+pub use history::{Decision, Fate, History};
 pub use plan::{Held, Plan, Why, plan};
 pub use policy::{Liking, Policy};
 pub use promoter::{

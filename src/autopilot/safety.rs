@@ -15,7 +15,8 @@ use super::{
 /// 1. Planned from what stands, in this term, with nothing else in flight.
 /// 2. A quorum of the voters before and after answers; the margin is kept.
 /// 3. The leader keeps its vote.
-/// 4. No fewer voters than the floor.
+/// 4. No fewer voters than the floor; without a person's word, never fewer than three where no
+///    `min_quorum` is set. (A healthy pair may become one: it stands no failure either.)
 /// 5. Nobody gains a vote who is not caught up, healthy and stable.
 /// 6. Nobody loses a vote or a place for looking sick before the grace, on two signs.
 /// 7. Removed ids stay away.
@@ -129,11 +130,11 @@ impl Judge<'_> {
         for server in lose.iter().filter_map(|id| self.state.server(id)) {
             self.may_lose(server, leave, replaced)?;
         }
-        self.count(gain, lose, sick > gain.len())
+        self.count(gain, lose, sick > 0)
     }
 
     /// Rule 2, by counting both configurations, and rule 4.
-    fn count(&self, gain: &[ServerId], lose: &[ServerId], shrinks: bool) -> Result<(), Refusal> {
+    fn count(&self, gain: &[ServerId], lose: &[ServerId], sick: bool) -> Result<(), Refusal> {
         let (mut before, mut after) = ((0, 0), (0, 0));
         for server in &self.state.servers {
             let id = &server.server.id;
@@ -157,10 +158,15 @@ impl Judge<'_> {
             return Err(Refusal::Margin { before: margin(before), after: margin(after) });
         }
         let left = size(after.0);
-        let floor = if shrinks && !self.origin.is_operator() {
-            self.config.removal_floor()
-        } else {
-            self.config.min_quorum as usize
+        let set = self.config.min_quorum as usize;
+        // Two voters stand no more failures than one: that loses nothing, where nobody is sick.
+        let pair = set == 0 && (before.0, after.0, sick) == (2, 1, false);
+        let floor = match self.origin {
+            Origin::Operator { .. } => set,
+            _ if pair => 1,
+            Origin::Unfinished | Origin::Promoter | Origin::Cleanup | Origin::Drain => {
+                self.config.removal_floor()
+            }
         };
         if after.0 < before.0 && left < floor {
             return Err(Refusal::MinQuorum { left, floor });

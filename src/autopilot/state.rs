@@ -31,7 +31,8 @@ pub enum Reason {
     Stalled,
     /// It holds the log and does not apply it.
     NotApplying,
-    /// It has lost entries that it had acknowledged: its disk was replaced or rolled back.
+    /// It has lost what it had acknowledged: its log is shorter than it was, or its disk tells
+    /// another identity. The disk was replaced or rolled back.
     LogShrank,
     /// It does not answer status probes. On its own it makes nobody unhealthy.
     ProbeSilent,
@@ -103,7 +104,9 @@ impl Reason {
             Self::Trailing => "trailing",
             Self::Stalled => "lacks entries and gains none",
             Self::NotApplying => "holds the log and does not apply it",
-            Self::LogShrank => "has lost entries that it had acknowledged",
+            Self::LogShrank => {
+                "has lost what it had acknowledged: its disk was replaced or rolled back"
+            }
             Self::ProbeSilent => "does not answer status probes",
             Self::DiscoveryFailed => "discovery says failed",
             Self::DiscoveryLeft => "discovery says left",
@@ -247,6 +250,8 @@ pub struct Trail {
     pub(super) applied_index: u64,
     /// Its boot id, once known.
     pub(super) boot: Option<u64>,
+    /// The identity of its disk, once known.
+    pub(super) disk: Option<u64>,
     /// Its boot id has changed, and it has not been healthy since.
     pub(super) reborn: bool,
     /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.

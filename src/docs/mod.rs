@@ -12,6 +12,8 @@ pub mod rehearse {}
 pub mod names {}
 #[doc = include_str!("../../docs/decisions.md")]
 pub mod decisions {}
+#[doc = include_str!("../../docs/store.md")]
+pub mod store {}
 #[doc = include_str!("../../docs/performance.md")]
 pub mod performance {}
 #[doc = include_str!("../../docs/changelog.md")]

@@ -10,6 +10,7 @@
 //! | `GET /v1/operator/autopilot/state` | 200 |
 //! | `GET /v1/operator/autopilot/explain` | 200: why every server stands where it stands, who may fail next, what comes next |
 //! | `GET /v1/operator/autopilot/explain/{server}` | 200: the same of one server |
+//! | `GET /v1/operator/autopilot/history` | 200, from any node that has seen one round: what it did and held back while it led, the newest first |
 //! | `GET /v1/operator/autopilot/case` | 200 from any node: this moment as a [`Case`](crate::rehearse::Case), to be replayed |
 //! | `GET /v1/operator/autopilot/configuration` | 200; with `?stale` from any node that has seen one round |
 //! | `PUT /v1/operator/autopilot/configuration` | 200 `true`; 200 `false` if `?cas=` is not the modify index that stands |
@@ -51,6 +52,7 @@
 //! | state | `VotersHealthy`, `Quorum`, `Term`, `Age` | the separate verdicts, the leader's term, and how old all this is |
 //! | state | `BlindSpots` | `Code` and `What` of each thing that autopilot cannot see |
 //! | state | `Ext` | what the promoter says of the cluster. Omitted when empty |
+//! | history | `Node`, `Running`, `Decisions` | whose it is; each decision with `Number`, `Time`, `Took`, `Step`, `Kind`, `Origin`, `Code`, `Why`, `Reasons` by server, and `Force` where a person gave one |
 //! | configuration | the fields of [`Config`](crate::autopilot::Config) that Consul lacks | under their names in `CamelCase` |
 //!
 //! A PUT replaces the whole configuration: what is left out, or `null`, falls back to its default

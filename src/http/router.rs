@@ -35,6 +35,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a PUT that is recorded waits until it can be read back here.
 const READ_BACK: Duration = Duration::from_secs(1);
 
+/// What a node answers before it knows anything.
+const NO_ROUND: &str = "no round has been done yet; nothing was changed: ask again in a moment";
+
 /// Where a 503 names the leader's address.
 const LEADER: HeaderName = HeaderName::from_static("x-autopilot-leader");
 
@@ -60,6 +63,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         .route("/v1/operator/autopilot/case", get(case).fallback(reads))
         .route("/v1/operator/autopilot/explain", get(explain).fallback(reads))
         .route("/v1/operator/autopilot/explain/{server}", get(explain_one).fallback(reads))
+        .route("/v1/operator/autopilot/history", get(history).fallback(reads))
         .route(
             "/v1/operator/autopilot/configuration",
             get(read).put(write).fallback(configures).layer(DefaultBodyLimit::max(BODY_MAX)),
@@ -100,16 +104,19 @@ impl IntoResponse for Refused {
         match self {
             Self::Denied(denied) => denied.into_response(),
             Self::Bad(Bad { field: None, reason }) => {
-                (StatusCode::BAD_REQUEST, Json(json!({ "Error": reason }))).into_response()
+                let error = format!("{reason}; nothing was changed: correct the request");
+                (StatusCode::BAD_REQUEST, Json(json!({ "Error": error }))).into_response()
             }
             Self::Bad(Bad { field: Some(field), reason }) => {
-                let error = format!("{field}: {reason}");
+                let error = format!("{field}: {reason}; nothing was changed: correct the request");
                 let body = json!({ "Error": error, "Field": field, "Reason": reason });
                 (StatusCode::BAD_REQUEST, Json(body)).into_response()
             }
             Self::TooLong => {
-                let body = json!({ "Error": format!("the body is longer than {BODY_MAX} bytes") });
-                (StatusCode::PAYLOAD_TOO_LARGE, Json(body)).into_response()
+                let error = format!(
+                    "the body is longer than {BODY_MAX} bytes; nothing was changed: send a shorter one"
+                );
+                (StatusCode::PAYLOAD_TOO_LARGE, Json(json!({ "Error": error }))).into_response()
             }
             Self::Unknown { server } => {
                 let body = json!({ "Error": format!("no server has the id {server}") });
@@ -141,21 +148,29 @@ impl Desk {
         // A driver that was dropped could not say that it has stopped.
         let ended = self.handle.watch().has_changed().is_err();
         if ended || view.running == Running::Stopped {
-            return Err(self.elsewhere(&view, "autopilot does not run on this node"));
+            return Err(self.elsewhere(&view, "autopilot does not run on this node; nothing was changed: start it, or ask another"));
         }
         let Some(state) = view.state.clone() else {
-            return Err(self.elsewhere(&view, "no round has been done yet"));
+            return Err(self.elsewhere(&view, NO_ROUND));
         };
         if state.leading.is_none() {
-            return Err(self.elsewhere(&view, "this node does not lead"));
+            return Err(self
+                .elsewhere(&view, "this node does not lead; nothing was changed: ask the leader"));
         }
         if !state.may_act() {
-            return Err(self.elsewhere(&view, "this node leads without a fresh lease"));
+            return Err(self.elsewhere(
+                &view,
+                "this node leads without a fresh lease; nothing was changed: ask again in a moment",
+            ));
         }
         let age = self.handle.now().saturating_sub(state.at);
         if age > self.settings.max_age {
             let age = Duration::from_secs(age.as_secs());
-            let error = format!("the last round was {} ago", humantime::format_duration(age));
+            let error = format!(
+                "the last round was {} ago; nothing was changed: ask again, and look at the log of \
+                 this node if it goes on",
+                humantime::format_duration(age)
+            );
             return Err(self.elsewhere(&view, &error));
         }
         Ok((view, state))
@@ -216,12 +231,22 @@ async fn explain_one(
     found.map(|answer| fresh(StatusCode::OK, &answer)).ok_or(Refused::Unknown { server })
 }
 
+/// What this node decided while it led, also when it does so no longer.
+async fn history(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let view = desk.handle.view();
+    let Some(state) = &view.state else {
+        return Err(desk.elsewhere(&view, NO_ROUND));
+    };
+    Ok(fresh(StatusCode::OK, &wire::history(&desk.reading(&view, state))))
+}
+
 /// From any node that has seen one round: a moment without a leader is worth a look too.
 async fn case(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
     let view = desk.handle.view();
     let case = Case::saved(&view);
-    let case = case.ok_or_else(|| desk.elsewhere(&view, "no round has been done yet"))?;
+    let case = case.ok_or_else(|| desk.elsewhere(&view, NO_ROUND))?;
     Ok(fresh(StatusCode::OK, &case))
 }
 
@@ -280,7 +305,7 @@ fn fresh(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 fn not_allowed(allowed: &[&str]) -> Response {
-    let body = json!({ "Error": "method not allowed", "Allow": allowed });
+    let body = json!({ "Error": "method not allowed; nothing was changed: use one of `Allow`", "Allow": allowed });
     let allow = [(header::ALLOW, allowed.join(", "))];
     (StatusCode::METHOD_NOT_ALLOWED, allow, Json(body)).into_response()
 }

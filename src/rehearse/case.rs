@@ -92,6 +92,7 @@ fn seen(state: &State, ledger: Option<Arc<Ledger>>) -> Observation {
         servers: state.servers.iter().map(|server| sighting(state, server)).collect(),
         ledger,
         ledger_at: state.ledger_at,
+        pace: Duration::ZERO,
         feedback: state.feedback.clone(),
     }
 }

