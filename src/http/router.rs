@@ -119,8 +119,10 @@ impl IntoResponse for Refused {
                 (StatusCode::PAYLOAD_TOO_LARGE, Json(json!({ "Error": error }))).into_response()
             }
             Self::Unknown { server } => {
-                let body = json!({ "Error": format!("no server has the id {server}") });
-                (StatusCode::NOT_FOUND, Json(body)).into_response()
+                let error = format!(
+                    "no server has the id {server}; nothing was changed: name one that `/state` lists"
+                );
+                (StatusCode::NOT_FOUND, Json(json!({ "Error": error }))).into_response()
             }
             Self::Elsewhere { error, leader, address } => {
                 let header = address.as_deref().and_then(|a| HeaderValue::from_str(a).ok());

@@ -29,7 +29,10 @@ async fn a_single_server_is_answered_for() {
     assert!(words.contains("of 10s stable"), "{words}");
     let stranger = world.get("/explain/zed").await;
     assert_eq!(stranger.status, StatusCode::NOT_FOUND);
-    assert_eq!(stranger.json()["Error"], "no server has the id zed");
+    assert_eq!(
+        stranger.json()["Error"],
+        "no server has the id zed; nothing was changed: name one that `/state` lists"
+    );
 }
 
 #[tokio::test(start_paused = true)]

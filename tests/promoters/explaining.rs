@@ -115,7 +115,7 @@ fn what_waits_says_for_what() {
     assert_eq!(found.server("o3").unwrap().code, Code::Cordoned);
     world.record(Record::Pause("holidays".to_owned()));
     let found = explained(&mut world, &promoter);
-    assert_eq!(found.next.words, "nothing: paused: holidays");
+    assert_eq!(found.next.words, "nothing: paused: holidays; resume to go on");
 }
 
 #[test]
