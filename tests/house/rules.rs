@@ -29,6 +29,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/state",
     "src/promoters",
     "src/store/machine",
+    "src/store/replicated/sessions",
 ];
 
 /// Pure files that declare an asynchronous port: they may say `Future`, and still not `async`.
