@@ -189,7 +189,7 @@ impl Refusal {
             Self::NotStable { .. } | Self::GraceRuns { .. } => "wait, or use force",
             Self::NotCaughtUp { .. } => "wait until it has caught up",
             Self::Cordoned { .. } => "uncordon it first",
-            Self::Intended { .. } => "wait for its end, or take the announcement back",
+            Self::Intended { .. } => "wait until the announcement ends, or withdraw it",
             Self::ReadReplica { .. } => "choose another server",
             Self::NotKnown { .. } => "wait until it has been seen",
             Self::TooFewSigns { .. } => "wait for another sign, or use force",
