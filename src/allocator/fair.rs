@@ -36,72 +36,129 @@ pub(super) struct Fair {
     pub beyond: i64,
     /// The least and the greatest fair load, by member.
     pub loads: Vec<(i64, i64)>,
+    /// The classes of items, and how many replicas of each class are placed.
+    pub classes: Classes,
+    pub placed_of: Vec<i64>,
+    /// The groups of members.
+    pub groups: Groups,
 }
 
 /// What items of one class have in common: the replicas wanted, the set of zones, and, where not
 /// all fits, the replicas that stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Class {
-    wanted: u32,
-    set: u16,
-    standing: u32,
+pub(super) struct Class {
+    pub wanted: u32,
+    pub set: u16,
+    pub standing: u32,
+}
+
+/// The classes, how many items are of each, and each item's class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Classes {
+    pub list: Vec<(Class, i64)>,
+    /// By item, where there is more than one class.
+    of: Vec<u32>,
+}
+
+impl Classes {
+    pub(super) fn new(problem: &Problem, short: bool) -> Self {
+        let items = problem.replication.len();
+        let mut classes = Self::default();
+        let mut known: BTreeMap<Class, usize> = BTreeMap::new();
+        let mut last = 0;
+        for item in 0..items {
+            let wanted = problem.wanted(item);
+            let set = problem.zone_set.get(item).copied().unwrap_or(0);
+            let standing = if short { standing(problem, item) } else { 0 };
+            let class = Class { wanted, set, standing };
+            if classes.list.get(last).is_none_or(|(other, _)| *other != class) {
+                // A few classes are found faster by looking at each than in a tree.
+                let near = classes.list.iter().take(8).position(|(other, _)| *other == class);
+                last = near.unwrap_or_else(|| {
+                    *known.entry(class).or_insert_with(|| {
+                        classes.list.push((class, 0));
+                        classes.list.len() - 1
+                    })
+                });
+                if classes.list.len() > 1 && classes.of.is_empty() {
+                    classes.of.reserve(items);
+                    classes.of.resize(item, 0);
+                }
+            }
+            classes.list[last].1 += 1;
+            if classes.list.len() > 1 {
+                classes.of.push(u32::try_from(last).unwrap_or(u32::MAX));
+            }
+        }
+        classes
+    }
+
+    /// The class of an item.
+    pub(super) fn of(&self, item: usize) -> usize {
+        self.of.get(item).map_or(0, |class| *class as usize)
+    }
+
+    fn wanted(&self) -> i64 {
+        self.list.iter().map(|(class, items)| i64::from(class.wanted) * items).sum()
+    }
 }
 
 /// Zone, limit and share.
-type Group = (u32, i64, u32);
+pub(super) type Group = (u32, i64, u32);
+
+/// The groups of members with a limit above zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Groups {
+    pub list: Vec<(Group, Vec<u32>)>,
+}
+
+impl Groups {
+    pub(super) fn new(problem: &Problem) -> Self {
+        let mut groups = Self::default();
+        let mut known: BTreeMap<Group, usize> = BTreeMap::new();
+        for (member, seat) in (0..).zip(&problem.seats) {
+            let limit = problem.limit(member as usize);
+            if limit > 0 {
+                let key = (seat.zone, limit, seat.share.max(1));
+                let near = groups.list.iter().take(8).position(|(other, _)| *other == key);
+                let group = near.unwrap_or_else(|| {
+                    *known.entry(key).or_insert_with(|| {
+                        groups.list.push((key, Vec::new()));
+                        groups.list.len() - 1
+                    })
+                });
+                groups.list[group].1.push(member);
+            }
+        }
+        groups
+    }
+}
 
 pub(super) fn fair(problem: &Problem) -> Fair {
-    let mut groups: BTreeMap<Group, Vec<usize>> = BTreeMap::new();
-    for (member, seat) in problem.seats.iter().enumerate() {
-        let limit = problem.limit(member);
-        if limit > 0 {
-            groups.entry((seat.zone, limit, seat.share.max(1))).or_default().push(member);
-        }
-    }
-    let groups: Vec<(Group, Vec<usize>)> = groups.into_iter().collect();
-    let classes = classes(problem, false);
-    let wanted: i64 = classes.iter().map(|(class, items)| i64::from(class.wanted) * items).sum();
-    let mut shares = Shares::new(problem, &groups, &classes);
+    fair_of(problem, Classes::new(problem, false))
+}
+
+/// The same where the classes, as if all fitted, are known.
+pub(super) fn fair_of(problem: &Problem, mut classes: Classes) -> Fair {
+    let groups = Groups::new(problem);
+    let mut shares = Shares::new(problem, &groups.list, &classes.list);
     let mut placed = shares.place();
-    let short = placed < wanted;
+    let short = placed < classes.wanted();
     if short {
-        shares = Shares::new(problem, &groups, &self::classes(problem, true));
+        classes = Classes::new(problem, true);
+        shares = Shares::new(problem, &groups.list, &classes.list);
         placed = shares.place();
         shares.rank();
     }
     let beyond = shares.keep_the_zone_rule();
+    let placed_of = shares.placed_of();
     let mut loads = vec![(0, 0); problem.seats.len()];
     for (group, load) in shares.loads().into_iter().enumerate() {
-        for member in &groups[group].1 {
-            loads[*member] = load;
+        for member in &groups.list[group].1 {
+            loads[*member as usize] = load;
         }
     }
-    Fair { placed, short, beyond, loads }
-}
-
-/// The classes, and how many items are of each.
-fn classes(problem: &Problem, short: bool) -> Vec<(Class, i64)> {
-    let mut classes: Vec<(Class, i64)> = Vec::new();
-    let mut known: BTreeMap<Class, usize> = BTreeMap::new();
-    let mut last = 0;
-    for item in 0..problem.replication.len() {
-        let wanted = problem.wanted(item);
-        let set = problem.zone_set.get(item).copied().unwrap_or(0);
-        let standing = if short { standing(problem, item) } else { 0 };
-        let class = Class { wanted, set, standing };
-        if classes.get(last).is_none_or(|(other, _)| *other != class) {
-            // A few classes are found faster by looking at each than in a tree.
-            let near = classes.iter().take(8).position(|(other, _)| *other == class);
-            last = near.unwrap_or_else(|| {
-                *known.entry(class).or_insert_with(|| {
-                    classes.push((class, 0));
-                    classes.len() - 1
-                })
-            });
-        }
-        classes[last].1 += 1;
-    }
-    classes
+    Fair { placed, short, beyond, loads, classes, placed_of, groups }
 }
 
 /// How many replicas of an item stand and may stay, of those that it wants.
@@ -124,17 +181,20 @@ struct Shares {
     groups: Vec<(i64, i64, Arc)>,
     /// By group, the node where its load lies.
     loads: Vec<usize>,
+    /// By class, the arcs from the source.
+    classes: Vec<Vec<Arc>>,
     arcs: usize,
 }
 
 impl Shares {
-    fn new(problem: &Problem, groups: &[(Group, Vec<usize>)], classes: &[(Class, i64)]) -> Self {
+    fn new(problem: &Problem, groups: &[(Group, Vec<u32>)], classes: &[(Class, i64)]) -> Self {
         let mut shares = Self {
             network: Network::new(2),
             ranks: BTreeMap::new(),
             beyond: Vec::new(),
             groups: Vec::new(),
             loads: Vec::new(),
+            classes: Vec::new(),
             arcs: 0,
         };
         let mut nodes = Vec::new();
@@ -150,7 +210,7 @@ impl Shares {
             nodes.push((*zone, members, node));
             zones[*zone as usize] += members;
         }
-        for (class, items) in classes.iter().filter(|(class, _)| class.wanted > 0) {
+        for (class, items) in classes {
             shares.class(problem, *class, *items, &zones, &nodes);
         }
         shares
@@ -172,22 +232,22 @@ impl Shares {
     ) {
         let Class { wanted, set, standing } = class;
         let node = self.network.add_node();
+        let mut sources = Vec::new();
         if standing > 0 {
             let arc = self.arc(SOURCE, node, items * i64::from(standing));
             self.ranks.entry(0).or_default().push(arc);
+            sources.push(arc);
         }
         for rank in standing + 1..=wanted {
             let arc = self.arc(SOURCE, node, items);
             self.ranks.entry(rank).or_default().push(arc);
+            sources.push(arc);
         }
+        self.classes.push(sources);
         let cap = i64::from(problem.zone_rule.cap(wanted));
         let mut in_zone = vec![None; zones.len()];
         for (zone, members) in zones.iter().enumerate() {
-            let allowed = set == 0
-                || problem.zone_sets[usize::from(set) - 1]
-                    .iter()
-                    .any(|allowed| *allowed as usize == zone);
-            if !allowed || *members == 0 {
+            if !problem.set_allows(set, zone) || *members == 0 {
                 continue;
             }
             let at = self.network.add_node();
@@ -219,6 +279,11 @@ impl Shares {
             }
             self.network.minimise(&cost);
         }
+    }
+
+    fn placed_of(&self) -> Vec<i64> {
+        let placed = |arcs: &Vec<Arc>| arcs.iter().map(|arc| self.network.flow(*arc)).sum();
+        self.classes.iter().map(placed).collect()
     }
 
     fn keep_the_zone_rule(&mut self) -> i64 {

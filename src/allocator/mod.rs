@@ -2,9 +2,13 @@
 
 mod exact;
 mod fair;
+mod fill;
 pub mod flow;
 mod network;
+mod primaries;
 mod problem;
+mod quota;
+mod takers;
 
-pub use network::{Certificate, Solution, solve};
+pub use network::{Certificate, Solution, solve, solve_by_counting};
 pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};

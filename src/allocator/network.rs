@@ -17,7 +17,9 @@
 use super::{
     exact,
     fair::{Fair, fair},
-    problem::{Holder, Holdings, Problem, index},
+    fill::{Filled, fill},
+    primaries,
+    problem::{Holder, Holdings, Problem},
 };
 
 /// The desired assignments, and how good they are.
@@ -34,8 +36,14 @@ pub struct Solution {
 pub struct Certificate {
     /// Replicas wanted.
     pub wanted: u64,
-    /// Replicas placed: the most that can be.
+    /// Replicas placed.
     pub placed: u64,
+    /// The most that can be placed.
+    pub placeable: u64,
+    /// Replicas that stand in a zone beyond what the zone rule lets it take.
+    pub beyond: u64,
+    /// The fewest that can be, with so many placed.
+    pub beyond_least: u64,
     /// New assignments.
     pub added: u64,
     /// Assignments given up.
@@ -48,8 +56,10 @@ pub struct Certificate {
     pub min_load: u64,
     /// The greatest number of items that a member holds.
     pub max_load: u64,
-    /// How far from its fair share, rounded to either side, the farthest member is: at most the slack.
+    /// How far from its fair share, rounded to either side, the farthest member is.
     pub spread: u64,
+    /// How far it may be.
+    pub slack: u64,
     /// Items that have more replicas in a zone than the zone rule says.
     pub zones_violated: u64,
     /// Items whose primary is handed from a member that keeps holding the item to another one.
@@ -62,26 +72,70 @@ impl Certificate {
         self.added.saturating_sub(self.lower_bound)
     }
 
+    /// Whether nothing can be better, up to and including the number of new assignments.
+    pub fn is_best(&self) -> bool {
+        self.placed == self.placeable
+            && self.beyond == self.beyond_least
+            && self.spread <= self.slack
+            && self.added <= self.lower_bound
+    }
+
     /// Replicas that could not be placed.
     pub fn unplaced(&self) -> u64 {
         self.wanted - self.placed
     }
 }
 
+/// Items times members up to which the plan is made by one flow, which is exact in every objective.
+const SMALL: usize = 1 << 13;
+
+/// Items times members up to which that is still bearable where counting did not find the best.
+const BEARABLE: usize = 1 << 20;
+
 /// Plans: see the [module](self).
 pub fn solve(problem: &Problem) -> Solution {
+    let size = problem.replication.len().saturating_mul(problem.seats.len());
     let fair = fair(problem);
-    let mut desired = exact::place(problem, &fair);
+    if size <= SMALL {
+        return by_flow(problem, &fair);
+    }
+    let counted = by_counting(problem, &fair);
+    if size <= BEARABLE && !counted.certificate.is_best() {
+        return by_flow(problem, &fair);
+    }
+    counted
+}
+
+/// Plans by counting whatever the size: what [`solve`] does where problems are large.
+pub fn solve_by_counting(problem: &Problem) -> Solution {
+    by_counting(problem, &fair(problem))
+}
+
+fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
+    let mut desired = exact::place(problem, fair);
     exact::elect(problem, &mut desired);
-    let mut certificate = certify(problem, &fair, &desired);
+    let mut certificate = certify(problem, fair, &desired);
     certificate.lower_bound = certificate.added;
+    Solution { desired, certificate }
+}
+
+fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
+    let Filled { mut desired, fresh, lower_bound } = fill(problem, fair);
+    primaries::elect(problem, &mut desired, &fresh);
+    let mut certificate = certify(problem, fair, &desired);
+    certificate.lower_bound = lower_bound;
     Solution { desired, certificate }
 }
 
 /// Counts what a plan does.
 fn certify(problem: &Problem, fair: &Fair, desired: &Holdings) -> Certificate {
     let mut loads = vec![0; problem.seats.len()];
-    let mut certificate = Certificate::default();
+    let mut certificate = Certificate {
+        placeable: fair.placed.unsigned_abs(),
+        beyond_least: fair.beyond.unsigned_abs(),
+        slack: u64::from(problem.slack),
+        ..Certificate::default()
+    };
     let mut in_zone = vec![0; problem.zones];
     for (item, (holders, held)) in desired.iter().zip(problem.held.iter()).enumerate() {
         certificate.wanted += u64::from(problem.replication[item]);
@@ -96,6 +150,7 @@ fn certify(problem: &Problem, fair: &Fair, desired: &Holdings) -> Certificate {
             loads[holder.member() as usize] += 1;
             let zone = &mut in_zone[problem.seats[holder.member() as usize].zone as usize];
             *zone += 1;
+            certificate.beyond += u64::from(*zone > cap);
             violated |= *zone > cap;
             let before = find(held, holder.member());
             let handed =
@@ -117,7 +172,6 @@ fn certify(problem: &Problem, fair: &Fair, desired: &Holdings) -> Certificate {
         let off = (least - load).max(load - most).max(0);
         certificate.spread = certificate.spread.max(off.unsigned_abs());
     }
-    debug_assert_eq!(index(usize::try_from(certificate.placed).unwrap_or(0)), fair.placed);
     certificate
 }
 

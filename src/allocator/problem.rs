@@ -70,13 +70,16 @@ impl Holder {
     const PRIMARY: u32 = 1 << 31;
     const CONSISTENT: u32 = 1 << 30;
 
+    /// Nobody yet.
+    pub(super) const VACANT: Self = Self(u32::MAX);
+
     /// The largest number that a member can have.
-    pub const MEMBER_MAX: u32 = Self::CONSISTENT - 1;
+    pub const MEMBER_MAX: u32 = Self::CONSISTENT - 2;
 
     /// A replica at `member`, at most [`Holder::MEMBER_MAX`], that is not consistent yet.
     pub fn new(member: u32) -> Self {
         debug_assert!(member <= Self::MEMBER_MAX);
-        Self(member & Self::MEMBER_MAX)
+        Self(member & (Self::CONSISTENT - 1))
     }
 
     /// The same as the item's primary.
@@ -99,7 +102,7 @@ impl Holder {
 
     /// The member's number.
     pub fn member(self) -> u32 {
-        self.0 & Self::MEMBER_MAX
+        self.0 & (Self::CONSISTENT - 1)
     }
 
     /// Whether it is the item's primary.
@@ -139,9 +142,37 @@ impl Holdings {
     /// # Panics
     /// If there are more than 2^32 holders.
     pub fn push(&mut self, holders: &[Holder]) {
+        self.extend(holders);
+        self.close();
+    }
+
+    /// Adds holders to the item that is closed next.
+    pub(super) fn extend(&mut self, holders: &[Holder]) {
         self.holders.extend_from_slice(holders);
+    }
+
+    /// Ends an item.
+    pub(super) fn close(&mut self) {
         let end = u32::try_from(self.holders.len());
         self.first.push(end.expect("fewer than 2^32 assignments"));
+    }
+
+    /// The item that was added last.
+    pub(super) fn last(&self) -> &[Holder] {
+        self.len().checked_sub(1).map_or(&[], |last| self.of(last))
+    }
+
+    /// Takes out the holders that `keep` does not want.
+    pub(super) fn retain(&mut self, keep: impl Fn(Holder) -> bool) {
+        if self.holders.iter().all(|holder| keep(*holder)) {
+            return;
+        }
+        let mut kept = Self::with_capacity(self.len(), self.holders.len());
+        for item in 0..self.len() {
+            kept.holders.extend(self.of(item).iter().filter(|holder| keep(**holder)));
+            kept.close();
+        }
+        *self = kept;
     }
 
     /// Who holds an item.
@@ -305,10 +336,13 @@ impl Problem {
 
     /// Whether an item may be held in a zone.
     pub fn allows(&self, item: usize, zone: u32) -> bool {
-        match self.zone_set.get(item) {
-            None | Some(0) => true,
-            Some(set) => self.zone_sets[usize::from(*set) - 1].binary_search(&zone).is_ok(),
-        }
+        self.zone_set.get(item).is_none_or(|set| self.set_allows(*set, zone as usize))
+    }
+
+    /// Whether a set of zones, named by its number plus one, or zero for any, has a zone.
+    pub(super) fn set_allows(&self, set: u16, zone: usize) -> bool {
+        let Some(set) = usize::from(set).checked_sub(1) else { return true };
+        self.zone_sets[set].iter().any(|allowed| *allowed as usize == zone)
     }
 
     /// How many replicas of an item can be placed at best: each on its own member.

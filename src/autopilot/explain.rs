@@ -429,6 +429,7 @@ fn about(why: &Why) -> Option<&ServerId> {
         | Refusal::NotStable { server, .. }
         | Refusal::NotCaughtUp { server, .. }
         | Refusal::Cordoned { server, .. }
+        | Refusal::Intended { server, .. }
         | Refusal::ReadReplica { server }
         | Refusal::NotKnown { server }
         | Refusal::GraceRuns { server, .. }
@@ -464,6 +465,7 @@ fn refused(refusal: &Refusal) -> Said {
         Refusal::NotHealthy { .. } => Code::NotHealthy,
         Refusal::NotCaughtUp { .. } => Code::NotCaughtUp,
         Refusal::Cordoned { .. } => Code::Cordoned,
+        Refusal::Intended { .. } => Code::Announced,
         Refusal::ReadReplica { .. } => Code::ReadReplica,
         Refusal::NotKnown { .. } => Code::Unknown,
         Refusal::TooFewSigns { .. } => Code::TooFewSigns,

@@ -247,7 +247,8 @@ impl<'a> Planner<'a> {
         for server in dead {
             if swapped.len() == promote.len() {
                 alone.push(server);
-            } else if let Err(refusal) = self.may_go(server, self.config.voter_replacement_grace, 1)
+            } else if let Err(refusal) =
+                self.may_lose(server, self.config.voter_replacement_grace, 1)
             {
                 self.hold_votes(&[], &[server], refusal.clone());
                 // The vote that was to take its place waits with it; else the voters would
@@ -285,7 +286,7 @@ impl<'a> Planner<'a> {
         let before = self.count();
         for server in dead {
             let refusal = self
-                .may_go(server, removal_grace(self.config, server), 2)
+                .may_lose(server, removal_grace(self.config, server), 2)
                 .and_then(|()| self.keeps_quorum(before, before.without(server), false));
             match refusal {
                 Ok(()) => {
@@ -361,7 +362,18 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether a voter that is not healthy may be taken for dead: its grace has passed, and it
+    /// Whether a voter that is not healthy may lose its vote for that: it may be taken for dead,
+    /// and nobody has announced that it restarts.
+    fn may_lose(&self, server: &ServerState, grace: Duration, signs: usize) -> Result<(), Refusal> {
+        self.may_go(server, grace, signs)?;
+        let id = &server.server.id;
+        match self.state.intended(id).filter(|kind| *kind != IntentKind::Drain) {
+            Some(kind) => Err(Refusal::Intended { server: id.clone(), kind }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a server that is not healthy may be taken for dead: its grace has passed, and it
     /// did not vanish together with too many others.
     fn may_go(&self, server: &ServerState, grace: Duration, signs: usize) -> Result<(), Refusal> {
         if server.health.verdict == Verdict::Unknown {

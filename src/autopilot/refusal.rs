@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Fence, Role, ServerId},
-    records::Verdict,
+    records::{IntentKind, Verdict},
 };
 
 /// Why a change must not be applied. Nothing was changed by the step; the text says what to do.
@@ -101,6 +101,14 @@ pub enum Refusal {
         /// Why, in the operator's words.
         reason: String,
     },
+    /// An operator has announced what is about to happen to a server: it is not taken for dead
+    /// while it restarts, and leadership does not go to it.
+    Intended {
+        /// Which.
+        server: ServerId,
+        /// What is announced.
+        kind: IntentKind,
+    },
     /// A read replica would gain a vote.
     ReadReplica {
         /// Which.
@@ -174,6 +182,7 @@ impl Refusal {
             Self::NotStable { .. } | Self::GraceRuns { .. } => "wait, or use force",
             Self::NotCaughtUp { .. } => "wait until it has caught up",
             Self::Cordoned { .. } => "uncordon it first",
+            Self::Intended { .. } => "wait until the announcement ends, or withdraw it",
             Self::ReadReplica { .. } => "choose another server",
             Self::NotKnown { .. } => "wait until it has been seen",
             Self::TooFewSigns { .. } => "wait for another sign, or use force",
@@ -196,6 +205,7 @@ impl Refusal {
             | Self::NotHealthy { .. }
             | Self::NotStable { .. }
             | Self::NotCaughtUp { .. }
+            | Self::Intended { .. }
             | Self::NotKnown { .. }
             | Self::GraceRuns { .. }
             | Self::TooFewSigns { .. }
@@ -259,6 +269,9 @@ impl Refusal {
             Self::NotCaughtUp { server, lag } => write!(f, "{server} lacks {lag} entries"),
             Self::Cordoned { server, reason } => write!(f, "{server} is cordoned: {reason}"),
             Self::ReadReplica { server } => write!(f, "{server} is a read replica"),
+            Self::Intended { server, kind } => {
+                write!(f, "an operator has announced a {kind:?} of {server}")
+            }
             Self::NotKnown { server } => write!(f, "nothing is known of {server}'s health"),
             Self::GraceRuns { server, passed, grace } => {
                 write!(f, "{server}: {} of a grace of {}", human(*passed), human(*grace))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     cluster::{Change, NodeStatus, Origin, Role, Server, ServerId, Step},
     config::Config,
-    records::Verdict,
+    records::{IntentKind, Verdict},
     refusal::Refusal,
     state::{Reason, ServerState, State},
 };
@@ -20,6 +20,8 @@ use super::{
 /// 5. Nobody gains a vote who is not caught up, healthy and stable.
 /// 6. Nobody loses a vote or a place for looking sick before the grace, on two signs.
 /// 7. Removed ids stay away.
+/// 8. Whoever is announced to restart is not taken for dead, and leadership does not go where
+///    anything is announced, unless a person orders it.
 ///
 /// Force, a person's word with a reason, waives 4, the time of 5, 6, and the margin of 2.
 ///
@@ -239,10 +241,19 @@ impl Judge<'_> {
             Verdict::Unhealthy if leave && votes && server.live => {
                 Err(Refusal::LiveVoter { server: id.clone() })
             }
-            Verdict::Unhealthy if !leave && replaced => {
-                self.grace(server, self.config.voter_replacement_grace, 1)
+            Verdict::Unhealthy => {
+                if !leave && replaced {
+                    self.grace(server, self.config.voter_replacement_grace, 1)?;
+                } else {
+                    self.grace(server, self.removal_grace(server), 2)?;
+                }
+                match self.state.intended(id) {
+                    Some(kind @ (IntentKind::Reboot | IntentKind::Upgrade)) => {
+                        Err(Refusal::Intended { server: id.clone(), kind })
+                    }
+                    Some(IntentKind::Drain) | None => Ok(()),
+                }
             }
-            Verdict::Unhealthy => self.grace(server, self.removal_grace(server), 2),
         }
     }
 
@@ -347,6 +358,9 @@ impl Judge<'_> {
         if !stays || *to == self.state.local {
             let expected = Role::Voter;
             return Err(Refusal::WrongRole { server: to.clone(), found, expected });
+        }
+        if let Some(kind) = self.state.intended(to).filter(|_| !self.origin.is_operator()) {
+            return Err(Refusal::Intended { server: to.clone(), kind });
         }
         self.fit(to)
     }

@@ -154,6 +154,13 @@ impl World {
         self.index += 1;
     }
 
+    /// Changes what a server says of itself, as a restart does.
+    pub fn describe(&mut self, id: &str, edit: impl FnOnce(&mut Server)) {
+        if let Some(place) = self.servers.get_mut(id) {
+            edit(Arc::make_mut(&mut place.server));
+        }
+    }
+
     /// Takes a server away, as an operator would who has drained it.
     pub fn remove(&mut self, id: &str) {
         self.servers.remove(id);

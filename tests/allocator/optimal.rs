@@ -1,9 +1,13 @@
 //! The plan of small worlds is the best there is, in each objective, and a fixed point.
 
-use proptest::{collection::vec, option, prelude::*, test_runner::FileFailurePersistence};
-use raft_autopilot::allocator::{Holder, Primaries, Problem, Seat, ZoneRule, solve};
+use proptest::{
+    collection::vec, option, prelude::*, strategy::ValueTree, test_runner::FileFailurePersistence,
+};
+use raft_autopilot::allocator::{
+    Holder, Primaries, Problem, Seat, ZoneRule, solve, solve_by_counting,
+};
 
-use crate::brute;
+use crate::brute::{self, Score};
 
 /// What an item is drawn from: replication, zones, and its holders (member, consistent), the first
 /// of which is the primary if `primary` says so.
@@ -103,4 +107,49 @@ proptest! {
     ) {
         check(world(rule, slack, &seats, &items));
     }
+}
+
+/// What a plan by counting must be whatever its size: valid, and where it says that it is the best, the best.
+fn check_counting(problem: &Problem) -> bool {
+    let (best, fair) = brute::best(problem);
+    let solution = solve_by_counting(problem);
+    let score = brute::judge(problem, &solution.desired, &fair);
+    let certificate = &solution.certificate;
+    assert!(certificate.lower_bound <= u64::try_from(best.added).unwrap(), "{problem:?}");
+    assert_eq!(i64::try_from(certificate.placeable).unwrap() + best.unplaced, {
+        let members = problem.seats().len() as u32;
+        problem.replication().iter().map(|wanted| i64::from(*wanted.min(&members))).sum::<i64>()
+    });
+    assert_eq!(i64::try_from(certificate.beyond_least).unwrap(), best.beyond);
+    let ballot = brute::elected(problem, &solution.desired);
+    let even = brute::elect(problem, &solution.desired);
+    assert_eq!((ballot.0, ballot.1), (even.0, even.1), "{problem:?}\n{solution:?}");
+    if certificate.is_best() {
+        let given_up = score.given_up;
+        assert_eq!(
+            Score { given_up: 0, ..score },
+            Score { given_up: 0, ..best.clone() },
+            "{problem:?}\n{solution:?}"
+        );
+        assert!(given_up >= best.given_up);
+    }
+    certificate.is_best()
+}
+
+#[test]
+fn counting_finds_the_best_of_most_small_worlds_and_says_so_when_it_did() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let worlds = (
+        rule(),
+        prop_oneof![3 => Just(0u32), 1 => 1..3u32],
+        vec(seat(), 1..=6),
+        vec(item(6, 4), 0..=8),
+    );
+    let (mut best, cases) = (0, 400);
+    for _ in 0..cases {
+        let (rule, slack, seats, items) = worlds.new_tree(&mut runner).unwrap().current();
+        best += u32::from(check_counting(&world(rule, slack, &seats, &items)));
+    }
+    println!("{best} of {cases}");
+    assert!(best * 10 >= cases * 5, "{best} of {cases}");
 }

@@ -154,6 +154,7 @@ fn c8_only_a_voter_that_is_fit_is_handed_leadership() {
         ("2", false),
         ("3", false),
         ("4", false),
+        ("5", false),
         ("6", true),
         ("7", false),
         ("9", false),
@@ -164,11 +165,43 @@ fn c8_only_a_voter_that_is_fit_is_handed_leadership() {
         let plan = world.plan(&wish("", "", to));
         assert_eq!(plan.iter().any(|line| line.starts_with("do transfer")), fit, "{plan:?}");
     }
-    // One that is being drained is not wished back into the lead.
+    // One that is being drained is not wished back into the lead; a person may mean it.
+    let (step, person) =
+        (Step::Transfer { to: "5".into() }, Origin::Operator { operation: 1, force: None });
+    assert_eq!(refusal(&world, step, person), None);
     let plan = world.plan(&wish("", "", "5"));
     assert!(
         plan.contains(&"held transfer leadership to 5: an operator has announced a Drain".into())
     );
+}
+
+#[test]
+fn whoever_is_announced_to_restart_loses_nothing_for_being_away() {
+    for kind in ["reboot", "upgrade", "drain"] {
+        let text = format!("1 leader\n2\n3\n4\n5 lost=50h silent=50h intent={kind}\n6 learner");
+        let mut world = World::of(&text);
+        let lost = |world: &World, step: Step, origin: Origin| refusal(world, step, origin);
+        let losses = [
+            (votes("6", "5"), Origin::Promoter),
+            (votes("", "5"), Origin::Promoter),
+            (remove("5"), Origin::Cleanup),
+        ];
+        for (step, origin) in losses.clone() {
+            let refused = lost(&world, step.clone(), origin);
+            let announced = matches!(refused, Some(Refusal::Intended { .. }));
+            assert_eq!(announced, kind != "drain", "{kind} {step}: {refused:?}");
+        }
+        let plan = world.plan(&wish("6", "5", ""));
+        assert_eq!(plan[0] == "do promote 6 and demote 5", kind == "drain", "{plan:?}");
+        // A person may take it out all the same, and an announcement ends.
+        let person = Origin::Operator { operation: 1, force: None };
+        assert_eq!(lost(&world, remove("5"), person), None);
+        world.seen.pace = time("1h");
+        world.pass(time("1h"));
+        for (step, origin) in losses {
+            assert_eq!(lost(&world, step, origin), None, "{kind}");
+        }
+    }
 }
 
 #[test]

@@ -324,10 +324,6 @@ fn every_size_migrates_whole() {
         for target in [Stable::new(), Stable::with_target(old | 1)] {
             let mut world = cluster(&all('o').collect::<Vec<_>>().join(" "), "");
             add(&mut world, &all('n').collect::<Vec<_>>().join(" "), Role::Learner);
-            if old < 3 {
-                // The built-in floor of three would keep the last of the old votes.
-                world.config.min_quorum = 1;
-            }
             world.run(&Upgrade::new(target), 2 * MINUTE);
             // With a target, nobody is promoted to the fourth vote.
             let size = if old == 4 && target != Stable::new() { 3 } else { old };
