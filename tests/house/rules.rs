@@ -397,6 +397,30 @@ pub(crate) fn the_readme_runs_and_tests_with_one_command_each(tree: &Tree) -> Ve
     faults
 }
 
+/// How short the embedding must be.
+const EMBEDDING_MAX: usize = 25;
+
+pub(crate) fn the_readme_embeds_in_25_lines(tree: &Tree) -> Vec<Fault> {
+    let Some(readme) = tree.get("README.md") else { return Vec::new() };
+    let Some((before, section)) = readme.text.split_once("\n## Embed it\n") else {
+        return vec![readme.fault(1, "show under `## Embed it` what it takes".to_owned())];
+    };
+    let line = before.lines().count() + 1;
+    let block = section.split_once("```rust").and_then(|(_, rest)| rest.split_once("\n```"));
+    let Some((block, _)) = block else {
+        return vec![
+            readme.fault(line, "show it in a block of Rust, which is compiled".to_owned()),
+        ];
+    };
+    // The first line is the rest of the fence; those that rustdoc hides are not shown.
+    let shown = block.lines().skip(1).filter(|line| !line.starts_with('#')).count();
+    if shown > EMBEDDING_MAX {
+        let what = format!("{shown} lines, at most {EMBEDDING_MAX}");
+        return vec![readme.fault(line, what)];
+    }
+    Vec::new()
+}
+
 /// The line of `heading`, and the `sh` blocks up to the next heading, without comments and with
 /// continued lines joined.
 fn sh_blocks(text: &str, heading: &str) -> (usize, Vec<String>) {
