@@ -117,6 +117,7 @@ impl Application<TypeConfig> for Database {
         Some(Answer {
             id: status.id.to_string().into(),
             boot: status.boot_id,
+            disk: Some(status.disk_id),
             last_log: status.last_log_index.unwrap_or_default(),
             applied: status.last_applied.unwrap_or_default(),
             snapshot: status.snapshot.map(|(received, _)| received),

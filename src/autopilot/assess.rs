@@ -7,8 +7,9 @@ use super::{
         Leading, LogId, NodeStatus, Observation, Probe, Role, Server, ServerId, Sighting, Status,
     },
     config::Config,
+    lapse::Lapse,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
-    state::{Health, QUIET, Reason, Reasons, ServerState, State, Trail, stabilization},
+    state::{Health, Reason, Reasons, ServerState, State, Trail, flaps},
 };
 
 impl State {
@@ -154,36 +155,13 @@ fn count(state: &mut State) {
 static NO_RECORD: ServerRecord = ServerRecord {
     verdict: Verdict::Unknown,
     boot: None,
+    disk: None,
     joined: false,
     signs: Vec::new(),
     flaps: 0,
     signs_at: Signs { contact: None, probe: None, discovery: None, identity: None, shrunk: None },
     applied_at: None,
 };
-
-/// Rounds of a leader are seconds apart. After a longer pause (a stopped process, a clock that
-/// leapt) nothing is known of the time between: histories begin again.
-const HOLE: Duration = Duration::from_secs(60);
-
-/// Time before a round that nobody observed.
-#[derive(Clone, Copy, Default)]
-struct Lapse {
-    /// How much of it; 0: none that matters.
-    time: Duration,
-    /// It is too long for any history to have gone on.
-    hole: bool,
-}
-
-impl Lapse {
-    /// Between two rounds that judge, time is observed unless they are too far apart. Where one
-    /// between them judged nobody, it is not, a moment excepted.
-    fn since(config: &Config, last: &State, seen: &Observation) -> Self {
-        let time = seen.at.saturating_sub(last.observed);
-        let hole = time > HOLE.max(config.server_stabilization_time);
-        let blind = last.observed != last.at && time > config.last_contact_threshold;
-        Self { time: if hole || blind { time } else { Duration::ZERO }, hole }
-    }
-}
 
 /// What every server of one round is judged with.
 struct Round<'a> {
@@ -232,7 +210,7 @@ impl Before {
 
     /// Leaves a time that nobody observed out of every count.
     fn leave_out(&mut self, lapse: Lapse, at: Duration) {
-        let later = |since: Duration| since.saturating_add(lapse.time).min(at);
+        let later = |since: Duration| lapse.leave_out(since, at);
         self.signs = self.signs.map(later);
         self.joining = self.joining.map(later);
         self.trail.progressed = later(self.trail.progressed);
@@ -299,7 +277,7 @@ impl Round<'_> {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
-            flaps: self.flaps(&before, &health),
+            flaps: flaps(self.config, before.flaps, &before.health, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
             signs: self.signs(sighting, &before, reasons, &measure),
             joining: before
@@ -348,6 +326,7 @@ impl Round<'_> {
                 progressed: at,
                 applied: at,
                 boot: record.boot,
+                disk: record.disk,
                 carried,
                 ..Trail::default()
             },
@@ -390,6 +369,10 @@ impl Round<'_> {
             Some(status) => {
                 trail.reborn |= trail.boot.is_some_and(|boot| boot != status.boot);
                 trail.boot = Some(status.boot);
+                // Another disk is known as the old one until a round has judged it.
+                if self.judges || trail.disk.is_none() {
+                    trail.disk = status.disk.or(trail.disk);
+                }
                 // Judged by when it was asked: an answer seen twice says nothing new.
                 let had_nothing = before.status.is_none_or(|old| old.applied >= old.last_log);
                 let nothing = status.applied >= status.last_log;
@@ -466,7 +449,10 @@ impl Round<'_> {
             return;
         };
         let shrank = status.last_log < status.acknowledged;
-        reasons.add(Reason::LogShrank, shrank || (marked && sighting.role.votes()));
+        let known = before.trail.disk.zip(status.disk);
+        let replaced = known.is_some_and(|(old, new)| old != new);
+        let stays = marked && sighting.role.votes();
+        reasons.add(Reason::LogShrank, shrank || replaced || stays);
         let waits = status.applied < status.last_log;
         let asked = self.seen.at.saturating_sub(status.age);
         let stuck = asked.saturating_sub(measure.trail.applied);
@@ -495,22 +481,6 @@ impl Round<'_> {
         if !ledger.intents.is_empty() {
             let kind = ledger.intended(id, self.seen.ledger_at);
             reasons.add(Reason::Intended, kind.is_some_and(|kind| kind != IntentKind::Drain));
-        }
-    }
-
-    /// One more when a server fails that had been stable, unless it was announced; none after a
-    /// quiet day. One that was not stable could not have gained a vote, so its failing costs
-    /// nothing.
-    fn flaps(&self, before: &Before, now: &Health) -> u8 {
-        let at = self.seen.at;
-        let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
-        let needed = stabilization(self.config, before.flaps);
-        let was_stable = age(&before.health).is_some_and(|age| age >= needed);
-        let announced = now.reasons.contains(Reason::Intended);
-        match now.verdict {
-            Verdict::Unhealthy if was_stable && !announced => before.flaps.saturating_add(1),
-            Verdict::Healthy if age(now).is_some_and(|age| age >= QUIET) => 0,
-            Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => before.flaps,
         }
     }
 

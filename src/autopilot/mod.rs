@@ -5,9 +5,13 @@ mod cluster;
 mod config;
 mod desk;
 mod driver;
+mod explain;
 mod handle;
+mod history;
+mod lapse;
 mod orders;
 mod plan;
+mod policy;
 mod promoter;
 mod records;
 mod refusal;
@@ -23,8 +27,11 @@ pub use cluster::{
 };
 pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
+pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
+pub use history::{Decision, Fate, History};
 pub use plan::{Held, Plan, Why, plan};
+pub use policy::{Liking, Policy};
 pub use promoter::{
     NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
     Wishes, Zone,

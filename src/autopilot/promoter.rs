@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::ServerId,
     config::Config,
+    policy::Policy,
     state::{ServerState, State},
 };
 
@@ -244,5 +245,11 @@ pub trait Promoter: fmt::Debug + Send + Sync + 'static {
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let _ = (config, state);
         StateExt::default()
+    }
+
+    /// What it is, as data, so that a moment can be replayed elsewhere. Default: nothing that is
+    /// known elsewhere; the ready-made ones say what they are.
+    fn policy(&self) -> Option<Policy> {
+        None
     }
 }

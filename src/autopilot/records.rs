@@ -50,8 +50,8 @@ pub enum Sign {
     Discovery,
     /// Its boot id changed, and it has not been healthy since.
     Identity,
-    /// It has lost entries that it had acknowledged. The same sign as `Identity`, and stronger:
-    /// it stands in its place.
+    /// It has lost entries that it had acknowledged, or its whole disk is another. The same sign
+    /// as `Identity`, and stronger: it stands in its place.
     Shrunk,
 }
 
@@ -183,6 +183,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The boot id that it holds for, where a probe told one.
     pub boot: Option<u64>,
+    /// The identity of its disk, where a probe told one.
+    pub disk: Option<u64>,
     /// The signs of death that stand now.
     pub signs: Vec<Sign>,
     /// How often it has failed after having been stable, without a quiet day since.
@@ -271,6 +273,8 @@ pub struct ServerRecord {
     pub verdict: Verdict,
     /// The boot id that it holds for, where a probe told one.
     pub boot: Option<u64>,
+    /// The identity of its disk, where a probe told one.
+    pub disk: Option<u64>,
     /// Whether the server was ever healthy; until then it is joining.
     pub joined: bool,
     /// The signs of death that stood when it was recorded.
@@ -446,6 +450,7 @@ impl Ledger {
                 server.applied_at = Some(now);
             }
             server.boot = report.boot.or(server.boot);
+            server.disk = report.disk.or(server.disk);
             server.joined |= report.verdict == Verdict::Healthy;
         }
     }

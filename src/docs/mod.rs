@@ -6,6 +6,8 @@ pub mod architecture {}
 pub mod operations {}
 #[doc = include_str!("../../docs/promoters.md")]
 pub mod promoters {}
+#[doc = include_str!("../../docs/rehearse.md")]
+pub mod rehearse {}
 #[doc = include_str!("../../docs/names.md")]
 pub mod names {}
 #[doc = include_str!("../../docs/decisions.md")]

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{durations, wall};
 use crate::autopilot::{
-    Held, IntentKind, LogId, NodeStatus, NodeType, Reason, Reasons, Role, ServerId, ServerState,
-    State, Step, UpgradeInfo, Verdict, Versions, View, Why, Zone,
+    Decision, Fate, Held, IntentKind, LogId, NodeStatus, NodeType, Origin, Reason, Reasons, Role,
+    ServerId, ServerState, State, Step, UpgradeInfo, Verdict, Versions, View, Why, Zone,
 };
 
 /// One view, read at one moment.
@@ -187,6 +187,30 @@ struct HeldReply {
     why: WhyReply,
 }
 
+/// What `/history` answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct HistoryReply<'a> {
+    node: &'a str,
+    running: &'static str,
+    decisions: Vec<DecisionReply<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DecisionReply<'a> {
+    number: u64,
+    time: String,
+    took: String,
+    #[serde(flatten)]
+    step: StepReply,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    force: Option<&'a str>,
+    #[serde(flatten)]
+    fate: WhyReply,
+    reasons: &'a BTreeMap<ServerId, Reasons>,
+}
+
 /// Something that autopilot cannot see.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -225,6 +249,27 @@ pub(super) fn health<'a>(reading: &Reading<'a>) -> HealthReply<'a> {
         healthy: state.healthy,
         failure_tolerance: state.failure_tolerance,
         servers: state.servers.iter().map(server).collect(),
+    }
+}
+
+/// What `/history` answers, the newest first.
+pub(super) fn history<'a>(reading: &Reading<'a>) -> HistoryReply<'a> {
+    let decision = |decision: &'a Decision| DecisionReply {
+        number: decision.number,
+        time: wall::exact(reading.epoch, decision.at),
+        took: durations::print(decision.took),
+        step: step(&decision.step, &decision.origin),
+        force: match &decision.origin {
+            Origin::Operator { force, .. } => force.as_deref(),
+            Origin::Unfinished | Origin::Promoter | Origin::Cleanup | Origin::Drain => None,
+        },
+        fate: fate(&decision.fate),
+        reasons: &decision.reasons,
+    };
+    HistoryReply {
+        node: reading.state.local.as_str(),
+        running: reading.view.running.as_str(),
+        decisions: reading.view.history.iter().rev().map(decision).collect(),
     }
 }
 
@@ -395,6 +440,15 @@ fn why(why: &Why) -> WhyReply {
     WhyReply { code, why: why.to_string() }
 }
 
+fn fate(fate: &Fate) -> WhyReply {
+    match fate {
+        Fate::Held(held) => why(held),
+        Fate::Applied | Fate::Moved(_) | Fate::Failed(_) | Fate::Unknown(_) => {
+            WhyReply { code: code(fate), why: fate.to_string() }
+        }
+    }
+}
+
 /// The name that a variant has where it is serialized: its tag, or itself.
 fn code(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
@@ -425,6 +479,13 @@ fn blind_spots(view: &View, state: &State) -> Vec<BlindSpot> {
         "no-status-probe",
         "no server answers status probes: one that was reborn with an empty disk, or that applies \
          nothing, can look healthy",
+    );
+    let mut told = others().filter_map(|s| s.status).peekable();
+    add(
+        told.peek().is_some() && told.all(|status| status.disk.is_none()),
+        "no-disk-identity",
+        "no server tells the identity of its disk: one that was reborn with an empty disk is unmasked \
+         only if it is probed before its log is filled again",
     );
     add(
         !alone && others().all(|s| s.discovery.is_none()),

@@ -1,6 +1,7 @@
 //! Ready-made promoters, and the pieces to compose others from.
 
 mod electorate;
+mod policy;
 mod preferred;
 mod stable;
 mod upgrade;
@@ -9,6 +10,7 @@ mod witness;
 mod zones;
 
 pub use electorate::{Ballot, Candidate, Electorate, Standing, wishes};
+pub use policy::promoter;
 pub use preferred::Preferred;
 pub use stable::Stable;
 pub use upgrade::Upgrade;

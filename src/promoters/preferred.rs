@@ -4,19 +4,9 @@ use std::time::Duration;
 
 use super::electorate::may_lead;
 use crate::autopilot::{
-    Config, NodeType, Promoter, Removals, ServerExt, ServerState, State, StateExt, Step, Wishes,
+    Config, Liking, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt,
+    Step, Wishes,
 };
-
-/// What makes a server a better leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Liking {
-    /// It stands in this zone.
-    Zone(String),
-    /// It has this tag, with this value.
-    Tag(String, String),
-    /// The number in this tag; 0 where there is none.
-    Weight(String),
-}
 
 /// Adds a preferred leader to another promoter.
 ///
@@ -50,7 +40,7 @@ impl<P: Promoter> Preferred<P> {
     /// Prefers servers whose tag `key` is `value`.
     #[must_use]
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.likings.push(Liking::Tag(key.into(), value.into()));
+        self.likings.push(Liking::Tag { key: key.into(), value: value.into() });
         self
     }
 
@@ -58,6 +48,13 @@ impl<P: Promoter> Preferred<P> {
     #[must_use]
     pub fn weight(mut self, key: impl Into<String>) -> Self {
         self.likings.push(Liking::Weight(key.into()));
+        self
+    }
+
+    /// Prefers by these, after what was said before.
+    #[must_use]
+    pub fn by(mut self, likings: impl IntoIterator<Item = Liking>) -> Self {
+        self.likings.extend(likings);
         self
     }
 
@@ -81,7 +78,7 @@ impl<P: Promoter> Preferred<P> {
                 let named = self.inner.server_ext(config, state, server).redundancy_zone;
                 i64::from(named.or_else(|| server.server.zone.clone()).as_ref() == Some(zone))
             }
-            Liking::Tag(key, value) => i64::from(server.tag(key) == Some(value.as_str())),
+            Liking::Tag { key, value } => i64::from(server.tag(key) == Some(value.as_str())),
             Liking::Weight(key) => server.tag(key).and_then(|w| w.parse().ok()).unwrap_or(0),
         };
         self.likings.iter().map(score).collect()
@@ -137,5 +134,11 @@ impl<P: Promoter> Promoter for Preferred<P> {
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         self.inner.state_ext(config, state)
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        let (hold, cool_down) = (self.hold, self.cool_down);
+        let inner = Box::new(self.inner.policy()?);
+        Some(Policy::Preferred { by: self.likings.clone(), hold, cool_down, inner })
     }
 }

@@ -1,7 +1,9 @@
 //! Everybody who is stable votes, up to an optional number of voters; the rest stand by.
 
 use super::electorate::{Ballot, Electorate, Standing, is_ready, wishes};
-use crate::autopilot::{Config, Promoter, Role, ServerId, ServerState, State, StateExt, Wishes};
+use crate::autopilot::{
+    Config, Policy, Promoter, Role, ServerId, ServerState, State, StateExt, Wishes,
+};
 
 /// The default policy: whoever has been healthy for the stabilization time gets a vote.
 ///
@@ -68,5 +70,9 @@ impl Promoter for Stable {
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let tolerance = Ballot::new(config, state).optimistic_failure_tolerance();
         StateExt { optimistic_failure_tolerance: Some(tolerance), ..StateExt::default() }
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        Some(Policy::Stable { target: self.target })
     }
 }

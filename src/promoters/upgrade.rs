@@ -9,8 +9,8 @@ use super::{
     version,
 };
 use crate::autopilot::{
-    Config, NodeType, Promoter, Removals, Role, ServerExt, ServerId, ServerState, State, StateExt,
-    UpgradeInfo, UpgradeStatus, Verdict, Versions, Wishes,
+    Config, NodeType, Policy, Promoter, Removals, Role, ServerExt, ServerId, ServerState, State,
+    StateExt, UpgradeInfo, UpgradeStatus, Verdict, Versions, Wishes,
 };
 
 /// Adds upgrade migration to another policy.
@@ -372,5 +372,9 @@ impl<E: Electorate> Promoter for Upgrade<E> {
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let upgrade = Some(self.info(config, state));
         StateExt { upgrade, ..self.inner.state_ext(config, state) }
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        Some(Policy::Upgrade { inner: Box::new(self.inner.policy()?) })
     }
 }

@@ -2,7 +2,8 @@
 
 use super::electorate::{Ballot, Candidate, Electorate, Standing, wishes};
 use crate::autopilot::{
-    Config, NodeType, Promoter, Removals, ServerExt, ServerId, ServerState, State, StateExt, Wishes,
+    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerId, ServerState, State,
+    StateExt, Wishes,
 };
 
 /// Adds a witness to another policy: a server that holds the log on a small machine or a third
@@ -109,5 +110,10 @@ impl<E: Electorate> Promoter for Witness<E> {
             ext.warnings.push("two voters: the loss of either stops the cluster".to_owned());
         }
         ext
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        let inner = Box::new(self.inner.policy()?);
+        Some(Policy::Witness { tag: self.tag.clone(), inner })
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use super::electorate::{Ballot, Candidate, Electorate, Standing, wishes};
 use crate::autopilot::{
-    Config, NodeType, Promoter, ServerExt, ServerId, ServerState, State, StateExt, Verdict, Wishes,
-    Zone,
+    Config, NodeType, Policy, Promoter, ServerExt, ServerId, ServerState, State, StateExt, Verdict,
+    Wishes, Zone,
 };
 
 /// One voter in each zone, the rest standing by.
@@ -164,5 +164,9 @@ impl Promoter for Zones {
             redundancy_zones: zones,
             ..StateExt::default()
         }
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        Some(Policy::Zones { target: self.target })
     }
 }

@@ -1,5 +1,6 @@
-//! A simulated cluster without any Raft, and the examination of a promoter on it.
+//! What proves an implementation of one's own: the examination of a promoter, and the suite for a cluster.
 
-mod world;
+mod history;
+mod promoter;
 
-pub use world::World;
+pub use promoter::{Broken, Examination, Expectation, Finding};

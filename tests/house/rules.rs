@@ -21,13 +21,21 @@ pub(crate) const PURE_CORE: &[&str] = &[
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
+    "src/autopilot/lapse",
+    "src/autopilot/explain",
+    "src/autopilot/history",
     "src/autopilot/orders",
+    "src/autopilot/policy",
     "src/autopilot/wake",
+    "src/allocator/exact",
+    "src/allocator/fair",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
+    "src/allocator/problem",
     "src/allocator/state",
     "src/promoters",
+    "src/rehearse",
     "src/store/machine",
     "src/store/replicated/sessions",
 ];
@@ -69,28 +77,33 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
-    ("testing", &["duration", "autopilot"]),
+    ("rehearse", &["duration", "autopilot", "promoters"]),
+    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["duration", "runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
-const FLOORS: &[(&str, &[&[&str]])] = &[(
-    "autopilot",
-    &[
-        &["cluster", "config", "records", "server"],
-        &["state"],
-        &["assess", "refusal", "promoter", "orders", "wake"],
-        &["plan", "safety"],
-        &["handle"],
-        &["desk"],
-        &["driver", "requests"],
-    ],
-)];
+const FLOORS: &[(&str, &[&[&str]])] = &[
+    (
+        "autopilot",
+        &[
+            &["cluster", "config", "policy", "records", "server"],
+            &["state"],
+            &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
+            &["plan", "safety"],
+            &["explain"],
+            &["handle", "history"],
+            &["desk"],
+            &["driver", "requests"],
+        ],
+    ),
+    ("allocator", &[&["flow", "problem"], &["fair"], &["exact"], &["network"]]),
+];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
 const STRANGERS: &[(&str, &str)] = &[("plan", "safety")];

@@ -56,6 +56,8 @@ pub(crate) struct Knobs {
     pub(crate) config: Config,
     /// Servers answer probes with somebody else's id.
     pub(crate) impostors: bool,
+    /// How long an answer to a probe is under way.
+    pub(crate) probe_delay: Duration,
 }
 
 impl Default for Knobs {
@@ -71,6 +73,7 @@ impl Default for Knobs {
             pre_vote: true,
             config,
             impostors: false,
+            probe_delay: Duration::ZERO,
         }
     }
 }
@@ -236,7 +239,12 @@ impl<C: Types> World<C> {
             ..openraft::Config::default()
         };
         let config = Arc::new(config.validate().expect("a valid configuration"));
-        let disk = self.inner().disks.entry(id.to_owned()).or_insert_with(Log::empty).clone();
+        let disk = {
+            let inner = &mut *self.inner();
+            // No two disks were ever created at the same number of boots.
+            let identity = inner.boots;
+            inner.disks.entry(id.to_owned()).or_insert_with(|| Log::empty(identity)).clone()
+        };
         let machine = Machine::new(self.clock.clone());
         let node_id = C::node_id(id).expect("a node id");
         let links = Links { id: node_id.clone(), network: self.network.clone() };
@@ -507,10 +515,11 @@ impl<C: Types> Application<C> for App<C> {
         let id = id.to_string();
         self.world.network.reach(&self.id, &id)?;
         let node = self.world.inner().nodes.get(&id).cloned()?;
-        let mut answer = Answer::of(&node.raft, node.boot, "1.0");
+        let mut answer = Answer::of(&node.raft, node.boot, "1.0").on_disk(node.log.identity());
         if self.world.knobs().impostors {
             answer.id = ServerId::from("impostor");
         }
+        C::sleep(self.world.knobs().probe_delay).await;
         Some(answer)
     }
 

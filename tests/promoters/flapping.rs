@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft_autopilot::{
     autopilot::{Promoter, Role},
     promoters::{Stable, Zones},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{MINUTE, SECOND, cluster};

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod examined;
+mod explaining;
 mod flapping;
 mod nonsense;
 mod policies;
+mod rehearsals;
 mod support;
 mod upgrades;
 mod zones;

@@ -7,7 +7,7 @@ use std::{
 
 use raft_autopilot::{
     autopilot::{Config, Promoter, Removals, Role, ServerId, State, Step, Wishes},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{add, world};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft_autopilot::{
     autopilot::{IntentKind, Promoter, Record, Role},
     promoters::{Preferred, Stable, Upgrade, Witness, Zones},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{

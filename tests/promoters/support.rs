@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raft_autopilot::{
     autopilot::{Config, Promoter, Role, Server, ServerId, StateExt, Step, UpgradeInfo},
-    testing::World,
+    rehearse::World,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);

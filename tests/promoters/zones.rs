@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use raft_autopilot::{
     autopilot::{Promoter, Role},
     promoters::{Stable, Zones},
-    testing::World,
+    rehearse::World,
 };
 
 use super::support::{MINUTE, SECOND, add, cluster, ext, node_type, server, voters, votes, world};

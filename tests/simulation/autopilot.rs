@@ -70,7 +70,8 @@ impl Application<TypeConfig> for Database {
     async fn probe(&self, id: u64, _node: crate::types::Server) -> Option<Answer> {
         let world = self.world.clone();
         let asked = self.world.network.call((self.id, id), "probe", PROBE_DEADLINE, move |raft| {
-            async move { Some(Answer::of(&raft, world.boot(id), "")) }.boxed()
+            let answer = Answer::of(&raft, world.boot(id), "").on_disk(world.disk_identity(id));
+            async move { Some(answer) }.boxed()
         });
         let answer = asked.await.ok()?;
         self.world.oracle.probed((self.id, id), answer.boot);

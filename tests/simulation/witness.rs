@@ -245,10 +245,14 @@ impl<C> Truth<'_, C> {
         let well = age(world.oracle.contact(leader, id)) < grace
             && probe < grace
             && (up > grace + UNMASKED && world.is_up(id))
-            && !world.lacks_disk(id);
+            && !world.lost_disk(id);
         if well {
             let left = after.voters.len();
-            self.violated(format_args!("n{id} is well and loses its vote; {left} are left"));
+            let seen = self.view.state.as_ref().and_then(|s| s.server(&id.to_string().into()));
+            let seen = seen.map(|server| (server.health, server.signs, server.status, server.lag));
+            self.violated(format_args!(
+                "n{id} is well and loses its vote; {left} are left; it is seen as {seen:?}"
+            ));
         }
     }
 

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use super::case::Case;
 use crate::autopilot::{
-    Change, Config, Feedback, Leading, Ledger, LogId, Membership, Observation, Plan, Probe,
-    Promoter, Record, Report, Retry, Role, Server, ServerId, Sighting, State, Status, Step,
+    Change, Config, Feedback, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan,
+    Probe, Promoter, Record, Report, Retry, Role, Server, ServerId, Sighting, State, Status, Step,
     Verdict, check, plan,
 };
 
@@ -23,7 +24,7 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 ///
 /// ```
 /// use std::time::Duration;
-/// use raft_autopilot::{autopilot::{Config, Role, Server}, promoters::Stable, testing::World};
+/// use raft_autopilot::{autopilot::{Config, Role, Server}, promoters::Stable, rehearse::World};
 ///
 /// let mut world = World::new(Config::for_heartbeat(Duration::from_millis(50)));
 /// world.insert(Server::new("a", "a:1"), Role::Voter);
@@ -49,6 +50,10 @@ pub struct World {
     servers: BTreeMap<ServerId, Place>,
     retries: Vec<Retry>,
     last: Option<State>,
+    /// What the next round sees instead, where a case was given.
+    given: Option<Observation>,
+    discovers: bool,
+    records: bool,
     steps: Vec<(Duration, Step)>,
 }
 
@@ -60,6 +65,19 @@ struct Place {
     down: Option<Duration>,
     /// The end of its log.
     holds: u64,
+    boot: u64,
+    probed: bool,
+    discovery: Option<NodeStatus>,
+    /// It is seen like that, since then: only ages grow.
+    stuck: Option<(Duration, Sighting)>,
+}
+
+impl Place {
+    /// Up, and with the log up to `holds`.
+    fn new(server: Arc<Server>, role: Role, holds: u64) -> Self {
+        let (down, discovery, stuck) = (None, None, None);
+        Self { server, role, down, holds, boot: 1, probed: true, discovery, stuck }
+    }
 }
 
 impl World {
@@ -78,8 +96,49 @@ impl World {
             servers: BTreeMap::new(),
             retries: Vec::new(),
             last: None,
+            given: None,
+            discovers: false,
+            records: true,
             steps: Vec::new(),
         }
+    }
+
+    /// A cluster as it was seen. Whoever is judged sick stays as it was seen; everybody else is up.
+    pub fn resume(case: &Case) -> Self {
+        let seen = &case.observation;
+        let state = State::assess(&case.config, case.history.as_ref(), seen);
+        let mut world = Self::new(case.config.clone());
+        world.at = seen.at;
+        world.index = seen.last_log.index;
+        world.term = seen.last_log.term;
+        world.since = seen.at;
+        if let Some(leading) = seen.leading {
+            (world.term, world.since) = (leading.term, leading.since);
+        }
+        world.leader.clone_from(&seen.leader);
+        world.ledger = seen.ledger.as_deref().cloned().unwrap_or_default();
+        world.records = seen.ledger.is_some();
+        world.retries = seen.feedback.as_ref().map_or_else(Vec::new, |f| f.retries.clone());
+        world.discovers = seen.discovery.is_some();
+        for sighting in &seen.servers {
+            let id = &sighting.server.id;
+            let judged = state.server(id);
+            let sick = judged.is_some_and(|s| s.health.verdict == Verdict::Unhealthy);
+            let silent = judged.is_some_and(|s| !s.live && sick);
+            let mut place = Place::new(Arc::clone(&sighting.server), sighting.role, world.index);
+            place.probed = sighting.probe != Probe::Off;
+            if let Probe::Answered(status) = sighting.probe {
+                place.boot = status.boot;
+            }
+            place.discovery = sighting.discovery;
+            place.stuck = sick.then(|| (seen.at, sighting.clone()));
+            let age = sighting.contact.unwrap_or_default();
+            place.down = silent.then(|| seen.at.saturating_sub(age));
+            world.servers.insert(id.clone(), place);
+        }
+        world.last.clone_from(&case.history);
+        world.given = Some(seen.clone());
+        world
     }
 
     /// Adds a server, up and with the whole log; the first voter leads. One that is there already
@@ -89,8 +148,17 @@ impl World {
         if role.votes() && self.leader.is_none() {
             self.leader = Some(id.clone());
         }
-        self.servers.insert(id, Place { server: Arc::new(server), role, down: None, holds });
+        let mut place = Place::new(Arc::new(server), role, holds);
+        place.discovery = self.discovers.then_some(NodeStatus::Alive);
+        self.servers.insert(id, place);
         self.index += 1;
+    }
+
+    /// Changes what a server says of itself, as a restart does.
+    pub fn describe(&mut self, id: &str, edit: impl FnOnce(&mut Server)) {
+        if let Some(place) = self.servers.get_mut(id) {
+            edit(Arc::make_mut(&mut place.server));
+        }
     }
 
     /// Takes a server away, as an operator would who has drained it.
@@ -112,7 +180,7 @@ impl World {
     /// A server answers again and holds the whole log.
     pub fn heal(&mut self, id: &str) {
         if let Some(place) = self.servers.get_mut(id) {
-            place.down = None;
+            (place.down, place.stuck) = (None, None);
         }
         self.elect();
     }
@@ -133,6 +201,10 @@ impl World {
     pub fn round(&mut self, promoter: &dyn Promoter) -> (Plan, Option<Step>) {
         let (plan, next) = self.look(promoter);
         self.remember();
+        for operation in plan.finished.iter().chain(&plan.expired) {
+            self.index += 1;
+            self.ledger.apply(self.index, self.at, Record::End(*operation));
+        }
         let step = next.map(|change| change.step);
         if let Some(step) = &step {
             self.apply(step.clone());
@@ -148,16 +220,21 @@ impl World {
             if self.at >= end {
                 break;
             }
-            let mut next = self.at.saturating_add(self.update_interval);
-            if step.is_some() {
-                next = self.at.saturating_add(HEARTBEAT);
-            }
-            let late = self.config.last_contact_threshold + Duration::from_millis(1);
-            let down = self.servers.values().filter_map(|place| place.down);
-            let due = down.map(|since| since.saturating_add(late)).filter(|due| *due > self.at);
-            self.at = due.chain(plan.wake).fold(next.min(end), Duration::min);
+            self.wait(&plan, step.is_some(), end);
         }
         self.steps[before..].iter().map(|(_, step)| step.clone()).collect()
+    }
+
+    /// Lets time pass until the driver would look again, and not beyond `end`.
+    pub fn wait(&mut self, plan: &Plan, moved: bool, end: Duration) {
+        let mut next = self.at.saturating_add(self.update_interval);
+        if moved {
+            next = self.at.saturating_add(HEARTBEAT);
+        }
+        let late = self.config.last_contact_threshold.saturating_add(Duration::from_millis(1));
+        let down = self.servers.values().filter_map(|place| place.down);
+        let due = down.map(|since| since.saturating_add(late)).filter(|due| *due > self.at);
+        self.at = due.chain(plan.wake).fold(next.min(end), Duration::min);
     }
 
     /// Every step that was applied, with its time.
@@ -201,31 +278,13 @@ impl World {
 
     /// Reads the cluster, as a leader's host would.
     pub fn observe(&self) -> Observation {
+        if let Some(given) = self.given.as_ref().filter(|given| given.at == self.at) {
+            return given.clone();
+        }
         let leads = self.leader().is_some();
         let last_log = LogId { term: self.term, index: self.index };
-        let sighting = |(id, place): (&ServerId, &Place)| {
-            let silent = place.down.map(|since| self.at.saturating_sub(since));
-            let index = if silent.is_none() { self.index } else { place.holds };
-            // A new leader has not heard of those that were down before it.
-            let heard = place.down.is_none_or(|since| since >= self.since);
-            let status = Status {
-                age: Duration::ZERO,
-                boot: 1,
-                last_log: index,
-                acknowledged: index,
-                applied: index,
-                snapshot: None,
-            };
-            Sighting {
-                server: Arc::clone(&place.server),
-                role: place.role,
-                contact: heard.then_some(silent.unwrap_or_default()),
-                matched: (heard || Some(id) == self.leader.as_ref())
-                    .then_some(LogId { term: self.term, index }),
-                probe: silent.map_or(Probe::Answered(status), Probe::Silent),
-                discovery: None,
-            }
-        };
+        let halves = [Role::Incoming, Role::Outgoing];
+        let joint = self.servers.values().any(|place| halves.contains(&place.role));
         Observation {
             at: self.at,
             local: self.leader.clone().unwrap_or_else(|| "nobody".into()),
@@ -236,18 +295,64 @@ impl World {
                 gap: Duration::ZERO,
                 lease: true,
             }),
-            membership: Membership { log_id: last_log, committed: true, joint: false },
+            membership: Membership { log_id: last_log, committed: true, joint },
             last_log,
-            discovery: None,
-            servers: self.servers.iter().map(sighting).collect(),
-            ledger: Some(Arc::new(self.ledger.clone())),
+            discovery: self.discovers.then_some(Duration::ZERO),
+            servers: self.servers.iter().map(|(id, place)| self.sighting(id, place)).collect(),
+            ledger: self.records.then(|| Arc::new(self.ledger.clone())),
             ledger_at: self.at,
+            pace: Duration::from_secs(30),
             feedback: Some(Arc::new(Feedback {
                 in_flight: None,
                 retries: self.retries.clone(),
                 observer: false,
             })),
         }
+    }
+
+    fn sighting(&self, id: &ServerId, place: &Place) -> Sighting {
+        if let Some((since, seen)) = &place.stuck {
+            return self.later(seen, place, self.at.saturating_sub(*since));
+        }
+        let silent = place.down.map(|since| self.at.saturating_sub(since));
+        let index = if silent.is_none() { self.index } else { place.holds };
+        // A new leader has not heard of those that were down before it.
+        let heard = place.down.is_none_or(|since| since >= self.since);
+        let heard = heard && place.role != Role::Absent;
+        let status = Status {
+            age: Duration::ZERO,
+            boot: place.boot,
+            disk: Some(1),
+            last_log: index,
+            acknowledged: index,
+            applied: index,
+            snapshot: None,
+        };
+        let known = heard || Some(id) == self.leader.as_ref();
+        Sighting {
+            server: Arc::clone(&place.server),
+            role: place.role,
+            contact: heard.then_some(silent.unwrap_or_default()),
+            matched: known.then_some(LogId { term: self.term, index }),
+            probe: match silent {
+                _ if !place.probed => Probe::Off,
+                None => Probe::Answered(status),
+                Some(silent) => Probe::Silent(silent),
+            },
+            discovery: place.discovery,
+        }
+    }
+
+    /// What was seen, some time later: silence has lasted longer.
+    fn later(&self, seen: &Sighting, place: &Place, later: Duration) -> Sighting {
+        let lost = |age: &Duration| *age > self.config.last_contact_threshold;
+        let older = |age: Duration| age.saturating_add(later);
+        let probe = match seen.probe {
+            Probe::Silent(age) => Probe::Silent(older(age)),
+            Probe::Answered(_) | Probe::Off => seen.probe,
+        };
+        let contact = seen.contact.map(|age| if lost(&age) { older(age) } else { age });
+        Sighting { role: place.role, contact, probe, ..seen.clone() }
     }
 
     fn look(&mut self, promoter: &dyn Promoter) -> (Plan, Option<Change>) {
@@ -282,6 +387,7 @@ impl World {
     }
 
     fn apply(&mut self, step: Step) {
+        self.given = None;
         self.steps.push((self.at, step.clone()));
         self.index += 1;
         let mut set = |ids: &[ServerId], role| {
@@ -317,7 +423,15 @@ impl World {
                 self.retries.push(Retry { step, failures: 1, until, error });
             }
             Step::Transfer { to } => self.lead(to),
-            Step::FinishJoint => {}
+            Step::FinishJoint => {
+                for place in self.servers.values_mut() {
+                    place.role = match place.role {
+                        Role::Incoming => Role::Voter,
+                        Role::Outgoing => Role::Learner,
+                        role @ (Role::Voter | Role::Learner | Role::Absent) => role,
+                    };
+                }
+            }
         }
     }
 
@@ -330,11 +444,12 @@ impl World {
             let verdict = server.health.verdict;
             let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
             let boot = server.status.map(|status| status.boot);
+            let disk = server.status.and_then(|status| status.disk);
             let known = record.is_some_and(|r| {
                 r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
             });
             let told = verdict != Verdict::Unknown && !known;
-            told.then_some(Report { server: id, verdict, boot, signs, flaps: server.flaps })
+            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps: server.flaps })
         };
         let reports: Vec<Report> = state.members().filter_map(report).collect();
         if !reports.is_empty() {
