@@ -312,31 +312,67 @@ impl<'a> Fill<'a> {
 
     /// Step 2.
     fn fill_in(&mut self) {
-        let vacant = std::mem::take(&mut self.vacant);
-        for item in vacant {
-            let mut left = false;
-            let places = self.desired.of(item as usize).len();
-            for at in 0..places {
-                if self.desired.of(item as usize)[at] != VACANT {
-                    continue;
-                }
-                match self.taker(item as usize, None) {
-                    Some(member) => self.arrive(item as usize, at, member),
-                    None => left = true,
+        let mut in_zone = vec![0; self.problem.zones];
+        for item in std::mem::take(&mut self.vacant) {
+            for holder in self.desired.of(item as usize).iter().filter(|holder| **holder != VACANT)
+            {
+                in_zone[usize::from(self.zone[holder.member() as usize])] += 1;
+            }
+            for at in 0..self.desired.of(item as usize).len() {
+                if self.desired.of(item as usize)[at] == VACANT
+                    && !self.fill_place(item as usize, at, &mut in_zone)
+                {
+                    self.vacant.push(item);
+                    break;
                 }
             }
-            if left {
-                self.vacant.push(item);
+            in_zone.fill(0);
+        }
+    }
+
+    /// Finds a member for a place of `item`, of which so many replicas are in each zone. False: there
+    /// is none.
+    fn fill_place(&mut self, item: usize, at: usize, in_zone: &mut [usize]) -> bool {
+        let problem = self.problem;
+        let class = self.fair.classes.of(item);
+        let row = class * problem.zones;
+        let cap = self.cap(class);
+        let mut below = (i64::MAX, usize::MAX);
+        loop {
+            // The zone needed most of those that were not tried.
+            let mut best: Option<(i64, usize)> = None;
+            for (zone, there) in in_zone.iter().enumerate() {
+                let rank = (self.need[row + zone], zone);
+                if rank < below
+                    && best.is_none_or(|best| rank > best)
+                    && !self.takers[zone].is_empty()
+                    && (*there < cap || self.beyond[row + zone] > 0)
+                    && problem.allows(item, number(zone))
+                {
+                    best = Some(rank);
+                }
+            }
+            let Some(rank) = best else { return false };
+            below = rank;
+            let zone = rank.1;
+            let seed = item as u64 ^ ((zone as u64) << 40);
+            let held = self.desired.of(item);
+            if let Some(member) = self.takers[zone].take(&mut self.lacks, seed, held) {
+                self.beyond[row + zone] -= i64::from(in_zone[zone] >= cap);
+                self.need[row + zone] -= 1;
+                in_zone[zone] += 1;
+                self.arrive(item, at, member);
+                return true;
             }
         }
     }
 
-    /// Finds a member that lacks something and may take `item`, in place of `giver` if there is one,
-    /// and counts it as taken; the giver's zone is preferred, then the zone that is needed most.
-    fn taker(&mut self, item: usize, giver: Option<u32>) -> Option<u32> {
+    /// Finds a member that lacks something and may take `item` in place of `giver`, and counts it as
+    /// taken; the giver's zone is preferred, then the zone that is needed most.
+    fn taker(&mut self, item: usize, giver: u32) -> Option<u32> {
         let class = self.fair.classes.of(item);
         let row = class * self.problem.zones;
-        let from = giver.map(|giver| usize::from(self.zone[giver as usize]));
+        let from = Some(usize::from(self.zone[giver as usize]));
         // A class that has too many in the giver's zone wants out of it.
         let stay = from.filter(|from| self.need[row + from] >= 0);
         let mut tried = [false; 64];
@@ -418,7 +454,7 @@ impl<'a> Fill<'a> {
             if self.loads[member] <= self.targets[member] {
                 continue;
             }
-            if let Some(taker) = self.taker(item, Some(holder.member())) {
+            if let Some(taker) = self.taker(item, holder.member()) {
                 self.arrive(item, at, taker);
                 self.touched.push(number(item));
             }

@@ -161,9 +161,8 @@ fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
 fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
     let mut filled = fill(problem, fair);
     primaries::elect(problem, &mut filled);
-    let Filled { desired, mut touched, loads, lower_bound, .. } = filled;
-    touched.sort_unstable();
-    touched.dedup();
+    let Filled { desired, touched, loads, lower_bound, .. } = filled;
+    let touched = once(&touched, desired.len());
     let mut certificate = certify(problem, fair, &desired, &touched, &loads);
     certificate.lower_bound = lower_bound;
     Solution { desired, certificate }
@@ -210,6 +209,22 @@ fn certify(
         certificate.spread = certificate.spread.max(off.unsigned_abs());
     }
     certificate
+}
+
+/// Each item once, in order.
+fn once(items: &[u32], end: usize) -> Vec<u32> {
+    let mut seen = vec![0u64; end.div_ceil(64)];
+    for item in items {
+        seen[*item as usize / 64] |= 1 << (item % 64);
+    }
+    let mut once = Vec::with_capacity(items.len());
+    for (block, mut bits) in (0u32..).zip(seen) {
+        while bits != 0 {
+            once.push(block * 64 + bits.trailing_zeros());
+            bits &= bits - 1;
+        }
+    }
+    once
 }
 
 /// The holder of that number.

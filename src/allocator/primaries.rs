@@ -20,6 +20,9 @@ pub(super) fn elect(problem: &Problem, filled: &mut Filled) {
     election.fill_empty();
     election.bound();
     for pass in [Pass::Pairs, Pass::Any] {
+        if pass == Pass::Pairs && (election.off.0 == 0 || election.off.1 == 0) {
+            continue;
+        }
         for at in 0..election.filled.touched.len() {
             if election.is_even() {
                 return;
