@@ -13,5 +13,8 @@ pub mod http;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;
+pub mod rehearse;
 pub mod runtime;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -73,7 +73,7 @@ pub(super) fn quota(problem: &Problem, fair: &Fair, standing: &Standing) -> Quot
             let held = i64::from(standing.of_member[*member as usize]);
             loads.push((*member, held.clamp(low, high)));
         }
-        even_out(&mut loads, total, |member| bounds(member));
+        even_out(&mut loads, total, bounds);
         for (member, load) in loads {
             let held = i64::from(standing.of_member[member as usize]);
             lower_bound += (load - held).max(0).unsigned_abs();

@@ -3,12 +3,15 @@
 mod contract;
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod journal;
 mod keeper;
 mod kv;
 mod local;
 pub mod machine;
 pub mod mirror;
+pub mod replicated;
 #[cfg(feature = "testing")]
 pub mod suite;
 mod tree;

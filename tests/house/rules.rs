@@ -21,7 +21,11 @@ pub(crate) const PURE_CORE: &[&str] = &[
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
+    "src/autopilot/lapse",
+    "src/autopilot/explain",
+    "src/autopilot/history",
     "src/autopilot/orders",
+    "src/autopilot/policy",
     "src/autopilot/wake",
     "src/allocator/exact",
     "src/allocator/fair",
@@ -35,7 +39,9 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/state",
     "src/allocator/takers",
     "src/promoters",
+    "src/rehearse",
     "src/store/machine",
+    "src/store/replicated/sessions",
 ];
 
 /// Pure files that declare an asynchronous port: they may say `Future`, and still not `async`.
@@ -75,12 +81,14 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
+    ("rehearse", &["duration", "autopilot", "promoters"]),
+    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["duration", "runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
@@ -88,11 +96,12 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "autopilot",
         &[
-            &["cluster", "config", "records", "server"],
+            &["cluster", "config", "policy", "records", "server"],
             &["state"],
-            &["assess", "refusal", "promoter", "orders", "wake"],
+            &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
             &["plan", "safety"],
-            &["handle"],
+            &["explain"],
+            &["handle", "history"],
             &["desk"],
             &["driver", "requests"],
         ],
@@ -110,6 +119,7 @@ const STRANGERS: &[(&str, &str)] = &[("plan", "safety")];
 const KEPT_IN: &[(&str, &str)] = &[
     ("axum", "src/http"),
     ("bincode", "src/codec"),
+    ("etcd_client", "src/store/etcd"),
     ("openraft", "src/openraft"),
     ("openraft_rt", "src/openraft"),
     ("openraft_rt_tokio", "src/openraft"),
