@@ -29,11 +29,15 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/wake",
     "src/allocator/exact",
     "src/allocator/fair",
+    "src/allocator/fill",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
+    "src/allocator/primaries",
     "src/allocator/problem",
+    "src/allocator/quota",
     "src/allocator/state",
+    "src/allocator/takers",
     "src/promoters",
     "src/rehearse",
     "src/store/machine",
@@ -102,7 +106,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["driver", "requests"],
         ],
     ),
-    ("allocator", &[&["flow", "problem"], &["fair"], &["exact"], &["network"]]),
+    (
+        "allocator",
+        &[&["flow", "problem", "item"], &["fair", "takers"], &["exact", "quota"], &["network"]],
+    ),
 ];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
