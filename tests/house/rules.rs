@@ -27,6 +27,19 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/network",
     "src/allocator/plan",
     "src/allocator/state",
+    "src/ids/audit",
+    "src/ids/desk",
+    "src/ids/flights",
+    "src/ids/forecast",
+    "src/ids/layout",
+    "src/ids/ledger",
+    "src/ids/life",
+    "src/ids/pool",
+    "src/ids/range",
+    "src/ids/slot",
+    "src/ids/source",
+    "src/ids/stock",
+    "src/ids/txns",
     "src/promoters",
     "src/store/machine",
 ];
@@ -100,6 +113,7 @@ const KEPT_IN: &[(&str, &str)] = &[
     ("openraft", "src/openraft"),
     ("openraft_rt", "src/openraft"),
     ("openraft_rt_tokio", "src/openraft"),
+    ("sha2", "src/ids"),
 ];
 
 /// A screen is a function, and this is a file.
