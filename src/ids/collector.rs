@@ -169,7 +169,7 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         self.look(&view);
         let now = self.link.runtime.now();
         let (found, unused) = self.ledger.counts();
-        let oldest = self.ledger.oldest().map_or(Duration::ZERO, |since| now - since);
+        let oldest = self.ledger.oldest().map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let mut done = Collected { found, unused, deleted: 0, oldest };
         let most = self.rate.allowed(now);
         let dead = self.ledger.due(now, self.grace(&view), most);

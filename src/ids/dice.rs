@@ -13,7 +13,7 @@ impl Dice {
         Self(seed.unwrap_or_else(|| RandomState::new().hash_one(0)))
     }
 
-    /// The next number, as SplitMix64 mixes them.
+    /// The next number, as `SplitMix64` mixes them.
     pub(super) fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -214,7 +214,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         // A tenth more or less, so that not all nodes ask at once.
         let tenth = u64::try_from((interval / 5).as_millis()).unwrap_or(u64::MAX).max(1);
         let jitter = Duration::from_millis(desk.dice.roll() % tenth);
-        self.reconcile_at = now + interval - interval / 10 + jitter;
+        self.reconcile_at = now + interval.saturating_sub(interval / 10) + jitter;
         let Some(session) = desk.session.clone() else { return };
         let held = desk.held_names();
         drop(desk);
@@ -281,7 +281,8 @@ async fn fly<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, flight: Fl
         catch_up(&link, &core, revision).await;
         let exhausted = {
             let mut desk = core.lock();
-            taken.iter().fold(false, |exhausted, key| desk.retry_taken(key) || exhausted)
+            // Each of them is looked at.
+            taken.iter().filter(|key| desk.retry_taken(key)).count() > 0
         };
         core.wake.notify_one();
         if exhausted {
@@ -298,7 +299,7 @@ fn follow_up(desk: &mut Desk, flight: &Flight, aftermath: &Aftermath) {
     } else {
         desk.failures = 0;
     }
-    if aftermath.moved.is_some() && desk.meta.is_some_and(|(_, fence)| fence == flight.fence) {
+    if aftermath.moved && desk.meta.is_some_and(|(_, fence)| fence == flight.fence) {
         desk.meta = None;
     }
 }

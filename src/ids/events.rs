@@ -117,12 +117,12 @@ impl Events {
         for name in gone {
             if let Some((view, _)) = self.seen.remove(&name) {
                 let view: Vec<Known> = ids(&view).into_values().collect();
-                self.queue.extend(view.into_iter().map(|known| deletion(&name, known, 0)));
+                self.queue.extend(view.into_iter().map(|known| deletion(name.as_ref(), known, 0)));
             }
         }
         for (name, seen) in now {
             let before = self.seen.insert(name.clone(), seen.clone());
-            self.compare(&name, before.as_ref(), &seen);
+            self.compare(name.as_ref(), before.as_ref(), &seen);
             if name.is_none() && !self.synced {
                 self.synced = true;
                 self.queue.push_back(Event::Sync { revision: seen.0.revision() });
@@ -131,7 +131,7 @@ impl Events {
         Some(())
     }
 
-    fn compare(&mut self, name: &Option<Arc<str>>, before: Option<&Seen>, after: &Seen) {
+    fn compare(&mut self, name: Option<&Arc<str>>, before: Option<&Seen>, after: &Seen) {
         let revision = after.0.revision();
         let mut pairs: Vec<(Option<Known>, Option<Known>)> = Vec::new();
         match before {
@@ -151,7 +151,7 @@ impl Events {
         for (before, after) in pairs {
             match (before, after) {
                 (before, Some(Known { id, key, revision })) => {
-                    let origin = name.clone();
+                    let origin = name.cloned();
                     let before = before.map(|known| known.key);
                     self.queue.push_back(Event::Upsert { origin, id, key, before, revision });
                 }
@@ -163,8 +163,8 @@ impl Events {
     }
 }
 
-fn deletion(name: &Option<Arc<str>>, known: Known, revision: u64) -> Event {
-    Event::Delete { origin: name.clone(), id: known.id, key: known.key, revision }
+fn deletion(name: Option<&Arc<str>>, known: Known, revision: u64) -> Event {
+    Event::Delete { origin: name.cloned(), id: known.id, key: known.key, revision }
 }
 
 /// The ids of a view that are some key's.

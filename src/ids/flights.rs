@@ -2,9 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use crate::store::{
-    Bytes, KeyValue, LeaseId, LeaseStatus, Limits, Refusal, StoreError, TxnResponse,
-};
+use crate::store::{Bytes, LeaseId, LeaseStatus, Limits, Refusal, StoreError, TxnResponse};
 
 use super::{
     desk::{Desk, Doomed, Granted, Slot, Use},
@@ -32,7 +30,7 @@ pub(super) struct Aftermath {
     pub(super) taken: Vec<Bytes>,
     pub(super) revision: u64,
     /// The range or the epoch is another.
-    pub(super) moved: Option<Option<Arc<KeyValue>>>,
+    pub(super) moved: bool,
     /// Nothing came of it.
     pub(super) failed: Option<StoreError>,
 }
@@ -108,8 +106,10 @@ impl Desk {
         let again = slot.life.is_some();
         let candidates = match &slot.life {
             // An id that is out of range by now is not given out again.
-            Some(life) if self.stock.pool().range().contains(life.id) => vec![life.id],
-            Some(_) => Vec::new(),
+            Some(life) => {
+                let range = self.stock.pool().range();
+                Some(life.id).filter(|id| range.contains(*id)).into_iter().collect()
+            }
             None if self.creates() => {
                 let share = self.stock.pool().available() / (self.ready.len() as u64 + 1);
                 let share = usize::try_from(share).unwrap_or(most).clamp(1, most);
@@ -177,9 +177,9 @@ impl Desk {
             }
         };
         let (outcomes, revision) = match outcome {
-            Fenced::Moved(found) => {
+            Fenced::Moved => {
                 self.unfly(flight);
-                aftermath.moved = Some(found);
+                aftermath.moved = true;
                 return aftermath;
             }
             Fenced::Done(outcomes, revision) => (outcomes, revision),

@@ -38,7 +38,7 @@ pub(super) struct Follower<S, R, F> {
     pub(super) listener: F,
 }
 
-impl<S: Store, R: Runtime, F: Fn(Option<Fed<'_>>) -> bool + Send + Sync + 'static>
+impl<S: Store, R: Runtime, F: Fn(Option<&Fed<'_>>) -> bool + Send + Sync + 'static>
     Follower<S, R, F>
 {
     /// Follows until the listener has enough.
@@ -52,7 +52,8 @@ impl<S: Store, R: Runtime, F: Fn(Option<Fed<'_>>) -> bool + Send + Sync + 'stati
             };
             let Some(mirror) = mirror else { continue };
             let mut changes = mirror.changes_from_empty();
-            if !listener(Some(Fed::Opened(&mirror))) || !listener(Some(Fed::View(&mirror.view()))) {
+            if !listener(Some(&Fed::Opened(&mirror))) || !listener(Some(&Fed::View(&mirror.view())))
+            {
                 return;
             }
             loop {
@@ -62,7 +63,7 @@ impl<S: Store, R: Runtime, F: Fn(Option<Fed<'_>>) -> bool + Send + Sync + 'stati
                     () = self.reopen.notified() => break,
                 };
                 match next {
-                    Ok((_, view)) if listener(Some(Fed::View(&view))) => {}
+                    Ok((_, view)) if listener(Some(&Fed::View(&view))) => {}
                     Ok(_) => return,
                     Err(error) => {
                         tracing::warn!("the cache of the ids begins anew: {error}");

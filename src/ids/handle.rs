@@ -19,6 +19,7 @@ use super::{
 };
 
 /// What the driver, the callers and the handles of an instance share.
+#[derive(Debug)]
 pub(super) struct Core {
     desk: Mutex<Desk>,
     /// There is something to do for the driver.
@@ -57,6 +58,7 @@ impl Core {
 }
 
 /// Whatever works for an instance ends when the last handle and the last clone have gone.
+#[derive(Debug)]
 pub(super) struct Alive(pub(super) Arc<Core>);
 
 impl Drop for Alive {

@@ -45,8 +45,8 @@ pub(super) enum Acquired {
 pub(super) enum Fenced<T> {
     /// It was done, with the revision at which.
     Done(Vec<T>, u64),
-    /// The range or the epoch is another than it was: this stands instead.
-    Moved(Option<Arc<KeyValue>>),
+    /// The range or the epoch is another than it was; nothing was done.
+    Moved,
 }
 
 impl Acquire {
@@ -128,17 +128,12 @@ pub(super) fn acquire(
 ) -> Txn {
     Txn::when([Compare::unchanged(layout.meta(), fence)])
         .and_then(batch.iter().map(|acquire| acquire.op(layout, node, lease)))
-        .or_else([Op::get(layout.meta())])
 }
 
 /// What came of [`acquire`].
 pub(super) fn acquired(batch: &[Acquire], response: &TxnResponse) -> Fenced<Acquired> {
     if !response.succeeded {
-        let found = match response.responses.first() {
-            Some(OpResponse::Range(read)) => read.items.first().cloned(),
-            _ => None,
-        };
-        return Fenced::Moved(found);
+        return Fenced::Moved;
     }
     let none = OpResponse::Put;
     let answers = response.responses.iter().chain(std::iter::repeat(&none));

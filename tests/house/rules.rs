@@ -28,7 +28,6 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/plan",
     "src/allocator/state",
     "src/ids/audit",
-    "src/ids/desk",
     "src/ids/flights",
     "src/ids/forecast",
     "src/ids/layout",
@@ -90,18 +89,34 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
-const FLOORS: &[(&str, &[&[&str]])] = &[(
-    "autopilot",
-    &[
-        &["cluster", "config", "records", "server"],
-        &["state"],
-        &["assess", "refusal", "promoter", "orders", "wake"],
-        &["plan", "safety"],
-        &["handle"],
-        &["desk"],
-        &["driver", "requests"],
-    ],
-)];
+const FLOORS: &[(&str, &[&[&str]])] = &[
+    (
+        "autopilot",
+        &[
+            &["cluster", "config", "records", "server"],
+            &["state"],
+            &["assess", "refusal", "promoter", "orders", "wake"],
+            &["plan", "safety"],
+            &["handle"],
+            &["desk"],
+            &["driver", "requests"],
+        ],
+    ),
+    (
+        "ids",
+        &[
+            &["dice", "forecast", "life", "range", "slot"],
+            &["config", "error", "layout", "notices", "pool"],
+            &["admin", "audit", "source", "txns"],
+            &["follow", "ledger", "link", "stock"],
+            &["desk"],
+            &["flights", "handle"],
+            &["collector", "driver", "events"],
+            &["instance"],
+            &["remote", "typed"],
+        ],
+    ),
+];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
 const STRANGERS: &[(&str, &str)] = &[("plan", "safety")];

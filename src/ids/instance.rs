@@ -93,7 +93,7 @@ pub struct CachedId {
 pub struct Ids<S, R> {
     pub(super) link: Link<S, R>,
     pub(super) alive: Arc<Alive>,
-    options: Arc<Options>,
+    pub(super) options: Arc<Options>,
 }
 
 impl<S: Clone, R: Clone> Clone for Ids<S, R> {
@@ -163,7 +163,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             validators: self.options.validators.clone(),
             options: self.options.mirror.clone(),
             reopen: Arc::clone(&self.alive.0.reopen),
-            listener: move |fed: Option<Fed<'_>>| feed(&alive, fed),
+            listener: move |fed: Option<&Fed<'_>>| feed(&alive, fed),
         };
         self.link.runtime.spawn(follower.run());
     }
@@ -501,7 +501,7 @@ enum Asked {
 }
 
 /// Tells the desk what the follower has to tell; whether anybody still reads.
-fn feed(alive: &Weak<Alive>, fed: Option<Fed<'_>>) -> bool {
+fn feed(alive: &Weak<Alive>, fed: Option<&Fed<'_>>) -> bool {
     let Some(alive) = alive.upgrade() else { return false };
     let core = &alive.0;
     let mut desk = core.lock();
@@ -513,7 +513,7 @@ fn feed(alive: &Weak<Alive>, fed: Option<Fed<'_>>) -> bool {
         Some(Fed::Opened(mirror)) => {
             let range = desk.stock.pool().range();
             desk.stock.restart(range);
-            desk.mirror = Some(mirror.clone());
+            desk.mirror = Some((*mirror).clone());
         }
         Some(Fed::View(view)) => desk.advance(view),
     }
