@@ -86,8 +86,8 @@ pub struct Options {
     pub validators: Vec<Validator>,
     /// How the cache follows the store.
     pub mirror: mirror::Options,
-    /// Makes the choice of candidates repeatable, for tests. Default: as the machine's chance
-    /// wants it.
+    /// Makes the choice of candidates and of nonces repeatable, for tests; no two instances may
+    /// have the same. Default: as the machine's chance wants it.
     pub seed: Option<u64>,
 }
 

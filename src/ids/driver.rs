@@ -36,6 +36,7 @@ pub(super) struct Driver<S, R: Runtime> {
     pub(super) status: LeaseStatus,
     pub(super) lives: u64,
     pub(super) reconcile_at: Duration,
+    pub(super) probe_at: Duration,
     pub(super) meta: Meta,
 }
 
@@ -159,7 +160,9 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         loop {
             let mut desk = self.core.lock();
             desk.now = now;
-            if desk.flights >= desk.options.in_flight.max(1) || now < desk.pause_until {
+            // While the store fails, one at a time finds out whether it still does.
+            let most = if desk.failures > 0 { 1 } else { desk.options.in_flight.max(1) };
+            if desk.flights >= most || now < desk.pause_until {
                 return;
             }
             let flight = desk.plan(&limits);
@@ -192,8 +195,11 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         if now >= self.reconcile_at {
             self.reconcile(now);
         }
+        if now >= self.probe_at {
+            self.probe(now);
+        }
         let pause_until = self.core.lock().pause_until;
-        let mut until = self.reconcile_at;
+        let mut until = self.reconcile_at.min(self.probe_at);
         if pause_until > now {
             until = until.min(pause_until);
         }
@@ -205,6 +211,22 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             () = self.link.runtime.sleep(until.saturating_sub(now)) => keeper.status(),
         };
         self.turn(status);
+    }
+
+    /// Looks whether the store is still the one that it was, as often as the lease is kept alive:
+    /// one that was restored may know a lease of the same name.
+    fn probe(&mut self, now: Duration) {
+        self.probe_at = now + self.core.lock().options.ttl / 3;
+        let (link, core) = (self.link.clone(), Arc::clone(&self.core));
+        self.link.runtime.spawn(async move {
+            if let Ok(standing) = link.standing_meta().await {
+                let mut desk = core.lock();
+                if desk.meta.is_some_and(|meta| Some(meta) != standing) {
+                    desk.meta = None;
+                }
+            }
+            core.wake.notify_one();
+        });
     }
 
     /// Compares the references that stand with those that should.

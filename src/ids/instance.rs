@@ -144,6 +144,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             keeper: None,
             status: LeaseStatus::Lost,
             reconcile_at: now + options.reconcile_interval,
+            probe_at: now + options.ttl / 3,
             meta: meta.0,
         };
         link.runtime.spawn(driver.run());

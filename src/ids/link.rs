@@ -90,6 +90,16 @@ impl<S: Store, R: Runtime> Link<S, R> {
         Ok(answer)
     }
 
+    /// What all users of the prefix agree on, and the revision of it, if it can be read.
+    pub(super) async fn standing_meta(&self) -> Result<Option<(Meta, u64)>, StoreError> {
+        let read = self.range(RangeRequest::new(KeyRange::key(self.layout.meta()))).await?;
+        let standing = read.items.first().and_then(|kv| match self.layout.read(kv) {
+            Ok(Record::Meta(meta)) => Some((meta, kv.mod_revision)),
+            _ => None,
+        });
+        Ok(standing)
+    }
+
     /// Reads what all users of the prefix agree on, and decides it if nobody has.
     ///
     /// With `known`, what stood before, the epoch is raised if the store was emptied since, or has
