@@ -70,6 +70,7 @@ pub(crate) fn observation(size: usize, case: Case) -> Observation {
             let status = Status {
                 age: HEARTBEAT,
                 boot: 7,
+                disk: Some(7),
                 last_log: end.index,
                 acknowledged: end.index,
                 applied: end.index,
@@ -101,6 +102,7 @@ pub(crate) fn observation(size: usize, case: Case) -> Observation {
         ledger: Some(Arc::new(ledger(&servers))),
         ledger_at: START,
         servers,
+        pace: HEARTBEAT,
         feedback: None,
     }
 }
@@ -114,7 +116,9 @@ fn ledger(servers: &[Sighting]) -> Ledger {
             server: sighting.server.id.clone(),
             verdict: if dead { Verdict::Unhealthy } else { Verdict::Healthy },
             boot: Some(7),
+            disk: Some(7),
             signs: if dead { vec![Sign::Contact, Sign::Probe] } else { Vec::new() },
+            flaps: 0,
         }
     });
     ledger.apply(1, Duration::from_secs(60), Record::Health(reports.collect()));

@@ -35,14 +35,18 @@ pub const MAX_PAYLOAD_LEN: usize = 16 << 20;
 #[non_exhaustive]
 pub enum CodecError {
     /// The first byte names another format. Read the data with the release that wrote it.
-    #[error("frame of version {found} found, version {VERSION} expected")]
+    #[error(
+        "frame of version {found} found, version {VERSION} expected; nothing was kept of it: read it with the release that wrote it"
+    )]
     Version {
         /// The version byte that was read.
         found: u8,
     },
     /// The payload is longer than the reader (or, when encoding, [`MAX_PAYLOAD_LEN`]) allows.
     /// Split the data; from a peer, close the connection.
-    #[error("payload of {found} bytes found, at most {limit} expected")]
+    #[error(
+        "payload of {found} bytes found, at most {limit} expected; nothing was kept of it: split the data, or close the connection to the peer that sent it"
+    )]
     TooLong {
         /// Length of the payload, in bytes.
         found: usize,
@@ -50,7 +54,9 @@ pub enum CodecError {
         limit: usize,
     },
     /// The bytes end before the frame does. Read more, or discard a torn write.
-    #[error("{found} bytes of a frame found, {expected} expected")]
+    #[error(
+        "{found} bytes of a frame found, {expected} expected; nothing was kept of them: read more, or discard a torn write"
+    )]
     Truncated {
         /// Bytes that are there.
         found: usize,
@@ -58,15 +64,20 @@ pub enum CodecError {
         expected: usize,
     },
     /// Bytes follow where the value should end: not a value of this type, or not of this release.
-    #[error("{found} bytes found after the end of {expected}, none expected")]
+    #[error(
+        "{found} bytes found after the end of {expected}, none expected; nothing was kept: read it as the type, and with the release, that wrote it"
+    )]
     Trailing {
         /// Bytes left over.
         found: usize,
         /// The Rust type that was expected.
         expected: &'static str,
     },
-    /// The payload is not a value of the expected type.
-    #[error("payload of {found} bytes is not {expected}: {source}")]
+    /// The payload is not a value of the expected type: read it as the type, and with the release,
+    /// that wrote it.
+    #[error(
+        "payload of {found} bytes is not {expected}: {source}; nothing was kept of it: read it as the type, and with the release, that wrote it"
+    )]
     Malformed {
         /// Length of the payload, in bytes.
         found: usize,
@@ -77,7 +88,9 @@ pub enum CodecError {
     },
     /// The value has no positional encoding (an untagged enum, a sequence of unknown length).
     /// Nothing was written; the type needs another shape.
-    #[error("{found} cannot be encoded: {source}")]
+    #[error(
+        "{found} cannot be encoded: {source}; nothing was written: give the type another shape"
+    )]
     Unencodable {
         /// The Rust type of the value.
         found: &'static str,
@@ -206,7 +219,7 @@ mod tests {
         let mut frame = encode(&7_u64).unwrap();
         frame[0] = 9;
         let error = decode::<u64>(&frame).unwrap_err();
-        assert_eq!(error.to_string(), "frame of version 9 found, version 1 expected");
+        assert!(error.to_string().starts_with("frame of version 9 found, version 1 expected; "));
     }
 
     #[test]

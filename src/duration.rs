@@ -23,10 +23,10 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Er
 /// Reads humantime text; the error says what was found and what is expected.
 ///
 /// # Errors
-/// Text that is no duration, or one that does not fit.
+/// Text that is no duration, or one that does not fit, in words that say what to write.
 pub fn parse(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| {
-        format!("`{text}` is not a duration ({e}); expected text like `200ms` or `1h 30m`")
+        format!("`{text}` is not a duration ({e}); nothing was read: write text like `200ms` or `1h 30m`")
     })
 }
 

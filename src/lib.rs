@@ -1,6 +1,8 @@
 //! Keeps a Raft cluster healthy from inside the database that runs it.
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "allocator")]
+pub mod allocator;
 pub mod autopilot;
 pub mod codec;
 #[cfg(any(doc, doctest))]
@@ -13,5 +15,8 @@ pub mod ids;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;
+pub mod rehearse;
 pub mod runtime;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -41,6 +41,20 @@ async fn the_storage_passes_the_suite_of_openraft() {
     Suite::test_all(OnDisk).await.unwrap();
 }
 
+#[test]
+fn a_disk_keeps_its_identity_and_another_disk_has_another() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let identity = |dir: &TempDir| storage::open(dir.path()).unwrap().0.disk_id();
+    let first = identity(&one);
+    // The writer's thread lets go of the file a moment after its log.
+    let again = (0..100).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        storage::open(one.path()).ok().map(|(log, _)| log.disk_id())
+    });
+    assert_eq!(again, Some(first));
+    assert_ne!(identity(&other), first);
+}
+
 /// What operators present.
 const TOKEN: &str = "a secret";
 

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a test speaks to tokio and to the wall clock")]
 
+#[path = "http/explained.rs"]
+mod explained;
 #[path = "http/fixture.rs"]
 mod fixture;
+#[path = "http/history.rs"]
+mod history;
 #[path = "http/hostile.rs"]
 mod hostile;
 #[path = "http/refusals.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::alias::CommittedLeaderIdOf;
 use raft_autopilot::autopilot::{
-    Autopilot, ConfigError, Handle, Ledger, Options, Outcome, Record, Server, ServerId,
+    Autopilot, ConfigError, Dismissal, Handle, Ledger, Options, Outcome, Record, Server, ServerId,
 };
 use raft_autopilot::openraft::{Answer, Application, Openraft, PROBE_DEADLINE, RaftRuntime};
 use raft_autopilot::promoters::Stable;
@@ -117,6 +117,7 @@ impl Application<TypeConfig> for Database {
         Some(Answer {
             id: status.id.to_string().into(),
             boot: status.boot_id,
+            disk: Some(status.disk_id),
             last_log: status.last_log_index.unwrap_or_default(),
             applied: status.last_applied.unwrap_or_default(),
             snapshot: status.snapshot.map(|(received, _)| received),
@@ -128,9 +129,12 @@ impl Application<TypeConfig> for Database {
         Some(self.status(address, 0).await?.id.to_string().into())
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
-        let Some(id) = self.node_id(server.id.as_str()) else { return true };
-        matches!(self.ask(&server.address, id, Request::Dismiss).await, Some(Response::Dismissed))
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
+        let Some(id) = self.node_id(server.id.as_str()) else { return Dismissal::NotOffered };
+        match self.ask(&server.address, id, Request::Dismiss).await {
+            Some(Response::Dismissed) => Dismissal::Heard,
+            _ => Dismissal::NoAnswer,
+        }
     }
 }
 

@@ -88,7 +88,7 @@ impl Place {
         let is_temporary = options.dir.is_none();
         let dir = options.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
         let token = options.token.clone().filter(|token| !token.is_empty());
-        let token = token.unwrap_or_else(|| format!("{:016x}", crate::random()));
+        let token = token.unwrap_or_else(|| format!("{:016x}", crate::storage::random()));
         let Options { nodes, http_port, .. } = *options;
         Ok(Self { nodes, http_port, program, dir, is_temporary, token })
     }

@@ -19,7 +19,6 @@ mod types;
 mod web;
 mod wire;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -56,9 +55,4 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A random number, from the seed that the system gives every process for its hash maps.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

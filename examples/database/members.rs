@@ -36,14 +36,16 @@ impl NotDone {
     pub(crate) fn write(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Self {
         match error.forward_to_leader() {
             Some(forward) => Self::forwarded(forward),
-            None => Self::Because(error.to_string()),
+            None => Self::Because(format!(
+                "{error}; it may still happen: read what stands before you repeat it"
+            )),
         }
     }
 
     pub(crate) fn read(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Self {
         match error.forward_to_leader() {
             Some(forward) => Self::forwarded(forward),
-            None => Self::Because(error.to_string()),
+            None => Self::Because(format!("{error}; nothing was changed: try again")),
         }
     }
 
@@ -62,7 +64,9 @@ impl NotDone {
     }
 
     pub(crate) fn timeout() -> Self {
-        Self::Because(format!("no majority answered within {LIMIT:?}; it may still happen"))
+        Self::Because(format!(
+            "no majority answered within {LIMIT:?}; it may still happen: read what stands before you repeat it"
+        ))
     }
 }
 
@@ -99,7 +103,10 @@ pub(crate) async fn join(service: &Service, id: u64, member: Member) -> Response
     match known {
         Some(known) if known == member => return Response::Joined,
         Some(known) => {
-            let why = format!("server {id} is known as {known:?}, not as {member:?}");
+            let why = format!(
+                "server {id} is known as {known:?}, not as {member:?}; nothing was changed: start it as it \
+                 was, or with an empty directory as a new server"
+            );
             return Response::Refused(why);
         }
         None if !reserved => return Response::Removed,
@@ -110,7 +117,10 @@ pub(crate) async fn join(service: &Service, id: u64, member: Member) -> Response
     match Connection::new(&member.addr).ask(&proof, ANSWER_LIMIT).await {
         Ok(Response::Status(status)) if status.id == id => {}
         other => {
-            let why = format!("server {id} does not answer at {}: {other:?}", member.addr);
+            let why = format!(
+                "server {id} does not answer at {} ({other:?}); nothing was changed: make it reachable there",
+                member.addr
+            );
             return Response::Refused(why);
         }
     }
@@ -158,5 +168,9 @@ pub(crate) async fn ask_leader(
         }
     };
     let answer = tokio::time::timeout(limit, asking).await;
-    answer.map_err(|_| io::Error::other(format!("not joined within {limit:?}: {last}")))
+    answer.map_err(|_| {
+        io::Error::other(format!(
+            "not joined within {limit:?}; nothing was lost: start it again to go on ({last})"
+        ))
+    })
 }

@@ -196,9 +196,10 @@ fn check_identity(options: &Options, known: Option<&Identity>) -> Result<(), Str
             "{dir} is empty, so it cannot be server {told}: its log is gone, and its id with it. \
              Leave out --id to join as a new server"
         )),
-        (Some(Identity { id, .. }), Some(told)) if *id != told => {
-            Err(format!("{dir} belongs to server {id}, not to server {told}"))
-        }
+        (Some(Identity { id, .. }), Some(told)) if *id != told => Err(format!(
+            "{dir} belongs to server {id}, not to server {told}; nothing was changed: name its own \
+                 directory, or leave out --id"
+        )),
         (Some(_) | None, _) => Ok(()),
     }
 }
@@ -231,7 +232,11 @@ fn address<'a>(
 }
 
 async fn bind_one(addr: &str) -> Result<(TcpListener, String), String> {
-    let failed = |error| format!("cannot listen on {addr}: {error}");
+    let failed = |error| {
+        format!(
+            "cannot listen on {addr}: {error}; nothing was changed: stop what listens there, or name another"
+        )
+    };
     let listener = TcpListener::bind(addr).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?.to_string();
     Ok((listener, addr))
@@ -241,7 +246,7 @@ async fn bind_one(addr: &str) -> Result<(TcpListener, String), String> {
 async fn new_identity(options: &Options, member: Member, log: &LogStore) -> io::Result<Identity> {
     let seed = options.seed.clone();
     let (cluster, id) = match &seed {
-        None => (crate::random(), FIRST_ID),
+        None => (crate::storage::random(), FIRST_ID),
         Some(seed) => match ask_leader(seed, 0, 0, || Request::Reserve, JOIN_LIMIT).await? {
             Response::Reserved { cluster, id } => (cluster, id),
             other => return Err(io::Error::other(format!("an odd answer: {other:?}"))),

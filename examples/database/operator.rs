@@ -21,6 +21,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// For how long a drained server is kept from leading.
 const DRAIN: Duration = Duration::from_secs(60);
 
+const NO_TOKEN: &str = "this server was started without a token; nothing was changed: start it with \
+                        DATABASE_TOKEN set";
+
+const WRONG_TOKEN: &str = "not the token; nothing was changed: send `Authorization: Bearer` and the \
+                           one that the server was started with";
+
 /// The orders, for those who present the token. No token: no orders.
 pub(crate) fn router(token: Option<String>) -> Router<Arc<Service>> {
     let token: Option<Arc<str>> = token.map(Into::into);
@@ -31,11 +37,9 @@ pub(crate) fn router(token: Option<String>) -> Router<Arc<Service>> {
                 let told = request.headers().get(header::AUTHORIZATION);
                 let told = told.map_or(&[][..], |value| value.as_bytes());
                 match token {
-                    None => {
-                        failed(StatusCode::FORBIDDEN, "this server was started without a token")
-                    }
+                    None => failed(StatusCode::FORBIDDEN, NO_TOKEN),
                     Some(token) if is_bearer(told, &token) => next.run(request).await,
-                    Some(_) => failed(StatusCode::UNAUTHORIZED, "not the token"),
+                    Some(_) => failed(StatusCode::UNAUTHORIZED, WRONG_TOKEN),
                 }
             }
         },
@@ -69,12 +73,16 @@ async fn order(
         ("uncordon", Some(id)) => autopilot.uncordon(id).await,
         ("remove", Some(id)) => autopilot.remove(id).await,
         ("transfer" | "drain" | "undrain" | "cordon" | "uncordon" | "remove", None) => {
-            let why = format!("`{server}` is neither an id nor `leader`; to transfer: or `best`");
+            let why = format!(
+                "`{server}` is neither an id nor `leader`; nothing was changed: name one of them, or \
+                 `best` to transfer"
+            );
             return failed(StatusCode::BAD_REQUEST, &why);
         }
         (verb, _) => {
             let why = format!(
-                "`{verb}` is none of drain, undrain, cordon, uncordon, remove and transfer"
+                "`{verb}` is no order; nothing was changed: use drain, undrain, cordon, uncordon, \
+                 remove or transfer"
             );
             return failed(StatusCode::NOT_FOUND, &why);
         }

@@ -57,7 +57,7 @@ impl Service {
         autopilot: Handle,
         removed: UnboundedSender<String>,
     ) -> Self {
-        let (boot_id, arriving) = (crate::random(), Mutex::default());
+        let (boot_id, arriving) = (crate::storage::random(), Mutex::default());
         Self { identity, boot_id, version, raft, log, state, autopilot, removed, arriving }
     }
 
@@ -66,6 +66,7 @@ impl Service {
         Ok(Status {
             id: self.identity.id,
             boot_id: self.boot_id,
+            disk_id: self.log.disk_id(),
             version: self.version.clone(),
             last_log_index: self.log.last_index()?,
             last_applied: self.state.standing(|standing| standing.applied.map(|id| id.index)),
@@ -153,11 +154,15 @@ impl Service {
         let Identity { cluster: own, id, .. } = self.identity;
         let is_named = to == id || (to == 0 && !matches!(request, Request::Dismiss));
         if !is_named {
-            return Some(Response::Refused(format!("this is server {id}, not {to}")));
+            return Some(Response::Refused(format!(
+                "this is server {id}, not {to}; nothing was changed: ask that one at its own address"
+            )));
         }
         let is_open = matches!(request, Request::Status | Request::Reserve);
         if cluster != own && !(cluster == 0 && is_open) {
-            return Some(Response::Refused("this is another cluster".to_owned()));
+            return Some(Response::Refused(
+                "this is another cluster; nothing was changed: name a seed of your own".to_owned(),
+            ));
         }
         // A leader that has just removed itself still has to tell everybody so; whoever was
         // removed and does not know it asks for votes, for the status, or to join.

@@ -28,6 +28,10 @@ const MAX_VALUE_LEN: usize = 1 << 20;
 /// The longest key, in bytes.
 const MAX_KEY_LEN: usize = 1024;
 
+const NO_KEY: &str = "no such key; nothing was changed: write it first";
+
+const NOT_LEADING: &str = "not the leader; nothing was changed: ask it, as `Location` says";
+
 type Served = State<Arc<Service>>;
 
 /// What `GET /status` tells.
@@ -38,6 +42,8 @@ pub(crate) struct Status {
     pub(crate) zone: String,
     pub(crate) version: String,
     pub(crate) boot_id: String,
+    /// In hexadecimal, new with every data directory.
+    pub(crate) disk_id: String,
     /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
     pub(crate) role: String,
     pub(crate) term: u64,
@@ -79,9 +85,9 @@ async fn read(State(service): Served, Path(key): Path<String>, uri: Uri) -> Resp
         Ok(Ok(Some(value))) => {
             ([(header::CONTENT_TYPE, "application/octet-stream")], value).into_response()
         }
-        Ok(Ok(None)) => failed(StatusCode::NOT_FOUND, "no such key"),
-        Ok(Err(error)) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Ok(Ok(None)) => failed(StatusCode::NOT_FOUND, NO_KEY),
+        Ok(Err(error)) => unreadable(&error),
+        Err(error) => unreadable(&error),
     }
 }
 
@@ -92,7 +98,10 @@ async fn write(
     value: Bytes,
 ) -> Response {
     if key.len() > MAX_KEY_LEN {
-        let why = format!("a key of {} bytes, at most {MAX_KEY_LEN} allowed", key.len());
+        let why = format!(
+            "a key of {} bytes, at most {MAX_KEY_LEN} allowed; nothing was changed: choose a shorter one",
+            key.len()
+        );
         return failed(StatusCode::BAD_REQUEST, &why);
     }
     commit(&service, Command::Set { key, value: value.to_vec() }, uri.path()).await
@@ -108,7 +117,7 @@ async fn commit(service: &Service, command: Command, path: &str) -> Response {
             Applied::Done | Applied::Reserved(_) | Applied::Recorded(_) => {
                 StatusCode::NO_CONTENT.into_response()
             }
-            Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, "no such key"),
+            Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, NO_KEY),
         },
         Ok(Err(error)) => elsewhere(NotDone::write(&error), path),
         Err(_) => elsewhere(NotDone::timeout(), path),
@@ -118,7 +127,7 @@ async fn commit(service: &Service, command: Command, path: &str) -> Response {
 async fn status(State(service): Served) -> Response {
     match look(&service) {
         Ok(status) => Json(status).into_response(),
-        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => unreadable(&error),
     }
 }
 
@@ -134,6 +143,7 @@ fn look(service: &Service) -> std::io::Result<Status> {
         zone: member.zone,
         version: own.version,
         boot_id: format!("{:016x}", own.boot_id),
+        disk_id: format!("{:016x}", own.disk_id),
         role: format!("{:?}", metrics.state).to_lowercase(),
         term: metrics.current_term,
         leader: metrics.current_leader,
@@ -150,16 +160,23 @@ pub(crate) fn elsewhere(not_done: NotDone, path: &str) -> Response {
     match not_done {
         NotDone::Elsewhere(Some(leader)) => {
             let location = format!("http://{}{path}", leader.http);
-            let body = Json(json!({ "error": "not the leader", "leader": leader.http }));
+            let body = Json(json!({ "error": NOT_LEADING, "leader": leader.http }));
             (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)], body).into_response()
         }
-        NotDone::Elsewhere(None) => unavailable("no leader is known"),
+        NotDone::Elsewhere(None) => {
+            unavailable("no leader is known; nothing was changed: try again in a moment")
+        }
         NotDone::Because(why) => unavailable(&why),
     }
 }
 
 fn unavailable(why: &str) -> Response {
     ([(header::RETRY_AFTER, "1")], failed(StatusCode::SERVICE_UNAVAILABLE, why)).into_response()
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Response {
+    let why = format!("{error}; nothing was changed: look at the disk of this server");
+    failed(StatusCode::INTERNAL_SERVER_ERROR, &why)
 }
 
 pub(crate) fn failed(code: StatusCode, why: &str) -> Response {

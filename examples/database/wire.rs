@@ -85,6 +85,8 @@ pub(crate) struct Status {
     pub(crate) id: u64,
     /// Random, new with every start of the process.
     pub(crate) boot_id: u64,
+    /// Random, drawn when its log file was created.
+    pub(crate) disk_id: u64,
     /// The version that it was started as.
     pub(crate) version: String,
     /// Index of the last entry in its log.

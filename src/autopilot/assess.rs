@@ -7,8 +7,9 @@ use super::{
         Leading, LogId, NodeStatus, Observation, Probe, Role, Server, ServerId, Sighting, Status,
     },
     config::Config,
+    lapse::Lapse,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
-    state::{Health, Reason, Reasons, ServerState, State, Trail},
+    state::{Health, Reason, Reasons, ServerState, State, Trail, flaps},
 };
 
 impl State {
@@ -23,8 +24,8 @@ impl State {
         // the ledger.
         let leadership = |leading: Option<Leading>| leading.map(|l| (l.term, l.since));
         let last = last.filter(|last| leadership(last.leading) == leadership(seen.leading));
-        let hole = HOLE.max(config.server_stabilization_time);
-        let hole = last.is_some_and(|last| seen.at.saturating_sub(last.at) > hole);
+        let judges = seen.leading.is_some_and(|leading| leading.lease);
+        let lapse = last.map_or(Lapse::default(), |last| Lapse::since(config, last, seen));
         let mended;
         let sightings: &[Sighting] = if is_sorted(&seen.servers) {
             &seen.servers
@@ -33,7 +34,7 @@ impl State {
             &mended
         };
         let shrunken = discovery_shrunken(seen, sightings);
-        let round = Round { config, seen, shrunken, first: last.is_none(), hole };
+        let round = Round { config, seen, shrunken, first: last.is_none(), judges, lapse };
         let mut before = last.map_or(&[][..], |last| &last.servers);
         let mut servers = Vec::with_capacity(sightings.len());
         for sighting in sightings {
@@ -45,6 +46,8 @@ impl State {
             local: seen.local.clone(),
             leader: seen.leader.clone(),
             leading: seen.leading,
+            observed: last.filter(|_| !judges).map_or(seen.at, |last| last.observed),
+            lapse: if judges { lapse.time } else { Duration::ZERO },
             membership: seen.membership,
             last_log: seen.last_log,
             servers,
@@ -152,15 +155,13 @@ fn count(state: &mut State) {
 static NO_RECORD: ServerRecord = ServerRecord {
     verdict: Verdict::Unknown,
     boot: None,
+    disk: None,
     joined: false,
     signs: Vec::new(),
+    flaps: 0,
     signs_at: Signs { contact: None, probe: None, discovery: None, identity: None, shrunk: None },
     applied_at: None,
 };
-
-/// Rounds of a leader are seconds apart. After a longer pause (a stopped process, a clock that
-/// leapt) nothing is known of the time between: histories and graces begin again.
-const HOLE: Duration = Duration::from_secs(60);
 
 /// What every server of one round is judged with.
 struct Round<'a> {
@@ -169,8 +170,10 @@ struct Round<'a> {
     shrunken: bool,
     /// There is no earlier round of this leadership.
     first: bool,
-    /// What was known before proves nothing about the time since.
-    hole: bool,
+    /// This node leads with a fresh lease.
+    judges: bool,
+    /// The time before this round that counts for nothing.
+    lapse: Lapse,
 }
 
 /// A server's standing before this round: the last state's word, else the ledger's, else none.
@@ -181,6 +184,7 @@ struct Before {
     matched: Option<LogId>,
     status: Option<Status>,
     lag: u64,
+    flaps: u8,
     trail: Trail,
 }
 
@@ -203,6 +207,22 @@ impl Before {
         self.joining = self.joining.map(|_| at);
         self.trail = Trail { seen: at, progressed: at, applied: at, carried: None, ..self.trail };
     }
+
+    /// Leaves a time that nobody observed out of every count.
+    fn leave_out(&mut self, lapse: Lapse, at: Duration) {
+        let later = |since: Duration| lapse.leave_out(since, at);
+        self.signs = self.signs.map(later);
+        self.joining = self.joining.map(later);
+        self.trail.progressed = later(self.trail.progressed);
+        self.trail.applied = later(self.trail.applied);
+        // What contact and probes say of the time before counts no further back than now.
+        self.trail.seen = at;
+        if lapse.hole {
+            self.health.since = at;
+            self.health.healthy_since = None;
+            self.trail.carried = None;
+        }
+    }
 }
 
 impl Round<'_> {
@@ -216,15 +236,16 @@ impl Round<'_> {
                 matched: last.matched,
                 status: last.status,
                 lag: last.lag,
+                flaps: last.flaps,
                 trail: last.trail,
             },
             None => self.recorded(sighting),
         };
-        if self.hole {
-            before.restart(self.seen.at);
+        if self.judges && !self.lapse.time.is_zero() {
+            before.leave_out(self.lapse, self.seen.at);
         }
         let mut measure = self.measure(sighting, &before);
-        let reasons = if self.seen.leading.is_some_and(|leading| leading.lease) {
+        let reasons = if self.judges {
             self.reasons(sighting, &before, &measure)
         } else {
             Reasons::of(&[Reason::NotJudged])
@@ -256,6 +277,7 @@ impl Round<'_> {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
+            flaps: flaps(self.config, before.flaps, &before.health, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
             signs: self.signs(sighting, &before, reasons, &measure),
             joining: before
@@ -281,7 +303,9 @@ impl Round<'_> {
         let here = |applied_at| at.saturating_sub(age(applied_at, self.seen.ledger_at));
         let since = here(record.applied_at);
         let carried = (record.verdict == Verdict::Healthy).then_some(since);
-        let signs = record.signs_at.map(|since| here(Some(since)));
+        // A grace does not run while nobody leads.
+        let gap = self.seen.leading.map_or(Duration::MAX, |leading| leading.gap);
+        let signs = record.signs_at.map(|since| here(Some(since)).saturating_add(gap).min(at));
         // Without a record nobody knows how long a member that was found has been one.
         let joining = if self.first { found.is_some_and(|r| !r.joined) } else { !record.joined };
         let mut before = Before {
@@ -296,18 +320,18 @@ impl Round<'_> {
             matched: None,
             status: None,
             lag: 0,
+            flaps: record.flaps,
             trail: Trail {
                 seen: at,
                 progressed: at,
                 applied: at,
                 boot: record.boot,
+                disk: record.disk,
                 carried,
                 ..Trail::default()
             },
         };
-        // A history with a hole longer than the stability it should prove proves nothing, and a
-        // grace that nobody watched has not run.
-        let gap = self.seen.leading.map_or(Duration::MAX, |leading| leading.gap);
+        // A history with a hole longer than the stability it should prove proves nothing.
         if gap > self.config.server_stabilization_time {
             before.restart(at);
         }
@@ -331,8 +355,8 @@ impl Round<'_> {
             let took = at.saturating_sub(trail.progressed).as_secs_f64();
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let gained = (index - had) as f64;
-            // What was gained before the first look has no known duration.
-            if before.matched.is_some() && took > 0.0 {
+            // What was gained before the first look, or unobserved, has no known duration.
+            if before.matched.is_some() && took > 0.0 && self.lapse.time.is_zero() {
                 let rate = gained / took;
                 trail.rate = if trail.rate > 0.0 { trail.rate.midpoint(rate) } else { rate };
             }
@@ -345,6 +369,10 @@ impl Round<'_> {
             Some(status) => {
                 trail.reborn |= trail.boot.is_some_and(|boot| boot != status.boot);
                 trail.boot = Some(status.boot);
+                // Another disk is known as the old one until a round has judged it.
+                if self.judges || trail.disk.is_none() {
+                    trail.disk = status.disk.or(trail.disk);
+                }
                 // Judged by when it was asked: an answer seen twice says nothing new.
                 let had_nothing = before.status.is_none_or(|old| old.applied >= old.last_log);
                 let nothing = status.applied >= status.last_log;
@@ -421,7 +449,10 @@ impl Round<'_> {
             return;
         };
         let shrank = status.last_log < status.acknowledged;
-        reasons.add(Reason::LogShrank, shrank || (marked && sighting.role.votes()));
+        let known = before.trail.disk.zip(status.disk);
+        let replaced = known.is_some_and(|(old, new)| old != new);
+        let stays = marked && sighting.role.votes();
+        reasons.add(Reason::LogShrank, shrank || replaced || stays);
         let waits = status.applied < status.last_log;
         let asked = self.seen.at.saturating_sub(status.age);
         let stuck = asked.saturating_sub(measure.trail.applied);

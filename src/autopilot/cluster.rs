@@ -15,6 +15,10 @@ pub struct Status {
     pub age: Duration,
     /// A number drawn anew at every start of the server's process.
     pub boot: u64,
+    /// A number drawn when its log storage was created, and kept there; `None`: it tells none.
+    /// Another one under the same id is another disk: what was acknowledged and voted for is
+    /// forgotten, however quickly the log has been filled again.
+    pub disk: Option<u64>,
     /// The index of the last entry in its log, purged ones included.
     pub last_log: u64,
     /// What the leader knew it to hold when it was asked. A log that ends before that has lost
@@ -48,11 +52,12 @@ pub struct Sighting {
     pub role: Role,
     /// Signal one, contact: the age of the last request that it acknowledged to this leader;
     /// `None`: never in this leader's time. Ignored for the leader itself.
-    #[serde(with = "crate::duration::option")]
+    #[serde(default, with = "crate::duration::option")]
     pub contact: Option<Duration>,
     /// Signal two, log progress: the last entry that this leader knows it to hold.
     pub matched: Option<LogId>,
     /// Signal three: a status probe on a connection of its own.
+    #[serde(default)]
     pub probe: Probe,
     /// What discovery says; `None`: nothing, or there is no discovery.
     pub discovery: Option<NodeStatus>,
@@ -66,6 +71,7 @@ pub struct Membership {
     /// Whether that entry is committed. While it is not, a change is in flight.
     pub committed: bool,
     /// Whether it is joint: two sets of voters, and both must agree.
+    #[serde(default)]
     pub joint: bool,
 }
 
@@ -78,7 +84,7 @@ pub struct Leading {
     #[serde(with = "crate::duration")]
     pub since: Duration,
     /// For how long nobody was seen leading before.
-    #[serde(with = "crate::duration")]
+    #[serde(default, with = "crate::duration")]
     pub gap: Duration,
     /// Whether a quorum has acknowledged it recently enough that no other leader can exist.
     /// The only voter's lease always is.
@@ -102,16 +108,21 @@ pub struct Observation {
     /// The end of this node's log.
     pub last_log: LogId,
     /// Age of the last answer of discovery; `None`: there is no discovery.
-    #[serde(with = "crate::duration::option")]
+    #[serde(default, with = "crate::duration::option")]
     pub discovery: Option<Duration>,
-    /// The members, and servers known to the application besides. Sorted by id without
+    /// The members, and servers known to the application besides, which are shown and never
+    /// added without an order; the adapter for openraft yields members only. Sorted by id without
     /// duplicates; where they are not, the core sorts them and keeps the first of each id.
     pub servers: Vec<Sighting>,
     /// What was recorded in the host's own log; `None`: the host keeps no records.
     pub ledger: Option<Arc<Ledger>>,
     /// The reading at `at` of the clock that `ledger` was applied with.
-    #[serde(with = "crate::duration")]
+    #[serde(default, with = "crate::duration")]
     pub ledger_at: Duration,
+    /// How long from one round to the next is, at most, as the driver has promised; set by the
+    /// driver. 0: nothing is promised. More than twice as long is time that nobody observed.
+    #[serde(with = "crate::duration")]
+    pub pace: Duration,
     /// What the driver knows of its own doing; `None`: nothing worth telling.
     pub feedback: Option<Arc<Feedback>>,
 }
@@ -314,15 +325,31 @@ pub struct Feedback {
 pub enum ClusterError<E> {
     /// The membership, the term or the leader has moved since the plan. Nothing was changed;
     /// the next round plans anew.
-    #[error("the membership or the leader has moved since the plan: {0}")]
+    #[error(
+        "the membership or the leader has moved since the plan; nothing was changed: plan anew ({0})"
+    )]
     Moved(String),
     /// The host refused. Nothing was changed; the step is tried again after a pause.
-    #[error("the host refused: {0}")]
+    #[error("the host refused; nothing was changed: wait, it is tried again after a pause ({0})")]
     Refused(#[source] E),
     /// The outcome is not known: the change may be in effect, or half of it as a joint
     /// membership. The next round looks, and finishes it first.
-    #[error("the outcome is unknown: {0}")]
+    #[error(
+        "the outcome is unknown, and the change may be in effect, wholly or half; look at the \
+         membership before you repeat it ({0})"
+    )]
     Unknown(#[source] E),
+}
+
+/// What came of telling a server that it was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dismissal {
+    /// It has heard, and stops.
+    Heard,
+    /// It did not answer in time, and is told again for about a minute.
+    NoAnswer,
+    /// The host has no way to tell it: whoever runs that server stops it.
+    NotOffered,
 }
 
 /// What came of an applied change.
@@ -367,9 +394,9 @@ pub trait Cluster: Send + Sync + 'static {
         std::future::ready(None)
     }
 
-    /// Tells a server that it was removed, so that it stops. Returns whether it has heard.
-    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = bool> + Send {
+    /// Tells a server that it was removed, so that it stops. Default: nobody can tell it.
+    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = Dismissal> + Send {
         let _ = server;
-        std::future::ready(true)
+        std::future::ready(Dismissal::NotOffered)
     }
 }

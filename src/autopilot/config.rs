@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// [`Config::for_heartbeat`] gives the defaults; [`Config::validate`] names what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether dead servers are removed once their grace has passed. Default true, as in Consul.
     pub cleanup_dead_servers: bool,
@@ -40,8 +40,9 @@ pub struct Config {
     /// A status answer older than this says nothing any more. Default 10 s (ours: five rounds).
     #[serde(with = "crate::duration")]
     pub status_max_age: Duration,
-    /// No step leaves fewer voters. 0: not set; then dead voters are still never removed below
-    /// three without a replacement. Default 0, as in Consul.
+    /// No step leaves fewer voters. 0: not set; then, without a person's order, none leaves fewer
+    /// than three, whoever died and whatever a promoter wishes, except that a healthy two may
+    /// become one. Default 0, as in Consul.
     pub min_quorum: u32,
     /// How long a server must have been healthy before it may vote. Default 10 s, as in Consul.
     #[serde(with = "crate::duration")]
@@ -72,18 +73,29 @@ pub struct Config {
     /// The key in `meta` that names the version to migrate by; empty: the server's own version.
     /// Read by promoters. Default empty, as in Consul.
     pub upgrade_version_tag: String,
+    /// The version to migrate to, whatever else is there: an older one is a downgrade, and the one
+    /// that was left calls a migration off. Empty: the highest. Read by promoters. Default empty.
+    pub upgrade_target_version: String,
 }
 
-/// A configuration that must not be used: which relation is broken, and by what.
+/// A configuration that must not be used: which relation is broken, and by what. Nothing was
+/// changed; correct the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {found}: {expected}")]
+#[error("{field} is {found}, and {expected}; nothing was changed: correct it, and try again")]
 pub struct ConfigError {
     /// The field, as it is spelled in [`Config`].
     pub field: &'static str,
     /// Its value.
     pub found: String,
-    /// What it must be.
+    /// What it must be, as the end of a sentence: `must be at least 150ms (three heartbeats)`.
     pub expected: String,
+}
+
+/// The defaults for a heartbeat of 50 ms; what is left out where a configuration is read.
+impl Default for Config {
+    fn default() -> Self {
+        Self::for_heartbeat(Duration::from_millis(50))
+    }
 }
 
 impl Config {
@@ -109,6 +121,7 @@ impl Config {
             redundancy_zone_tag: String::new(),
             disable_upgrade_migration: false,
             upgrade_version_tag: String::new(),
+            upgrade_target_version: String::new(),
         };
         config.with_last_contact_threshold(contact)
     }
@@ -140,8 +153,8 @@ impl Config {
         self
     }
 
-    /// The fewest voters that the removal of a dead one without replacement may leave:
-    /// `min_quorum`, or three where that is not set.
+    /// The fewest voters that a step may leave which takes votes without a person's order and
+    /// without replacement: `min_quorum`, or three where that is not set.
     pub fn removal_floor(&self) -> usize {
         match self.min_quorum {
             0 => 3,
@@ -173,7 +186,7 @@ impl Config {
             return Err(ConfigError {
                 field: "trailing_logs_recovery",
                 found: self.trailing_logs_recovery.to_string(),
-                expected: format!("at most max_trailing_logs ({})", self.max_trailing_logs),
+                expected: format!("must be at most max_trailing_logs ({})", self.max_trailing_logs),
             });
         }
         let grace = self.dead_server_last_contact_threshold;

@@ -19,6 +19,8 @@ pub(super) enum Then {
     Nothing,
     /// The next record of autopilot's own may be written.
     Own,
+    /// The same; if it was not written, this time still has to be recorded as not observed.
+    Lapse(Duration),
     /// The verb with this ticket is answered.
     Answer(u64),
     /// The verb with this ticket waits for the operation that began.
@@ -102,6 +104,8 @@ pub(super) struct Desk {
     pub(super) record_at: Duration,
     /// Something waits to be recorded then.
     pub(super) dirty: bool,
+    /// Time that nobody observed and that the ledger still counts.
+    pub(super) lapse: Duration,
     /// The host keeps no records; this leadership's are in the driver.
     pub(super) records_are_local: bool,
 }
@@ -153,15 +157,18 @@ impl Desk {
         for ticket in over {
             let Some(pending) = self.pending.remove(&ticket) else { continue };
             let left_behind = pending.left_behind();
-            let begun = pending.operation.is_some() || pending.recording;
+            let begun = pending.operation.is_some() || !pending.done.is_empty();
             let answer = match (&leader, &pending.order) {
                 _ if leads || state.is_none() => Err(VerbError::Deadline { left_behind }),
                 (None, _) => Err(VerbError::Deadline { left_behind }),
                 (Some(leader), Some(order)) if order.handed_over_to(leader) => Ok(()),
-                (Some(leader), Some(_)) if begun => {
+                (Some(leader), _) if begun => {
                     let leader = leader.clone();
                     let goes_on = !self.records_are_local;
                     Err(VerbError::LostLeadership { leader, left_behind, goes_on })
+                }
+                (Some(leader), _) if pending.recording => {
+                    Err(VerbError::PerhapsRecorded(format!("{leader} leads now")))
                 }
                 (Some(leader), _) => Err(VerbError::NotLeading { leader: Some(leader.clone()) }),
             };
@@ -243,7 +250,7 @@ impl Desk {
     pub(super) fn refuse(&mut self, operation: u64, refusal: &Refusal) {
         self.answer_operation(operation, |pending| {
             let left_behind = if pending.done.is_empty() {
-                "nothing".to_owned()
+                "nothing was changed".to_owned()
             } else {
                 pending.done.join(", ")
             };
@@ -263,11 +270,21 @@ pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Opt
         (Verdict::Unknown, _) => Verdict::Unknown,
     };
     let boot = server.status.map(|status| status.boot);
+    let disk = server.status.and_then(|status| status.disk);
     let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
     let known = record.is_some_and(|record| {
         record.verdict == verdict
             && (boot.is_none() || record.boot == boot)
+            && (disk.is_none() || record.disk == disk)
             && record.signs == signs
+            && record.flaps == server.flaps
     });
-    (!known).then(|| Report { server: server.server.id.clone(), verdict, boot, signs })
+    (!known).then(|| Report {
+        server: server.server.id.clone(),
+        verdict,
+        boot,
+        disk,
+        signs,
+        flaps: server.flaps,
+    })
 }

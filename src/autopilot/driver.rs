@@ -14,11 +14,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     cluster::{
-        Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Retry, Server, Step,
+        Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Observation, Origin, Retry,
+        Server, Step,
     },
     config::{Config, ConfigError},
     desk::{Desk, Then},
     handle::{Handle, Request, Running, View},
+    history::{Begun, Chronicle, Decision, Fate, History},
     plan::{Held, Plan, Why, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
@@ -34,9 +36,10 @@ pub struct Options {
     pub heartbeat: Duration,
     /// The configuration until one is stored. Default: [`Config::for_heartbeat`].
     pub config: Config,
-    /// The longest pause between two rounds of a leader, from one heartbeat to 30 s: after a
-    /// longer one nothing is known of the time between, and histories would begin again. Default
-    /// 2 s, as the reference.
+    /// The longest pause between two rounds of a leader, from one heartbeat to 30 s; it is taken
+    /// only while nothing is being decided, stability included. Two rounds that are further apart
+    /// than twice the pause and `observe_deadline` leave time that nobody observed. Default 2 s,
+    /// as the reference.
     pub update_interval: Duration,
     /// How long the outcome of a step is awaited before it counts as failed; the step itself is
     /// never cancelled. Default 10 s (ours).
@@ -86,6 +89,7 @@ impl Options {
 struct InFlight {
     serial: u64,
     change: Change,
+    begun: Begun,
     until: Duration,
 }
 
@@ -109,12 +113,15 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     publish: watch::Sender<Arc<View>>,
     pub(super) last: Option<Arc<State>>,
     plan: Arc<Plan>,
+    /// The longest pause since the last observation.
+    paused: Duration,
     in_flight: Option<Box<InFlight>>,
     pub(super) serial: u64,
     retries: Vec<Retry>,
     /// The records of this leadership, where the host keeps none.
     pub(super) local: Option<Arc<Ledger>>,
     pub(super) desk: Desk,
+    chronicle: Chronicle,
 }
 
 impl<C: Cluster, R: Runtime> fmt::Debug for Autopilot<C, R> {
@@ -147,6 +154,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             records_kept: false,
             state: None,
             plan: Arc::default(),
+            history: History::default(),
             promoter: Arc::clone(&promoter),
         }));
         let clock = runtime.clone();
@@ -170,11 +178,13 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             publish,
             last: None,
             plan: Arc::default(),
+            paused: Duration::ZERO,
             in_flight: None,
             serial: 0,
             retries: Vec::new(),
             local: None,
             desk: Desk::default(),
+            chronicle: Chronicle::default(),
         };
         Ok((autopilot, handle))
     }
@@ -197,6 +207,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 }
                 let (cluster, runtime, pause) =
                     (Arc::clone(&self.cluster), self.runtime.clone(), self.pause());
+                self.paused = self.paused.max(pause);
                 tokio::select! {
                     biased;
                     () = &mut shutdown => break,
@@ -236,8 +247,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let state = Arc::new(State::assess(&config, self.last.as_deref(), &seen));
         let mut plan = plan(&config, &state, &*self.promoter);
         let next = judge(&config, &state, &mut plan);
-        self.tell(&state, &plan);
         self.plan = Arc::new(plan);
+        self.tell(&state);
         let view = View {
             running: running(&state, &self.plan),
             config,
@@ -246,6 +257,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             records_kept: seen.ledger.is_some() && !self.desk.records_are_local,
             state: Some(Arc::clone(&state)),
             plan: Arc::clone(&self.plan),
+            history: self.chronicle.history.clone(),
             promoter: Arc::clone(&self.promoter),
         };
         self.publish.send_replace(Arc::new(view));
@@ -262,21 +274,30 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Forgets what belonged to another leadership, and adds what only the driver knows.
     fn prepare(&mut self, seen: &mut Observation) {
+        let paused = std::mem::take(&mut self.paused);
+        seen.pace = paused.saturating_add(self.options.observe_deadline);
         let leadership = seen.leading.map(|leading| (leading.term, leading.since));
         let last = self.last.as_ref().and_then(|last| last.leading);
         if leadership != last.map(|leading| (leading.term, leading.since)) {
             // A transfer that fails ends in an election; its outcome still counts, or the next
             // leadership would try the same at once.
             let transfer = |step: &Step| matches!(step, Step::Transfer { .. });
-            self.in_flight.take_if(|flight| !transfer(&flight.change.step));
+            if let Some(flight) = self.in_flight.take_if(|f| !transfer(&f.change.step)) {
+                let fate = Fate::Unknown("leadership was lost before its end".to_owned());
+                self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
+            }
             self.retries.retain(|retry| transfer(&retry.step));
             self.local = None;
+            self.desk.lapse = Duration::ZERO;
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
         {
             self.desk.under_way(&flight.change.origin, None);
-            self.back_off(flight.change.step, "no outcome in time".to_owned());
+            let error = "no outcome in time".to_owned();
+            let fate = Fate::Unknown(error.clone());
+            self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
+            self.back_off(flight.change.step, error);
         }
         let old = seen.at.saturating_sub(Duration::from_secs(300));
         self.retries.retain(|retry| retry.until >= old);
@@ -320,9 +341,13 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     }
 
     /// Logs what has changed since the last round.
-    fn tell(&self, state: &State, plan: &Plan) {
-        for held in &plan.held {
-            tracing::debug!(step = %held.step, why = %held.why, "held");
+    fn tell(&mut self, state: &State) {
+        let known = self.chronicle.history.last_number();
+        self.chronicle.planned(&self.plan, state);
+        for Decision { step, fate, .. } in self.chronicle.history.since(known) {
+            if let Fate::Held(why) = fate {
+                tracing::info!(%step, %why, "held");
+            }
         }
         let (Some(last), true) = (&self.last, state.may_act()) else { return };
         for server in &state.servers {
@@ -344,7 +369,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         tracing::info!(step = %change.step, origin = ?change.origin, "applying");
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let until = state.at.saturating_add(self.options.step_deadline);
-        self.in_flight = Some(Box::new(InFlight { serial, change: change.clone(), until }));
+        let begun = Begun::new(state, &change.step);
+        self.in_flight = Some(Box::new(InFlight { serial, change: change.clone(), begun, until }));
         self.desk.under_way(&change.origin, Some(&change.step));
         let removed = match &change.step {
             Step::Remove { servers, .. } => servers.clone(),
@@ -380,7 +406,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 if self.in_flight.as_ref().is_some_and(|flight| flight.serial == serial)
                     && let Some(flight) = self.in_flight.take()
                 {
-                    self.applied(&flight.change, result);
+                    self.applied(&flight, result);
                 }
             }
             Event::Recorded { then, result } => self.recorded(&then, result),
@@ -388,8 +414,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
     }
 
-    fn applied(&mut self, change: &Change, result: Applied<C::Error>) {
+    fn applied(&mut self, flight: &InFlight, result: Applied<C::Error>) {
+        let InFlight { change, begun, .. } = flight;
         let step = change.step.clone();
+        self.chronicle.taken(change, begun, self.runtime.now(), Fate::of(&result));
         self.desk.under_way(&change.origin, None);
         match result {
             Ok(()) => {
@@ -474,14 +502,21 @@ impl<C: Cluster, R: Runtime> Drop for Autopilot<C, R> {
 
 /// Tells a server that it was removed, again and again for a minute until it has heard.
 async fn dismiss<C: Cluster, R: Runtime>(cluster: Arc<C>, runtime: R, server: Arc<Server>) {
+    let id = &server.id;
     for wait in [1, 1, 2, 4, 8, 16, 28] {
-        if cluster.dismiss(Arc::clone(&server)).await {
-            tracing::info!(server = %server.id, "the removed server has been told");
-            return;
+        match cluster.dismiss(Arc::clone(&server)).await {
+            Dismissal::Heard => {
+                tracing::info!(server = %id, "the removed server has been told");
+                return;
+            }
+            Dismissal::NotOffered => {
+                tracing::warn!(server = %id, "nobody tells the removed server: stop it yourself");
+                return;
+            }
+            Dismissal::NoAnswer => runtime.sleep(Duration::from_secs(wait)).await,
         }
-        runtime.sleep(Duration::from_secs(wait)).await;
     }
-    tracing::warn!(server = %server.id, "the removed server could not be told");
+    tracing::warn!(server = %id, "the removed server did not answer: stop it yourself");
 }
 
 /// Takes the first step that passes the safety check out of the plan; steps before it that do

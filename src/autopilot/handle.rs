@@ -7,6 +7,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     cluster::{Server, ServerId},
     config::{Config, ConfigError},
+    explain::{Explanation, explain},
+    history::History,
     plan::{Held, Plan},
     promoter::Promoter,
     records::{IntentKind, Task},
@@ -56,6 +58,8 @@ pub struct View {
     pub state: Option<Arc<State>>,
     /// What is to be done, and what is held.
     pub plan: Arc<Plan>,
+    /// What this node did and held back lately.
+    pub history: History,
     /// The policy; pure, so that readers may ask it for what it says of a server.
     pub promoter: Arc<dyn Promoter>,
 }
@@ -65,23 +69,29 @@ impl View {
     pub fn held(&self, id: &ServerId) -> impl Iterator<Item = &Held> {
         self.plan.held.iter().filter(move |held| held.step.servers().any(|named| named == id))
     }
+
+    /// Why everything is as it is; `None` before the first round.
+    pub fn explain(&self) -> Option<Explanation> {
+        let state = self.state.as_deref()?;
+        Some(explain(&self.config, state, &self.plan, &*self.promoter))
+    }
 }
 
 /// Why a verb was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerbError {
-    /// This node does not lead; ask the leader. An operation that was recorded before goes on
-    /// under the new leader.
-    #[error("this node does not lead{}", .leader.as_ref().map(|l| format!("; {l} does")).unwrap_or_default())]
+    /// This node does not lead. Nothing was changed; ask the leader.
+    #[error("this node does not lead; nothing was changed: {}", ask(.leader.as_ref()))]
     NotLeading {
         /// Whoever does, as far as is known.
         leader: Option<ServerId>,
     },
     /// Another node has become leader while the order was carried out.
     #[error(
-        "{leader} leads now{} (left behind: {left_behind})",
-        if *.goes_on { " and goes on with it" } else { ", and nobody goes on with it" }
+        "{leader} leads now; left behind: {left_behind}; {}",
+        if *.goes_on { "watch it there: it goes on with the order" }
+        else { "give the order again there: nobody goes on with it" }
     )]
     LostLeadership {
         /// Who leads.
@@ -92,53 +102,80 @@ pub enum VerbError {
         /// again there.
         goes_on: bool,
     },
-    /// It would break a rule. Nothing was changed, unless `left_behind` says so.
-    #[error("refused: {refusal} (left behind: {left_behind})")]
+    /// It would break a rule. Nothing was changed, unless `left_behind` says so; the refusal says
+    /// what to do.
+    #[error("refused: {refusal}; left behind: {left_behind}")]
     Refused {
         /// Which.
         refusal: Refusal,
         /// What earlier steps of the same operation have done.
         left_behind: String,
     },
-    /// Time is over. The operation was given up where it stood.
-    #[error("the time is over: {left_behind}")]
+    /// Time is over. The operation was given up where it stood; look at the state, then give the
+    /// order again with more time ([`Handle::within`]).
+    #[error(
+        "the time is over; left behind: {left_behind}; look at the state, and give it more time"
+    )]
     Deadline {
         /// What was done, and what was being waited for.
         left_behind: String,
     },
     /// The stored configuration is not the one compared with. Nothing was changed; read it and
     /// try again.
-    #[error("the stored configuration has modify index {found}")]
+    #[error(
+        "the stored configuration has modify index {found}; nothing was changed: read it, and try again"
+    )]
     Conflict {
         /// The modify index that stands; 0: nothing is stored.
         found: u64,
     },
-    /// The configuration must not be used. Nothing was changed.
+    /// The configuration must not be used. Nothing was changed; correct the field that it names.
     #[error("invalid configuration: {0}")]
     Invalid(#[from] ConfigError),
-    /// Nobody at the new address answers with the server's id. Nothing was changed.
-    #[error("{server} has not proven its id at {address}: {answer}")]
+    /// Nobody at the new address answers with the server's id. Nothing was changed; start the
+    /// server there first, or correct the address.
+    #[error(
+        "{server} has not proven its id at {address}, where {answer} answered; nothing was changed: \
+         start it there first, or correct the address"
+    )]
     NotProven {
         /// Who should be there.
         server: ServerId,
         /// Where.
         address: String,
-        /// Who answered.
+        /// Who answered; `nobody` if nobody did.
         answer: String,
     },
-    /// The host could not record it; the message says whether it may have been recorded.
-    #[error("not recorded: {0}")]
+    /// The host did not record it; its words. Nothing was changed; mend what they name, and give
+    /// the order again.
+    #[error("the host did not record it; nothing was changed: give the order again ({0})")]
     NotRecorded(String),
-    /// Whether the host recorded it is not known: it may still take effect.
-    #[error("{0}; it may have been recorded: look at the state before you repeat it")]
+    /// Whether the host recorded it is not known, in its words: it may still take effect. Look at
+    /// the state before you repeat it.
+    #[error(
+        "the host did not say whether it recorded it, and may have; look at the state before you repeat it ({0})"
+    )]
     PerhapsRecorded(String),
     /// Autopilot only observes on this node. Nothing was changed.
-    #[error("autopilot only observes here; nothing was changed: start it without `observer`")]
+    #[error(
+        "autopilot only observes here; nothing was changed: start it without `Options::observer`"
+    )]
     Observing,
     /// Autopilot has stopped on this node. What was recorded goes on under another leader, and a
-    /// step on its way is finished.
-    #[error("autopilot has stopped")]
+    /// step on its way is finished; look at the state there.
+    #[error(
+        "autopilot has stopped on this node; an order that was recorded goes on under the next \
+         leader, another was not begun: look at the state there"
+    )]
     Stopped,
+}
+
+/// Whom to ask instead.
+fn ask(leader: Option<&ServerId>) -> String {
+    match leader {
+        Some(leader) => format!("ask {leader}, which leads"),
+        None => "wait for a leader, and ask it".to_owned(),
+    }
 }
 
 /// What a verb came to.
@@ -154,7 +191,7 @@ pub(super) struct Request {
 /// What an operator can ask for.
 pub(super) enum Verb {
     Operate { task: Task, force: Option<String> },
-    Configure { config: Config, cas: Option<u64> },
+    Configure { config: Box<Config>, cas: Option<u64> },
     Pause(String),
     Resume,
     Cordon { server: ServerId, reason: String, ttl: Option<Duration> },
@@ -196,6 +233,11 @@ impl Handle {
         self.view.borrow().state.clone()
     }
 
+    /// What this node did and held back lately, each with its reason; kept while it stands by.
+    pub fn history(&self) -> History {
+        self.view.borrow().history.clone()
+    }
+
     /// What autopilot is doing here.
     pub fn running(&self) -> Running {
         self.view.borrow().running
@@ -204,6 +246,11 @@ impl Handle {
     /// A channel with the latest view; a slow reader misses views and blocks nobody.
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// Why everything is as it is, as of the latest view; `None` before the first round.
+    pub fn explain(&self) -> Option<Explanation> {
+        self.view().explain()
     }
 
     /// The number of voters, as of the latest view.
@@ -240,7 +287,12 @@ impl Handle {
     /// address and no longer answers there is removed in the same change.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state. A server that was added stays a learner.
     pub async fn add(&self, server: Server) -> Result<(), VerbError> {
         self.operate(Task::Add(Arc::new(server))).await
     }
@@ -248,7 +300,13 @@ impl Handle {
     /// Removes a server: leadership and vote first, where it has them. Its id never comes back.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state. After a demotion the vote is gone and the server still
+    /// is a member.
     pub async fn remove(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
         self.operate(Task::Remove(id.into())).await
     }
@@ -256,7 +314,13 @@ impl Handle {
     /// Puts `new` in the place of `old`: adds it, waits until it may vote, and swaps them.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state. The new server may
+    /// have been added as a learner.
     pub async fn replace(&self, old: impl Into<ServerId>, new: Server) -> Result<(), VerbError> {
         self.operate(Task::Replace { old: old.into(), new: Arc::new(new) }).await
     }
@@ -264,7 +328,12 @@ impl Handle {
     /// Gives a learner a vote.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state.
     pub async fn promote(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
         self.operate(Task::Promote(id.into())).await
     }
@@ -272,7 +341,13 @@ impl Handle {
     /// Takes a voter's vote, and cordons it so that the promoter does not give it back.
     ///
     /// # Errors
-    /// See [`VerbError`]. After a deadline or a refusal the cordon stays.
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state. The cordon
+    /// stays after any of these.
     pub async fn demote(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
         self.operate(Task::Demote(id.into())).await
     }
@@ -280,7 +355,12 @@ impl Handle {
     /// Hands leadership to a server, or to the best one.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state.
     pub async fn transfer(&self, to: Option<ServerId>) -> Result<(), VerbError> {
         self.operate(Task::Transfer(to)).await
     }
@@ -288,7 +368,13 @@ impl Handle {
     /// Changes a server's address, after whoever listens there has answered with its id.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotProven`](VerbError::NotProven),
+    /// [`NotRecorded`](VerbError::NotRecorded). Under way:
+    /// [`Refused`](VerbError::Refused), [`Deadline`](VerbError::Deadline) and
+    /// [`LostLeadership`](VerbError::LostLeadership), which say what was done until then;
+    /// [`PerhapsRecorded`](VerbError::PerhapsRecorded) and [`Stopped`](VerbError::Stopped), after
+    /// which it may go on: look at the state.
     pub async fn readdress(
         &self,
         id: impl Into<ServerId>,
@@ -301,7 +387,11 @@ impl Handle {
     /// after [`Handle::resume`].
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn pause(&self, reason: &str) -> Result<(), VerbError> {
         self.ask(Verb::Pause(reason.to_owned())).await
     }
@@ -309,7 +399,11 @@ impl Handle {
     /// Lifts a pause.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn resume(&self) -> Result<(), VerbError> {
         self.ask(Verb::Resume).await
     }
@@ -318,7 +412,11 @@ impl Handle {
     /// leader hands over.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn cordon(
         &self,
         id: impl Into<ServerId>,
@@ -331,7 +429,11 @@ impl Handle {
     /// Lifts a cordon.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn uncordon(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
         self.ask(Verb::Uncordon(id.into())).await
     }
@@ -339,7 +441,11 @@ impl Handle {
     /// Announces what is about to happen to a server, so that it is not taken for a failure.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn intend(
         &self,
         id: impl Into<ServerId>,
@@ -352,7 +458,11 @@ impl Handle {
     /// Takes an announcement back.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn unintend(&self, id: impl Into<ServerId>) -> Result<(), VerbError> {
         self.ask(Verb::Unintend(id.into())).await
     }
@@ -361,7 +471,8 @@ impl Handle {
     /// may not stands in the plan, with the reason.
     ///
     /// # Errors
-    /// See [`VerbError`].
+    /// [`NotLeading`](VerbError::NotLeading), [`Observing`](VerbError::Observing) or
+    /// [`Stopped`](VerbError::Stopped); nothing was changed by any of them.
     pub async fn remove_dead_servers(&self) -> Result<(), VerbError> {
         self.ask(Verb::CleanUp).await
     }
@@ -369,10 +480,15 @@ impl Handle {
     /// Stores a configuration; with `cas`, only over the one with that modify index.
     ///
     /// # Errors
-    /// See [`VerbError`]; nothing is changed by any of them.
+    /// Nothing was changed: [`Invalid`](VerbError::Invalid), [`Conflict`](VerbError::Conflict),
+    /// [`NotLeading`](VerbError::NotLeading),
+    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
+    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
+    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Stopped`](VerbError::Stopped).
     pub async fn configure(&self, config: Config, cas: Option<u64>) -> Result<(), VerbError> {
         config.validate(self.heartbeat)?;
-        self.ask(Verb::Configure { config, cas }).await
+        self.ask(Verb::Configure { config: Box::new(config), cas }).await
     }
 
     async fn operate(&self, task: Task) -> Result<(), VerbError> {

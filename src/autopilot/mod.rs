@@ -5,9 +5,13 @@ mod cluster;
 mod config;
 mod desk;
 mod driver;
+mod explain;
 mod handle;
+mod history;
+mod lapse;
 mod orders;
 mod plan;
+mod policy;
 mod promoter;
 mod records;
 mod refusal;
@@ -18,14 +22,20 @@ mod state;
 mod wake;
 
 pub use cluster::{
-    Applied, Change, Cluster, ClusterError, Feedback, Fence, Leading, LogId, Membership,
+    Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Fence, Leading, LogId, Membership,
     NodeStatus, Observation, Origin, Probe, Retry, Role, Server, ServerId, Sighting, Status, Step,
 };
 pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
+pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
+pub use history::{Decision, Fate, History};
 pub use plan::{Held, Plan, Why, plan};
-pub use promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes, Zone};
+pub use policy::{Liking, Policy};
+pub use promoter::{
+    NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
+    Wishes, Zone,
+};
 pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
     Signs, StoredConfig, Task, Verdict,

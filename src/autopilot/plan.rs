@@ -55,19 +55,30 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLeading => f.write_str("this node does not lead with a fresh lease"),
-            Self::Paused(reason) => write!(f, "paused: {reason}"),
-            Self::Observing => f.write_str("autopilot only observes here"),
+            Self::NotLeading => {
+                f.write_str("this node does not lead with a fresh lease; ask the leader")
+            }
+            Self::Paused(reason) => write!(f, "paused: {reason}; resume to go on"),
+            Self::Observing => {
+                f.write_str("autopilot only observes here; start it without `observer`")
+            }
             Self::InFlight(step) => write!(f, "waiting for the outcome of: {step}"),
-            Self::Uncommitted => f.write_str("a change of the membership is not committed yet"),
+            Self::Uncommitted => {
+                f.write_str("a change of the membership is not committed yet; wait for its end")
+            }
+            Self::BackingOff { failures: 0, error, .. } => write!(f, "waits a moment: {error}"),
             Self::BackingOff { failures, error, .. } => {
                 write!(f, "failed {failures} times and waits: {error}")
             }
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::CleanupOff => f.write_str("cleanup_dead_servers is off"),
-            Self::PromoterKeeps => f.write_str("the promoter keeps it"),
-            Self::Intended(kind) => write!(f, "an operator has announced a {kind:?}"),
-            Self::NoTarget => f.write_str("no other voter is fit to lead"),
+            Self::CleanupOff => {
+                f.write_str("cleanup_dead_servers is off; switch it on, or remove it yourself")
+            }
+            Self::PromoterKeeps => f.write_str("the promoter keeps it; remove it yourself"),
+            Self::Intended(kind) => {
+                write!(f, "an operator has announced a {kind:?}; wait, or take that back")
+            }
+            Self::NoTarget => f.write_str("no other voter is fit to lead; wait until one is"),
         }
     }
 }
@@ -236,7 +247,8 @@ impl<'a> Planner<'a> {
         for server in dead {
             if swapped.len() == promote.len() {
                 alone.push(server);
-            } else if let Err(refusal) = self.may_go(server, self.config.voter_replacement_grace, 1)
+            } else if let Err(refusal) =
+                self.may_lose(server, self.config.voter_replacement_grace, 1)
             {
                 self.hold_votes(&[], &[server], refusal.clone());
                 // The vote that was to take its place waits with it; else the voters would
@@ -254,7 +266,7 @@ impl<'a> Planner<'a> {
         let mut demote = swapped;
         for server in well {
             let without = after.without(server);
-            match self.keeps_quorum(before, without, false) {
+            match self.keeps_quorum(before, without, true) {
                 Ok(()) => {
                     after = without;
                     demote.push(server);
@@ -274,8 +286,8 @@ impl<'a> Planner<'a> {
         let before = self.count();
         for server in dead {
             let refusal = self
-                .may_go(server, removal_grace(self.config, server), 2)
-                .and_then(|()| self.keeps_quorum(before, before.without(server), true));
+                .may_lose(server, removal_grace(self.config, server), 2)
+                .and_then(|()| self.keeps_quorum(before, before.without(server), false));
             match refusal {
                 Ok(()) => {
                     let step = Step::Votes { promote: Vec::new(), demote: ids(&[server]) };
@@ -331,7 +343,7 @@ impl<'a> Planner<'a> {
     /// Why a learner may not vote yet.
     fn unfit(&self, server: &ServerState) -> Option<Refusal> {
         let id = || server.server.id.clone();
-        let needed = self.config.server_stabilization_time;
+        let needed = server.stabilization(self.config);
         let healthy_for = server.healthy_for(self.state.at).unwrap_or_default();
         if server.server.read_replica {
             Some(Refusal::ReadReplica { server: id() })
@@ -350,7 +362,18 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether a voter that is not healthy may be taken for dead: its grace has passed, and it
+    /// Whether a voter that is not healthy may lose its vote for that: it may be taken for dead,
+    /// and nobody has announced that it restarts.
+    fn may_lose(&self, server: &ServerState, grace: Duration, signs: usize) -> Result<(), Refusal> {
+        self.may_go(server, grace, signs)?;
+        let id = &server.server.id;
+        match self.state.intended(id).filter(|kind| *kind != IntentKind::Drain) {
+            Some(kind) => Err(Refusal::Intended { server: id.clone(), kind }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a server that is not healthy may be taken for dead: its grace has passed, and it
     /// did not vanish together with too many others.
     fn may_go(&self, server: &ServerState, grace: Duration, signs: usize) -> Result<(), Refusal> {
         if server.health.verdict == Verdict::Unknown {
@@ -383,7 +406,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn keeps_quorum(&self, before: Count, after: Count, shrinks: bool) -> Result<(), Refusal> {
+    fn keeps_quorum(&self, before: Count, after: Count, well: bool) -> Result<(), Refusal> {
         let no_quorum = |c: Count| Refusal::NoQuorum { live: c.live, voters: c.voters };
         let old = before.margin().ok_or_else(|| no_quorum(before))?;
         let margin = after.margin().ok_or_else(|| no_quorum(after))?;
@@ -391,9 +414,10 @@ impl<'a> Planner<'a> {
             let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
             return Err(Refusal::Margin { before: signed(old), after: signed(margin) });
         }
-        let floor =
-            if shrinks { self.config.removal_floor() } else { self.config.min_quorum as usize };
-        if after.voters < before.voters && after.voters < floor {
+        let floor = self.config.removal_floor();
+        // One stands as many failures as two do.
+        let halves = self.config.min_quorum == 0 && well && before.voters == 2;
+        if after.voters < before.voters && after.voters < floor && !halves {
             return Err(Refusal::MinQuorum { left: after.voters, floor });
         }
         Ok(())
@@ -465,7 +489,7 @@ impl<'a> Planner<'a> {
             let step = remove(id.clone());
             if !kept.iter().any(|kept| kept == id) {
                 self.hold(step, Origin::Cleanup, Why::PromoterKeeps);
-            } else if let Err(refusal) = self.keeps_quorum(before, after, true) {
+            } else if let Err(refusal) = self.keeps_quorum(before, after, false) {
                 self.hold(step, Origin::Cleanup, Why::Refused(refusal));
             } else {
                 self.push(step, Origin::Cleanup);

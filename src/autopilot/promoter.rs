@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::ServerId,
     config::Config,
+    policy::Policy,
     state::{ServerState, State},
 };
 
@@ -101,6 +102,78 @@ pub struct Zone {
     pub failure_tolerance: usize,
 }
 
+/// How far a migration to another version is. The words are those on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeStatus {
+    /// Switched off by `disable_upgrade_migration`.
+    Disabled,
+    /// Every server runs one version, or nobody says which.
+    #[default]
+    Idle,
+    /// Too few servers on the target version to take the votes over; they do not vote yet. Also
+    /// while the votes return to the old version because the new servers have failed.
+    AwaitNewVoters,
+    /// Servers on the target version are given votes.
+    Promoting,
+    /// Servers on other versions lose their votes.
+    Demoting,
+    /// Leadership moves to a voter on the target version.
+    LeaderTransfer,
+    /// Leadership has moved, and fewer servers run the target version than others.
+    AwaitNewServers,
+    /// Done: the servers on other versions may be removed.
+    AwaitServerRemoval,
+}
+
+impl UpgradeStatus {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Idle => "idle",
+            Self::AwaitNewVoters => "await-new-voters",
+            Self::Promoting => "promoting",
+            Self::Demoting => "demoting",
+            Self::LeaderTransfer => "leader-transfer",
+            Self::AwaitNewServers => "await-new-servers",
+            Self::AwaitServerRemoval => "await-server-removal",
+        }
+    }
+}
+
+/// Servers of one zone, or of all, split by version and vote. Read replicas are in none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Voters on the target version.
+    pub target_version_voters: Vec<ServerId>,
+    /// Servers on the target version that do not vote.
+    pub target_version_non_voters: Vec<ServerId>,
+    /// Voters on any other version, or on one that is not known.
+    pub other_version_voters: Vec<ServerId>,
+    /// Servers on any other version, or on one that is not known, that do not vote.
+    pub other_version_non_voters: Vec<ServerId>,
+}
+
+/// What a promoter says of a migration to another version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeInfo {
+    /// How far it is.
+    pub status: UpgradeStatus,
+    /// The version that it leads to, as the servers spell it; `None`: disabled, or none is known.
+    pub target_version: Option<String>,
+    /// Voters and other servers by version.
+    pub versions: Versions,
+    /// Read replicas on the target version.
+    pub target_version_read_replicas: Vec<ServerId>,
+    /// Read replicas on any other version.
+    pub other_version_read_replicas: Vec<ServerId>,
+    /// The same by zone, where servers have zones.
+    pub redundancy_zones: BTreeMap<String, Versions>,
+    /// What it waits for, in words; `None`: for nothing.
+    pub waits: Option<String>,
+}
+
 /// What a promoter says of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateExt {
@@ -108,6 +181,10 @@ pub struct StateExt {
     pub optimistic_failure_tolerance: Option<usize>,
     /// The zones by name.
     pub redundancy_zones: BTreeMap<String, Zone>,
+    /// The migration to another version, where a promoter conducts one.
+    pub upgrade: Option<UpgradeInfo>,
+    /// What the promoter would not do because it is unsafe, or warns of, in words.
+    pub warnings: Vec<String>,
     /// Whatever a promoter of the application's own has to say.
     pub other: BTreeMap<String, String>,
 }
@@ -168,5 +245,11 @@ pub trait Promoter: fmt::Debug + Send + Sync + 'static {
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let _ = (config, state);
         StateExt::default()
+    }
+
+    /// What it is, as data, so that a moment can be replayed elsewhere. Default: nothing that is
+    /// known elsewhere; the ready-made ones say what they are.
+    fn policy(&self) -> Option<Policy> {
+        None
     }
 }

@@ -50,8 +50,8 @@ pub enum Sign {
     Discovery,
     /// Its boot id changed, and it has not been healthy since.
     Identity,
-    /// It has lost entries that it had acknowledged. The same sign as `Identity`, and stronger:
-    /// it stands in its place.
+    /// It has lost entries that it had acknowledged, or its whole disk is another. The same sign
+    /// as `Identity`, and stronger: it stands in its place.
     Shrunk,
 }
 
@@ -183,8 +183,13 @@ pub struct Report {
     pub verdict: Verdict,
     /// The boot id that it holds for, where a probe told one.
     pub boot: Option<u64>,
+    /// The identity of its disk, where a probe told one.
+    pub disk: Option<u64>,
     /// The signs of death that stand now.
     pub signs: Vec<Sign>,
+    /// How often it has failed after having been stable, without a quiet day since.
+    #[serde(default)]
+    pub flaps: u8,
 }
 
 /// One thing to remember, as it is written into the host's log.
@@ -233,6 +238,9 @@ pub enum Record {
     End(u64),
     /// Servers that are no longer members; their ids never come back.
     Removed(Vec<ServerId>),
+    /// For this long nobody observed the cluster: no grace counts it, and whoever was healthy
+    /// before has to prove it anew.
+    Lapse(#[serde(with = "crate::duration")] Duration),
 }
 
 /// What the ledger answered to a record.
@@ -265,10 +273,15 @@ pub struct ServerRecord {
     pub verdict: Verdict,
     /// The boot id that it holds for, where a probe told one.
     pub boot: Option<u64>,
+    /// The identity of its disk, where a probe told one.
+    pub disk: Option<u64>,
     /// Whether the server was ever healthy; until then it is joining.
     pub joined: bool,
     /// The signs of death that stood when it was recorded.
     pub signs: Vec<Sign>,
+    /// How often it has failed after having been stable, without a quiet day since.
+    #[serde(default)]
+    pub flaps: u8,
     /// Since when each of them is in the ledger, on this node's clock; not replicated.
     #[serde(skip)]
     pub signs_at: Signs,
@@ -371,6 +384,15 @@ impl Ledger {
                     self.removed.insert(server);
                 }
             }
+            Record::Lapse(time) => {
+                let later = |since: Duration| since.saturating_add(time).min(now);
+                for server in self.servers.values_mut() {
+                    server.signs_at = server.signs_at.map(later);
+                    let healthy = server.verdict == Verdict::Healthy;
+                    server.applied_at =
+                        if healthy { Some(now) } else { server.applied_at.map(later) };
+                }
+            }
         }
         Outcome::Recorded(index)
     }
@@ -419,6 +441,7 @@ impl Ledger {
                 *server.signs_at.slot(*sign) = Some(since);
             }
             server.signs = report.signs;
+            server.flaps = report.flaps;
             // A restart ends a history, whatever came of it.
             let restarted =
                 matches!((server.boot, report.boot), (Some(old), Some(new)) if old != new);
@@ -427,6 +450,7 @@ impl Ledger {
                 server.applied_at = Some(now);
             }
             server.boot = report.boot.or(server.boot);
+            server.disk = report.disk.or(server.disk);
             server.joined |= report.verdict == Verdict::Healthy;
         }
     }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Fence, Role, ServerId},
-    records::Verdict,
+    records::{IntentKind, Verdict},
 };
 
-/// Why a change must not be applied. Nothing was changed.
+/// Why a change must not be applied. Nothing was changed by the step; the text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "code")]
 #[non_exhaustive]
@@ -61,8 +61,8 @@ pub enum Refusal {
     },
     /// The leader would lose its vote; it hands leadership over first.
     LeaderKeepsVote,
-    /// Fewer voters would be left than `min_quorum`, or than three after the removal of a dead
-    /// one without replacement.
+    /// Fewer voters would be left than `min_quorum`; where that is not set, fewer than three
+    /// without a person's order.
     MinQuorum {
         /// How many would be left.
         left: usize,
@@ -100,6 +100,14 @@ pub enum Refusal {
         server: ServerId,
         /// Why, in the operator's words.
         reason: String,
+    },
+    /// An operator has announced what is about to happen to a server: it is not taken for dead
+    /// while it restarts, and leadership does not go to it.
+    Intended {
+        /// Which.
+        server: ServerId,
+        /// What is announced.
+        kind: IntentKind,
     },
     /// A read replica would gain a vote.
     ReadReplica {
@@ -156,6 +164,35 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What to do about it.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::NotLeading => "wait for a leader, and ask it",
+            Self::Moved { .. } => "plan anew from what stands",
+            Self::ChangeInFlight | Self::JointUnfinished => "wait for its end",
+            Self::NotJoint => "look at the membership",
+            Self::Empty => "name a server",
+            Self::Twice { .. } => "name it once",
+            Self::WrongRole { .. } => "look at the membership, and name another",
+            Self::NoQuorum { .. } => "bring voters back first",
+            Self::Margin { .. } => "bring voters back or add one first, or use force",
+            Self::LeaderKeepsVote => "transfer leadership first",
+            Self::MinQuorum { .. } => "add a voter first, lower `min_quorum`, or use force",
+            Self::NotHealthy { .. } => "wait until it is healthy",
+            Self::NotStable { .. } | Self::GraceRuns { .. } => "wait, or use force",
+            Self::NotCaughtUp { .. } => "wait until it has caught up",
+            Self::Cordoned { .. } => "uncordon it first",
+            Self::Intended { .. } => "wait until the announcement ends, or withdraw it",
+            Self::ReadReplica { .. } => "choose another server",
+            Self::NotKnown { .. } => "wait until it has been seen",
+            Self::TooFewSigns { .. } => "wait for another sign, or use force",
+            Self::VanishedTogether { .. } => "bring them back, or use force",
+            Self::LiveVoter { .. } => "demote it first",
+            Self::RemovedId { .. } => "join with a new id",
+            Self::AddressInUse { .. } => "choose another address, or remove that server first",
+        }
+    }
+
     /// Whether waiting may lift it, without anybody's order.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -168,6 +205,7 @@ impl Refusal {
             | Self::NotHealthy { .. }
             | Self::NotStable { .. }
             | Self::NotCaughtUp { .. }
+            | Self::Intended { .. }
             | Self::NotKnown { .. }
             | Self::GraceRuns { .. }
             | Self::TooFewSigns { .. }
@@ -188,7 +226,16 @@ impl Refusal {
 }
 
 impl fmt::Display for Refusal {
+    /// What stands in the way; what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.what(f)?;
+        write!(f, "; {}", self.advice())
+    }
+}
+
+impl Refusal {
+    /// What stands in the way.
+    fn what(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let human = crate::duration::rounded;
         match self {
             Self::NotLeading => f.write_str("this node does not lead with a fresh lease"),
@@ -222,6 +269,9 @@ impl fmt::Display for Refusal {
             Self::NotCaughtUp { server, lag } => write!(f, "{server} lacks {lag} entries"),
             Self::Cordoned { server, reason } => write!(f, "{server} is cordoned: {reason}"),
             Self::ReadReplica { server } => write!(f, "{server} is a read replica"),
+            Self::Intended { server, kind } => {
+                write!(f, "an operator has announced a {kind:?} of {server}")
+            }
             Self::NotKnown { server } => write!(f, "nothing is known of {server}'s health"),
             Self::GraceRuns { server, passed, grace } => {
                 write!(f, "{server}: {} of a grace of {}", human(*passed), human(*grace))
@@ -232,9 +282,9 @@ impl fmt::Display for Refusal {
             Self::VanishedTogether { vanished, members } => {
                 write!(f, "{vanished} of {members} servers vanished together: frozen")
             }
-            Self::LiveVoter { server } => write!(f, "{server} is a live voter; demote it first"),
+            Self::LiveVoter { server } => write!(f, "{server} is a live voter"),
             Self::RemovedId { server } => {
-                write!(f, "{server} was removed once; join with a new id")
+                write!(f, "{server} was removed once")
             }
             Self::AddressInUse { server, address } => {
                 write!(f, "{server} already has the address {address}")

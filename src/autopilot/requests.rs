@@ -61,7 +61,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 let _ = pending.reply.send(Ok(()));
                 return;
             }
-            Verb::Configure { config, cas } => Record::Configure { config, cas },
+            Verb::Configure { config, cas } => Record::Configure { config: *config, cas },
             Verb::Pause(reason) => Record::Pause(reason),
             Verb::Resume => Record::Resume,
             Verb::Cordon { server, reason, ttl } => Record::Cordon { server, reason, ttl },
@@ -134,16 +134,22 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let (ticket, begins) = match then {
             Then::Answer(ticket) => (*ticket, false),
             Then::Operate(ticket) => (*ticket, true),
-            Then::Own | Then::Nothing => {
-                if matches!(then, Then::Own) {
-                    self.desk.recording = false;
-                    self.desk.dirty |= result.is_err();
-                } else if result.is_err() {
+            Then::Own | Then::Lapse(_) => {
+                self.desk.recording = false;
+                self.desk.dirty |= result.is_err();
+                if let (Then::Lapse(time), Err(_)) = (then, &result) {
+                    self.desk.lapse = self.desk.lapse.saturating_add(*time);
+                }
+                if let Err(error) = result {
+                    tracing::warn!(%error, "autopilot's own record was not written; trying again");
+                }
+                return;
+            }
+            Then::Nothing => {
+                if let Err(error) = result {
                     // A leader that hands over refuses at once: trying at once again would spin.
                     self.desk.ending.clear();
                     self.desk.end_at = self.runtime.now().saturating_add(RECORD_INTERVAL);
-                }
-                if let Err(error) = result {
                     tracing::warn!(%error, "autopilot's own record was not written; trying again");
                 }
                 return;
@@ -237,6 +243,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
     pub(super) fn remember(&mut self, state: &State) {
+        self.desk.lapse = self.desk.lapse.saturating_add(state.lapse);
         // Whoever may not act has nothing due either; the round that may again looks again.
         self.desk.dirty = false;
         let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
@@ -248,14 +255,21 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         };
         let gone: Vec<ServerId> =
             ledger.servers.keys().filter(|id| settled && !is_member(id)).cloned().collect();
-        self.desk.dirty = !reports.is_empty() || !gone.is_empty();
+        let lapse = std::mem::take(&mut self.desk.lapse);
+        let due = [!lapse.is_zero(), !gone.is_empty(), !reports.is_empty()];
+        let due = due.into_iter().filter(|due| *due).count();
+        self.desk.dirty = due > 0;
         if !self.desk.dirty || self.desk.recording || state.at < self.desk.record_at {
+            self.desk.lapse = lapse;
             return;
         }
-        self.desk.dirty = !reports.is_empty() && !gone.is_empty();
+        self.desk.dirty = due > 1;
         self.desk.recording = true;
         self.desk.record_at = state.at.saturating_add(RECORD_INTERVAL);
-        let record = if gone.is_empty() { Record::Health(reports) } else { Record::Removed(gone) };
-        self.submit(record, Then::Own);
+        match (lapse.is_zero(), gone.is_empty()) {
+            (false, _) => self.submit(Record::Lapse(lapse), Then::Lapse(lapse)),
+            (true, false) => self.submit(Record::Removed(gone), Then::Own),
+            (true, true) => self.submit(Record::Health(reports), Then::Own),
+        }
     }
 }

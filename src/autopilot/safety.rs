@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     cluster::{Change, NodeStatus, Origin, Role, Server, ServerId, Step},
     config::Config,
-    records::Verdict,
+    records::{IntentKind, Verdict},
     refusal::Refusal,
     state::{Reason, ServerState, State},
 };
@@ -15,10 +15,13 @@ use super::{
 /// 1. Planned from what stands, in this term, with nothing else in flight.
 /// 2. A quorum of the voters before and after answers; the margin is kept.
 /// 3. The leader keeps its vote.
-/// 4. No fewer voters than the floor.
+/// 4. No fewer voters than the floor; without a person's word, never fewer than three where no
+///    `min_quorum` is set. (A healthy pair may become one: it stands no failure either.)
 /// 5. Nobody gains a vote who is not caught up, healthy and stable.
 /// 6. Nobody loses a vote or a place for looking sick before the grace, on two signs.
 /// 7. Removed ids stay away.
+/// 8. Whoever is announced to restart is not taken for dead, and leadership does not go where
+///    anything is announced, unless a person orders it.
 ///
 /// Force, a person's word with a reason, waives 4, the time of 5, 6, and the margin of 2.
 ///
@@ -129,11 +132,11 @@ impl Judge<'_> {
         for server in lose.iter().filter_map(|id| self.state.server(id)) {
             self.may_lose(server, leave, replaced)?;
         }
-        self.count(gain, lose, sick > gain.len())
+        self.count(gain, lose, sick > 0)
     }
 
     /// Rule 2, by counting both configurations, and rule 4.
-    fn count(&self, gain: &[ServerId], lose: &[ServerId], shrinks: bool) -> Result<(), Refusal> {
+    fn count(&self, gain: &[ServerId], lose: &[ServerId], sick: bool) -> Result<(), Refusal> {
         let (mut before, mut after) = ((0, 0), (0, 0));
         for server in &self.state.servers {
             let id = &server.server.id;
@@ -157,10 +160,15 @@ impl Judge<'_> {
             return Err(Refusal::Margin { before: margin(before), after: margin(after) });
         }
         let left = size(after.0);
-        let floor = if shrinks && !self.origin.is_operator() {
-            self.config.removal_floor()
-        } else {
-            self.config.min_quorum as usize
+        let set = self.config.min_quorum as usize;
+        // Two voters stand no more failures than one: that loses nothing, where nobody is sick.
+        let pair = set == 0 && (before.0, after.0, sick) == (2, 1, false);
+        let floor = match self.origin {
+            Origin::Operator { .. } => set,
+            _ if pair => 1,
+            Origin::Unfinished | Origin::Promoter | Origin::Cleanup | Origin::Drain => {
+                self.config.removal_floor()
+            }
         };
         if after.0 < before.0 && left < floor {
             return Err(Refusal::MinQuorum { left, floor });
@@ -175,7 +183,7 @@ impl Judge<'_> {
         if server.server.read_replica {
             return Err(Refusal::ReadReplica { server: id.clone() });
         }
-        let needed = self.config.server_stabilization_time;
+        let needed = server.stabilization(self.config);
         let healthy_for = server.healthy_for(self.state.at);
         if !self.origin.is_forced() && healthy_for.is_none_or(|age| age < needed) {
             let healthy_for = healthy_for.unwrap_or_default();
@@ -233,10 +241,19 @@ impl Judge<'_> {
             Verdict::Unhealthy if leave && votes && server.live => {
                 Err(Refusal::LiveVoter { server: id.clone() })
             }
-            Verdict::Unhealthy if !leave && replaced => {
-                self.grace(server, self.config.voter_replacement_grace, 1)
+            Verdict::Unhealthy => {
+                if !leave && replaced {
+                    self.grace(server, self.config.voter_replacement_grace, 1)?;
+                } else {
+                    self.grace(server, self.removal_grace(server), 2)?;
+                }
+                match self.state.intended(id) {
+                    Some(kind @ (IntentKind::Reboot | IntentKind::Upgrade)) => {
+                        Err(Refusal::Intended { server: id.clone(), kind })
+                    }
+                    Some(IntentKind::Drain) | None => Ok(()),
+                }
             }
-            Verdict::Unhealthy => self.grace(server, self.removal_grace(server), 2),
         }
     }
 
@@ -341,6 +358,9 @@ impl Judge<'_> {
         if !stays || *to == self.state.local {
             let expected = Role::Voter;
             return Err(Refusal::WrongRole { server: to.clone(), found, expected });
+        }
+        if let Some(kind) = self.state.intended(to).filter(|_| !self.origin.is_operator()) {
+            return Err(Refusal::Intended { server: to.clone(), kind });
         }
         self.fit(to)
     }

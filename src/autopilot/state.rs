@@ -31,7 +31,8 @@ pub enum Reason {
     Stalled,
     /// It holds the log and does not apply it.
     NotApplying,
-    /// It has lost entries that it had acknowledged: its disk was replaced or rolled back.
+    /// It has lost what it had acknowledged: its log is shorter than it was, or its disk tells
+    /// another identity. The disk was replaced or rolled back.
     LogShrank,
     /// It does not answer status probes. On its own it makes nobody unhealthy.
     ProbeSilent,
@@ -103,7 +104,9 @@ impl Reason {
             Self::Trailing => "trailing",
             Self::Stalled => "lacks entries and gains none",
             Self::NotApplying => "holds the log and does not apply it",
-            Self::LogShrank => "has lost entries that it had acknowledged",
+            Self::LogShrank => {
+                "has lost what it had acknowledged: its disk was replaced or rolled back"
+            }
             Self::ProbeSilent => "does not answer status probes",
             Self::DiscoveryFailed => "discovery says failed",
             Self::DiscoveryLeft => "discovery says left",
@@ -198,6 +201,10 @@ pub struct ServerState {
     pub role: Role,
     /// Its health.
     pub health: Health,
+    /// How often it has failed after having been stable, without a quiet day since. See
+    /// [`ServerState::stabilization`].
+    #[serde(default)]
+    pub flaps: u8,
     /// Whether, as a voter, it counts towards a quorum: it acknowledges and advances on fresh
     /// samples. Trailing a little is unhealthy, not dead.
     pub live: bool,
@@ -243,11 +250,37 @@ pub struct Trail {
     pub(super) applied_index: u64,
     /// Its boot id, once known.
     pub(super) boot: Option<u64>,
+    /// The identity of its disk, once known.
+    pub(super) disk: Option<u64>,
     /// Its boot id has changed, and it has not been healthy since.
     pub(super) reborn: bool,
     /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.
     #[serde(with = "crate::duration::option")]
     pub(super) carried: Option<Duration>,
+}
+
+/// After so long without a failure none is remembered.
+const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The stabilization time of a server that has failed so often.
+fn stabilization(config: &Config, flaps: u8) -> Duration {
+    let base = config.server_stabilization_time;
+    let times = 4_u32.saturating_pow(u32::from(flaps.saturating_sub(1)));
+    base.saturating_mul(times).min(base.max(QUIET))
+}
+
+/// How often a server has failed: once more when it fails after having been stable, unless that
+/// was announced; never after a quiet day. One that was not stable could not have gained a vote,
+/// so its failing costs nothing.
+pub(super) fn flaps(config: &Config, so_far: u8, then: &Health, now: &Health, at: Duration) -> u8 {
+    let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
+    let was_stable = age(then).is_some_and(|age| age >= stabilization(config, so_far));
+    let announced = now.reasons.contains(Reason::Intended);
+    match now.verdict {
+        Verdict::Unhealthy if was_stable && !announced => so_far.saturating_add(1),
+        Verdict::Healthy if age(now).is_some_and(|age| age >= QUIET) => 0,
+        Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => so_far,
+    }
 }
 
 impl ServerState {
@@ -256,10 +289,17 @@ impl ServerState {
         self.health.healthy_since.map(|since| at.saturating_sub(since))
     }
 
-    /// Whether it is healthy now and has been for the stabilization time. Equal counts.
+    /// How long it must have been healthy to be stable: `server_stabilization_time`, four times
+    /// as much after each failure but the first, up to a day. A day without a failure, and all
+    /// is forgotten.
+    pub fn stabilization(&self, config: &Config) -> Duration {
+        stabilization(config, self.flaps)
+    }
+
+    /// Whether it is healthy now and has been for its stabilization time. Equal counts.
     pub fn is_stable(&self, config: &Config, at: Duration) -> bool {
         self.health.verdict == Verdict::Healthy
-            && self.healthy_for(at).is_some_and(|age| age >= config.server_stabilization_time)
+            && self.healthy_for(at).is_some_and(|age| age >= self.stabilization(config))
     }
 
     /// The tag `key` of the application, if it is set and not empty.
@@ -281,6 +321,14 @@ pub struct State {
     pub leader: Option<ServerId>,
     /// Set while this node leads.
     pub leading: Option<Leading>,
+    /// The latest round that judged, or the first of this leadership: until then the cluster was
+    /// observed.
+    #[serde(with = "crate::duration")]
+    pub(super) observed: Duration,
+    /// The time before this round that nobody observed, because this node had no lease or there
+    /// was no round. No grace and no history counts it. 0: the rounds follow each other.
+    #[serde(with = "crate::duration")]
+    pub lapse: Duration,
     /// The membership in effect.
     pub membership: Membership,
     /// The end of the leader's log.

@@ -58,12 +58,11 @@ fn is_undecided(config: &Config, server: &ServerState, wake: &mut Wake) -> bool 
         Verdict::Unknown => true,
         Verdict::Healthy => {
             let Some(since) = server.health.healthy_since else { return false };
-            let stable = since.saturating_add(stabilization);
             let waits = !server.role.votes() && !server.server.read_replica;
             if waits {
-                wake.at(stable);
+                wake.at(since.saturating_add(server.stabilization(config)));
             }
-            waits && stable > wake.at
+            waits && since.saturating_add(stabilization) > wake.at
         }
         Verdict::Unhealthy => {
             let grace = removal_grace(config, server);

@@ -4,10 +4,16 @@
 pub mod architecture {}
 #[doc = include_str!("../../docs/operations.md")]
 pub mod operations {}
+#[doc = include_str!("../../docs/promoters.md")]
+pub mod promoters {}
+#[doc = include_str!("../../docs/rehearse.md")]
+pub mod rehearse {}
 #[doc = include_str!("../../docs/names.md")]
 pub mod names {}
 #[doc = include_str!("../../docs/decisions.md")]
 pub mod decisions {}
+#[doc = include_str!("../../docs/store.md")]
+pub mod store {}
 #[doc = include_str!("../../docs/performance.md")]
 pub mod performance {}
 #[doc = include_str!("../../docs/changelog.md")]

@@ -83,6 +83,7 @@ pub(super) struct Reply<'a> {
     join_grace: String,
     voter_replacement_grace: String,
     min_margin: u32,
+    upgrade_target_version: &'a str,
 }
 
 /// The configuration in force, as it is answered.
@@ -110,6 +111,7 @@ pub(super) fn reply(view: &View) -> Reply<'_> {
         join_grace: print(config.join_grace),
         voter_replacement_grace: print(config.voter_replacement_grace),
         min_margin: config.min_margin,
+        upgrade_target_version: &config.upgrade_target_version,
     }
 }
 
@@ -139,6 +141,7 @@ pub(super) fn parse(body: &[u8], heartbeat: Duration) -> Result<Config, Bad> {
         redundancy_zone_tag,
         disable_upgrade_migration,
         upgrade_version_tag,
+        upgrade_target_version,
     } = given.lead(&mut config)?;
     given.flag("CleanupDeadServers", cleanup_dead_servers)?;
     given.number("MinQuorum", min_quorum)?;
@@ -156,6 +159,7 @@ pub(super) fn parse(body: &[u8], heartbeat: Duration) -> Result<Config, Bad> {
     given.duration("JoinGrace", join_grace)?;
     given.duration("VoterReplacementGrace", voter_replacement_grace)?;
     given.number("MinMargin", min_margin)?;
+    given.text("UpgradeTargetVersion", upgrade_target_version)?;
     given.number("CreateIndex", &mut 0_u64)?;
     given.number("ModifyIndex", &mut 0_u64)?;
     if let Some(field) = given.0.keys().next() {

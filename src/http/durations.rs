@@ -11,21 +11,21 @@ const SECOND: u128 = 1_000_000_000;
 const MINUTE: u128 = 60 * SECOND;
 const HOUR: u128 = 60 * MINUTE;
 
-/// Why a text is no duration.
+/// Why a text is no duration. Nothing was read; write it as [`print`] does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DurationError {
     /// It is not written as Go writes durations.
-    #[error("`{0}` is not a duration; expected text like `200ms` or `1h30m`")]
+    #[error("`{0}` is not a duration; nothing was read: write text like `200ms` or `1h30m`")]
     Syntax(String),
     /// A number stands without its unit.
-    #[error("`{0}` lacks a unit; one of ns, us, ms, s, m, h is expected")]
+    #[error("`{0}` lacks a unit; nothing was read: write one of ns, us, ms, s, m, h behind it")]
     NoUnit(String),
     /// It is below zero.
-    #[error("`{0}` is negative")]
+    #[error("`{0}` is negative; nothing was read: write zero or more")]
     Negative(String),
     /// It is longer than [`MAX`].
-    #[error("`{0}` is longer than 292 years")]
+    #[error("`{0}` is longer than 292 years; nothing was read: write a shorter one")]
     TooLong(String),
 }
 
@@ -74,7 +74,7 @@ fn decimal(nanos: u128, unit: u128) -> String {
 /// `m`, `h`), one after another; a lone `0` needs none. What is finer than a nanosecond is cut.
 ///
 /// # Errors
-/// See [`DurationError`].
+/// The text is no duration of Go's, or one that does not fit: [`DurationError`] says which.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let syntax = || DurationError::Syntax(text.to_owned());
     let (negative, mut rest) = match text.strip_prefix('-') {

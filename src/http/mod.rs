@@ -8,6 +8,10 @@
 //! |---|---|
 //! | `GET /v1/operator/autopilot/health` | 200 if every member is healthy, else 429; the body in both |
 //! | `GET /v1/operator/autopilot/state` | 200 |
+//! | `GET /v1/operator/autopilot/explain` | 200: why every server stands where it stands, who may fail next, what comes next |
+//! | `GET /v1/operator/autopilot/explain/{server}` | 200: the same of one server |
+//! | `GET /v1/operator/autopilot/history` | 200, from any node that has seen one round: what it did and held back while it led, the newest first |
+//! | `GET /v1/operator/autopilot/case` | 200 from any node: this moment as a [`Case`](crate::rehearse::Case), to be replayed |
 //! | `GET /v1/operator/autopilot/configuration` | 200; with `?stale` from any node that has seen one round |
 //! | `PUT /v1/operator/autopilot/configuration` | 200 `true`; 200 `false` if `?cas=` is not the modify index that stands |
 //!
@@ -16,6 +20,7 @@
 //! | 400 | the body, a field or `cas` is wrong | `Error`, and `Field` with `Reason` where one field is to blame |
 //! | 401 | a token is needed and none was sent | empty |
 //! | 403 | the token is wrong, or none is set: then writing is off | empty |
+//! | 404 | `/explain/{server}`: no server has that id | `Error` |
 //! | 405 | another method; the header `Allow` lists those allowed | `Error`, `Allow` |
 //! | 413 | a body over 64 KiB | `Error` |
 //! | 503 | this node does not lead with a fresh lease, or its state is too old | `Error`, `Leader`, `LeaderAddress` |
@@ -47,6 +52,7 @@
 //! | state | `VotersHealthy`, `Quorum`, `Term`, `Age` | the separate verdicts, the leader's term, and how old all this is |
 //! | state | `BlindSpots` | `Code` and `What` of each thing that autopilot cannot see |
 //! | state | `Ext` | what the promoter says of the cluster. Omitted when empty |
+//! | history | `Node`, `Running`, `Decisions` | whose it is; each decision with `Number`, `Time`, `Took`, `Step`, `Kind`, `Origin`, `Code`, `Why`, `Reasons` by server, and `Force` where a person gave one |
 //! | configuration | the fields of [`Config`](crate::autopilot::Config) that Consul lacks | under their names in `CamelCase` |
 //!
 //! A PUT replaces the whole configuration: what is left out, or `null`, falls back to its default
@@ -69,6 +75,7 @@
 mod auth;
 mod config;
 pub mod durations;
+mod explain;
 mod router;
 mod settings;
 mod wall;

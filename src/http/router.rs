@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Query, Request, State as Shared},
+    extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State as Shared},
     http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
@@ -16,11 +16,15 @@ use serde_json::json;
 use super::{
     auth::{self, Denied},
     config::{self, Bad},
+    explain,
     settings::Settings,
     wall::Wall,
     wire::{self, Reading},
 };
-use crate::autopilot::{Handle, Running, Server, ServerId, State, VerbError, View};
+use crate::{
+    autopilot::{Handle, Running, Server, ServerId, State, VerbError, View},
+    rehearse::Case,
+};
 
 /// The longest body of a PUT; a whole configuration has less than 1 KiB.
 const BODY_MAX: usize = 64 * 1024;
@@ -30,6 +34,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a PUT that is recorded waits until it can be read back here.
 const READ_BACK: Duration = Duration::from_secs(1);
+
+/// What a node answers before it knows anything.
+const NO_ROUND: &str = "no round has been done yet; nothing was changed: ask again in a moment";
 
 /// Where a 503 names the leader's address.
 const LEADER: HeaderName = HeaderName::from_static("x-autopilot-leader");
@@ -53,6 +60,10 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
     Router::new()
         .route("/v1/operator/autopilot/health", get(health).fallback(reads))
         .route("/v1/operator/autopilot/state", get(state).fallback(reads))
+        .route("/v1/operator/autopilot/case", get(case).fallback(reads))
+        .route("/v1/operator/autopilot/explain", get(explain).fallback(reads))
+        .route("/v1/operator/autopilot/explain/{server}", get(explain_one).fallback(reads))
+        .route("/v1/operator/autopilot/history", get(history).fallback(reads))
         .route(
             "/v1/operator/autopilot/configuration",
             get(read).put(write).fallback(configures).layer(DefaultBodyLimit::max(BODY_MAX)),
@@ -72,6 +83,7 @@ enum Refused {
     Denied(Denied),
     Bad(Bad),
     TooLong,
+    Unknown { server: String },
     Elsewhere { error: String, leader: Option<ServerId>, address: Option<String> },
 }
 
@@ -92,16 +104,25 @@ impl IntoResponse for Refused {
         match self {
             Self::Denied(denied) => denied.into_response(),
             Self::Bad(Bad { field: None, reason }) => {
-                (StatusCode::BAD_REQUEST, Json(json!({ "Error": reason }))).into_response()
+                let error = format!("{reason}; nothing was changed: correct the request");
+                (StatusCode::BAD_REQUEST, Json(json!({ "Error": error }))).into_response()
             }
             Self::Bad(Bad { field: Some(field), reason }) => {
-                let error = format!("{field}: {reason}");
+                let error = format!("{field}: {reason}; nothing was changed: correct the request");
                 let body = json!({ "Error": error, "Field": field, "Reason": reason });
                 (StatusCode::BAD_REQUEST, Json(body)).into_response()
             }
             Self::TooLong => {
-                let body = json!({ "Error": format!("the body is longer than {BODY_MAX} bytes") });
-                (StatusCode::PAYLOAD_TOO_LARGE, Json(body)).into_response()
+                let error = format!(
+                    "the body is longer than {BODY_MAX} bytes; nothing was changed: send a shorter one"
+                );
+                (StatusCode::PAYLOAD_TOO_LARGE, Json(json!({ "Error": error }))).into_response()
+            }
+            Self::Unknown { server } => {
+                let error = format!(
+                    "no server has the id {server}; nothing was changed: name one that `/state` lists"
+                );
+                (StatusCode::NOT_FOUND, Json(json!({ "Error": error }))).into_response()
             }
             Self::Elsewhere { error, leader, address } => {
                 let header = address.as_deref().and_then(|a| HeaderValue::from_str(a).ok());
@@ -129,21 +150,29 @@ impl Desk {
         // A driver that was dropped could not say that it has stopped.
         let ended = self.handle.watch().has_changed().is_err();
         if ended || view.running == Running::Stopped {
-            return Err(self.elsewhere(&view, "autopilot does not run on this node"));
+            return Err(self.elsewhere(&view, "autopilot does not run on this node; nothing was changed: start it, or ask another"));
         }
         let Some(state) = view.state.clone() else {
-            return Err(self.elsewhere(&view, "no round has been done yet"));
+            return Err(self.elsewhere(&view, NO_ROUND));
         };
         if state.leading.is_none() {
-            return Err(self.elsewhere(&view, "this node does not lead"));
+            return Err(self
+                .elsewhere(&view, "this node does not lead; nothing was changed: ask the leader"));
         }
         if !state.may_act() {
-            return Err(self.elsewhere(&view, "this node leads without a fresh lease"));
+            return Err(self.elsewhere(
+                &view,
+                "this node leads without a fresh lease; nothing was changed: ask again in a moment",
+            ));
         }
         let age = self.handle.now().saturating_sub(state.at);
         if age > self.settings.max_age {
             let age = Duration::from_secs(age.as_secs());
-            let error = format!("the last round was {} ago", humantime::format_duration(age));
+            let error = format!(
+                "the last round was {} ago; nothing was changed: ask again, and look at the log of \
+                 this node if it goes on",
+                humantime::format_duration(age)
+            );
             return Err(self.elsewhere(&view, &error));
         }
         Ok((view, state))
@@ -185,6 +214,42 @@ async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
     let (view, state) = desk.leading()?;
     Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state))))
+}
+
+async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let (view, state) = desk.leading()?;
+    Ok(fresh(StatusCode::OK, &explain::all(&desk.reading(&view, &state))))
+}
+
+async fn explain_one(
+    Shared(desk): Shared<Arc<Desk>>,
+    Path(server): Path<String>,
+    parts: Parts,
+) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let (view, state) = desk.leading()?;
+    let found = explain::one(&desk.reading(&view, &state), &server);
+    found.map(|answer| fresh(StatusCode::OK, &answer)).ok_or(Refused::Unknown { server })
+}
+
+/// What this node decided while it led, also when it does so no longer.
+async fn history(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let view = desk.handle.view();
+    let Some(state) = &view.state else {
+        return Err(desk.elsewhere(&view, NO_ROUND));
+    };
+    Ok(fresh(StatusCode::OK, &wire::history(&desk.reading(&view, state))))
+}
+
+/// From any node that has seen one round: a moment without a leader is worth a look too.
+async fn case(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
+    auth::may_read(&desk.settings, &parts)?;
+    let view = desk.handle.view();
+    let case = Case::saved(&view);
+    let case = case.ok_or_else(|| desk.elsewhere(&view, NO_ROUND))?;
+    Ok(fresh(StatusCode::OK, &case))
 }
 
 async fn read(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
@@ -242,7 +307,7 @@ fn fresh(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 fn not_allowed(allowed: &[&str]) -> Response {
-    let body = json!({ "Error": "method not allowed", "Allow": allowed });
+    let body = json!({ "Error": "method not allowed; nothing was changed: use one of `Allow`", "Allow": allowed });
     let allow = [(header::ALLOW, allowed.join(", "))];
     (StatusCode::METHOD_NOT_ALLOWED, allow, Json(body)).into_response()
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{durations, wall};
 use crate::autopilot::{
-    Held, IntentKind, LogId, NodeStatus, NodeType, Reason, Reasons, Role, ServerState, State, Step,
-    Verdict, View, Why, Zone,
+    Decision, Fate, Held, IntentKind, LogId, NodeStatus, NodeType, Origin, Reason, Reasons, Role,
+    ServerId, ServerState, State, Step, UpgradeInfo, Verdict, Versions, View, Why, Zone,
 };
 
 /// One view, read at one moment.
@@ -64,6 +64,10 @@ pub(super) struct StateReply<'a> {
     read_replicas: Vec<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     redundancy_zones: BTreeMap<String, ZoneReply>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade: Option<UpgradeReply>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     voters_healthy: bool,
     quorum: bool,
     term: u64,
@@ -119,6 +123,39 @@ struct Beside<'a> {
     intent: Option<IntentKind>,
 }
 
+/// The migration to another version, as Consul shows it, and what it waits for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct UpgradeReply {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_version: Option<String>,
+    #[serde(flatten)]
+    versions: VersionsReply,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_version_read_replicas: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_version_read_replicas: Vec<ServerId>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    redundancy_zones: BTreeMap<String, VersionsReply>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the words on the wire")]
+struct VersionsReply {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_version_voters: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_version_non_voters: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_version_voters: Vec<ServerId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_version_non_voters: Vec<ServerId>,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ZoneReply {
@@ -148,6 +185,30 @@ struct HeldReply {
     step: StepReply,
     #[serde(flatten)]
     why: WhyReply,
+}
+
+/// What `/history` answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct HistoryReply<'a> {
+    node: &'a str,
+    running: &'static str,
+    decisions: Vec<DecisionReply<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DecisionReply<'a> {
+    number: u64,
+    time: String,
+    took: String,
+    #[serde(flatten)]
+    step: StepReply,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    force: Option<&'a str>,
+    #[serde(flatten)]
+    fate: WhyReply,
+    reasons: &'a BTreeMap<ServerId, Reasons>,
 }
 
 /// Something that autopilot cannot see.
@@ -191,6 +252,27 @@ pub(super) fn health<'a>(reading: &Reading<'a>) -> HealthReply<'a> {
     }
 }
 
+/// What `/history` answers, the newest first.
+pub(super) fn history<'a>(reading: &Reading<'a>) -> HistoryReply<'a> {
+    let decision = |decision: &'a Decision| DecisionReply {
+        number: decision.number,
+        time: wall::exact(reading.epoch, decision.at),
+        took: durations::print(decision.took),
+        step: step(&decision.step, &decision.origin),
+        force: match &decision.origin {
+            Origin::Operator { force, .. } => force.as_deref(),
+            Origin::Unfinished | Origin::Promoter | Origin::Cleanup | Origin::Drain => None,
+        },
+        fate: fate(&decision.fate),
+        reasons: &decision.reasons,
+    };
+    HistoryReply {
+        node: reading.state.local.as_str(),
+        running: reading.view.running.as_str(),
+        decisions: reading.view.history.iter().rev().map(decision).collect(),
+    }
+}
+
 /// What `/state` answers.
 pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
     let (view, state) = (reading.view, reading.state);
@@ -209,6 +291,8 @@ pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
         voters: voters.iter().filter(is_voter).map(ToString::to_string).collect(),
         read_replicas: replicas.map(|s| s.server.id.as_str()).collect(),
         redundancy_zones: ext.redundancy_zones.into_iter().map(|(n, z)| (n, zone(&z))).collect(),
+        upgrade: ext.upgrade.map(upgrade),
+        warnings: ext.warnings,
         voters_healthy: state.voters_healthy,
         quorum: state.quorum,
         term: state.leading.map_or(0, |leading| leading.term),
@@ -219,6 +303,28 @@ pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
         held: view.plan.held.iter().map(held).collect(),
         blind_spots: blind_spots(view, state),
         ext: ext.other,
+    }
+}
+
+fn upgrade(info: UpgradeInfo) -> UpgradeReply {
+    let zones = info.redundancy_zones.into_iter();
+    UpgradeReply {
+        status: info.status.as_str(),
+        target_version: info.target_version,
+        versions: versions(info.versions),
+        target_version_read_replicas: info.target_version_read_replicas,
+        other_version_read_replicas: info.other_version_read_replicas,
+        redundancy_zones: zones.map(|(name, zone)| (name, versions(zone))).collect(),
+        waits: info.waits,
+    }
+}
+
+fn versions(found: Versions) -> VersionsReply {
+    VersionsReply {
+        target_version_voters: found.target_version_voters,
+        target_version_non_voters: found.target_version_non_voters,
+        other_version_voters: found.other_version_voters,
+        other_version_non_voters: found.other_version_non_voters,
     }
 }
 
@@ -334,6 +440,15 @@ fn why(why: &Why) -> WhyReply {
     WhyReply { code, why: why.to_string() }
 }
 
+fn fate(fate: &Fate) -> WhyReply {
+    match fate {
+        Fate::Held(held) => why(held),
+        Fate::Applied | Fate::Moved(_) | Fate::Failed(_) | Fate::Unknown(_) => {
+            WhyReply { code: code(fate), why: fate.to_string() }
+        }
+    }
+}
+
 /// The name that a variant has where it is serialized: its tag, or itself.
 fn code(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
@@ -364,6 +479,13 @@ fn blind_spots(view: &View, state: &State) -> Vec<BlindSpot> {
         "no-status-probe",
         "no server answers status probes: one that was reborn with an empty disk, or that applies \
          nothing, can look healthy",
+    );
+    let mut told = others().filter_map(|s| s.status).peekable();
+    add(
+        told.peek().is_some() && told.all(|status| status.disk.is_none()),
+        "no-disk-identity",
+        "no server tells the identity of its disk: one that was reborn with an empty disk is unmasked \
+         only if it is probed before its log is filled again",
     );
     add(
         !alone && others().all(|s| s.discovery.is_none()),

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     autopilot::{
-        Applied, Change, Cluster, ClusterError, Leading, LogId, Membership, Observation, Outcome,
-        Probe, Record, Role, Server, ServerId, Sighting,
+        Applied, Change, Cluster, ClusterError, Dismissal, Leading, LogId, Membership, Observation,
+        Outcome, Probe, Record, Role, Server, ServerId, Sighting,
     },
     runtime::Runtime,
 };
@@ -237,6 +237,7 @@ where
             servers,
             ledger,
             ledger_at: ledger_at.unwrap_or_default(),
+            pace: Duration::ZERO,
             feedback: None,
         }
     }
@@ -271,18 +272,19 @@ where
     }
 
     async fn record(&self, record: Record) -> Result<Outcome, ClusterError<OpenraftError>> {
-        let no_records = || ClusterError::Refused(OpenraftError::NoRecords);
-        let command = self.application.command(record).ok_or_else(no_records)?;
+        let command = self.application.command(record);
+        let command = command.ok_or(ClusterError::Refused(OpenraftError::NoRecords))?;
         let written = self.raft.client_write(command).await.map_err(|error| failure(&error))?;
-        self.application.outcome(written.data).ok_or_else(no_records)
+        let outcome = self.application.outcome(written.data);
+        outcome.ok_or(ClusterError::Unknown(OpenraftError::NoOutcome))
     }
 
     async fn identify(&self, address: &str) -> Option<ServerId> {
         C::timeout(PROBE_DEADLINE, self.application.identify(address)).await.ok().flatten()
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         let told = C::timeout(PROBE_DEADLINE, self.application.dismiss(server)).await;
-        told.unwrap_or_default()
+        told.unwrap_or(Dismissal::NoAnswer)
     }
 }

@@ -8,7 +8,7 @@ use ::openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::autopilot::{Ledger, NodeStatus, Outcome, Record, Server, ServerId};
+use crate::autopilot::{Dismissal, Ledger, NodeStatus, Outcome, Record, Server, ServerId};
 
 /// What an application tells the adapter. Only the first four are required; each of the others
 /// lets autopilot see or keep more.
@@ -49,7 +49,7 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     }
 
     /// Whether [`Application::probe`] is offered. Without it a server that is reborn with an empty
-    /// disk goes unnoticed.
+    /// disk goes unnoticed; with it, and without [`Answer::disk`], often.
     fn probes(&self) -> bool {
         false
     }
@@ -66,6 +66,11 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     }
 
     /// What discovery knows: every server that it lists, with its status. `None`: it failed.
+    ///
+    /// It speaks of members only: one more sign of death, and the word of those who leave. A
+    /// server that it lists and that is no member is neither shown nor added; whoever knows where
+    /// it listens, and that it belongs here, adds it with
+    /// [`Handle::add`](crate::autopilot::Handle::add).
     fn discover(&self) -> impl Future<Output = Option<Vec<(ServerId, NodeStatus)>>> + Send {
         std::future::ready(None)
     }
@@ -76,10 +81,11 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
         std::future::ready(None)
     }
 
-    /// Tells a server that it was removed. Returns whether it has heard.
-    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = bool> + Send {
+    /// Tells a server that it was removed, so that it stops. Default: nobody can tell it, and the
+    /// log says that an operator has to stop it.
+    fn dismiss(&self, server: Arc<Server>) -> impl Future<Output = Dismissal> + Send {
         let _ = server;
-        std::future::ready(true)
+        std::future::ready(Dismissal::NotOffered)
     }
 }
 
@@ -96,6 +102,10 @@ pub struct Answer {
     pub id: ServerId,
     /// A number drawn anew at every start of its process.
     pub boot: u64,
+    /// A number drawn when its log storage was created, and kept on it; `None`: none is kept.
+    /// Without it a server reborn with an empty disk is unmasked only if it is probed before its
+    /// log is filled again.
+    pub disk: Option<u64>,
     /// The index of the last entry in its log.
     pub last_log: u64,
     /// The index of the last entry that its state machine applied.
@@ -107,7 +117,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer of this node, from its own metrics. `boot` is drawn once at its start.
+    /// The answer of this node, from its own metrics. `boot` is drawn once at its start; the
+    /// identity of its disk is added with [`Answer::on_disk`].
     pub fn of<C, SM>(raft: &Raft<C, SM>, boot: u64, version: &str) -> Self
     where
         C: RaftTypeConfig,
@@ -118,10 +129,19 @@ impl Answer {
         Self {
             id: ServerId::from(metrics.id.to_string()),
             boot,
+            disk: None,
             last_log: metrics.last_log_index.unwrap_or_default(),
             applied: metrics.last_applied.as_ref().map_or(0, ::openraft::LogId::index),
             snapshot: None,
             version: version.to_owned(),
         }
+    }
+
+    /// The same answer with the identity of the disk: drawn at random when the log storage is
+    /// created, before anything is written to it, and kept there.
+    #[must_use]
+    pub fn on_disk(mut self, disk: u64) -> Self {
+        self.disk = Some(disk);
+        self
     }
 }

@@ -42,7 +42,7 @@ where
             // A change of votes is two entries; whoever loses leadership between them hears the
             // same words as one who was refused at once, and has left a joint membership behind.
             Err(error) if self.membership(&self.metrics()) != fence.membership => {
-                Err(ClusterError::Unknown(OpenraftError::Raft(error.to_string())))
+                Err(ClusterError::Unknown(OpenraftError::Failed(error.to_string())))
             }
             Err(error) => Err(failure(&error)),
         }
@@ -134,7 +134,7 @@ where
         if !self.is_fit_to_lead(&id, Duration::from_millis(config.election_timeout_min)) {
             return Err(ClusterError::Refused(OpenraftError::Unfit(to.clone())));
         }
-        let fatal = |e| ClusterError::Unknown(OpenraftError::Raft(format!("{e}")));
+        let fatal = |e| ClusterError::Unknown(OpenraftError::Failed(format!("{e}")));
         let mut metrics = self.raft.server_metrics();
         self.raft.trigger().transfer_leader(id.clone()).await.map_err(fatal)?;
         // One election timeout for the target to try, two for the election after it.
@@ -172,19 +172,19 @@ where
 
 /// What openraft's refusal of one entry means for the one who asked.
 pub(super) fn failure<C: RaftTypeConfig>(error: &RaftError<C, ClientWriteError<C>>) -> Failure {
-    let words = OpenraftError::Raft(error.to_string());
+    let words = error.to_string();
     match error {
         // Refused before anything was written.
         RaftError::APIError(
             ClientWriteError::ForwardToLeader(_)
             | ClientWriteError::PreconditionFailed(_)
             | ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)),
-        ) => ClusterError::Moved(words.to_string()),
+        ) => ClusterError::Moved(words),
         RaftError::APIError(ClientWriteError::ChangeMembershipError(_)) => {
-            ClusterError::Refused(words)
+            ClusterError::Refused(OpenraftError::Refused(words))
         }
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_) => {
-            ClusterError::Unknown(words)
+            ClusterError::Unknown(OpenraftError::Failed(words))
         }
     }
 }

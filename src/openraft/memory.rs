@@ -77,6 +77,7 @@ impl Known {
             (None, Some((answer, asked, held))) => Probe::Answered(Status {
                 age: at.saturating_sub(*asked),
                 boot: answer.boot,
+                disk: answer.disk,
                 last_log: answer.last_log,
                 acknowledged: *held,
                 applied: answer.applied,

@@ -15,27 +15,59 @@ use ::openraft::{
 use super::{application::Application, memory::Memory, runtime::RaftRuntime};
 use crate::autopilot::{LogId, Options, ServerId};
 
-/// Why openraft, or the application, could not do it.
+/// Why openraft, or the application, could not do it. Each says what was left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenraftError {
-    /// openraft refused or failed; its words.
-    #[error("openraft: {0}")]
-    Raft(String),
-    /// The application knows no node id for this text. Nothing was changed.
-    #[error("`{0}` is not a node id")]
+    /// openraft refused; its words. Nothing was changed; mend what they name.
+    #[error("openraft refused; nothing was changed: mend what it names ({0})")]
+    Refused(String),
+    /// openraft failed on the way; its words. It may have been done, or half of it as a joint
+    /// membership; look before you repeat it, and restart a node whose openraft has stopped.
+    #[error(
+        "openraft failed, and may have done it; look at the membership before you repeat it ({0})"
+    )]
+    Failed(String),
+    /// The application knows no node id for this text. Nothing was changed; use an id that
+    /// [`Application::node_id`] understands.
+    #[error(
+        "`{0}` is not a node id; nothing was changed: use an id that the application understands"
+    )]
     NoNodeId(ServerId),
-    /// The application can make no node of a server. Nothing was changed.
-    #[error("no node can be made for {0}")]
+    /// The application can make no node of a server. Nothing was changed; give the server what
+    /// [`Application::node`] needs, its address at least.
+    #[error(
+        "no node can be made for {0}; nothing was changed: give it an address that the application \
+         understands"
+    )]
     NoNode(ServerId),
-    /// The application keeps no records. Nothing was changed.
-    #[error("the application keeps no records")]
+    /// [`Application::ledger`] offers a ledger, and [`Application::command`] no way to write into
+    /// it. Nothing was changed; offer all of them or none.
+    #[error(
+        "the application offers no command for a record; nothing was changed: implement \
+         `Application::command` beside `ledger`"
+    )]
     NoRecords,
-    /// The target of a transfer is no voter, or has not answered lately. Nothing was changed.
-    #[error("{0} is not fit to take over leadership")]
+    /// The record was written, and [`Application::outcome`] found no outcome in the answer. Return
+    /// there what `Ledger::apply` has returned.
+    #[error(
+        "the record was written, and its outcome is not known; implement `Application::outcome` \
+         beside `command`"
+    )]
+    NoOutcome,
+    /// The target of a transfer is no voter, or has not answered lately. Nothing was changed;
+    /// choose another, or wait until it answers.
+    #[error(
+        "{0} is not fit to take over leadership, as it does not vote or not answer; nothing was \
+         changed: choose another, or wait until it answers"
+    )]
     Unfit(ServerId),
-    /// The target has not become leader in time; who leads is open until the next election.
-    #[error("{0} has not taken over leadership")]
+    /// The target has not become leader in time. Who leads is open until the next election; wait
+    /// for it, then look who does.
+    #[error(
+        "{0} has not taken over leadership in time; who leads is open until the next election: wait \
+         for it, and look who leads"
+    )]
     NotTransferred(ServerId),
 }
 /// A node of openraft as a [`Cluster`](crate::autopilot::Cluster). Contact and progress of every server come from the

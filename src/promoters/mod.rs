@@ -1,5 +1,18 @@
-//! Ready-made promoters.
+//! Ready-made promoters, and the pieces to compose others from.
 
+mod electorate;
+mod policy;
+mod preferred;
 mod stable;
+mod upgrade;
+mod version;
+mod witness;
+mod zones;
 
+pub use electorate::{Ballot, Candidate, Electorate, Standing, wishes};
+pub use policy::promoter;
+pub use preferred::Preferred;
 pub use stable::Stable;
+pub use upgrade::Upgrade;
+pub use witness::Witness;
+pub use zones::Zones;

@@ -3,6 +3,8 @@
 mod contract;
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod journal;
 mod keeper;
 mod kv;

@@ -11,7 +11,8 @@ use raft_autopilot::{
 };
 
 use crate::support::{
-    AT, HEARTBEAT, World, change, check_plan, entry, health, reasons, status, time, votes, wish,
+    AT, HEARTBEAT, World, change, check_plan, entry, health, nobody, reasons, status, time, votes,
+    wish,
 };
 
 // Clock steps.
@@ -56,6 +57,41 @@ fn a_clock_that_leaps_makes_nobody_stable_and_nobody_dead() {
 }
 
 #[test]
+fn a_slow_tick_destroys_no_stability_and_a_hole_in_the_rounds_proves_none() {
+    for (pace, rounds) in [("50ms", 200), ("1050ms", 10), ("3s", 4), ("31s", 1)] {
+        let mut world = World::of("1 leader\n2\n3\n4 learner new");
+        let pace = time(pace);
+        world.seen.pace = pace;
+        for _ in 0..rounds {
+            check_plan(&world, &Stable::new(), &[]);
+            world.pass(pace);
+        }
+        check_plan(&world, &Stable::new(), &["do promote 4"]);
+        // One round may be missed.
+        world.pass(pace * 2);
+        check_plan(&world, &Stable::new(), &["do promote 4"]);
+        let hole = pace * 2 + Duration::from_nanos(1);
+        world.pass(hole);
+        let state = world.state();
+        assert_eq!(state.lapse, hole);
+        assert!(state.servers.iter().all(|s| !s.is_stable(&world.config, state.at)), "{pace:?}");
+        assert!(state.healthy && state.failure_tolerance == 1);
+    }
+}
+
+#[test]
+fn rounds_without_a_promise_prove_nothing_when_they_are_as_far_apart_as_the_proof_takes() {
+    for (pause, stable) in [("10s", true), ("10001ms", false)] {
+        let mut world = World::of("1 leader\n2\n3\n4 learner new");
+        world.seen.pace = Duration::ZERO;
+        world.pass(time(pause));
+        let state = world.state();
+        let server = state.server(&"4".into()).unwrap();
+        assert_eq!(server.is_stable(&world.config, state.at), stable, "{pause}");
+    }
+}
+
+#[test]
 fn contact_and_silence_that_no_leadership_is_old_enough_for_count_from_its_beginning() {
     let mut world = World::of("1 leader\n2\n3\n4\n5");
     world.server("5").contact = Some(Duration::MAX);
@@ -94,6 +130,105 @@ fn a_leader_that_has_its_lease_back_remembers_the_dead_and_not_the_stable() {
         &world,
         &wish("4", "", ""),
         &["do remove 5", "held promote 4: 4 is healthy for 0s of 10s"],
+    );
+}
+
+/// A leader whose lease lapses for ten minutes, looked at every second of it.
+fn lapsed(world: &mut World) {
+    world.pass(HEARTBEAT);
+    world.seen.leading.as_mut().unwrap().lease = false;
+    for _ in 0..600 {
+        age_contacts(world, time("1s"));
+        world.pass(time("1s"));
+    }
+    world.seen.leading.as_mut().unwrap().lease = true;
+}
+
+/// Those who are silent go on being so.
+fn age_contacts(world: &mut World, step: Duration) {
+    for server in &mut world.seen.servers {
+        server.contact = server.contact.map(|age| if age > HEARTBEAT { age + step } else { age });
+        if let Probe::Silent(age) = &mut server.probe {
+            *age += step;
+        }
+    }
+}
+
+#[test]
+fn a_lapse_of_the_lease_counts_towards_no_grace_and_no_stability() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner\n5 lost=23h58m silent=23h58m\n6\n7");
+    // Somebody falls silent after the last look.
+    world.pass(HEARTBEAT);
+    world.server("6").contact = Some(time("100ms"));
+    lapsed(&mut world);
+    let state = world.pass(HEARTBEAT);
+    assert!(state.lapse >= time("10m"), "{:?}", state.lapse);
+    let age = |state: &State, id: &str| {
+        let since = state.server(&id.into()).unwrap().signs.contact;
+        state.at.saturating_sub(since.unwrap())
+    };
+    assert!(age(&state, "5") < time("23h58m1s"), "{:?}", age(&state, "5"));
+    assert_eq!(age(&state, "6"), Duration::ZERO, "what was silent meanwhile begins now");
+    let held = |world: &World, id: &str| {
+        let line = format!("held remove {id}: ");
+        world.plan(&nobody()).into_iter().find(|text| text.starts_with(&line))
+    };
+    assert!(held(&world, "5").unwrap().ends_with("of a grace of 1day"));
+    // Only what is really observed counts from here: nothing before two minutes more.
+    for _ in 0..119 {
+        age_contacts(&mut world, time("1s"));
+        world.pass(time("1s"));
+    }
+    assert!(held(&world, "5").is_some(), "{:?}", world.plan(&nobody()));
+    age_contacts(&mut world, time("1s"));
+    world.pass(time("1s"));
+    check_plan(
+        &world,
+        &nobody(),
+        &["do remove 5", "held remove 6: 1 of 2 independent signs say that 6 is dead"],
+    );
+}
+
+#[test]
+fn a_lapse_of_the_lease_costs_the_healthy_their_stability_once_and_nothing_more() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner");
+    lapsed(&mut world);
+    for _ in 0..10 {
+        check_plan(&world, &Stable::new(), &[]);
+        let state = world.pass(time("1s"));
+        assert!(state.healthy && state.failure_tolerance == 1, "{state:?}");
+    }
+    check_plan(&world, &Stable::new(), &["do promote 4"]);
+    // A moment without a lease is a short doubt, and costs nothing.
+    world.pass(HEARTBEAT);
+    world.seen.leading.as_mut().unwrap().lease = false;
+    world.pass(HEARTBEAT);
+    world.seen.leading.as_mut().unwrap().lease = true;
+    assert_eq!(world.state().lapse, Duration::ZERO);
+    check_plan(&world, &Stable::new(), &["do promote 4"]);
+}
+
+#[test]
+fn the_ledger_counts_no_lapse_either() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner\n5 lost=23h59m silent=23h59m");
+    lapsed(&mut world);
+    let state = world.pass(time("59s"));
+    let ledger = world.ledger.as_mut().unwrap();
+    ledger.apply(9, state.ledger_at, Record::Lapse(state.lapse));
+    world.elect("2", Duration::ZERO);
+    world.last = None;
+    check_plan(
+        &world,
+        &wish("4", "", ""),
+        &["do promote 4", "held remove 5: 5: 23h 59m 59s of a grace of 1day"],
+    );
+    // A lapse never makes anything older, however long it was.
+    let ledger = world.ledger.as_mut().unwrap();
+    ledger.apply(10, world.seen.ledger_at, Record::Lapse(Duration::MAX));
+    check_plan(
+        &world,
+        &wish("4", "", ""),
+        &["held promote 4: 4 is healthy for 0s of 10s", "held remove 5: 5: 0s of a grace of 1day"],
     );
 }
 
@@ -232,7 +367,8 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     let wiped = state.server(&"3".into()).unwrap();
     let signs: Vec<Sign> = wiped.signs.iter().map(|(sign, _)| sign).collect();
     assert_eq!(signs, [Sign::Shrunk]);
-    let report = Report { server: "3".into(), verdict: Verdict::Unhealthy, boot: Some(2), signs };
+    let (verdict, boot, disk) = (Verdict::Unhealthy, Some(2), None);
+    let report = Report { server: "3".into(), verdict, boot, disk, signs, flaps: 0 };
     world.ledger.as_mut().unwrap().apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     for gap in [time("1s"), time("10h")] {
         world.elect("2", gap);
@@ -242,6 +378,60 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
         assert!(!state.server(&"3".into()).unwrap().live, "{gap:?}");
         assert_eq!(reasons(&state, "3"), [Reason::LogShrank]);
     }
+}
+
+/// An answer of 3 that shows nothing amiss but, perhaps, another disk.
+fn on_disk(world: &mut World, boot: u64, disk: Option<u64>) {
+    let mut answer = status(boot, 1_000, 1_000, 1_000);
+    answer.disk = disk;
+    world.server("3").probe = Probe::Answered(answer);
+}
+
+#[test]
+fn a_voter_on_another_disk_is_unmasked_though_its_log_is_full_again() {
+    let mut world = World::of("1 leader\n2\n3\n4 learner new");
+    on_disk(&mut world, 1, Some(7));
+    assert!(world.pass(time("1s")).healthy);
+    // A restart, and a program that does not tell its disk: both are fine.
+    for (boot, disk) in [(2, Some(7)), (3, None), (4, Some(7))] {
+        on_disk(&mut world, boot, disk);
+        assert!(world.pass(time("1s")).healthy, "{boot} {disk:?}");
+    }
+    on_disk(&mut world, 5, Some(8));
+    for _ in 0..100 {
+        let state = world.pass(time("1s"));
+        assert_eq!(reasons(&state, "3"), [Reason::LogShrank]);
+        assert!(!state.server(&"3".into()).unwrap().live);
+    }
+    // As a learner it has to catch up once, and that it has.
+    world.server("3").role = Role::Learner;
+    world.pass(time("1s"));
+    assert_eq!(health(&world.pass(time("1s")), "3"), Verdict::Healthy);
+}
+
+#[test]
+fn another_disk_is_noticed_by_the_next_leader_and_after_a_lapse_of_the_lease() {
+    let mut world = World::of("1 leader\n2\n3");
+    world.ledger.as_mut().unwrap().servers.get_mut("3").unwrap().disk = Some(7);
+    on_disk(&mut world, 1, Some(8));
+    world.seen.leading.as_mut().unwrap().lease = false;
+    world.pass(time("1s"));
+    world.seen.leading.as_mut().unwrap().lease = true;
+    assert_eq!(reasons(&world.pass(time("1s")), "3"), [Reason::LogShrank]);
+    // The next leader finds it in the ledger, also after a long time without one.
+    for gap in [time("1s"), time("10h")] {
+        world.elect("2", gap);
+        world.last = None;
+        assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank], "{gap:?}");
+    }
+    // Once it is in the ledger it stays, though the disk is no news any more.
+    let ledger = world.ledger.as_mut().unwrap();
+    let (verdict, boot, disk) = (Verdict::Unhealthy, Some(1), Some(8));
+    let report =
+        Report { server: "3".into(), verdict, boot, disk, signs: vec![Sign::Shrunk], flaps: 0 };
+    ledger.apply(9, world.seen.ledger_at, Record::Health(vec![report]));
+    world.elect("1", time("1s"));
+    assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank]);
 }
 
 #[test]

@@ -72,10 +72,12 @@ fn roles() -> impl Strategy<Value = Role> {
 }
 
 fn statuses() -> impl Strategy<Value = Status> {
-    (moments(), 0_u64..3, indexes(), indexes(), indexes(), option::of(indexes())).prop_map(
-        |(age, boot, last_log, acknowledged, applied, snapshot)| Status {
+    let ids = (0_u64..3, option::of(0_u64..2));
+    (moments(), ids, indexes(), indexes(), indexes(), option::of(indexes())).prop_map(
+        |(age, (boot, disk), last_log, acknowledged, applied, snapshot)| Status {
             age,
             boot,
+            disk,
             last_log,
             acknowledged,
             applied,
@@ -126,12 +128,13 @@ fn records() -> impl Strategy<Value = Record> {
     let verdict =
         prop_oneof![Just(Verdict::Healthy), Just(Verdict::Unhealthy), Just(Verdict::Unknown),];
     prop_oneof![
-        4 => (names(), verdict, option::of(0_u64..3), signs()).prop_map(
-            |(server, verdict, boot, signs)| {
-                Record::Health(vec![Report { server, verdict, boot, signs }])
+        4 => (names(), verdict, option::of(0_u64..3), option::of(0_u64..2), signs()).prop_map(
+            |(server, verdict, boot, disk, signs)| {
+                Record::Health(vec![Report { server, verdict, boot, disk, signs, flaps: 0 }])
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),
+        1 => moments().prop_map(Record::Lapse),
         1 => (names(), option::of(moments())).prop_map(|(server, ttl)| Record::Cordon {
             server,
             reason: String::new(),
@@ -173,6 +176,7 @@ prop_compose! {
             servers,
             ledger,
             ledger_at,
+            pace: time("30s"),
             feedback: None,
         }
     }

@@ -86,16 +86,44 @@ fn c5_a_promoter_can_neither_demote_the_leader_nor_everybody() {
     check_plan(
         &world,
         &wish("9", "1 2 3 4 5 9 2", ""),
-        // Down to one it is a quorum of itself, as wished; the leader stays.
+        // Down to three, though a smaller one would be a quorum of itself; the leader stays.
         &[
-            "do demote 2, 3, 4, 5",
+            "do demote 2, 3",
             "held demote 1: the leader keeps its vote until it has handed over",
+            "held demote 4: 2 voters would be left, fewer than 3",
+            "held demote 5: 2 voters would be left, fewer than 3",
         ],
     );
+    // As far as somebody has said in so many words, and no further.
     let mut world = world;
-    world.config.min_quorum = 3;
-    let plan = world.plan(&wish("", "5 4 3 2 1", ""));
-    assert_eq!(plan[0], "do demote 5, 4");
+    for (min_quorum, expected) in [(4, "do demote 5"), (2, "do demote 5, 4, 3")] {
+        world.config.min_quorum = min_quorum;
+        assert_eq!(world.plan(&wish("", "5 4 3 2 1", ""))[0], expected);
+    }
+}
+
+#[test]
+fn c5_whoever_plans_it_three_voters_do_not_become_two_without_a_persons_word() {
+    let person = || Origin::Operator { operation: 1, force: None };
+    for (text, few) in [("1 leader\n2\n3\n4\n5", "3 4 5"), ("1 leader\n2\n3", "3")] {
+        let world = World::of(text);
+        for origin in [Origin::Promoter, Origin::Cleanup, Origin::Drain, Origin::Unfinished] {
+            let refused = refusal(&world, votes("", few), origin.clone());
+            assert!(refused.is_some(), "{few} {origin:?}");
+        }
+        let refused = refusal(&world, votes("", few), Origin::Promoter);
+        assert_eq!(refused, Some(Refusal::MinQuorum { left: 2, floor: 3 }));
+        assert_eq!(refusal(&world, votes("", few), person()), None);
+    }
+    // Two stand no failure, and nor does one: a lone server may be replaced by way of a pair.
+    let world = World::of("1 leader\n2");
+    check_plan(&world, &wish("", "2", ""), &["do demote 2"]);
+    let mut world = world;
+    world.config.min_quorum = 2;
+    assert!(refusal(&world, votes("", "2"), Origin::Promoter).is_some());
+    // A swap leaves as many as there were, in a small cluster too.
+    let world = World::of("1 leader\n2\n3 learner");
+    check_plan(&world, &wish("3", "2", ""), &["do promote 3 and demote 2"]);
 }
 
 #[test]
@@ -126,6 +154,7 @@ fn c8_only_a_voter_that_is_fit_is_handed_leadership() {
         ("2", false),
         ("3", false),
         ("4", false),
+        ("5", false),
         ("6", true),
         ("7", false),
         ("9", false),
@@ -136,11 +165,43 @@ fn c8_only_a_voter_that_is_fit_is_handed_leadership() {
         let plan = world.plan(&wish("", "", to));
         assert_eq!(plan.iter().any(|line| line.starts_with("do transfer")), fit, "{plan:?}");
     }
-    // One that is being drained is not wished back into the lead.
+    // One that is being drained is not wished back into the lead; a person may mean it.
+    let (step, person) =
+        (Step::Transfer { to: "5".into() }, Origin::Operator { operation: 1, force: None });
+    assert_eq!(refusal(&world, step, person), None);
     let plan = world.plan(&wish("", "", "5"));
     assert!(
         plan.contains(&"held transfer leadership to 5: an operator has announced a Drain".into())
     );
+}
+
+#[test]
+fn whoever_is_announced_to_restart_loses_nothing_for_being_away() {
+    for kind in ["reboot", "upgrade", "drain"] {
+        let text = format!("1 leader\n2\n3\n4\n5 lost=50h silent=50h intent={kind}\n6 learner");
+        let mut world = World::of(&text);
+        let lost = |world: &World, step: Step, origin: Origin| refusal(world, step, origin);
+        let losses = [
+            (votes("6", "5"), Origin::Promoter),
+            (votes("", "5"), Origin::Promoter),
+            (remove("5"), Origin::Cleanup),
+        ];
+        for (step, origin) in losses.clone() {
+            let refused = lost(&world, step.clone(), origin);
+            let announced = matches!(refused, Some(Refusal::Intended { .. }));
+            assert_eq!(announced, kind != "drain", "{kind} {step}: {refused:?}");
+        }
+        let plan = world.plan(&wish("6", "5", ""));
+        assert_eq!(plan[0] == "do promote 6 and demote 5", kind == "drain", "{plan:?}");
+        // A person may take it out all the same, and an announcement ends.
+        let person = Origin::Operator { operation: 1, force: None };
+        assert_eq!(lost(&world, remove("5"), person), None);
+        world.seen.pace = time("1h");
+        world.pass(time("1h"));
+        for (step, origin) in losses {
+            assert_eq!(lost(&world, step, origin), None, "{kind}");
+        }
+    }
 }
 
 #[test]
@@ -181,8 +242,7 @@ fn c9_a_target_is_reached_by_odd_sizes_and_the_rest_stand_by() {
         }
         let world = World::of(&text);
         let wishes = Stable::with_target(target).wishes(&world.config, &world.state());
-        assert!(wishes.demote.is_empty());
-        voters + wishes.promote.len()
+        voters + wishes.promote.len() - wishes.demote.len()
     };
     for (target, voters, standby, expected) in [
         (3, 1, 1, 2),
@@ -197,7 +257,8 @@ fn c9_a_target_is_reached_by_odd_sizes_and_the_rest_stand_by() {
         (4, 4, 1, 4),
         (2, 1, 1, 2),
         (1, 1, 3, 1),
-        (3, 5, 1, 5),
+        (3, 5, 1, 3),
+        (4, 6, 0, 4),
         (7, 2, 3, 5),
     ] {
         assert_eq!(votes_after(target, voters, standby), expected, "{target} {voters} {standby}");

@@ -34,7 +34,7 @@ pub(crate) fn broken(case: &Case, step: &Step, origin: &Origin) -> Option<&'stat
     let (gain, lose, leave) = match step {
         Step::Votes { promote, demote } => (numbers(promote), numbers(demote), false),
         Step::Remove { servers, promote, .. } => (numbers(promote), numbers(servers), true),
-        Step::Transfer { to } => return unfit_leader(case, Case::number(to)),
+        Step::Transfer { to } => return unfit_leader(case, Case::number(to), origin),
         Step::FinishJoint => return Some("there is nothing to finish"),
         Step::Add(_) | Step::Readdress { .. } => unreachable!("not tried here"),
     };
@@ -82,7 +82,8 @@ pub(crate) fn broken(case: &Case, step: &Step, origin: &Origin) -> Option<&'stat
     let sick = lose.iter().filter(|id| voters.contains(id) && !facts(case, **id).healthy).count();
     let replaced = sick <= gain.len();
     let floor = match case.min_quorum {
-        0 if !replaced && !person => 3,
+        0 if !person && (voters.len(), after.len(), sick) == (2, 1, 0) => 1,
+        0 if !person => 3,
         floor => usize::try_from(floor).unwrap(),
     };
     if after.len() < voters.len() && after.len() < floor {
@@ -113,6 +114,9 @@ fn must_stay(case: &Case, id: u8, wished: bool, swapped: bool) -> Option<&'stati
     if standing(grace) < needed {
         return Some("so many signs have stood for the grace");
     }
+    if facts.restarts {
+        return Some("whoever is said to restart is not dead");
+    }
     if standing(2 * grace) >= 2 {
         return None;
     }
@@ -128,10 +132,12 @@ fn must_stay(case: &Case, id: u8, wished: bool, swapped: bool) -> Option<&'stati
     many.then_some("too many vanished together")
 }
 
-fn unfit_leader(case: &Case, to: u8) -> Option<&'static str> {
+fn unfit_leader(case: &Case, to: u8, origin: &Origin) -> Option<&'static str> {
+    let person = matches!(origin, Origin::Operator { .. });
     let fit = case.members.get(&to).is_some_and(|(role, is)| {
         let facts = is.facts();
-        *role == Role::Voter && facts.healthy && facts.live && facts.may_gain
+        let fit = *role == Role::Voter && facts.healthy && facts.live && facts.may_gain;
+        fit && (person || !facts.drains)
     });
     (!fit || to == case.leader).then_some("only a fit voter is handed leadership")
 }

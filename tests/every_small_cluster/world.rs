@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use raft_autopilot::autopilot::{Config, Cordon, Role, ServerId, ServerRecord, Sighting, Step};
+use raft_autopilot::autopilot::{
+    Config, Cordon, Intent, Role, ServerId, ServerRecord, Sighting, Step,
+};
 
 use crate::support::World;
 
@@ -21,6 +23,8 @@ pub(crate) enum Is {
     LongDead,
     Wiped,
     Left,
+    Rebooting,
+    Draining,
 }
 
 pub(crate) const ALL: &[Is] = &[
@@ -36,6 +40,8 @@ pub(crate) const ALL: &[Is] = &[
     Is::LongDead,
     Is::Wiped,
     Is::Left,
+    Is::Rebooting,
+    Is::Draining,
 ];
 
 const SECOND: u64 = 1;
@@ -50,6 +56,10 @@ pub(crate) struct Facts {
     pub(crate) unknown: bool,
     pub(crate) may_gain: bool,
     pub(crate) stable: bool,
+    /// Somebody has said that it restarts.
+    pub(crate) restarts: bool,
+    /// Somebody has said that it should not lead.
+    pub(crate) drains: bool,
     /// Ages of the signs of death, in seconds.
     pub(crate) signs: &'static [u64],
     /// The grace for the cause, in seconds.
@@ -71,6 +81,8 @@ impl Is {
             Self::LongDead => "alive lost=50h silent=50h",
             Self::Wiped => "alive wiped=1m",
             Self::Left => "lost=11s left=11s",
+            Self::Rebooting => "alive lost=50h silent=50h intent=reboot",
+            Self::Draining => "alive intent=drain",
         }
     }
 
@@ -81,6 +93,8 @@ impl Is {
             unknown: false,
             may_gain: true,
             stable: true,
+            restarts: false,
+            drains: false,
             signs: &[],
             grace: 24 * HOUR,
         };
@@ -99,6 +113,8 @@ impl Is {
             Self::LongDead => Facts { signs: &[50 * HOUR, 50 * HOUR], ..gone },
             Self::Wiped => Facts { signs: &[60], ..gone },
             Self::Left => Facts { signs: &[11, 11], grace: 10, ..gone },
+            Self::Rebooting => Facts { restarts: true, ..Self::LongDead.facts() },
+            Self::Draining => Facts { drains: true, ..well },
         }
     }
 }
@@ -152,7 +168,7 @@ impl Case {
     }
 }
 
-type Parts = (Sighting, ServerRecord, Option<Cordon>);
+type Parts = (Sighting, ServerRecord, Option<Cordon>, Option<Intent>);
 
 /// Makes worlds of cases; the parts are read from text once.
 pub(crate) struct Maker {
@@ -170,8 +186,9 @@ impl Maker {
                 let name = id.to_string();
                 let record = ledger.servers[name.as_str()].clone();
                 let cordon = ledger.cordons.get(name.as_str()).cloned();
+                let intent = ledger.intents.get(name.as_str()).cloned();
                 let sighting = world.seen.servers.remove(0);
-                parts.insert((id, *is), (sighting, record, cordon));
+                parts.insert((id, *is), (sighting, record, cordon, intent));
             }
         }
         let mut empty = World::of("1 leader alive");
@@ -190,10 +207,13 @@ impl Maker {
         world.seen.leader = Some(leader);
         let ledger = world.ledger.as_mut().unwrap();
         for (id, (role, is)) in &case.members {
-            let (sighting, record, cordon) = &self.parts[&(*id, *is)];
+            let (sighting, record, cordon, intent) = &self.parts[&(*id, *is)];
             let server = sighting.server.id.clone();
             world.seen.servers.push(Sighting { role: *role, ..sighting.clone() });
             ledger.servers.insert(server.clone(), record.clone());
+            if let Some(intent) = intent {
+                ledger.intents.insert(server.clone(), intent.clone());
+            }
             if let Some(cordon) = cordon {
                 ledger.cordons.insert(server, cordon.clone());
             }

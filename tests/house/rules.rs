@@ -21,11 +21,18 @@ pub(crate) const PURE_CORE: &[&str] = &[
 /// Just as pure, where they exist.
 pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/assess",
+    "src/autopilot/lapse",
+    "src/autopilot/explain",
+    "src/autopilot/history",
     "src/autopilot/orders",
+    "src/autopilot/policy",
     "src/autopilot/wake",
+    "src/allocator/exact",
+    "src/allocator/fair",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
+    "src/allocator/problem",
     "src/allocator/state",
     "src/ids/audit",
     "src/ids/flights",
@@ -40,6 +47,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/ids/stock",
     "src/ids/txns",
     "src/promoters",
+    "src/rehearse",
     "src/store/machine",
 ];
 
@@ -80,12 +88,14 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
+    ("rehearse", &["duration", "autopilot", "promoters"]),
+    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
     ("placement", &["runtime", "autopilot", "allocator"]),
-    ("http", &["duration", "runtime", "codec", "autopilot"]),
+    ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
 /// The floors of a wing, ground floor first. A file imports from its own floor and those below.
@@ -93,11 +103,12 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "autopilot",
         &[
-            &["cluster", "config", "records", "server"],
+            &["cluster", "config", "policy", "records", "server"],
             &["state"],
-            &["assess", "refusal", "promoter", "orders", "wake"],
+            &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
             &["plan", "safety"],
-            &["handle"],
+            &["explain"],
+            &["handle", "history"],
             &["desk"],
             &["driver", "requests"],
         ],
@@ -116,6 +127,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["remote", "typed"],
         ],
     ),
+    ("allocator", &[&["flow", "problem"], &["fair"], &["exact"], &["network"]]),
 ];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
@@ -125,6 +137,7 @@ const STRANGERS: &[(&str, &str)] = &[("plan", "safety")];
 const KEPT_IN: &[(&str, &str)] = &[
     ("axum", "src/http"),
     ("bincode", "src/codec"),
+    ("etcd_client", "src/store/etcd"),
     ("openraft", "src/openraft"),
     ("openraft_rt", "src/openraft"),
     ("openraft_rt_tokio", "src/openraft"),

@@ -102,6 +102,7 @@ pub(crate) fn healthy() -> Observation {
     let status = Status {
         age: Duration::from_millis(100),
         boot: 1,
+        disk: Some(1),
         last_log: 1024,
         acknowledged: 1024,
         applied: 1024,
@@ -140,6 +141,7 @@ pub(crate) fn healthy() -> Observation {
         ],
         ledger: Some(Arc::new(Ledger::default())),
         ledger_at: Duration::ZERO,
+        pace: Duration::from_secs(3),
         feedback: None,
     }
 }

@@ -21,7 +21,7 @@ async fn a_follower_points_to_the_leader() {
         let answer = world.get(path).await;
         assert_eq!(answer.status, 503);
         let expected = json!({
-            "Error": "this node does not lead",
+            "Error": "this node does not lead; nothing was changed: ask the leader",
             "Leader": "b",
             "LeaderAddress": "b.example:8500",
         });
@@ -36,7 +36,10 @@ async fn a_follower_points_to_the_leader() {
 async fn a_leader_whose_address_nobody_knows_is_named_alone() {
     let world = World::with(following(), Settings::new()).await;
     let answer = world.get("/health").await;
-    assert_eq!(answer.json(), json!({ "Error": "this node does not lead", "Leader": "b" }));
+    assert_eq!(
+        answer.json(),
+        json!({ "Error": "this node does not lead; nothing was changed: ask the leader", "Leader": "b" })
+    );
     assert!(!answer.headers.contains_key("x-autopilot-leader"));
 }
 
@@ -55,7 +58,10 @@ async fn nobody_leads() {
     seen.leader = None;
     let answer = World::new(seen).await.get("/state").await;
     assert_eq!(answer.status, 503);
-    assert_eq!(answer.json(), json!({ "Error": "this node does not lead" }));
+    assert_eq!(
+        answer.json(),
+        json!({ "Error": "this node does not lead; nothing was changed: ask the leader" })
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +70,10 @@ async fn a_leader_without_lease_does_not_answer_and_does_not_point_to_itself() {
     world.edit(|seen| seen.leading.as_mut().unwrap().lease = false).await;
     let answer = world.get("/health").await;
     assert_eq!(answer.status, 503);
-    assert_eq!(answer.json(), json!({ "Error": "this node leads without a fresh lease" }));
+    assert_eq!(
+        answer.json(),
+        json!({ "Error": "this node leads without a fresh lease; nothing was changed: ask again in a moment" })
+    );
     assert_eq!(world.put("", "{}").await.status, 503);
 }
 
@@ -86,7 +95,7 @@ async fn a_driver_that_was_dropped_answers_nothing() {
     while !world.driver.is_finished() {
         tokio::task::yield_now().await;
     }
-    let expected = json!({ "Error": "autopilot does not run on this node" });
+    let expected = json!({ "Error": "autopilot does not run on this node; nothing was changed: start it, or ask another" });
     for path in ["/health", "/state", "/configuration"] {
         let answer = world.get(path).await;
         assert_eq!((answer.status.as_u16(), answer.json()), (503, expected.clone()));
@@ -174,9 +183,12 @@ fn settings_do_not_print_the_token() {
 #[tokio::test(start_paused = true)]
 async fn other_methods_are_answered_with_those_allowed() {
     let world = World::new(healthy()).await;
-    for (path, allowed) in
-        [("/health", "GET, HEAD"), ("/state", "GET, HEAD"), ("/configuration", "GET, HEAD, PUT")]
-    {
+    for (path, allowed) in [
+        ("/health", "GET, HEAD"),
+        ("/state", "GET, HEAD"),
+        ("/history", "GET, HEAD"),
+        ("/configuration", "GET, HEAD, PUT"),
+    ] {
         for method in ["POST", "DELETE", "PATCH", "OPTIONS", "BREW"] {
             let answer = world.ask(method, path, Body::empty()).await;
             assert_eq!(answer.status, 405, "{method} {path}");
@@ -273,7 +285,8 @@ async fn a_body_that_does_not_come_is_not_awaited_for_ever() {
     let never = futures_util::stream::once(pending::<Result<Bytes, std::io::Error>>());
     let answer = world.put("", Body::from_stream(never)).await;
     assert_eq!(answer.status, 400);
-    assert_eq!(answer.json()["Error"], "the body did not arrive in time");
+    let error = "the body did not arrive in time; nothing was changed: correct the request";
+    assert_eq!(answer.json()["Error"], error);
 }
 
 #[tokio::test(start_paused = true)]

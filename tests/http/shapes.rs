@@ -179,6 +179,7 @@ async fn configuration_is_consuls_field_by_field() {
         "JoinGrace": "10m0s",
         "VoterReplacementGrace": "10s",
         "MinMargin": 0,
+        "UpgradeTargetVersion": "",
     });
     assert_eq!(body, expected);
 }
@@ -340,7 +341,7 @@ async fn a_pause_a_cordon_and_an_intent_are_shown() {
     world.edit(|_| ()).await;
     let body = world.get("/state").await.json();
     assert_eq!(body["Running"], "paused");
-    let idle = json!({ "Code": "paused", "Why": "paused: the network is moved" });
+    let idle = json!({ "Code": "paused", "Why": "paused: the network is moved; resume to go on" });
     assert_eq!(body["Idle"], idle);
     assert_eq!(body["Servers"]["d"]["Cordoned"], "old disk");
     assert_eq!(body["Servers"]["c"]["Intent"], "reboot");

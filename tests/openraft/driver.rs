@@ -85,10 +85,8 @@ fn callbacks_that_hang_stop_nothing() {
         leader.handle.readdress("4", "new:1").await.unwrap_err();
         leader.handle.remove("4").await.unwrap();
         world.sleep(secs(5)).await;
-        assert!(
-            leader.server("1").unwrap().health.reasons.contains(Reason::ProbeSilent)
-                || leader.id == "1"
-        );
+        let other = leader.server(if leader.id == "1" { "2" } else { "1" }).unwrap();
+        assert!(other.health.reasons.contains(Reason::ProbeSilent), "{:?}", other.health);
         assert!(leader.state().healthy, "silence alone makes nobody sick");
     });
 }
@@ -112,6 +110,27 @@ fn a_discovery_that_is_empty_or_shrunken_is_not_believed() {
             assert!(world.deeds().is_empty(), "{:?}", world.deeds());
         });
     }
+}
+
+#[test]
+fn a_server_that_only_discovery_knows_is_neither_shown_nor_added() {
+    simulated(async {
+        let listed = ["1", "2", "3", "4"].map(|i| (id(i), NodeStatus::Alive)).to_vec();
+        let knobs = Knobs { discovery: Some(listed), ..Knobs::default() };
+        let world = World::<Sim>::new(knobs);
+        let leader = world.form(&["1", "2", "3"]).await;
+        // It runs, answers and waits to be taken in.
+        world.start("4").await;
+        world.until("all healthy", || leader.state().healthy).await;
+        world.sleep(secs(10)).await;
+        let known: Vec<_> = leader.state().servers.iter().map(|s| s.server.id.clone()).collect();
+        assert_eq!(known, ids(&["1", "2", "3"]));
+        assert!(world.deeds().is_empty(), "{:?}", world.deeds());
+        // Whoever knows its address adds it.
+        leader.handle.add(server("4")).await.unwrap();
+        world.until("4 votes", || leader.voters() == [["1", "2", "3", "4"]]).await;
+        assert_eq!(leader.server("4").unwrap().discovery, Some(NodeStatus::Alive));
+    });
 }
 
 #[test]

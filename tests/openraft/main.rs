@@ -4,6 +4,8 @@
 
 mod driver;
 mod fences;
+mod history;
+mod leadership;
 mod network;
 mod real;
 mod records;

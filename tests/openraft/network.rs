@@ -93,6 +93,11 @@ impl<C: Types> Network<C> {
         wires.hung.clear();
     }
 
+    /// How long every message takes from now on.
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        self.wires().latency = latency;
+    }
+
     pub(crate) fn grant_unasked(&self) {
         self.wires().grants_unasked = true;
     }

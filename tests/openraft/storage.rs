@@ -27,7 +27,7 @@ use crate::types::{Command, Types};
 
 /// One server's disk. Clones are the same disk.
 #[derive(Clone)]
-pub(crate) struct Log<C: Types>(Arc<Mutex<Pages<C>>>);
+pub(crate) struct Log<C: Types>(Arc<Mutex<Pages<C>>>, u64);
 
 struct Pages<C: Types> {
     vote: Option<VoteOf<C>>,
@@ -37,10 +37,15 @@ struct Pages<C: Types> {
 }
 
 impl<C: Types> Log<C> {
-    pub(crate) fn empty() -> Self {
+    /// A new disk; its identity stays with it.
+    pub(crate) fn empty(identity: u64) -> Self {
         let pages =
             Pages { vote: None, committed: None, purged: None, entries: BTreeMap::default() };
-        Self(Arc::new(Mutex::new(pages)))
+        Self(Arc::new(Mutex::new(pages)), identity)
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.1
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages<C>> {

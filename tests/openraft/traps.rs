@@ -6,7 +6,7 @@ use raft_autopilot::autopilot::{Reason, Running, Verdict};
 use crate::{
     simulated,
     types::{Sim, Types},
-    world::{Knobs, World, millis, secs, server},
+    world::{Knobs, Node, World, millis, secs, server},
 };
 
 #[test]
@@ -94,12 +94,17 @@ fn a_pre_vote_that_is_really_asked_keeps_the_term() {
             let leader = world.form(&["1", "2", "3"]).await;
             terms.0 = leader.metrics().current_term;
             let other = if leader.id == "1" { "2" } else { "1" };
+            let before = world.network.pre_votes_asked();
             world.isolate(other);
             world.sleep(secs(5)).await;
+            // It asks whoever it cannot reach, and waits; or takes their silence for consent.
+            let asked = world.network.pre_votes_asked() - before;
+            assert_eq!(granted_unasked, asked == 0, "{asked}");
+            let own = world.node(other).metrics().current_term;
+            assert_eq!(granted_unasked, own > terms.0, "term {own}");
             world.network.heal();
             world.sleep(secs(2)).await;
             terms.1 = world.leader().await.metrics().current_term;
-            assert_eq!(granted_unasked, world.network.pre_votes_asked() == 0);
         });
         terms
     };
@@ -188,6 +193,50 @@ fn a_wiped_voter_that_looks_fresh_is_unmasked_and_not_counted_live() {
         world.sleep(secs(5)).await;
         assert!(!leader.server(victim).unwrap().live);
         assert_eq!(leader.state().failure_tolerance, 0);
+    });
+}
+
+#[test]
+fn a_wiped_voter_that_is_filled_again_before_it_is_probed_is_unmasked_by_its_disk() {
+    simulated(async {
+        let world = World::<Sim>::new(Knobs::default());
+        let first = world.form(&["1", "2", "3"]).await;
+        first.write(1).await;
+        let (victim, other) = match first.id.as_str() {
+            "1" => ("2", "3"),
+            "2" => ("1", "3"),
+            _ => ("1", "2"),
+        };
+        let recorded = || {
+            let ledger = first.state().ledger.clone().unwrap_or_default();
+            ledger.servers.get(victim).is_some_and(|record| record.disk.is_some())
+        };
+        world.until("its disk is known", recorded).await;
+        world.set(|knobs| knobs.probes = false);
+        world.kill(victim).await;
+        world.wipe(victim);
+        world.start(victim).await;
+        // openraft fills a log that shrank only under another leader, who knows nothing of it.
+        first.handle.transfer(Some(other.into())).await.unwrap();
+        let next = world.node(other);
+        let full = || world.node(victim).metrics().last_log_index == next.metrics().last_log_index;
+        world.until("its log is full again", full).await;
+        world.until("all healthy", || next.state().may_act() && next.state().healthy).await;
+        world.sleep(secs(5)).await;
+        assert!(next.server(victim).unwrap().live, "nothing shows without a probe");
+        world.set(|knobs| knobs.probes = true);
+        let unmasked = |leader: &Node<Sim>| {
+            let server = leader.server(victim).unwrap();
+            server.health.reasons.contains(Reason::LogShrank) && !server.live
+        };
+        world.until("unmasked", || unmasked(&next)).await;
+        let status = next.server(victim).unwrap().status.unwrap();
+        assert!(status.last_log >= status.acknowledged, "its log was not full: {status:?}");
+        // Whoever leads next knows it too.
+        world.sleep(secs(2)).await;
+        next.handle.transfer(Some(first.id.as_str().into())).await.unwrap();
+        world.until("it judges", || first.state().may_act()).await;
+        assert!(unmasked(&first));
     });
 }
 

@@ -38,7 +38,7 @@ fn a_server_is_added_gets_its_vote_and_is_removed_and_told() {
         world.until("it is told", || world.told() == ["4"]).await;
         let again = leader.handle.add(server("4")).await;
         let refusal = Refusal::RemovedId { server: id("4") };
-        let left_behind = "nothing".to_owned();
+        let left_behind = "nothing was changed".to_owned();
         assert_eq!(again, Err(VerbError::Refused { refusal, left_behind }));
     });
 }
@@ -110,7 +110,7 @@ fn a_transfer_to_an_unfit_target_is_refused_before_openraft_hears_of_it() {
         leader.handle.cordon(target, "maintenance", None).await.unwrap();
         let cordoned = quick.transfer(Some(id(target))).await;
         let refusal = Refusal::Cordoned { server: id(target), reason: "maintenance".into() };
-        let left_behind = "nothing".to_owned();
+        let left_behind = "nothing was changed".to_owned();
         assert_eq!(cordoned, Err(VerbError::Refused { refusal, left_behind }));
         leader.handle.uncordon(target).await.unwrap();
         world.kill(target).await;

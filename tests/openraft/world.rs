@@ -17,9 +17,9 @@ use openraft::{
 };
 use raft_autopilot::{
     autopilot::{
-        Applied, Autopilot, Change, Cluster, ClusterError, Config, Handle, Ledger, NodeStatus,
-        Observation, Outcome, Plan, Promoter, Record, Server, ServerId, ServerState, State, Step,
-        View,
+        Applied, Autopilot, Change, Cluster, ClusterError, Config, Dismissal, Handle, Ledger,
+        NodeStatus, Observation, Outcome, Plan, Promoter, Record, Server, ServerId, ServerState,
+        State, Step, View,
     },
     openraft::{Answer, Application, Openraft, OpenraftError, RaftRuntime, options},
     promoters::Stable,
@@ -56,6 +56,8 @@ pub(crate) struct Knobs {
     pub(crate) config: Config,
     /// Servers answer probes with somebody else's id.
     pub(crate) impostors: bool,
+    /// How long an answer to a probe is under way.
+    pub(crate) probe_delay: Duration,
 }
 
 impl Default for Knobs {
@@ -71,6 +73,7 @@ impl Default for Knobs {
             pre_vote: true,
             config,
             impostors: false,
+            probe_delay: Duration::ZERO,
         }
     }
 }
@@ -236,7 +239,12 @@ impl<C: Types> World<C> {
             ..openraft::Config::default()
         };
         let config = Arc::new(config.validate().expect("a valid configuration"));
-        let disk = self.inner().disks.entry(id.to_owned()).or_insert_with(Log::empty).clone();
+        let disk = {
+            let inner = &mut *self.inner();
+            // No two disks were ever created at the same number of boots.
+            let identity = inner.boots;
+            inner.disks.entry(id.to_owned()).or_insert_with(|| Log::empty(identity)).clone()
+        };
         let machine = Machine::new(self.clock.clone());
         let node_id = C::node_id(id).expect("a node id");
         let links = Links { id: node_id.clone(), network: self.network.clone() };
@@ -507,10 +515,11 @@ impl<C: Types> Application<C> for App<C> {
         let id = id.to_string();
         self.world.network.reach(&self.id, &id)?;
         let node = self.world.inner().nodes.get(&id).cloned()?;
-        let mut answer = Answer::of(&node.raft, node.boot, "1.0");
+        let mut answer = Answer::of(&node.raft, node.boot, "1.0").on_disk(node.log.identity());
         if self.world.knobs().impostors {
             answer.id = ServerId::from("impostor");
         }
+        C::sleep(self.world.knobs().probe_delay).await;
         Some(answer)
     }
 
@@ -529,15 +538,15 @@ impl<C: Types> Application<C> for App<C> {
         self.world.network.reach(&self.id, &id).map(|_| ServerId::from(id))
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         self.hang().await;
         let id = server.id.as_str();
         if self.world.network.reach(&self.id, id).is_none() {
-            return false;
+            return Dismissal::NoAnswer;
         }
         self.world.inner().told.push(id.to_owned());
         self.world.kill(id).await;
-        true
+        Dismissal::Heard
     }
 }
 
@@ -591,7 +600,7 @@ impl<C: Types, T: Cluster<Error = OpenraftError>> Cluster for Watched<C, T> {
         self.inner.identify(address).await
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         self.inner.dismiss(server).await
     }
 }

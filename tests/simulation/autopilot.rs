@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use openraft::alias::CommittedLeaderIdOf;
 use openraft::async_runtime::WatchReceiver;
-use raft_autopilot::autopilot::{Autopilot, Ledger, NodeStatus, Outcome, Record, Server, ServerId};
+use raft_autopilot::autopilot::{
+    Autopilot, Dismissal, Ledger, NodeStatus, Outcome, Record, Server, ServerId,
+};
 use raft_autopilot::openraft::{Answer, Application, Openraft, PROBE_DEADLINE, RaftRuntime};
 
 use crate::store::Store;
@@ -68,7 +70,8 @@ impl Application<TypeConfig> for Database {
     async fn probe(&self, id: u64, _node: crate::types::Server) -> Option<Answer> {
         let world = self.world.clone();
         let asked = self.world.network.call((self.id, id), "probe", PROBE_DEADLINE, move |raft| {
-            async move { Some(Answer::of(&raft, world.boot(id), "")) }.boxed()
+            let answer = Answer::of(&raft, world.boot(id), "").on_disk(world.disk_identity(id));
+            async move { Some(answer) }.boxed()
         });
         let answer = asked.await.ok()?;
         self.world.oracle.probed((self.id, id), answer.boot);
@@ -93,10 +96,10 @@ impl Application<TypeConfig> for Database {
         asked.await.ok()
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         let (world, id) = (self.world.clone(), number(&server.id));
         if !self.world.is_up(id) && self.world.boot(id) == 0 {
-            return true;
+            return Dismissal::NotOffered;
         }
         let told = self.world.network.call((self.id, id), "dismiss", PROBE_DEADLINE, move |_| {
             async move {
@@ -106,7 +109,7 @@ impl Application<TypeConfig> for Database {
             }
             .boxed()
         });
-        told.await.is_ok()
+        told.await.map_or(Dismissal::NoAnswer, |()| Dismissal::Heard)
     }
 }
 

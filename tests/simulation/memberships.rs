@@ -54,6 +54,8 @@ pub(crate) struct Memberships {
     pub(crate) steps: BTreeMap<&'static str, usize>,
     /// How many steps came into effect.
     pub(crate) fulfilled: usize,
+    /// How many joint memberships were committed, whoever made them.
+    pub(crate) joints: usize,
 }
 
 /// How far a claim has come.
@@ -98,6 +100,7 @@ impl Memberships {
             configs: membership.get_joint_config().clone(),
             nodes: membership.nodes().map(|(id, _)| *id).collect(),
         };
+        self.joints += usize::from(next.configs.len() > 1);
         let Some(last) = self.last.replace(next.clone()) else { return Ok(()) };
         if let Some(back) = next.nodes.intersection(&self.gone).next() {
             return Err(format!("n{back} returns with {log_id}"));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
@@ -82,7 +83,7 @@ impl Operator {
     fn work(&mut self) {
         let Some((leader, raft)) = self.world.leader() else { return };
         if self.dice.percent(50) {
-            self.replace_bare_servers();
+            self.replace_bare_servers(false);
         }
         if self.dice.percent(30) {
             let Some(raw) = self.raw(leader, &raft) else { return };
@@ -104,7 +105,7 @@ impl Operator {
                 patience: self.dice.millis(1, if abandoned { 10 } else { 12_000 }),
             };
             self.world.oracle.note(format_args!("operator asks {asked:?}: {verb:?} {manner:?}"));
-            forget(ask(self.world.clone(), handle, verb, manner));
+            forget(ask(self.world.clone(), handle, verb, manner).map(drop));
         }
     }
 
@@ -180,9 +181,10 @@ impl Operator {
     }
 
     /// What a person does about a server that was reborn without its disk, which autopilot reports
-    /// and may not decide: takes it out by force, and lets a new one join in its place.
-    fn replace_bare_servers(&mut self) {
-        let Some((leader, _)) = self.world.leader() else { return };
+    /// and may not decide: takes it out by force, and lets a new one join in its place. Where
+    /// autopilot cannot, because too few voters are left that count, it does so `by_hand`.
+    fn replace_bare_servers(&mut self, by_hand: bool) {
+        let Some((leader, raft)) = self.world.leader() else { return };
         let Some(handle) = self.world.autopilot(leader) else { return };
         let Some(state) = handle.state() else { return };
         let bare = |s: &raft_autopilot::autopilot::ServerState| {
@@ -195,9 +197,12 @@ impl Operator {
         for old in bare {
             let new = self.fresh();
             self.world.oracle.note(format_args!("operator replaces the bare n{old} by n{new}"));
-            let (world, handle) = (self.world.clone(), handle.clone());
+            let (world, raft, handle) = (self.world.clone(), raft.clone(), handle.clone());
             forget(async move {
-                ask(world.clone(), handle.clone(), Verb::Remove(old), manner).await;
+                let removed = ask(world.clone(), handle.clone(), Verb::Remove(old), manner).await;
+                if !removed && by_hand && old != leader {
+                    change(world.clone(), raft, Raw::Remove(old), manner.patience).await;
+                }
                 ask(world, handle, Verb::Add(new), manner).await;
             });
         }
@@ -221,7 +226,7 @@ impl Operator {
             if paused && let Err(error) = handle.within(Duration::from_secs(1)).resume().await {
                 self.world.oracle.note(format_args!("operator cannot resume: {error}"));
             }
-            self.replace_bare_servers();
+            self.replace_bare_servers(true);
         }
     }
 }
@@ -257,13 +262,15 @@ fn server(id: u64) -> Server {
     Server::new(name(id), address(id))
 }
 
-async fn ask(world: Arc<World>, handle: Handle, verb: Verb, manner: Manner) {
+/// Gives a verb; returns whether it was carried out in time.
+async fn ask(world: Arc<World>, handle: Handle, verb: Verb, manner: Manner) -> bool {
     let handle = handle.within(manner.ttl);
     let handle = if manner.forced { handle.forced("the operator knows better") } else { handle };
     let (asked, text) = (verb.clone(), format!("{verb:?}"));
     let answered = TypeConfig::timeout(manner.patience, carry_out(handle, asked)).await;
     let Ok(answer) = answered else {
-        return world.oracle.note(format_args!("operator has no answer to {text}"));
+        world.oracle.note(format_args!("operator has no answer to {text}"));
+        return false;
     };
     world.oracle.note(format_args!("{text} is answered: {answer:?}"));
     let oracle = &world.oracle;
@@ -280,6 +287,7 @@ async fn ask(world: Arc<World>, handle: Handle, verb: Verb, manner: Manner) {
         }
         _ => {}
     }
+    is_ok
 }
 
 async fn carry_out(handle: Handle, verb: Verb) -> Result<(), VerbError> {

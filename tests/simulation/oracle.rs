@@ -48,6 +48,8 @@ pub(crate) struct Tally {
     pub(crate) acked: usize,
     pub(crate) crashes: usize,
     pub(crate) lost_disks: usize,
+    /// Links that were cut, in one direction each.
+    pub(crate) partitions: usize,
     pub(crate) snapshots_installed: usize,
     pub(crate) messages: u64,
     pub(crate) checks: u64,
@@ -58,6 +60,8 @@ pub(crate) struct Tally {
     pub(crate) joints_finished: usize,
     pub(crate) transfers: usize,
     pub(crate) steps_done: usize,
+    /// Joint memberships that were committed.
+    pub(crate) joints: usize,
     /// Verbs that were done.
     pub(crate) verbs_done: usize,
 }
@@ -70,6 +74,7 @@ impl std::iter::Sum for Tally {
             acked: sum.acked + one.acked,
             crashes: sum.crashes + one.crashes,
             lost_disks: sum.lost_disks + one.lost_disks,
+            partitions: sum.partitions + one.partitions,
             snapshots_installed: sum.snapshots_installed + one.snapshots_installed,
             messages: sum.messages + one.messages,
             checks: sum.checks + one.checks,
@@ -79,8 +84,30 @@ impl std::iter::Sum for Tally {
             joints_finished: sum.joints_finished + one.joints_finished,
             transfers: sum.transfers + one.transfers,
             steps_done: sum.steps_done + one.steps_done,
+            joints: sum.joints + one.joints,
             verbs_done: sum.verbs_done + one.verbs_done,
         })
+    }
+}
+
+impl Tally {
+    /// What never happened, of all that a run of many seeds must have seen.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let seen = [
+            ("crashes", self.crashes),
+            ("lost disks", self.lost_disks),
+            ("partitions", self.partitions),
+            ("installed snapshots", self.snapshots_installed),
+            ("changes of votes", self.votes),
+            ("removals", self.removals),
+            ("additions", self.additions),
+            ("joint memberships", self.joints),
+            ("joint memberships finished for another", self.joints_finished),
+            ("transfers", self.transfers),
+            ("steps done", self.steps_done),
+            ("orders carried out", self.verbs_done),
+        ];
+        seen.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what).collect()
     }
 }
 
@@ -287,6 +314,7 @@ impl Oracle {
             acked: book.acked.len(),
             crashes: book.trace.matches(" crashes\n").count(),
             lost_disks: book.trace.matches(" loses its disk\n").count(),
+            partitions: book.trace.matches(" Cut for ").count(),
             snapshots_installed: book.trace.matches(" installed a snapshot ").count(),
             messages: book.message_count,
             checks: book.checks,
@@ -296,6 +324,7 @@ impl Oracle {
             joints_finished: steps("finish-joint"),
             transfers: steps("transfer"),
             steps_done: book.memberships.fulfilled,
+            joints: book.memberships.joints,
             verbs_done: book.trace.matches(" is answered: Ok").count(),
         }
     }

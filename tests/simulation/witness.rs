@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use raft_autopilot::autopilot::{
-    Applied, Change, Cluster, ClusterError, Handle, Observation, Origin, Outcome, Record, Server,
-    ServerId, Step, View, check,
+    Applied, Change, Cluster, ClusterError, Dismissal, Handle, Observation, Origin, Outcome,
+    Record, Server, ServerId, Step, View, check,
 };
 
 use crate::autopilot::number;
@@ -245,10 +245,14 @@ impl<C> Truth<'_, C> {
         let well = age(world.oracle.contact(leader, id)) < grace
             && probe < grace
             && (up > grace + UNMASKED && world.is_up(id))
-            && !world.lacks_disk(id);
+            && !world.lost_disk(id);
         if well {
             let left = after.voters.len();
-            self.violated(format_args!("n{id} is well and loses its vote; {left} are left"));
+            let seen = self.view.state.as_ref().and_then(|s| s.server(&id.to_string().into()));
+            let seen = seen.map(|server| (server.health, server.signs, server.status, server.lag));
+            self.violated(format_args!(
+                "n{id} is well and loses its vote; {left} are left; it is seen as {seen:?}"
+            ));
         }
     }
 
@@ -312,7 +316,7 @@ impl<C: Cluster> Cluster for Witness<C> {
         self.inner.identify(address).await
     }
 
-    async fn dismiss(&self, server: Arc<Server>) -> bool {
+    async fn dismiss(&self, server: Arc<Server>) -> Dismissal {
         self.inner.dismiss(server).await
     }
 }

@@ -67,6 +67,8 @@ struct Machine {
     retired: bool,
     /// Set when it lost its disk: the last index that it had promised to keep.
     owes: Option<u64>,
+    /// How many boots it had when its disk was new.
+    wiped: u64,
 }
 
 impl Machine {
@@ -80,6 +82,7 @@ impl Machine {
             dead: false,
             retired: false,
             owes: None,
+            wiped: 0,
         }
     }
 }
@@ -209,6 +212,7 @@ impl World {
         self.crash(id);
         if let Some(machine) = self.servers().get_mut(&id) {
             machine.owes = machine.owes.max(machine.disk.last_written());
+            machine.wiped = machine.boots.len() as u64;
             machine.disk.wipe();
             self.oracle.note(format_args!("n{id} loses its disk"));
         }
@@ -312,10 +316,20 @@ impl World {
         self.servers().get(&id).map_or(0, |machine| machine.boots.len() as u64)
     }
 
+    /// The identity of a server's disk: how many boots it had when the disk was new.
+    pub(crate) fn disk_identity(&self, id: u64) -> u64 {
+        self.servers().get(&id).map_or(0, |machine| machine.wiped)
+    }
+
     /// When a boot of a server began.
     pub(crate) fn started(&self, id: u64, boot: u64) -> Option<Duration> {
         let at = usize::try_from(boot.checked_sub(1)?).ok()?;
         self.servers().get(&id)?.boots.get(at).copied()
+    }
+
+    /// Whether a server ever lost its disk: then it never counts as a voter again.
+    pub(crate) fn lost_disk(&self, id: u64) -> bool {
+        self.servers().get(&id).is_some_and(|machine| machine.owes.is_some())
     }
 
     /// Whether a server lost its disk and does not hold again what it had promised to keep.

@@ -76,6 +76,7 @@ impl World {
                 servers: Vec::new(),
                 ledger: None,
                 ledger_at: AT,
+                pace: Duration::from_secs(30),
                 feedback: None,
             },
             ledger: Some(Ledger::default()),
@@ -264,13 +265,20 @@ fn intent(word: &str) -> IntentKind {
 }
 
 pub(crate) fn status(boot: u64, last_log: u64, acknowledged: u64, applied: u64) -> Status {
-    Status { age: Duration::ZERO, boot, last_log, acknowledged, applied, snapshot: None }
+    let (age, disk, snapshot) = (Duration::ZERO, None, None);
+    Status { age, boot, disk, last_log, acknowledged, applied, snapshot }
+}
+
+/// What stands in the way, without what to do about it.
+fn what(reason: &impl std::fmt::Display) -> String {
+    let text = reason.to_string();
+    text.split_once("; ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
 
 pub(crate) fn judged(config: &Config, state: &State, plan: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(why) = &plan.idle {
-        lines.push(format!("idle: {why}"));
+        lines.push(format!("idle: {}", what(why)));
     }
     let mut first = true;
     for change in &plan.changes {
@@ -279,10 +287,10 @@ pub(crate) fn judged(config: &Config, state: &State, plan: &Plan) -> Vec<String>
                 lines.push(format!("{} {}", if first { "do" } else { "then" }, change.step));
                 first = false;
             }
-            Err(refusal) => lines.push(format!("refused {}: {refusal}", change.step)),
+            Err(refusal) => lines.push(format!("refused {}: {}", change.step, what(&refusal))),
         }
     }
-    lines.extend(plan.held.iter().map(|held| format!("held {}: {}", held.step, held.why)));
+    lines.extend(plan.held.iter().map(|held| format!("held {}: {}", held.step, what(&held.why))));
     lines.extend(plan.finished.iter().map(|id| format!("finished {id}")));
     lines.extend(plan.expired.iter().map(|id| format!("expired {id}")));
     lines

@@ -21,6 +21,7 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
+const DISK: &str = "disk";
 
 /// Requests that share one sync. Enough for any burst, few enough to answer the first soon.
 const GROUP: usize = 256;
@@ -34,6 +35,7 @@ pub(crate) struct LogStore {
 
 struct Shared {
     db: Database,
+    disk_id: u64,
     memory: Mutex<Memory>,
 }
 
@@ -58,16 +60,25 @@ impl LogStore {
         let db = open_file(path)?;
         let txn = db.begin_write().map_err(failed)?;
         txn.open_table(LOG).map_err(failed)?;
-        txn.open_table(META).map_err(failed)?;
+        // In the very transaction that makes the file a log: no log was ever without it.
+        if txn.open_table(META).map_err(failed)?.get(DISK).map_err(failed)?.is_none() {
+            put_meta(&txn, DISK, &super::random())?;
+        }
         txn.commit().map_err(failed)?;
         let vote = read_meta(&db, VOTE)?;
+        let disk_id = read_meta(&db, DISK)?.unwrap_or_default();
         let memory = Mutex::new(Memory { vote, ..Memory::default() });
-        let shared = Arc::new(Shared { db, memory });
+        let shared = Arc::new(Shared { db, disk_id, memory });
         let (writer, queue) = channel();
         let thread = std::thread::Builder::new().name("log".to_owned());
         let theirs = Arc::clone(&shared);
         thread.spawn(move || write_all(&theirs, &queue))?;
         Ok(Self { shared, writer })
+    }
+
+    /// A random number that this file got when it was created; another file has another.
+    pub(crate) fn disk_id(&self) -> u64 {
+        self.shared.disk_id
     }
 
     /// The identity kept in this directory; `None` as long as it is nobody's.

@@ -9,6 +9,7 @@ mod identity;
 mod log;
 mod state;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 
@@ -43,4 +44,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
+
+/// A random number, from the seed that the system gives every process for its hash maps.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

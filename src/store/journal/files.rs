@@ -21,24 +21,26 @@ use crate::{
 /// A command, and the time at which it is applied.
 pub(super) type Entry = (Duration, Command);
 
-/// Why a directory could not be opened. Nothing in it was changed.
+/// Why a directory could not be opened. What was written into it is still there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The file system refused.
-    #[error("{path}: {source}")]
+    /// The file system refused. Mend that, and open it again.
+    #[error("{path}: {source}; what was stored is unchanged: mend that, and open it again")]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// Another store, of this process or another, has it open.
-    #[error("{0}: in use by another store")]
+    /// Another store, of this process or another, has it open. Close that one first.
+    #[error("{0}: in use by another store; nothing was changed: close that one first")]
     InUse(PathBuf),
     /// What was once written whole is damaged or missing. Restore the directory from a copy.
     /// Where all that follows may be lost, cut the file at the offset, or remove it.
-    #[error("{path}, byte {offset}: {what}")]
+    #[error(
+        "{path}, byte {offset}: {what}; nothing was changed: restore the directory from a copy, or, where what follows may be lost, cut the file there"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -47,8 +49,10 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
-    /// Commands may be larger than the files can hold.
-    #[error("transactions of {found} bytes, at most {limit} can be persisted")]
+    /// Commands may be larger than the files can hold. Configure smaller ones.
+    #[error(
+        "transactions of {found} bytes, at most {limit} can be persisted; nothing was changed: configure smaller ones"
+    )]
     Limit {
         /// What the configuration allows, in bytes.
         found: usize,

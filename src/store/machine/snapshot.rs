@@ -34,7 +34,7 @@ enum Stored {
 
 /// Why parts make no machine. Fetch or make another snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a whole snapshot: {0}")]
+#[error("not a whole snapshot: {0}; nothing was kept of it: fetch or make another")]
 pub struct SnapshotError(&'static str);
 
 impl Machine {

@@ -1,0 +1,519 @@
+//! The plan by counting: what stands is kept, what is too much goes, what is missing is filled in.
+//!
+//! This is the method for large problems. It reads all assignments twice and touches only what
+//! changes. [`fair`](super::fair) and [`quota`](super::quota) have said how much goes where; here every
+//! replica gets its member:
+//!
+//! 1. each item keeps what it may, up to what it wants and what the zone rule allows;
+//! 2. what is missing goes to the members that lack most, in the zones that the item's class lacks most;
+//! 3. members above their target give items to those below, in the same zone where that is possible;
+//! 4. what is left over takes a detour: somebody else's replica makes room.
+//!
+//! A detour costs one new assignment more than the lower bound if the replica that makes room stood
+//! before; one that is new itself is asked first.
+
+use super::{
+    fair::{Class, Fair},
+    problem::{Holder, Holdings, Problem, index},
+    quota::{Quota, Standing, quota},
+    takers::{Takers, spread},
+};
+
+/// A place that nobody was found for yet.
+const VACANT: Holder = Holder::VACANT;
+
+/// The desired assignments by counting, without primaries, and what is known about them.
+pub(super) struct Filled {
+    pub desired: Holdings,
+    /// The items that have a holder whom they did not have before.
+    pub fresh: Vec<u32>,
+    pub lower_bound: u64,
+}
+
+/// Counts what stands, by member and by class.
+pub(super) fn count(problem: &Problem, fair: &Fair) -> Standing {
+    let zones = problem.zones;
+    let mut standing = Standing {
+        of_member: vec![0; problem.seats.len()],
+        of_class: vec![0; fair.classes.list.len() * zones],
+        evicted: 0,
+    };
+    let plain = problem.zone_set.is_empty();
+    let single = fair.classes.list.len() == 1;
+    for (item, held) in problem.held.iter().enumerate() {
+        let class = if single { 0 } else { fair.classes.of(item) };
+        for holder in held {
+            let member = holder.member() as usize;
+            let seat = &problem.seats[member];
+            if seat.limit > 0 && (plain || problem.allows(item, seat.zone)) {
+                standing.of_member[member] += 1;
+                if !single {
+                    standing.of_class[class * zones + seat.zone as usize] += 1;
+                }
+            }
+        }
+    }
+    if single {
+        for (seat, held) in problem.seats.iter().zip(&standing.of_member) {
+            standing.of_class[seat.zone as usize] += held;
+        }
+    }
+    standing
+}
+
+/// See the [module](self).
+pub(super) fn fill(problem: &Problem, fair: &Fair) -> Filled {
+    let standing = count(problem, fair);
+    let quota = quota(problem, fair, &standing);
+    let lower_bound = quota.lower_bound;
+    let mut fill = Fill::new(problem, fair, quota, standing);
+    fill.keep_all();
+    fill.open();
+    fill.fill_in();
+    fill.give();
+    fill.detours();
+    Filled { desired: fill.desired, fresh: fill.fresh, lower_bound }
+}
+
+struct Fill<'a> {
+    problem: &'a Problem,
+    fair: &'a Fair,
+    desired: Holdings,
+    /// By class, how many replicas of an item a zone takes; all, where there is no other zone.
+    caps: Vec<usize>,
+    /// By member: its zone, or none for one that may hold nothing.
+    zone: Vec<u16>,
+    loads: Vec<u32>,
+    targets: Vec<u32>,
+    /// By member, what it lacks; valid from [`Fill::open`] on.
+    lacks: Vec<u32>,
+    takers: Vec<Takers>,
+    /// By class and zone, how many replicas are still to come there.
+    need: Vec<i64>,
+    /// By class and zone, how many more replicas may stand beyond the zone rule.
+    beyond: Vec<i64>,
+    /// By class, how many items get one replica more than the others, where not all fit.
+    more: Vec<i64>,
+    /// By member above its target, how many of its items are still to be written down in `givers`.
+    offers: Vec<u32>,
+    givers: Vec<u32>,
+    vacant: Vec<u32>,
+    fresh: Vec<u32>,
+}
+
+const NOWHERE: u16 = u16::MAX;
+
+impl<'a> Fill<'a> {
+    fn new(problem: &'a Problem, fair: &'a Fair, quota: Quota, standing: Standing) -> Self {
+        let zone = |seat: &super::problem::Seat| {
+            if seat.limit == 0 { NOWHERE } else { u16::try_from(seat.zone).unwrap_or(NOWHERE) }
+        };
+        let excess = |(load, target): (&u32, &u32)| load.saturating_sub(*target);
+        let offers = standing.of_member.iter().zip(&quota.targets).map(excess);
+        // A few more than needed, because some are not wanted where there is room.
+        let offers = offers.map(|excess| if excess == 0 { 0 } else { 2 * excess + 8 }).collect();
+        let need = quota.of_class.iter().zip(&standing.of_class);
+        let need = need.map(|(wanted, held)| wanted - i64::from(*held)).collect();
+        let more = fair.classes.list.iter().zip(&fair.placed_of);
+        let more = more.map(|((_, items), placed)| placed % items.max(&1)).collect();
+        Self {
+            problem,
+            fair,
+            desired: Holdings::with_capacity(
+                problem.held.len(),
+                usize::try_from(fair.placed).unwrap_or(0),
+            ),
+            caps: caps(problem, fair),
+            zone: problem.seats.iter().map(zone).collect(),
+            loads: standing.of_member,
+            targets: quota.targets,
+            lacks: Vec::new(),
+            takers: Vec::new(),
+            need,
+            beyond: quota.beyond,
+            more,
+            offers,
+            givers: Vec::new(),
+            vacant: Vec::new(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// How many replicas an item gets.
+    fn goal(&mut self, item: usize, class: usize) -> usize {
+        if !self.fair.short {
+            return self.problem.wanted(item) as usize;
+        }
+        let items = self.fair.classes.list[class].1.max(1);
+        let one_more = i64::from(self.more[class] > 0);
+        self.more[class] -= one_more;
+        usize::try_from(self.fair.placed_of[class] / items + one_more).unwrap_or(0)
+    }
+
+    fn cap(&self, class: usize) -> usize {
+        self.caps[class]
+    }
+
+    /// Step 1.
+    fn keep_all(&mut self) {
+        let problem = self.problem;
+        let mut kept = Vec::new();
+        for (item, held) in problem.held.iter().enumerate() {
+            let class = self.fair.classes.of(item);
+            let goal = self.goal(item, class);
+            let mut offered = false;
+            let sound = held.len() == goal && self.is_sound(item, class, held);
+            if sound {
+                self.desired.extend(held);
+            } else {
+                self.keep(item, class, goal, &mut kept);
+                if kept.len() < goal {
+                    self.vacant.push(number(item));
+                    kept.resize(goal, VACANT);
+                }
+                self.desired.extend(&kept);
+            }
+            self.desired.close();
+            for holder in self.desired.last() {
+                if *holder != VACANT {
+                    let offer = &mut self.offers[holder.member() as usize];
+                    offered |= *offer > 0;
+                    *offer = offer.saturating_sub(1);
+                }
+            }
+            if offered {
+                self.givers.push(number(item));
+            }
+        }
+    }
+
+    /// Whether all holders may stay, as far as limits above zero and zones are concerned.
+    fn is_sound(&self, item: usize, class: usize, held: &[Holder]) -> bool {
+        let cap = self.cap(class);
+        let zone_of = |holder: &Holder| self.zone[holder.member() as usize];
+        let allowed = |zone: u16| {
+            self.problem.zone_set.is_empty() || self.problem.allows(item, u32::from(zone))
+        };
+        held.iter().all(|holder| {
+            let zone = zone_of(holder);
+            zone != NOWHERE
+                && allowed(zone)
+                && (cap >= held.len()
+                    || held.iter().filter(|other| zone_of(other) == zone).count() <= cap)
+        })
+    }
+
+    /// Chooses what an item keeps of what it has.
+    fn keep(&mut self, item: usize, class: usize, goal: usize, kept: &mut Vec<Holder>) {
+        let problem = self.problem;
+        kept.clear();
+        let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));
+        kept.extend(legal);
+        let cap = self.cap(class);
+        for zone in 0..problem.zones {
+            let there = |fill: &Self, kept: &[Holder]| {
+                kept.iter().filter(|holder| fill.is_in(**holder, zone)).count()
+            };
+            while there(self, kept) > cap {
+                let excess = index(there(self, kept) - cap);
+                let beyond = &mut self.beyond[class * problem.zones + zone];
+                if excess <= *beyond && kept.len() <= goal {
+                    *beyond -= excess;
+                    break;
+                }
+                self.drop_worst(class, kept, |fill, holder| fill.is_in(holder, zone));
+            }
+        }
+        while kept.len() > goal {
+            self.drop_worst(class, kept, |_, _| true);
+        }
+    }
+
+    fn is_in(&self, holder: Holder, zone: usize) -> bool {
+        usize::from(self.zone[holder.member() as usize]) == zone
+    }
+
+    /// Drops the replica whose member is most above its target; then rather one that is not
+    /// consistent, and no primary.
+    fn drop_worst(
+        &mut self,
+        class: usize,
+        kept: &mut Vec<Holder>,
+        candidate: impl Fn(&Self, Holder) -> bool,
+    ) {
+        let worst = (0..kept.len()).filter(|at| candidate(self, kept[*at])).max_by_key(|at| {
+            let (member, holder) = (kept[*at].member() as usize, kept[*at]);
+            let above = i64::from(self.loads[member]) - i64::from(self.targets[member]);
+            (above.signum(), !holder.is_consistent(), !holder.is_primary(), above)
+        });
+        let Some(worst) = worst else { return };
+        let member = kept.remove(worst).member() as usize;
+        self.loads[member] -= 1;
+        self.need[class * self.problem.zones + usize::from(self.zone[member])] += 1;
+    }
+
+    /// Lets those who lack something be taken.
+    fn open(&mut self) {
+        let lack = |(load, target): (&u32, &u32)| target.saturating_sub(*load);
+        self.lacks = self.loads.iter().zip(&self.targets).map(lack).collect();
+        let mut members = vec![Vec::new(); self.problem.zones];
+        for (member, zone) in (0..).zip(&self.zone) {
+            if let Some(members) = members.get_mut(usize::from(*zone)) {
+                members.push(member);
+            }
+        }
+        self.takers =
+            members.into_iter().map(|members| Takers::new(members, &self.lacks)).collect();
+    }
+
+    /// Step 2.
+    fn fill_in(&mut self) {
+        let vacant = std::mem::take(&mut self.vacant);
+        for item in vacant {
+            let mut left = false;
+            let places = self.desired.of(item as usize).len();
+            for at in 0..places {
+                if self.desired.of(item as usize)[at] != VACANT {
+                    continue;
+                }
+                match self.taker(item as usize, None) {
+                    Some(member) => self.arrive(item as usize, at, member),
+                    None => left = true,
+                }
+            }
+            self.fresh.push(item);
+            if left {
+                self.vacant.push(item);
+            }
+        }
+    }
+
+    /// Finds a member that lacks something and may take `item`, in place of `giver` if there is one,
+    /// and counts it as taken; the giver's zone is preferred, then the zone that is needed most.
+    fn taker(&mut self, item: usize, giver: Option<u32>) -> Option<u32> {
+        let class = self.fair.classes.of(item);
+        let row = class * self.problem.zones;
+        let from = giver.map(|giver| usize::from(self.zone[giver as usize]));
+        // A class that has too many in the giver's zone wants out of it.
+        let stay = from.filter(|from| self.need[row + from] >= 0);
+        let mut tried = [false; 64];
+        for _ in 0..self.problem.zones.min(64) {
+            let open = (0..self.problem.zones)
+                .filter(|zone| !tried.get(*zone).copied().unwrap_or(true))
+                .filter(|zone| !self.takers[*zone].is_empty());
+            let zone = open.max_by_key(|zone| (Some(*zone) == stay, self.need[row + zone]))?;
+            tried[zone] = true;
+            if !self.fits(item, class, zone, from) {
+                continue;
+            }
+            let seed = item as u64 ^ ((zone as u64) << 40);
+            let held = self.desired.of(item);
+            let found = self.takers[zone].take(&mut self.lacks, seed, held);
+            if let Some(member) = found {
+                self.settle(item, class, zone, from);
+                self.loads[member as usize] += 1;
+                return Some(member);
+            }
+        }
+        None
+    }
+
+    /// Whether one more replica of `item` may go to `zone`, after one left `from`.
+    fn fits(&self, item: usize, class: usize, zone: usize, from: Option<usize>) -> bool {
+        let allowed = u32::try_from(zone).is_ok_and(|zone| self.problem.allows(item, zone));
+        allowed
+            && (from == Some(zone)
+                || self.in_zone(item, zone) < self.cap(class)
+                || self.beyond[class * self.problem.zones + zone] > 0)
+    }
+
+    fn in_zone(&self, item: usize, zone: usize) -> usize {
+        let held = self.desired.of(item).iter();
+        held.filter(|holder| **holder != VACANT && self.is_in(**holder, zone)).count()
+    }
+
+    /// Writes down that a replica of `item`, not yet in its list, comes to a zone from another one.
+    fn settle(&mut self, item: usize, class: usize, zone: usize, from: Option<usize>) {
+        if from == Some(zone) {
+            return;
+        }
+        let row = class * self.problem.zones;
+        let cap = self.cap(class);
+        if self.in_zone(item, zone) >= cap {
+            self.beyond[row + zone] -= 1;
+        }
+        self.need[row + zone] -= 1;
+        if let Some(from) = from {
+            if self.in_zone(item, from) > cap {
+                self.beyond[row + from] += 1;
+            }
+            self.need[row + from] += 1;
+        }
+    }
+
+    /// Step 3, first with the items that were written down, then with all.
+    fn give(&mut self) {
+        let givers = std::mem::take(&mut self.givers);
+        for item in givers {
+            self.give_item(item as usize);
+        }
+        let above = |fill: &Self| fill.loads.iter().zip(&fill.targets).any(|(l, t)| l > t);
+        let lacking = |fill: &Self| fill.takers.iter().any(|takers| !takers.is_empty());
+        if above(self) && lacking(self) {
+            for item in 0..self.desired.len() {
+                self.give_item(item);
+            }
+        }
+    }
+
+    fn give_item(&mut self, item: usize) {
+        for at in 0..self.desired.of(item).len() {
+            let holder = self.desired.of(item)[at];
+            if holder == VACANT {
+                continue;
+            }
+            let member = holder.member() as usize;
+            if self.loads[member] <= self.targets[member] {
+                continue;
+            }
+            if let Some(taker) = self.taker(item, Some(holder.member())) {
+                self.loads[member] -= 1;
+                self.arrive(item, at, taker);
+                self.fresh.push(number(item));
+            }
+        }
+    }
+
+    /// Step 4. Whatever is still vacant, or too much, afterwards could not be helped in this way.
+    fn detours(&mut self) {
+        for item in std::mem::take(&mut self.vacant) {
+            for at in 0..self.desired.of(item as usize).len() {
+                if self.desired.of(item as usize)[at] == VACANT {
+                    self.detour(item as usize, at);
+                }
+            }
+        }
+        let above: Vec<bool> =
+            self.loads.iter().zip(&self.targets).map(|(load, target)| load > target).collect();
+        if above.contains(&true) {
+            for item in 0..self.desired.len() {
+                for at in 0..self.desired.of(item).len() {
+                    let holder = self.desired.of(item)[at];
+                    let member = holder.member() as usize;
+                    if holder != VACANT
+                        && above[member]
+                        && self.loads[member] > self.targets[member]
+                    {
+                        self.detour(item, at);
+                    }
+                }
+            }
+        }
+        self.desired.retain(|holder| holder != VACANT);
+    }
+
+    /// Gives the place `at` of `item` to a member that has what it should, and one of that member's
+    /// other items to one that lacks something. The items with a new holder are looked through first.
+    fn detour(&mut self, item: usize, at: usize) {
+        let lacking: Vec<u32> =
+            self.takers.iter().flat_map(|takers| takers.members(&self.lacks).take(8)).collect();
+        if lacking.is_empty() {
+            return;
+        }
+        let fresh = self.fresh.len();
+        let all = self.desired.len();
+        let start = spread(item as u64, all);
+        let others = (0..fresh)
+            .map(|at| (at, true))
+            .chain((start..all).chain(0..start).map(|at| (at, false)));
+        for (other, is_fresh) in others {
+            let other = if is_fresh { self.fresh[other] as usize } else { other };
+            if other != item && self.swap(item, at, other, is_fresh, &lacking) {
+                return;
+            }
+        }
+    }
+
+    /// Tries one other item for [`Fill::detour`].
+    fn swap(&mut self, item: usize, at: usize, other: usize, fresh: bool, lacking: &[u32]) -> bool {
+        let from = self.desired.of(item)[at];
+        let from = (from != VACANT).then(|| from.member());
+        for place in 0..self.desired.of(other).len() {
+            let between = self.desired.of(other)[place];
+            if between == VACANT
+                || fresh
+                    && self
+                        .problem
+                        .held
+                        .of(other)
+                        .iter()
+                        .any(|held| held.member() == between.member())
+                || self.desired.of(item).iter().any(|held| held.member() == between.member())
+            {
+                continue;
+            }
+            let member = between.member();
+            if !self.may_go(item, from, member) {
+                continue;
+            }
+            let last = lacking.iter().copied().find(|last| {
+                self.lacks[*last as usize] > 0
+                    && self.desired.of(other).iter().all(|held| held.member() != *last)
+                    && self.may_go(other, Some(member), *last)
+            });
+            if let Some(last) = last {
+                self.go(other, place, Some(member), last);
+                let zone = usize::from(self.zone[last as usize]);
+                self.takers[zone].take_this(&mut self.lacks, last);
+                self.go(item, at, from, member);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether the zones allow that a replica of `item` goes from a member, or from nowhere, to another.
+    fn may_go(&self, item: usize, from: Option<u32>, to: u32) -> bool {
+        let from = from.map(|from| usize::from(self.zone[from as usize]));
+        let zone = usize::from(self.zone[to as usize]);
+        zone != usize::from(NOWHERE) && self.fits(item, self.fair.classes.of(item), zone, from)
+    }
+
+    fn go(&mut self, item: usize, at: usize, from: Option<u32>, to: u32) {
+        let class = self.fair.classes.of(item);
+        let zone = usize::from(self.zone[to as usize]);
+        let left = from.map(|from| usize::from(self.zone[from as usize]));
+        self.settle(item, class, zone, left);
+        if let Some(from) = from {
+            self.loads[from as usize] -= 1;
+        }
+        self.loads[to as usize] += 1;
+        self.arrive(item, at, to);
+        self.fresh.push(number(item));
+    }
+
+    /// Writes a holder down, as it was if it was one before.
+    fn arrive(&mut self, item: usize, at: usize, member: u32) {
+        let before =
+            self.problem.held.of(item).iter().copied().find(|held| held.member() == member);
+        self.desired.of_mut(item)[at] = before.unwrap_or(Holder::new(member));
+    }
+}
+
+fn caps(problem: &Problem, fair: &Fair) -> Vec<usize> {
+    let mut open = vec![false; problem.zones];
+    for ((zone, ..), _) in &fair.groups.list {
+        open[*zone as usize] = true;
+    }
+    let cap = |class: &(Class, i64)| {
+        let zones = (0..problem.zones).filter(|zone| open[*zone]);
+        let zones = zones.filter(|zone| problem.set_allows(class.0.set, *zone)).count();
+        let cap = problem.zone_rule.cap(class.0.wanted);
+        if zones > 1 { cap as usize } else { cap.max(class.0.wanted) as usize }
+    };
+    fair.classes.list.iter().map(cap).collect()
+}
+
+fn number(item: usize) -> u32 {
+    u32::try_from(item).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,185 @@
+//! From the indexed problem to the desired assignments, with a certificate of how good they are.
+//!
+//! Among all assignments that give every item its replicas on different members, within the limits
+//! of the members and the zones that the item is restricted to, the plan is the best by, in this
+//! order:
+//!
+//! 1. the most replicas placed; where not all can be, healthy replicas stay, and among the missing
+//!    every item's first comes before anybody's second;
+//! 2. the fewest replicas beyond what the zone rule lets a zone take;
+//! 3. every member's load beside its fair share, which is the fairest that 1 and 2 allow (by the
+//!    members' shares), or as far off as the slack says;
+//! 4. the fewest new assignments, then the fewest consistent replicas given up;
+//! 5. primaries as even as the placement allows, then the fewest hand-offs.
+//!
+//! So planning the result of a plan changes nothing.
+
+use super::{
+    exact,
+    fair::{Fair, fair},
+    fill::{Filled, fill},
+    primaries,
+    problem::{Holder, Holdings, Problem},
+};
+
+/// The desired assignments, and how good they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solution {
+    /// Who should hold what. Who held it before is as consistent as it was; nobody new is.
+    pub desired: Holdings,
+    /// How good that is.
+    pub certificate: Certificate,
+}
+
+/// Shows that a plan is as good as can be, or how far from that it is at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// Replicas wanted.
+    pub wanted: u64,
+    /// Replicas placed.
+    pub placed: u64,
+    /// The most that can be placed.
+    pub placeable: u64,
+    /// Replicas that stand in a zone beyond what the zone rule lets it take.
+    pub beyond: u64,
+    /// The fewest that can be, with so many placed.
+    pub beyond_least: u64,
+    /// New assignments.
+    pub added: u64,
+    /// Assignments given up.
+    pub removed: u64,
+    /// Assignments that stay.
+    pub unchanged: u64,
+    /// No plan that is as good in all that comes before moves has fewer new assignments than this.
+    pub lower_bound: u64,
+    /// The smallest number of items that a member with a limit above zero holds.
+    pub min_load: u64,
+    /// The greatest number of items that a member holds.
+    pub max_load: u64,
+    /// How far from its fair share, rounded to either side, the farthest member is.
+    pub spread: u64,
+    /// How far it may be.
+    pub slack: u64,
+    /// Items that have more replicas in a zone than the zone rule says.
+    pub zones_violated: u64,
+    /// Items whose primary is handed from a member that keeps holding the item to another one.
+    pub hand_offs: u64,
+}
+
+impl Certificate {
+    /// New assignments that a better plan might save, at most.
+    pub fn gap(&self) -> u64 {
+        self.added.saturating_sub(self.lower_bound)
+    }
+
+    /// Whether nothing can be better, up to and including the number of new assignments.
+    pub fn is_best(&self) -> bool {
+        self.placed == self.placeable
+            && self.beyond == self.beyond_least
+            && self.spread <= self.slack
+            && self.added <= self.lower_bound
+    }
+
+    /// Replicas that could not be placed.
+    pub fn unplaced(&self) -> u64 {
+        self.wanted - self.placed
+    }
+}
+
+/// Items times members up to which the plan is made by one flow, which is exact in every objective.
+const SMALL: usize = 1 << 13;
+
+/// Items times members up to which that is still bearable where counting did not find the best.
+const BEARABLE: usize = 1 << 20;
+
+/// Plans: see the [module](self).
+pub fn solve(problem: &Problem) -> Solution {
+    let size = problem.replication.len().saturating_mul(problem.seats.len());
+    let fair = fair(problem);
+    if size <= SMALL {
+        return by_flow(problem, &fair);
+    }
+    let counted = by_counting(problem, &fair);
+    if size <= BEARABLE && !counted.certificate.is_best() {
+        return by_flow(problem, &fair);
+    }
+    counted
+}
+
+/// Plans by counting whatever the size: what [`solve`] does where problems are large.
+pub fn solve_by_counting(problem: &Problem) -> Solution {
+    by_counting(problem, &fair(problem))
+}
+
+fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
+    let mut desired = exact::place(problem, fair);
+    exact::elect(problem, &mut desired);
+    let mut certificate = certify(problem, fair, &desired);
+    certificate.lower_bound = certificate.added;
+    Solution { desired, certificate }
+}
+
+fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
+    let Filled { mut desired, fresh, lower_bound } = fill(problem, fair);
+    primaries::elect(problem, &mut desired, &fresh);
+    let mut certificate = certify(problem, fair, &desired);
+    certificate.lower_bound = lower_bound;
+    Solution { desired, certificate }
+}
+
+/// Counts what a plan does.
+fn certify(problem: &Problem, fair: &Fair, desired: &Holdings) -> Certificate {
+    let mut loads = vec![0; problem.seats.len()];
+    let mut certificate = Certificate {
+        placeable: fair.placed.unsigned_abs(),
+        beyond_least: fair.beyond.unsigned_abs(),
+        slack: u64::from(problem.slack),
+        ..Certificate::default()
+    };
+    let mut in_zone = vec![0; problem.zones];
+    for (item, (holders, held)) in desired.iter().zip(problem.held.iter()).enumerate() {
+        certificate.wanted += u64::from(problem.replication[item]);
+        certificate.placed += count(holders.len());
+        let kept = holders.iter().filter(|holder| find(held, holder.member()).is_some()).count();
+        certificate.unchanged += count(kept);
+        certificate.added += count(holders.len() - kept);
+        certificate.removed += count(held.len() - kept);
+        let cap = problem.zone_rule.cap(problem.wanted(item));
+        let mut violated = false;
+        for holder in holders {
+            loads[holder.member() as usize] += 1;
+            let zone = &mut in_zone[problem.seats[holder.member() as usize].zone as usize];
+            *zone += 1;
+            certificate.beyond += u64::from(*zone > cap);
+            violated |= *zone > cap;
+            let before = find(held, holder.member());
+            let handed =
+                |held: &Holder| held.is_primary() && find(holders, held.member()).is_some();
+            if holder.is_primary() && !before.is_some_and(Holder::is_primary) {
+                certificate.hand_offs += u64::from(held.iter().any(handed));
+            }
+        }
+        for holder in holders {
+            in_zone[problem.seats[holder.member() as usize].zone as usize] = 0;
+        }
+        certificate.zones_violated += u64::from(violated);
+    }
+    let live = (0..loads.len()).filter(|member| problem.seats[*member].limit > 0);
+    certificate.min_load = live.map(|member| loads[member]).min().unwrap_or(0);
+    certificate.max_load = loads.iter().copied().max().unwrap_or(0);
+    for (load, (least, most)) in loads.iter().zip(&fair.loads) {
+        let load = i64::try_from(*load).unwrap_or(i64::MAX);
+        let off = (least - load).max(load - most).max(0);
+        certificate.spread = certificate.spread.max(off.unsigned_abs());
+    }
+    certificate
+}
+
+/// The holder of that number.
+fn find(holders: &[Holder], member: u32) -> Option<Holder> {
+    holders.iter().copied().find(|holder| holder.member() == member)
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

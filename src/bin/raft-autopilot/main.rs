@@ -1,0 +1,86 @@
+//! `raft-autopilot`, the operator's command: asks a running cluster why, and rehearses what if.
+
+mod client;
+mod explain;
+mod input;
+mod plan;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+/// Asks a running cluster why it stands as it stands, and rehearses what autopilot would do.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say why each server, or one of them, stands where it stands, and what comes next.
+    Explain {
+        /// The id of a server; all of them where it is left out.
+        server: Option<String>,
+        /// Where a node answers HTTP: `http://host:port`, and the path that the routes are nested
+        /// under, where there is one.
+        #[arg(long, env = "RAFT_AUTOPILOT_ADDRESS")]
+        address: String,
+        /// The token that lets read from afar.
+        #[arg(long, env = "RAFT_AUTOPILOT_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+        /// Print the answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Rehearse a case: print what is thought of it, and every step until it has converged.
+    Plan {
+        /// A case as JSON, as `GET /v1/operator/autopilot/case` gives it; `-` reads standard input.
+        file: String,
+        /// For how long the cluster is watched.
+        #[arg(long, default_value = "49h", value_parser = raft_autopilot::duration::parse)]
+        horizon: Duration,
+        /// Print the rehearsal as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Why the command ends without an answer.
+#[derive(Debug)]
+enum Failure {
+    /// What was given cannot be used: exit code 2.
+    Input(String),
+    /// Nobody answered, or something else than was asked for: exit code 1.
+    Answer(String),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Explain { server, address, token, json } => {
+            explain::run(server.as_deref(), &address, token.as_deref(), json)
+        }
+        Verb::Plan { file, horizon, json } => plan::run(&file, horizon, json),
+    };
+    match done {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Input(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Answer(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that goes away, as `head` does, is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

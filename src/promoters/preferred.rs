@@ -1,0 +1,144 @@
+//! Who should lead: servers of a zone, with a tag, or of greater weight, without leadership moving to and fro.
+
+use std::time::Duration;
+
+use super::electorate::may_lead;
+use crate::autopilot::{
+    Config, Liking, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt,
+    Step, Wishes,
+};
+
+/// Adds a preferred leader to another promoter.
+///
+/// Preferences count in the order given: the first decides, the next decides between equals.
+/// Leadership moves only to a server that is strictly better, has been healthy for the
+/// stabilization time, and has been so for as long as `hold` besides; only from a leader that
+/// has led for `hold`; and, after a transfer to anybody has failed, not before `cool_down` has
+/// passed since it might have been tried again. While votes are moving it stays where it is.
+#[derive(Clone, Debug)]
+pub struct Preferred<P> {
+    inner: P,
+    likings: Vec<Liking>,
+    hold: Duration,
+    cool_down: Duration,
+}
+
+impl<P: Promoter> Preferred<P> {
+    /// Without a preference yet. `hold` is 1 min, `cool_down` 5 min.
+    pub fn new(inner: P) -> Self {
+        let (hold, cool_down) = (Duration::from_secs(60), Duration::from_secs(300));
+        Self { inner, likings: Vec::new(), hold, cool_down }
+    }
+
+    /// Prefers the servers of a zone, as the inner promoter or the application names it.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.likings.push(Liking::Zone(zone.into()));
+        self
+    }
+
+    /// Prefers servers whose tag `key` is `value`.
+    #[must_use]
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.likings.push(Liking::Tag { key: key.into(), value: value.into() });
+        self
+    }
+
+    /// Prefers the server with the greater whole number in the tag `key`; what is none counts 0.
+    #[must_use]
+    pub fn weight(mut self, key: impl Into<String>) -> Self {
+        self.likings.push(Liking::Weight(key.into()));
+        self
+    }
+
+    /// Prefers by these, after what was said before.
+    #[must_use]
+    pub fn by(mut self, likings: impl IntoIterator<Item = Liking>) -> Self {
+        self.likings.extend(likings);
+        self
+    }
+
+    /// How long a leader stays, and a better one must have been fit, before leadership moves.
+    #[must_use]
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// How long nothing is tried after a transfer has failed.
+    #[must_use]
+    pub fn cool_down(mut self, cool_down: Duration) -> Self {
+        self.cool_down = cool_down;
+        self
+    }
+
+    fn score(&self, config: &Config, state: &State, server: &ServerState) -> Vec<i64> {
+        let score = |liking: &Liking| match liking {
+            Liking::Zone(zone) => {
+                let named = self.inner.server_ext(config, state, server).redundancy_zone;
+                i64::from(named.or_else(|| server.server.zone.clone()).as_ref() == Some(zone))
+            }
+            Liking::Tag { key, value } => i64::from(server.tag(key) == Some(value.as_str())),
+            Liking::Weight(key) => server.tag(key).and_then(|w| w.parse().ok()).unwrap_or(0),
+        };
+        self.likings.iter().map(score).collect()
+    }
+
+    /// Whether a transfer that failed is too fresh.
+    fn cools_down(&self, state: &State) -> bool {
+        let retries = state.feedback.as_ref().map_or(&[][..], |feedback| &feedback.retries);
+        retries.iter().any(|retry| {
+            matches!(retry.step, Step::Transfer { .. })
+                && retry.until.saturating_add(self.cool_down) > state.at
+        })
+    }
+}
+
+impl<P: Promoter> Promoter for Preferred<P> {
+    fn wishes(&self, config: &Config, state: &State) -> Wishes {
+        let mut wishes = self.inner.wishes(config, state);
+        let leader = state.leader.as_ref().and_then(|id| state.server(id));
+        let (Some(leader), Some(leading)) = (leader, state.leading) else { return wishes };
+        let fresh = state.at.saturating_sub(leading.since) < self.hold;
+        if wishes != Wishes::default() || fresh || self.cools_down(state) {
+            return wishes;
+        }
+        let fit = |s: &&ServerState| {
+            s.is_stable(config, state.at)
+                && s.healthy_for(state.at).is_some_and(|age| age >= self.hold)
+                && may_lead(state, s)
+        };
+        let score = |s: &ServerState| self.score(config, state, s);
+        let mut fit: Vec<&ServerState> = state.voters().filter(fit).collect();
+        fit.sort_by(|a, b| score(b).cmp(&score(a)).then_with(|| state.order(a, b)));
+        let best = fit.first().filter(|best| score(best) > score(leader));
+        wishes.leader = best.map(|best| best.server.id.clone());
+        wishes
+    }
+
+    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
+        self.inner.node_type(config, state, server)
+    }
+
+    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
+        self.inner.is_potential_voter(node_type)
+    }
+
+    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
+        self.inner.filter_removals(config, state, dead)
+    }
+
+    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
+        self.inner.server_ext(config, state, server)
+    }
+
+    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
+        self.inner.state_ext(config, state)
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        let (hold, cool_down) = (self.hold, self.cool_down);
+        let inner = Box::new(self.inner.policy()?);
+        Some(Policy::Preferred { by: self.likings.clone(), hold, cool_down, inner })
+    }
+}

@@ -1,0 +1,404 @@
+//! The store over etcd's protocol: one connection a server, deadlines, and retries where they are safe.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use etcd_client::{
+    Certificate, Client, ConnectOptions, Error, Identity, LeaseGrantOptions,
+    LeaseTimeToLiveOptions, ResponseHeader, TlsOptions,
+};
+
+use super::{
+    convert::{self, Failure, failure, signed, unsigned},
+    watch::EtcdWatch,
+};
+use crate::{
+    runtime::{Runtime, TokioRuntime},
+    store::{
+        contract::{Lease, LeaseState, Store},
+        error::{Refusal, StoreError},
+        kv::{KeyRange, LeaseId},
+        txn::{Limits, RangeRequest, RangeResponse, Txn, TxnResponse, check_range},
+    },
+};
+
+/// The longest time to live that etcd takes, in seconds.
+const TTL_MAX: u64 = 9_000_000_000;
+
+/// What a server says to a user that it knows, about a key that is not for it.
+const NOT_PERMITTED: &str = "permission denied";
+
+/// The pause before a request that was turned away is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How servers and we prove to each other who we are. All texts are PEM.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// The certificates that the servers' are signed with.
+    pub ca: Option<String>,
+    /// Our certificate and its key.
+    pub identity: Option<(String, String)>,
+    /// The name in the servers' certificates, where it is not that of the endpoint.
+    pub domain: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+/// How an etcd is reached.
+#[derive(Clone)]
+pub struct Options {
+    /// The servers' addresses, such as `http://10.0.0.1:2379`; `https` needs `tls`.
+    pub endpoints: Vec<String>,
+    /// User and password. Default: none.
+    pub user: Option<(String, String)>,
+    /// Certificates. Default: none.
+    pub tls: Option<Tls>,
+    /// How long a request may take, its retries included. Default 5 s.
+    pub deadline: Duration,
+    /// How long a connection may take to stand. Default 2 s.
+    pub connect_timeout: Duration,
+    /// How often an open connection is tried out, and how long that may take. Without it a server
+    /// that hangs is not noticed by a watch. Default 2 s each.
+    pub keep_alive: (Duration, Duration),
+    /// What the servers take: `--max-txn-ops`, `--max-request-bytes`. Default: theirs.
+    pub limits: Limits,
+    /// The largest answer or event that is taken, in bytes. Default 256 MiB.
+    pub response_len: usize,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user.as_ref().map(|(name, _)| name);
+        f.debug_struct("Options")
+            .field("endpoints", &self.endpoints)
+            .field("user", &user)
+            .field("tls", &self.tls)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            user: None,
+            tls: None,
+            deadline: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            keep_alive: (Duration::from_secs(2), Duration::from_secs(2)),
+            limits: Limits::default(),
+            response_len: 256 << 20,
+        }
+    }
+}
+
+/// An etcd. Its clones share their connections.
+///
+/// A reading that fails is sent again, to the next server, until the deadline. A change is sent
+/// again only if no server can have seen it; otherwise it ends in [`StoreError::Unknown`].
+///
+/// Where etcd does not say which revision or lease it refuses, the first that the request names
+/// is told; and a compacted revision is told as the least that it can be.
+#[derive(Clone)]
+pub struct Etcd<R: Runtime = TokioRuntime> {
+    pub(super) shared: Arc<Shared<R>>,
+}
+
+pub(super) struct Shared<R> {
+    pub(super) runtime: R,
+    pub(super) options: Options,
+    /// One for each endpoint; connected when it is first needed.
+    clients: Vec<tokio::sync::OnceCell<Client>>,
+    /// The endpoint that answered last.
+    current: AtomicUsize,
+    /// The latest revision that any answer has named.
+    latest: AtomicU64,
+}
+
+impl<R: Runtime> fmt::Debug for Etcd<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Etcd").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl<R: Runtime> Etcd<R> {
+    /// Reaches for an etcd, and returns once it has answered.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for options that make no sense, or a user or certificate that does
+    /// not suffice; [`StoreError::Retry`] if no server answers within the deadline.
+    pub async fn connect(options: Options, runtime: R) -> Result<Self, StoreError> {
+        if options.endpoints.is_empty() {
+            return Err(Refusal::Invalid("an etcd without endpoints".to_owned()).into());
+        }
+        let clients = options.endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
+        let (current, latest) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { runtime, options, clients, current, latest });
+        let etcd = Self { shared };
+        match etcd.get(&RangeRequest::new(KeyRange::key("\0")).keys_only()).await {
+            // It knows us; that we may read this key was not the question.
+            Err(Failure::Refused(Refusal::Denied(why))) if why.contains(NOT_PERMITTED) => Ok(etcd),
+            Err(failure) => Err(failure.of_reading()),
+            Ok(_) => Ok(etcd),
+        }
+    }
+
+    /// The connection to an endpoint.
+    pub(super) async fn client(&self, endpoint: usize) -> Result<Client, Failure> {
+        let index = endpoint % self.shared.clients.len();
+        let (Some(client), Some(address)) =
+            (self.shared.clients.get(index), self.shared.options.endpoints.get(index))
+        else {
+            return Err(Failure::Unsent("no endpoint".to_owned()));
+        };
+        let connect = || Client::connect([address], Some(self.connect_options()));
+        match client.get_or_try_init(connect).await {
+            Ok(client) => Ok(client.clone()),
+            // Nothing but the password was sent.
+            Err(error) => Err(match failure(&error) {
+                Failure::Unanswered(why) => Failure::Unsent(why),
+                other => other,
+            }),
+        }
+    }
+
+    fn connect_options(&self) -> ConnectOptions {
+        let options = &self.shared.options;
+        let (interval, timeout) = options.keep_alive;
+        let mut connect = ConnectOptions::new()
+            .with_connect_timeout(options.connect_timeout)
+            .with_keep_alive(interval, timeout)
+            .with_keep_alive_while_idle(true)
+            // A server that is cut off from the others must not serve a watch that stands still.
+            .with_require_leader(true);
+        if let Some((name, password)) = &options.user {
+            connect = connect.with_user(name, password).with_auto_token_refresh(true);
+        }
+        if let Some(tls) = &options.tls {
+            let mut with = TlsOptions::new();
+            if let Some(ca) = &tls.ca {
+                with = with.ca_certificate(Certificate::from_pem(ca));
+            }
+            if let Some((certificate, key)) = &tls.identity {
+                with = with.identity(Identity::from_pem(certificate, key));
+            }
+            if let Some(domain) = &tls.domain {
+                with = with.domain_name(domain);
+            }
+            connect = connect.with_tls(with);
+        }
+        connect
+    }
+
+    pub(super) fn current(&self) -> usize {
+        self.shared.current.load(Ordering::Relaxed)
+    }
+
+    /// Leaves an endpoint that has failed, unless somebody else did already.
+    pub(super) fn leave(&self, endpoint: usize) {
+        let (order, next) = (Ordering::Relaxed, endpoint.wrapping_add(1));
+        let _ = self.shared.current.compare_exchange(endpoint, next, order, order);
+    }
+
+    /// Notes the revision of an answer.
+    pub(super) fn revision(&self, header: Option<&ResponseHeader>) -> u64 {
+        let revision = header.map_or(0, |header| unsigned(header.revision()));
+        self.shared.latest.fetch_max(revision, Ordering::Relaxed);
+        revision
+    }
+
+    /// Sends a request, again and to the next server where that is safe, until the deadline.
+    async fn call<T, F>(&self, reading: bool, request: impl Fn(Client) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let runtime = &self.shared.runtime;
+        let end = runtime.now() + self.shared.options.deadline;
+        loop {
+            let endpoint = self.current();
+            let attempt = async {
+                let client = self.client(endpoint).await?;
+                request(client).await.map_err(|error| failure(&error))
+            };
+            let left = end.saturating_sub(runtime.now());
+            // A reading tries another server where one hangs.
+            let patience = if reading { left.min(self.shared.options.deadline / 3) } else { left };
+            let done = tokio::select! {
+                biased;
+                done = attempt => done,
+                () = runtime.sleep(patience) => {
+                    Err(Failure::Unanswered("no answer within the deadline".to_owned()))
+                }
+            };
+            let again = match &done {
+                Err(Failure::Unsent(_)) => true,
+                Err(Failure::Unanswered(_)) => {
+                    self.leave(endpoint);
+                    reading
+                }
+                _ => false,
+            };
+            if !again || runtime.now() + RETRY_PAUSE >= end {
+                return done;
+            }
+            self.leave(endpoint);
+            runtime.sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Reads at a revision, whatever that may tell.
+    pub(super) async fn get(&self, request: &RangeRequest) -> Result<RangeResponse, Failure> {
+        let len = self.shared.options.response_len;
+        let found = self.call(true, |client| async move {
+            let (key, options) = convert::get_options(request);
+            client.kv_client().max_decoding_message_size(len).get(key, Some(options)).await
+        });
+        let found = found.await?;
+        let revision = self.revision(found.header());
+        Ok(convert::range_response(request, &found, revision))
+    }
+
+    fn ahead(&self, requested: u64) -> StoreError {
+        let current = self.shared.latest.load(Ordering::Relaxed).min(requested.saturating_sub(1));
+        Refusal::Ahead { requested, current }.into()
+    }
+}
+
+/// That a lease does not stand, or why it is not known.
+fn of_lease(id: LeaseId) -> impl Fn(Failure) -> StoreError {
+    move |failure| match failure {
+        Failure::NoLease => Refusal::LeaseNotFound(id).into(),
+        other => other.of_writing(),
+    }
+}
+
+impl<R: Runtime> Store for Etcd<R> {
+    type Watch = EtcdWatch;
+
+    fn limits(&self) -> Limits {
+        self.shared.options.limits
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        check_range(&request.range)?;
+        let revision = request.revision.unwrap_or_default();
+        self.get(&request).await.map_err(|failure| match failure {
+            Failure::Compacted => Refusal::Compacted { compacted: revision + 1 }.into(),
+            Failure::Ahead => self.ahead(revision),
+            other => other.of_reading(),
+        })
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        txn.check(&self.shared.options.limits)?;
+        let (reading, request) = (!txn.writes(), &convert::txn(&txn));
+        let len = self.shared.options.response_len;
+        let done = self.call(reading, |client| async move {
+            client.kv_client().max_decoding_message_size(len).txn(request.clone()).await
+        });
+        let done = done.await.map_err(|failure| match failure {
+            Failure::NoLease => Refusal::LeaseNotFound(convert::first_lease(&txn)).into(),
+            Failure::Compacted => {
+                Refusal::Compacted { compacted: convert::first_revision(&txn) + 1 }.into()
+            }
+            Failure::Ahead => self.ahead(convert::first_revision(&txn)),
+            other if reading => other.of_reading(),
+            other => other.of_writing(),
+        })?;
+        let revision = self.revision(done.header());
+        convert::txn_response(&txn, &done, revision).ok_or_else(|| {
+            StoreError::Unknown("the answer does not fit the transaction".to_owned())
+        })
+    }
+
+    async fn watch(&self, range: KeyRange, from: u64) -> Result<EtcdWatch, StoreError> {
+        check_range(&range)?;
+        EtcdWatch::open(self.clone(), range, from).await
+    }
+
+    async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
+        let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+        if seconds == 0 || seconds > TTL_MAX {
+            let what = format!("a lease of {ttl:?}: it lasts more than 0 and at most {TTL_MAX} s");
+            return Err(Refusal::Invalid(what).into());
+        }
+        if let Some(id) = id
+            && (id == LeaseId::NONE || id > LeaseId::MAX)
+        {
+            return Err(Refusal::Invalid(format!("{id} is not the id of a lease")).into());
+        }
+        let granted = self.call(false, |client| async move {
+            let options = LeaseGrantOptions::new().with_id(id.map_or(0, |id| signed(id.0)));
+            client.lease_client().grant(signed(seconds), Some(options)).await
+        });
+        let granted = granted.await.map_err(|failure| match (failure, id) {
+            (Failure::LeaseExists, Some(id)) => Refusal::LeaseExists(id).into(),
+            (other, _) => other.of_writing(),
+        })?;
+        let ttl = Duration::from_secs(unsigned(granted.ttl()));
+        Ok(Lease { id: LeaseId(unsigned(granted.id())), ttl })
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        // Twice is the same as once.
+        let kept = self.call(true, |client| async move {
+            let (mut keeper, mut answers) = client.lease_client().keep_alive(signed(id.0)).await?;
+            // The first answer is swallowed with its time to live; the second is not.
+            keeper.keep_alive().await?;
+            Ok(answers.message().await?.map(|answer| answer.ttl()))
+        });
+        match kept.await {
+            Ok(Some(ttl)) if ttl > 0 => Ok(Duration::from_secs(unsigned(ttl))),
+            Ok(Some(_)) => Err(Refusal::LeaseNotFound(id).into()),
+            Ok(None) => Err(StoreError::Retry("the answer to a keep-alive is missing".to_owned())),
+            Err(Failure::Unsent(why) | Failure::Unanswered(why)) => Err(StoreError::Retry(why)),
+            Err(failure) => Err(of_lease(id)(failure)),
+        }
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
+        let revoked = self
+            .call(false, |client| async move { client.lease_client().revoke(signed(id.0)).await });
+        revoked.await.map(drop).map_err(of_lease(id))
+    }
+
+    async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        let lease = self.call(true, |client| async move {
+            let options = LeaseTimeToLiveOptions::new().with_keys();
+            client.lease_client().time_to_live(signed(id.0), Some(options)).await
+        });
+        let lease = lease.await.map_err(Failure::of_reading)?;
+        if lease.ttl() <= 0 {
+            return Err(Refusal::LeaseNotFound(id).into());
+        }
+        let mut keys: Vec<_> = lease.keys().iter().map(|key| key.as_slice().into()).collect();
+        keys.sort();
+        Ok(LeaseState {
+            ttl: Duration::from_secs(unsigned(lease.granted_ttl())),
+            remaining: Duration::from_secs(unsigned(lease.ttl())),
+            keys,
+        })
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        let done = self.call(false, |client| async move {
+            client.kv_client().compact(signed(revision), None).await
+        });
+        done.await.map(drop).map_err(|failure| match failure {
+            Failure::Compacted => Refusal::Compacted { compacted: revision }.into(),
+            Failure::Ahead => self.ahead(revision),
+            other => other.of_writing(),
+        })
+    }
+}

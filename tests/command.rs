@@ -1,0 +1,174 @@
+//! The operator's command, run as a program: cases from files and standard input, bad input, and a running node.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test speaks to tokio and to the wall clock")]
+
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use raft_autopilot::{
+    autopilot::{Config, Promoter, Role, Server},
+    promoters::{Stable, Upgrade},
+    rehearse::{Case, Rehearsal, World},
+};
+use serde_json::{Value, json};
+
+#[path = "http/fixture.rs"]
+#[allow(dead_code, reason = "shared with the tests of the router")]
+mod fixture;
+
+fn command(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raft-autopilot"))
+        .args(arguments)
+        .env_remove("RAFT_AUTOPILOT_ADDRESS")
+        .env_remove("RAFT_AUTOPILOT_TOKEN")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Three old voters and three new servers, saved by a leader.
+fn migration() -> Value {
+    let promoter = Upgrade::new(Stable::with_target(3));
+    let mut world = World::new(Config::default());
+    for (id, version, role) in [
+        ("o1", "1.0", Role::Voter),
+        ("o2", "1.0", Role::Voter),
+        ("o3", "1.0", Role::Voter),
+        ("n1", "2.0", Role::Learner),
+        ("n2", "2.0", Role::Learner),
+        ("n3", "2.0", Role::Learner),
+    ] {
+        let server = Server { version: version.to_owned(), ..Server::new(id, format!("{id}:1")) };
+        world.insert(server, role);
+    }
+    let state = world.assess();
+    serde_json::to_value(Case::of(world.config.clone(), promoter.policy(), &state)).unwrap()
+}
+
+#[test]
+fn a_case_is_rehearsed_from_standard_input_and_from_a_file() {
+    let text = migration().to_string();
+    let output = command(&["plan", "-"], &text);
+    assert!(output.status.success(), "{}", error(&output));
+    let said = out(&output);
+    let expected = [
+        "healthy; o1 leads; 3 of 6 vote; 1 may fail",
+        "n1  not-stable  may fail  does not vote; is not promoted: 0s of 10s stable",
+        " after 10s        promote n1, n2, n3 and demote o3, o2  then vote: n1 n2 n3 o1*",
+        " after 10s 100ms  transfer leadership to n1             then vote: n1* n2 n3 o1",
+        " after 10s 200ms  demote o1                             then vote: n1* n2 n3",
+        "end: converged",
+        "warning: upgrade (await-new-voters): 0 of 3 voters could run 2.0.0",
+    ];
+    for line in expected {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &text).unwrap();
+    let again = command(&["plan", file.path().to_str().unwrap(), "--horizon", "1h"], "");
+    assert_eq!(out(&again), said);
+    let json = command(&["plan", "-", "--json"], &text);
+    let rehearsal: Rehearsal = serde_json::from_str(&out(&json)).unwrap();
+    assert_eq!(rehearsal.steps.len(), 3);
+}
+
+#[test]
+fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
+    let refused = |case: &str, words: &[&str]| {
+        let output = command(&["plan", "-"], case);
+        let said = error(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(out(&output).is_empty());
+        for word in words {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    };
+    refused("{", &["standard input: line 1 column 1", "EOF"]);
+    refused("{} {}", &["standard input", "missing field `observation`"]);
+    let with = |path: &str, value: Value| {
+        let mut case = migration();
+        *case.pointer_mut(path).unwrap() = value;
+        format!("{case:#}")
+    };
+    refused(
+        &with("/observation/servers/1/contact", json!("soon")),
+        &["line ", "`observation.servers[1].contact`", "`soon`", "expected text like `200ms`"],
+    );
+    refused(
+        &with("/observation/servers/1/role", json!("king")),
+        &["`observation.servers[1].role`", "`king`", "expected one of `voter`, `learner`"],
+    );
+    refused(
+        &with("/observation/leader", json!("nobody")),
+        &["`observation.leader`", "`nobody`", "expected the id of one of"],
+    );
+    refused(&with("/promoter", Value::Null), &["`promoter`", "{\"stable\": {}}"]);
+    refused(&with("/promoter", json!({"dictator": {}})), &["`promoter`", "dictator", "expected"]);
+    refused(
+        &with("/config/stall_threshold", json!("1ms")),
+        &["`config.stall_threshold`", "1ms", "must be at least 200ms"],
+    );
+    let mut case = migration();
+    case["observation"]["servers"][0]["contct"] = json!("1s");
+    refused(&case.to_string(), &["`observation.servers.0.contct`", "not known"]);
+    let missing = command(&["plan", "no/such/file.json"], "");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(error(&missing).contains("no/such/file.json"), "{}", error(&missing));
+    assert_eq!(command(&["plan", "-", "--horizon", "soon"], "").status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_explains_and_saves_what_can_be_replayed() {
+    let world = fixture::World::new(fixture::healthy()).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let app = world.app.clone();
+    let token = ["--token", fixture::TOKEN];
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let ask = |arguments: &[&str], input: String| {
+        let arguments: Vec<String> = arguments.iter().map(|&a| a.to_owned()).collect();
+        tokio::task::spawn_blocking(move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            command(&arguments, &input)
+        })
+    };
+    let all = ask(&[&["explain", "--address", &address][..], &token].concat(), String::new());
+    let all = all.await.unwrap();
+    assert!(out(&all).starts_with("healthy; a leads; 3 of 4 vote; 1 may fail\n"), "{all:?}");
+    assert!(out(&all).contains("d  not-stable  may fail"), "{all:?}");
+    let one = ask(&[&["explain", "d", "--address", &address][..], &token].concat(), String::new());
+    assert!(out(&one.await.unwrap()).starts_with("d [not-stable]: does not vote"));
+    let none =
+        ask(&[&["explain", "x/y", "--address", &address][..], &token].concat(), String::new());
+    let none = none.await.unwrap();
+    assert_eq!(none.status.code(), Some(1));
+    assert!(error(&none).contains("no server has the id x/y"), "{none:?}");
+    let denied = ask(&["explain", "--address", &address], String::new()).await.unwrap();
+    assert!(error(&denied).contains("a token is needed"), "{denied:?}");
+
+    let case = world.get("/case").await;
+    let plan = ask(&["plan", "-"], case.text).await.unwrap();
+    assert!(out(&plan).contains("promote d"), "{plan:?}");
+    server.abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let gone = ask(&["explain", "--address", &address], String::new()).await.unwrap();
+    assert_eq!(gone.status.code(), Some(1));
+    let bad = ask(&["explain", "--address", "https://a:1"], String::new()).await.unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+}

@@ -1,0 +1,132 @@
+//! One answer for each server, what may fail next, and what comes next and when.
+
+use std::time::Duration;
+
+use raft_autopilot::{
+    autopilot::{Code, Explanation, IntentKind, Promoter, Record, Role, ServerId, explain, plan},
+    promoters::{Stable, Upgrade, Zones},
+    rehearse::World,
+};
+
+use super::support::{MINUTE, SECOND, add, cluster};
+
+fn explained(world: &mut World, promoter: &dyn Promoter) -> Explanation {
+    let (config, state) = (world.config.clone(), world.assess());
+    let plan = plan(&config, &state, promoter);
+    explain(&config, &state, &plan, promoter)
+}
+
+/// Looks once a second, and does nothing; what it sees at last.
+fn watched(world: &mut World, promoter: &dyn Promoter, seconds: u32) -> Explanation {
+    for _ in 0..seconds {
+        explained(world, promoter);
+        world.pass(SECOND);
+    }
+    explained(world, promoter)
+}
+
+#[track_caller]
+fn says(found: &Explanation, id: &str, code: Code, words: &str) {
+    let answer = found.server(id).unwrap();
+    assert_eq!((answer.code, answer.words.as_str()), (code, words), "{found:#?}");
+}
+
+#[test]
+fn a_server_that_is_not_stable_yet_says_for_how_long_it_must_be() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c", "");
+    add(&mut world, "d", Role::Learner);
+    world.run(&promoter, 4 * SECOND);
+    let found = explained(&mut world, &promoter);
+    says(&found, "d", Code::NotStable, "does not vote; is not promoted: 4s of 10s stable");
+    assert_eq!(found.server("d").unwrap().changes_in, Some(6 * SECOND));
+    assert_eq!(found.next.after, Some(6 * SECOND));
+    assert_eq!(found.summary, "healthy; a leads; 3 of 4 vote; 1 may fail");
+    let found = watched(&mut world, &promoter, 6);
+    says(&found, "d", Code::Next, "does not vote; comes next: promote d");
+    assert_eq!((found.next.words.as_str(), found.next.after), ("promote d", Some(Duration::ZERO)));
+}
+
+#[test]
+fn a_dead_server_says_when_its_grace_ends() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c d e", "");
+    world.config.dead_server_last_contact_threshold = 5 * MINUTE;
+    world.kill("e", Duration::ZERO);
+    world.run(&promoter, 2 * MINUTE);
+    let found = explained(&mut world, &promoter);
+    let answer = found.server("e").unwrap();
+    assert_eq!(answer.code, Code::GraceRuns);
+    let end = "is not removed: the grace of 5m ends in 3m";
+    assert!(answer.words.ends_with(end), "{}", answer.words);
+    assert!(
+        answer.words.starts_with("votes; unhealthy for 1m 59s (contact lost"),
+        "{}",
+        answer.words
+    );
+    assert_eq!(found.may_fail().count(), 5);
+    world.kill("d", Duration::ZERO);
+    world.run(&promoter, 2 * SECOND);
+    let found = explained(&mut world, &promoter);
+    // Three of five are left: nobody who answers may fail.
+    let may: Vec<&str> = found.may_fail().map(ServerId::as_str).collect();
+    assert_eq!(may, ["d", "e"]);
+}
+
+#[test]
+fn zones_say_which_of_them_may_be_lost() {
+    let promoter = Zones::new();
+    let mut world = cluster("a1@a b1@b c1@c", "a2@a");
+    let found = explained(&mut world, &promoter);
+    assert!(found.zones.values().all(|may| *may), "{found:#?}");
+    let words = "does not vote; it stands by (zone-standby): the promoter wants no vote beside \
+                 the 3 there are";
+    says(&found, "a2", Code::StandsBy, words);
+    world.kill("c1", Duration::ZERO);
+    world.run(&promoter, 20 * SECOND);
+    let found = explained(&mut world, &promoter);
+    says(
+        &found,
+        "a2",
+        Code::StandsIn,
+        "votes, healthy for 1m 20s; beside another of its zone, in place of one that is lost",
+    );
+    // Both voters of zone a, and one of b: without a nothing goes on.
+    assert!(!found.zones["a"]);
+    assert_eq!((found.zones["b"], found.zones["c"]), (true, true));
+}
+
+#[test]
+fn what_waits_says_for_what() {
+    let promoter = Upgrade::new(Stable::with_target(3));
+    let mut world = cluster("o1:1 o2:1 o3:1", "n1:2 rr:1");
+    let found = explained(&mut world, &promoter);
+    let words = "does not vote; it stands by for the upgrade: 1 of 3 voters could run 2.0.0";
+    says(&found, "n1", Code::StandsBy, words);
+    says(&found, "rr", Code::ReadReplica, "does not vote; it is a read replica and never will");
+    assert_eq!(found.warnings, ["upgrade (await-new-voters): 1 of 3 voters could run 2.0.0"]);
+    assert_eq!(found.next.words, "nothing: everything is as it should be");
+    let server = "o2".into();
+    world.record(Record::Intend { server, kind: IntentKind::Reboot, ttl: MINUTE });
+    let (server, reason) = ("o3".into(), "noisy".to_owned());
+    world.record(Record::Cordon { server, reason, ttl: None });
+    let found = explained(&mut world, &promoter);
+    assert_eq!(found.server("o2").unwrap().code, Code::Announced);
+    assert_eq!(found.server("o3").unwrap().code, Code::Cordoned);
+    world.record(Record::Pause("holidays".to_owned()));
+    let found = explained(&mut world, &promoter);
+    assert_eq!(found.next.words, "nothing: paused: holidays; resume to go on");
+}
+
+#[test]
+fn who_does_not_lead_judges_nobody() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c", "");
+    world.kill("b", Duration::ZERO);
+    world.kill("c", Duration::ZERO);
+    world.pass(SECOND);
+    let found = explained(&mut world, &promoter);
+    assert!(found.servers.iter().all(|answer| answer.code == Code::NotJudged), "{found:#?}");
+    assert!(found.summary.starts_with("not judged"), "{found:#?}");
+    assert_eq!(found.next.after, None);
+}

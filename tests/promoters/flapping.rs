@@ -1,0 +1,107 @@
+//! A server that comes and goes may cost only so many changes, and is forgiven after a quiet day.
+
+use std::time::Duration;
+
+use raft_autopilot::{
+    autopilot::{Promoter, Role},
+    promoters::{Stable, Zones},
+    rehearse::World,
+};
+
+use super::support::{MINUTE, SECOND, cluster};
+
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Lets `id` be down for the last part of every period; returns the number of changes.
+fn flap(world: &mut World, promoter: &dyn Promoter, id: &str, period: Duration, up: f64) -> usize {
+    let (begin, before) = (world.at(), world.steps().len());
+    // Fast ones are looked at as rarely as the driver looks.
+    let (up, seconds) = (period.mul_f64(up), period.as_secs_f64());
+    while world.at().saturating_sub(begin) < WEEK {
+        let passed = world.at().saturating_sub(begin).as_secs_f64();
+        let phase = Duration::from_secs_f64(passed % seconds);
+        let next = if phase < up {
+            world.heal(id);
+            up.saturating_sub(phase)
+        } else {
+            world.heal(id);
+            world.kill(id, phase.saturating_sub(up));
+            period.saturating_sub(phase)
+        };
+        let next = next + Duration::from_millis(1);
+        world.run(promoter, if next < 10 * SECOND { Duration::from_millis(17_003) } else { next });
+    }
+    world.steps().len() - before
+}
+
+fn bound(period: Duration) -> usize {
+    let cycles = WEEK.as_secs_f64() / period.as_secs_f64();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+    let bound = (2.0 * cycles.log2() + 4.0) as usize;
+    bound
+}
+
+#[test]
+fn a_server_that_flaps_costs_few_changes_whatever_its_period() {
+    let mut most = 0;
+    // All of them in release, where a week takes a second.
+    let periods = [25.0, 900.0, 0.1, 3.0, 60.0, 240.0, 3600.0];
+    let few = if cfg!(debug_assertions) { 2 } else { periods.len() };
+    for period in &periods[..few] {
+        let period = *period;
+        let period = Duration::from_secs_f64(period);
+        for up in [0.5, 0.8] {
+            // The only server of its zone: its vote goes to another zone and comes back.
+            let mut world = cluster("a1@a b1@b c1@c", "a2@a");
+            world.update_interval = MINUTE / 2;
+            let changes = flap(&mut world, &Zones::new(), "c1", period, up);
+            assert!(changes <= bound(period), "{period:?} {up}: {changes}");
+            most = most.max(changes);
+        }
+    }
+    // The test sees votes move at all, and more than once.
+    assert!(most > 4, "{most}");
+}
+
+#[test]
+fn a_server_that_flaps_does_not_take_a_vote_with_it_each_time() {
+    for period in if cfg!(debug_assertions) { &[240][..] } else { &[25, 240, 3600] } {
+        let period = Duration::from_secs(*period);
+        let mut world = cluster("a b c", "d e");
+        world.update_interval = MINUTE / 2;
+        let changes = flap(&mut world, &Stable::with_target(3), "b", period, 0.5);
+        assert!(changes <= 1, "{period:?}: {changes}");
+    }
+}
+
+#[test]
+fn the_penalty_outlives_a_leader_and_is_forgotten_after_a_quiet_day() {
+    let promoter = Zones::new();
+    let mut world = cluster("a1@a b1@b c1@c", "a2@a");
+    let back = |world: &mut World| {
+        world.kill("c1", Duration::ZERO);
+        world.run(&promoter, MINUTE);
+        world.heal("c1");
+        let begin = world.at();
+        let votes = |world: &World| world.voters().contains(&"c1".into());
+        while !votes(world) {
+            world.run(&promoter, SECOND);
+        }
+        world.run(&promoter, 90 * MINUTE);
+        world.at().saturating_sub(begin).as_secs() - 90 * 60
+    };
+    // The first failure is free.
+    assert!((10..=12).contains(&back(&mut world)));
+    assert!((40..=42).contains(&back(&mut world)));
+    // Another leader remembers.
+    world.kill("a1", Duration::ZERO);
+    world.run(&promoter, MINUTE);
+    assert_ne!(world.leader().map(raft_autopilot::autopilot::ServerId::as_str), Some("a1"));
+    world.heal("a1");
+    world.run(&promoter, 2 * MINUTE);
+    assert!((160..=162).contains(&back(&mut world)));
+    world.run(&promoter, DAY);
+    assert!((10..=12).contains(&back(&mut world)));
+    assert_eq!(world.assess().voters().filter(|s| s.role == Role::Voter).count(), 3);
+}
