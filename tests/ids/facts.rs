@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use raft_autopilot::ids::{Creation, IdRange, Ids, IdsError, KeyHash, Options, Status, Typed};
 
+use raft_autopilot::store::{KeyRange, Op, RangeRequest, Store, Txn};
+
 use crate::world::{
     PREFIX, collector, commits, delete, events, look, open, options, pause, range, store,
 };
@@ -48,7 +50,7 @@ async fn a_key_that_is_being_asked_for_is_not_handed_out_before_it_stands() {
 #[tokio::test(start_paused = true)]
 async fn all_ids_of_a_range_are_given_out_and_then_it_says_so() {
     let store = store();
-    let (ids, line) = open(&store, Options { range: range(1, 5), ..options("a") }).await;
+    let (ids, line) = open(&store, Options { range: Some(range(1, 5)), ..options("a") }).await;
     let mut handles = Vec::new();
     for number in 0..5 {
         handles.push(ids.allocate(key(number)).await.unwrap());
@@ -84,7 +86,7 @@ async fn a_mask_is_in_every_id() {
 #[tokio::test(start_paused = true)]
 async fn the_life_of_256_keys_on_two_nodes() {
     let store = store();
-    let (one, _) = open(&store, Options { range: range(1, 256), ..options("one") }).await;
+    let (one, _) = open(&store, Options { range: Some(range(1, 256)), ..options("one") }).await;
     let (two, _) = open(&store, options("two")).await;
     let mut first = Vec::new();
     for number in 1..=256 {
@@ -116,7 +118,7 @@ async fn the_life_of_256_keys_on_two_nodes() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_is_told_what_stands_and_then_what_happens() {
     let store = store();
-    let (ids, _) = open(&store, Options { range: range(1, 50), ..options("a") }).await;
+    let (ids, _) = open(&store, Options { range: Some(range(1, 50)), ..options("a") }).await;
     let handles = ids.allocate_many((0..10).map(key)).await.unwrap();
     let mut stream = ids.subscribe();
     let told = events(&mut stream).await;
@@ -140,7 +142,8 @@ async fn a_reader_is_told_what_stands_and_then_what_happens() {
 #[tokio::test(start_paused = true)]
 async fn what_is_deleted_comes_back_with_the_same_id_if_it_is_in_use_and_else_it_is_gone() {
     let store = store();
-    let (ids, line) = open(&store, Options { range: range(1_234, 1_234), ..options("a") }).await;
+    let (ids, line) =
+        open(&store, Options { range: Some(range(1_234, 1_234)), ..options("a") }).await;
     let handle = ids.allocate("foo").await.unwrap();
     let mut stream = ids.subscribe();
     assert_eq!(events(&mut stream).await, ["+1234 foo", "sync"]);
@@ -166,7 +169,8 @@ async fn what_is_deleted_comes_back_with_the_same_id_if_it_is_in_use_and_else_it
 #[tokio::test(start_paused = true)]
 async fn what_a_validator_rejects_is_not_cached_not_told_and_still_used() {
     let store = store();
-    let (writer, _) = open(&store, Options { range: range(10, 11), ..options("writer") }).await;
+    let (writer, _) =
+        open(&store, Options { range: Some(range(10, 11)), ..options("writer") }).await;
     let validator: raft_autopilot::ids::Validator = std::sync::Arc::new(|id, key| {
         assert!(key.starts_with(b"key"));
         if id == 11 { Err("eleven".to_owned()) } else { Ok(()) }
@@ -200,7 +204,6 @@ async fn whatever_is_deleted_of_three_keys_heals_with_the_same_ids() {
     let id = |number: usize| format!("{PREFIX}i/{:016x}", handles[number].id());
     let mapping = |number| format!("{PREFIX}k/{}", hash(number));
     for range in [references(0), references(2), id(1), mapping(1), id(2), mapping(2)] {
-        use raft_autopilot::store::{KeyRange, Op, Store, Txn};
         let all = Op::Delete(KeyRange::prefix(range));
         store.commit(Txn::new([all])).await.unwrap();
     }
@@ -264,7 +267,6 @@ async fn keys_are_any_bytes_and_none_stands_for_another() {
 async fn strange_keys_below_the_prefix_are_counted_and_left_alone() {
     let store = store();
     let (ids, _) = open(&store, options("a")).await;
-    use raft_autopilot::store::{KeyRange, Op, RangeRequest, Store, Txn};
     let strange =
         ["ids/", "ids/i/", "ids/i/invalid", "ids/i/000000000000000A", "ids/k/10", "ids/invalid"];
     for name in strange {
@@ -326,7 +328,7 @@ async fn two_caches_of_one_prefix_show_every_id_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_keys_one_after_another() {
     let most = 256 + 1_000;
-    let (ids, _) = open(&store(), Options { range: range(256, most), ..options("a") }).await;
+    let (ids, _) = open(&store(), Options { range: Some(range(256, most)), ..options("a") }).await;
     let mut handles = Vec::new();
     for number in 0..1_000 {
         handles.push(ids.allocate(key(number)).await.unwrap());
@@ -337,7 +339,7 @@ async fn a_thousand_keys_one_after_another() {
 #[tokio::test(start_paused = true)]
 async fn the_last_of_many_ids_takes_no_more_than_two_round_trips() {
     let total = if cfg!(debug_assertions) { 2_000 } else { 65_280 };
-    let ours = Options { range: range(256, 255 + total), ..options("a") };
+    let ours = Options { range: Some(range(256, 255 + total)), ..options("a") };
     let (ids, line) = open(&store(), ours).await;
     let mut handles = Vec::new();
     for number in 0..total {
@@ -357,7 +359,7 @@ async fn remote_ids_come_all_at_once_are_replaced_in_one_step_and_go_when_they_a
     let other = |pairs: &'static [(u64, &'static str)]| async move {
         let store = store();
         for (id, key) in pairs {
-            let ours = Options { range: range(1, 9), ..options("there") };
+            let ours = Options { range: Some(range(1, 9)), ..options("there") };
             raft_autopilot::ids::configure(&store, PREFIX, IdRange::new(*id, *id).unwrap())
                 .await
                 .unwrap();
@@ -404,10 +406,10 @@ async fn remote_ids_come_all_at_once_are_replaced_in_one_step_and_go_when_they_a
 #[tokio::test(start_paused = true)]
 async fn another_range_below_the_same_prefix_is_refused() {
     let store = store();
-    let (_ids, _) = open(&store, Options { range: range(1, 4), ..options("a") }).await;
+    let (_ids, _) = open(&store, Options { range: Some(range(1, 4)), ..options("a") }).await;
     let line = crate::faulty::Faulty::new(&store, 2, None);
-    let other = Options { range: range(5, 9), ..options("b") };
+    let other = Options { range: Some(range(5, 9)), ..options("b") };
     let refused = Ids::open(line.clone(), line.runtime(), PREFIX, other).await;
-    let (found, expected) = (range(1, 4).unwrap(), range(5, 9).unwrap());
+    let (found, expected) = (range(1, 4), range(5, 9));
     assert_eq!(refused.unwrap_err(), IdsError::Mismatch { found, expected });
 }

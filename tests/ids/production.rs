@@ -165,7 +165,7 @@ async fn a_pod_that_was_deleted_at_once_kept_its_reference() {
 #[tokio::test(start_paused = true)]
 async fn churn_used_up_all_ids_and_every_new_pod_failed() {
     let store = store();
-    let (ids, _) = open(&store, Options { range: range(1, 100), ..options("a") }).await;
+    let (ids, _) = open(&store, Options { range: Some(range(1, 100)), ..options("a") }).await;
     let slow = CollectorOptions {
         grace: Duration::from_secs(3_600),
         grace_floor: Duration::from_secs(2),
@@ -365,7 +365,7 @@ async fn restore(backup: &[Arc<KeyValue>]) -> Embedded {
 async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
     let (switch, stores) = watch::channel(store());
     let line = Faulty::over(stores.clone(), 1, None);
-    let ours = Options { range: range(1, 4), ..options("one") };
+    let ours = Options { range: Some(range(1, 4)), ..options("one") };
     let one = Instance::open(line.clone(), line.runtime(), PREFIX, ours).await.unwrap();
     let line_two = Faulty::over(stores, 2, None);
     let two = Instance::open(line_two.clone(), line_two.runtime(), PREFIX, options("two"));
@@ -465,7 +465,8 @@ async fn the_background_wrote_the_store_full_for_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_slept_went_on_with_an_id_that_was_anothers_by_then() {
     let store = store();
-    let (sleeper, line) = open(&store, Options { range: range(1, 1), ..options("sleeper") }).await;
+    let (sleeper, line) =
+        open(&store, Options { range: Some(range(1, 1)), ..options("sleeper") }).await;
     let (other, _) = open(&store, options("other")).await;
     let handle = sleeper.allocate("mine").await.unwrap();
     let mut notices = sleeper.notices();
@@ -491,7 +492,7 @@ async fn a_node_that_slept_went_on_with_an_id_that_was_anothers_by_then() {
 #[tokio::test(start_paused = true)]
 async fn an_id_that_had_just_been_freed_was_given_out_while_others_still_saw_the_old_key() {
     let store = store();
-    let (ids, _) = open(&store, Options { range: range(1, 1), ..options("a") }).await;
+    let (ids, _) = open(&store, Options { range: Some(range(1, 1)), ..options("a") }).await;
     let rest = CollectorOptions {
         grace: Duration::ZERO,
         rest: Duration::from_secs(10),

@@ -21,8 +21,8 @@ pub(crate) fn store() -> Embedded {
     Embedded::new(Config::default(), TokioRuntime)
 }
 
-pub(crate) fn range(first: u64, last: u64) -> Option<IdRange> {
-    Some(IdRange::new(first, last).unwrap())
+pub(crate) fn range(first: u64, last: u64) -> IdRange {
+    IdRange::new(first, last).unwrap()
 }
 
 pub(crate) fn options(name: &str) -> Options {
