@@ -108,7 +108,7 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
     };
     refused(
         &with("/observation/servers/1/contact", json!("soon")),
-        &["line ", "`observation.servers[1].contact`", "`soon`", "expected text like `200ms`"],
+        &["line ", "`observation.servers[1].contact`", "`soon`", "write text like `200ms`"],
     );
     refused(
         &with("/observation/servers/1/role", json!("king")),

@@ -67,17 +67,9 @@ impl Local {
         &self,
         commands: impl IntoIterator<Item = (Duration, Command)>,
     ) -> Vec<Result<Outcome, Refusal>> {
-        let mut state = self.lock();
-        let before = state.machine.revision();
-        let machine = &mut state.machine;
-        let outcomes = commands.into_iter().map(|(at, command)| machine.apply(command, at));
-        let outcomes = outcomes.collect();
-        let changed = state.machine.revision() != before;
-        drop(state);
-        if changed {
-            self.changed.notify_waiters();
-        }
-        outcomes
+        self.update(|machine| {
+            commands.into_iter().map(|(at, command)| machine.apply(command, at)).collect()
+        })
     }
 
     /// Applies one command, unless it is closed.
@@ -91,6 +83,19 @@ impl Local {
             self.changed.notify_waiters();
         }
         outcome.map_err(StoreError::Refused)
+    }
+
+    /// Changes the machine, before anybody reads again.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.machine.revision();
+        let done = change(&mut state.machine);
+        let changed = state.machine.revision() != before;
+        drop(state);
+        if changed {
+            self.changed.notify_waiters();
+        }
+        done
     }
 
     /// From now on every call and every watch ends with [`Refusal::Closed`].

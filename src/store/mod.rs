@@ -11,6 +11,7 @@ mod kv;
 mod local;
 pub mod machine;
 pub mod mirror;
+pub mod replicated;
 #[cfg(feature = "testing")]
 pub mod suite;
 mod tree;

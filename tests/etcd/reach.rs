@@ -132,8 +132,7 @@ async fn another_endpoint_is_taken_where_one_is_dead() {
     let store = connect(options).await.unwrap();
     let mut watch = store.watch(KeyRange::all(), 0).await.unwrap();
     let mut last = 0;
-    for round in 0..servers.len() {
-        let server = &mut servers[round];
+    for (round, server) in servers.iter_mut().enumerate() {
         server.kill();
         last = retry(&store, put("a", &round.to_string())).await;
         let read = async {
@@ -147,7 +146,6 @@ async fn another_endpoint_is_taken_where_one_is_dead() {
         };
         let found = timeout(PATIENCE, read).await.unwrap();
         assert_eq!(found.items[0].mod_revision, last);
-        let server = &mut servers[round];
         server.restart();
         server.ready().await;
     }

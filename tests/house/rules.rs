@@ -49,6 +49,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/promoters",
     "src/rehearse",
     "src/store/machine",
+    "src/store/replicated/sessions",
 ];
 
 /// Pure files that declare an asynchronous port: they may say `Future`, and still not `async`.

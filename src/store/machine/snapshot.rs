@@ -35,7 +35,7 @@ enum Stored {
 /// Why parts make no machine. Fetch or make another snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a whole snapshot: {0}; nothing was kept of it: fetch or make another")]
-pub struct SnapshotError(&'static str);
+pub struct SnapshotError(pub(in crate::store) &'static str);
 
 impl Machine {
     /// The machine as it is now, in parts of about 1 MiB. Its [`Config`] is not part of it.

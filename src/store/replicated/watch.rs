@@ -1,0 +1,58 @@
+//! A watch of this node's copy, whose progress is that of the whole.
+
+use std::{fmt, future::Future, pin::Pin};
+
+use crate::store::{
+    contract::{Update, Watch},
+    error::StoreError,
+    local::LocalWatch,
+};
+
+/// Ends when this node has all that was committed when it began, or that cannot be known now.
+pub(super) type CatchingUp = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A watch of a replicated store. It follows the copy on its own node, and goes on while no node
+/// leads, with what that node has.
+pub struct ReplicatedWatch {
+    local: LocalWatch,
+    catch_up: Box<dyn Fn() -> CatchingUp + Send>,
+    catching_up: Option<CatchingUp>,
+}
+
+impl fmt::Debug for ReplicatedWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicatedWatch").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+impl ReplicatedWatch {
+    pub(super) fn new(
+        local: LocalWatch,
+        catch_up: impl Fn() -> CatchingUp + Send + 'static,
+    ) -> Self {
+        Self { local, catch_up: Box::new(catch_up), catching_up: None }
+    }
+}
+
+impl Watch for ReplicatedWatch {
+    async fn next(&mut self) -> Result<Update, StoreError> {
+        loop {
+            let Some(catching_up) = &mut self.catching_up else {
+                return self.local.next().await;
+            };
+            tokio::select! {
+                biased;
+                () = catching_up => {
+                    self.catching_up = None;
+                    self.local.request_progress();
+                }
+                update = self.local.next() => return update,
+            }
+        }
+    }
+
+    fn request_progress(&mut self) {
+        // One that was asked for before may miss what was committed since.
+        self.catching_up = Some((self.catch_up)());
+    }
+}

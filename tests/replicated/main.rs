@@ -1,0 +1,268 @@
+//! The store inside a replicated log: three real openraft nodes, and what goes wrong with them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod cluster;
+mod storage;
+mod types;
+
+use std::{future::Future, time::Duration};
+
+use openraft::{AsyncRuntime, type_config::TypeConfigExt};
+use openraft_rt_sim::SimRuntime;
+use raft_autopilot::{
+    runtime::Runtime,
+    store::{
+        Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, RangeRequest, Store as _, StoreError, Txn,
+        Update, Watch, suite,
+    },
+};
+
+use cluster::{Cluster, Store};
+use types::Sim;
+
+fn simulate<F: Future<Output = ()> + Send + 'static>(seed: u64, test: F) {
+    SimRuntime::with_seed(seed).block_on(test);
+}
+
+async fn sleep(millis: u64) {
+    Sim::sleep(Duration::from_millis(millis)).await;
+}
+
+#[test]
+fn a_leading_node_keeps_the_contract() {
+    simulate(1, async {
+        let cluster = Cluster::start().await;
+        let leader = cluster.leader().await;
+        suite::run(cluster.node(leader).store, cluster.runtime(), "suite/").await;
+    });
+}
+
+#[test]
+fn a_following_node_keeps_the_contract() {
+    simulate(2, async {
+        let cluster = Cluster::start().await;
+        let follower = cluster.follower().await;
+        suite::run(cluster.node(follower).store, cluster.runtime(), "suite/").await;
+    });
+}
+
+#[test]
+fn the_contract_holds_while_leaders_are_killed() {
+    simulate(3, async {
+        let cluster = Cluster::start().await;
+        let here = cluster.follower().await;
+        let killer = cluster.clone();
+        drop(Sim::spawn(async move {
+            loop {
+                sleep(1_500).await;
+                let leader = killer.leader().await;
+                if leader == here {
+                    // The one that is looked at lives; it is cut off instead.
+                    killer.isolate(here);
+                    sleep(1_000).await;
+                    killer.heal();
+                } else {
+                    killer.kill(leader).await;
+                    sleep(700).await;
+                    killer.boot(leader).await;
+                }
+            }
+        }));
+        suite::run(cluster.node(here).store, cluster.runtime(), "suite/").await;
+    });
+}
+
+async fn count(store: &Store, key: &str) -> u64 {
+    let found = store.range(RangeRequest::new(KeyRange::key(key))).await.unwrap();
+    found.items.first().map_or(0, |kv| kv.version)
+}
+
+#[test]
+fn a_proposal_that_is_sent_again_is_done_once() {
+    simulate(4, async {
+        let cluster = Cluster::start().await;
+        cluster.lose_every(Some(2));
+        let store = cluster.node(cluster.follower().await).store;
+        let mut tasks = Vec::new();
+        for _ in 0..8 {
+            let store = store.clone();
+            tasks.push(Sim::spawn(async move {
+                for _ in 0..20 {
+                    store.commit(Txn::new([Op::put("count", "")])).await.unwrap();
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        cluster.lose_every(None);
+        assert_eq!(count(&store, "count").await, 160);
+    });
+}
+
+#[test]
+fn what_was_answered_survives_every_node() {
+    simulate(5, async {
+        let cluster = Cluster::start().await;
+        let store = cluster.node(1).store;
+        for number in 0..130 {
+            store.commit(Txn::new([Op::put(format!("{number:03}"), "")])).await.unwrap();
+        }
+        drop(store);
+        for id in 1..=3 {
+            cluster.kill(id).await;
+        }
+        for id in 1..=3 {
+            cluster.boot(id).await;
+        }
+        cluster.leader().await;
+        for id in 1..=3 {
+            let store = cluster.node(id).store;
+            let all = store.range(RangeRequest::new(KeyRange::all())).await.unwrap();
+            assert_eq!(all.items.len(), 130, "on node {id}");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_was_away_is_told_all_or_that_it_is_compacted() {
+    simulate(6, async {
+        let cluster = Cluster::start().await;
+        let away = cluster.follower().await;
+        let store = cluster.node(away).store;
+        let mut watch = store.watch(KeyRange::all(), 0).await.unwrap();
+        cluster.isolate(away);
+        let other = cluster.node(cluster.leader().await).store;
+        let mut last = 0;
+        for number in 0..200 {
+            last =
+                other.commit(Txn::new([Op::put("a", number.to_string())])).await.unwrap().revision;
+        }
+        cluster.heal();
+        // It gets a snapshot, which holds the history too.
+        let mut told = Vec::new();
+        while told.last() != Some(&last) {
+            if let Update::Events(events) = watch.next().await.unwrap() {
+                told.push(events.revision);
+            }
+        }
+        assert_eq!(told, ((last - 199)..=last).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_node_without_quorum_changes_nothing_and_says_so() {
+    simulate(7, async {
+        let cluster = Cluster::start().await;
+        let leader = cluster.leader().await;
+        let store = cluster.node(leader).store;
+        store.commit(Txn::new([Op::put("a", "1")])).await.unwrap();
+        cluster.isolate(leader);
+        let start = cluster.runtime().now();
+        let lost = store.commit(Txn::new([Op::put("a", "2")])).await;
+        let open = matches!(lost, Err(StoreError::Unknown(_) | StoreError::Retry(_)));
+        assert!(open, "{lost:?}");
+        let read = store.range(RangeRequest::new(KeyRange::key("a"))).await;
+        assert!(matches!(read, Err(StoreError::Retry(_))), "{read:?}");
+        assert!(cluster.runtime().now().saturating_sub(start) < Duration::from_secs(12));
+        let other = cluster.node(cluster.leader().await).store;
+        assert_eq!(count(&other, "a").await, 1);
+        cluster.heal();
+        sleep(1_000).await;
+        store.commit(Txn::new([Op::put("a", "3")])).await.unwrap();
+        assert_eq!(count(&other, "a").await, 2);
+    });
+}
+
+#[test]
+fn a_lease_that_is_kept_alive_outlives_its_leader() {
+    simulate(8, async {
+        let cluster = Cluster::start().await;
+        let here = cluster.follower().await;
+        let store = cluster.node(here).store;
+        let ttl = Duration::from_secs(3);
+        let keeper = LeaseKeeper::grant(store.clone(), cluster.runtime(), ttl).await.unwrap();
+        store.commit(Txn::new([Op::put_leased("a", "", keeper.id())])).await.unwrap();
+        for _ in 0..3 {
+            let leader = cluster.leader().await;
+            cluster.isolate(leader);
+            sleep(1_500).await;
+            cluster.heal();
+            sleep(4_000).await;
+            assert_ne!(keeper.status(), LeaseStatus::Lost);
+            assert_eq!(count(&store, "a").await, 1);
+        }
+        // Nobody keeps it: it ends on every node, and no sooner than it may.
+        let other = cluster.node(cluster.leader().await).store;
+        let mut watch = other.watch(KeyRange::all(), 0).await.unwrap();
+        let until = keeper.until();
+        drop(keeper);
+        loop {
+            if let Update::Events(_) = watch.next().await.unwrap() {
+                break;
+            }
+        }
+        assert!(cluster.runtime().now() >= until);
+        assert_eq!(count(&store, "a").await, 0);
+    });
+}
+
+#[test]
+fn a_cut_off_leader_does_not_end_a_lease_early() {
+    for seed in 10..18 {
+        simulate(seed, async move {
+            let cluster = Cluster::start().await;
+            let first = cluster.leader().await;
+            let store = cluster.node(first).store;
+            store.commit(Txn::new([Op::put("a", "")])).await.unwrap();
+            sleep(20_000).await;
+            // It thinks that much time has passed; those who follow it begin anew.
+            cluster.isolate(first);
+            sleep(1_000 + seed * 77).await;
+            let second = cluster.node(cluster.leader().await).store;
+            let before = cluster.runtime().now();
+            let ttl = Duration::from_secs(4);
+            let lease = second.grant(ttl, None).await.unwrap().id;
+            second.commit(Txn::new([Op::put_leased("leased", "", lease)])).await.unwrap();
+            let mut watch = second.watch(KeyRange::key("leased"), 0).await.unwrap();
+            cluster.heal();
+            for _ in 0..20 {
+                let _ = store.commit(Txn::new([Op::put("a", "")])).await;
+                sleep(37).await;
+            }
+            loop {
+                if let Update::Events(_) = watch.next().await.unwrap() {
+                    break;
+                }
+            }
+            let lived = cluster.runtime().now().saturating_sub(before);
+            assert!(lived >= ttl && lived < ttl * 2, "it lived {lived:?}");
+        });
+    }
+}
+
+#[test]
+fn one_of_many_takes_a_lock() {
+    simulate(30, async {
+        let cluster = Cluster::start().await;
+        let mut tasks = Vec::new();
+        for id in 1..=3 {
+            let store = cluster.node(id).store;
+            tasks.push(Sim::spawn(async move {
+                let mut taken = 0;
+                for number in 0..30 {
+                    let key = KeyRange::key(format!("lock/{number}"));
+                    let take = Txn::when([Compare::absent(key)])
+                        .and_then([Op::put(format!("lock/{number}"), id.to_string())]);
+                    taken += u64::from(store.commit(take).await.unwrap().succeeded);
+                }
+                taken
+            }));
+        }
+        let mut taken = 0;
+        for task in tasks {
+            taken += task.await.unwrap();
+        }
+        assert_eq!(taken, 30);
+    });
+}
