@@ -38,6 +38,18 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/quota",
     "src/allocator/state",
     "src/allocator/takers",
+    "src/ids/audit",
+    "src/ids/flights",
+    "src/ids/forecast",
+    "src/ids/layout",
+    "src/ids/ledger",
+    "src/ids/life",
+    "src/ids/pool",
+    "src/ids/range",
+    "src/ids/slot",
+    "src/ids/source",
+    "src/ids/stock",
+    "src/ids/txns",
     "src/promoters",
     "src/rehearse",
     "src/store/machine",
@@ -110,6 +122,20 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         "allocator",
         &[&["flow", "problem", "item"], &["fair", "takers"], &["exact", "quota"], &["network"]],
     ),
+    (
+        "ids",
+        &[
+            &["dice", "forecast", "life", "range", "slot"],
+            &["config", "error", "layout", "notices", "pool"],
+            &["admin", "audit", "source", "txns"],
+            &["follow", "ledger", "link", "stock"],
+            &["desk"],
+            &["flights", "handle"],
+            &["collector", "driver", "events"],
+            &["instance"],
+            &["remote", "typed"],
+        ],
+    ),
 ];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
@@ -123,6 +149,7 @@ const KEPT_IN: &[(&str, &str)] = &[
     ("openraft", "src/openraft"),
     ("openraft_rt", "src/openraft"),
     ("openraft_rt_tokio", "src/openraft"),
+    ("sha2", "src/ids"),
 ];
 
 /// A screen is a function, and this is a file.
