@@ -94,7 +94,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
     ("rehearse", &["duration", "autopilot", "promoters"]),
-    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
+    ("testing", &["duration", "runtime", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),

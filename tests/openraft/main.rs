@@ -11,6 +11,8 @@ mod network;
 mod real;
 mod records;
 mod storage;
+#[cfg(feature = "testing")]
+mod suite;
 mod traps;
 mod types;
 mod upgrades;
