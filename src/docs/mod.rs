@@ -18,3 +18,6 @@ pub mod store {}
 pub mod performance {}
 #[doc = include_str!("../../docs/changelog.md")]
 pub mod changelog {}
+#[cfg(feature = "allocator")]
+#[doc = include_str!("../../docs/items.md")]
+pub mod items {}
