@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a real process runs on the real clock")]
 
+#[cfg(feature = "ids")]
+mod ids;
 mod reach;
 mod server;
 mod survive;
