@@ -15,10 +15,10 @@ use super::{
 pub(super) struct Standing {
     /// By member.
     pub of_member: Vec<u32>,
+    /// By member, those of them that are primaries.
+    pub primaries: Vec<u32>,
     /// By class and zone.
     pub of_class: Vec<u32>,
-    /// Replicas that have to move whatever the plan: those beyond the zone rule.
-    pub evicted: u64,
 }
 
 /// See the [module](self).

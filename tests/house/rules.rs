@@ -29,11 +29,15 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/wake",
     "src/allocator/exact",
     "src/allocator/fair",
+    "src/allocator/fill",
     "src/allocator/flow",
     "src/allocator/network",
     "src/allocator/plan",
+    "src/allocator/primaries",
     "src/allocator/problem",
+    "src/allocator/quota",
     "src/allocator/state",
+    "src/allocator/takers",
     "src/ids/audit",
     "src/ids/flights",
     "src/ids/forecast",
@@ -115,6 +119,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     (
+        "allocator",
+        &[&["flow", "problem", "item"], &["fair", "takers"], &["exact", "quota"], &["network"]],
+    ),
+    (
         "ids",
         &[
             &["dice", "forecast", "life", "range", "slot"],
@@ -128,7 +136,6 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["remote", "typed"],
         ],
     ),
-    ("allocator", &[&["flow", "problem"], &["fair"], &["exact"], &["network"]]),
 ];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
@@ -422,6 +429,30 @@ pub(crate) fn the_readme_runs_and_tests_with_one_command_each(tree: &Tree) -> Ve
         }
     }
     faults
+}
+
+/// How short the embedding must be.
+const EMBEDDING_MAX: usize = 25;
+
+pub(crate) fn the_readme_embeds_in_25_lines(tree: &Tree) -> Vec<Fault> {
+    let Some(readme) = tree.get("README.md") else { return Vec::new() };
+    let Some((before, section)) = readme.text.split_once("\n## Embed it\n") else {
+        return vec![readme.fault(1, "show under `## Embed it` what it takes".to_owned())];
+    };
+    let line = before.lines().count() + 1;
+    let block = section.split_once("```rust").and_then(|(_, rest)| rest.split_once("\n```"));
+    let Some((block, _)) = block else {
+        return vec![
+            readme.fault(line, "show it in a block of Rust, which is compiled".to_owned()),
+        ];
+    };
+    // The first line is the rest of the fence; those that rustdoc hides are not shown.
+    let shown = block.lines().skip(1).filter(|line| !line.starts_with('#')).count();
+    if shown > EMBEDDING_MAX {
+        let what = format!("{shown} lines, at most {EMBEDDING_MAX}");
+        return vec![readme.fault(line, what)];
+    }
+    Vec::new()
 }
 
 /// The line of `heading`, and the `sh` blocks up to the next heading, without comments and with

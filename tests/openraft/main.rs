@@ -5,6 +5,7 @@
 mod driver;
 mod fences;
 mod history;
+mod knobs;
 mod leadership;
 mod network;
 mod real;
@@ -12,6 +13,7 @@ mod records;
 mod storage;
 mod traps;
 mod types;
+mod upgrades;
 mod verbs;
 mod world;
 
