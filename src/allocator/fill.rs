@@ -15,7 +15,7 @@
 use super::{
     fair::{Class, Fair},
     problem::{Holder, Holdings, Problem, index},
-    quota::{Quota, Standing, quota},
+    quota::{Quota, Standing, count, quota},
     takers::{Takers, spread},
 };
 
@@ -34,41 +34,6 @@ pub(super) struct Filled {
     /// Items that nobody holds.
     pub empty: usize,
     pub lower_bound: u64,
-}
-
-/// Counts what stands, by member and by class.
-pub(super) fn count(problem: &Problem, fair: &Fair) -> Standing {
-    let zones = problem.zones;
-    let mut of_class = vec![0; fair.classes.list.len() * zones];
-    // Replicas in the lower half of each word, primaries in the upper: one pass, one place each.
-    let mut counts = vec![0u64; problem.seats.len()];
-    let single = problem.zone_set.is_empty() && fair.classes.list.len() == 1;
-    let mut add = |holder: Holder| {
-        counts[holder.member() as usize] += 1 + (u64::from(holder.is_primary()) << 32);
-    };
-    if single {
-        problem.held.all().iter().for_each(|holder| add(*holder));
-    } else {
-        for (item, held) in problem.held.iter().enumerate() {
-            let class = fair.classes.of(item);
-            for holder in held.iter().filter(|holder| problem.legal(item, **holder)) {
-                add(*holder);
-                let zone = problem.seats[holder.member() as usize].zone as usize;
-                of_class[class * zones + zone] += 1;
-            }
-        }
-    }
-    let low = |count: u64| u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0);
-    for (count, seat) in counts.iter_mut().zip(&problem.seats) {
-        if seat.limit == 0 {
-            *count = 0;
-        } else if single {
-            of_class[seat.zone as usize] += low(*count);
-        }
-    }
-    let of_member = counts.iter().map(|count| low(*count)).collect();
-    let primaries = counts.iter().map(|count| low(*count >> 32)).collect();
-    Standing { of_member, primaries, of_class }
 }
 
 /// See the [module](self).

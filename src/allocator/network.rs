@@ -14,6 +14,10 @@
 //!
 //! So planning the result of a plan changes nothing.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use super::{
     exact,
     fair::{Fair, fair},
@@ -117,6 +121,54 @@ impl Certificate {
     /// Replicas that could not be placed.
     pub fn unplaced(&self) -> u64 {
         self.wanted - self.placed
+    }
+}
+
+/// Why an item does not get all its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Each replica needs a member of its own, and no more than so many may hold anything.
+    TooFewMembers(u32),
+    /// The same, within the zones that the item is restricted to.
+    TooFewMembersInItsZones(u32),
+    /// All members that might hold one more are full, and nothing can be moved to make room.
+    NoRoom,
+}
+
+impl Reason {
+    /// Why an item does not get all its replicas; `None`: it does.
+    pub fn of(problem: &Problem, solution: &Solution, item: usize) -> Option<Self> {
+        let placed = count(solution.desired.of(item).len());
+        let wanted = u64::from(problem.replication[item]);
+        if placed >= wanted {
+            return None;
+        }
+        let open = || problem.seats.iter().filter(|seat| seat.limit > 0);
+        let members = count(open().count());
+        let in_zones = count(open().filter(|seat| problem.allows(item, seat.zone)).count());
+        let small = |members: u64| u32::try_from(members).unwrap_or(u32::MAX);
+        Some(if members < wanted {
+            Self::TooFewMembers(small(members))
+        } else if in_zones < wanted {
+            Self::TooFewMembersInItsZones(small(in_zones))
+        } else {
+            Self::NoRoom
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFewMembers(members) => {
+                write!(f, "only {members} members may hold anything, and each holds one replica")
+            }
+            Self::TooFewMembersInItsZones(members) => {
+                write!(f, "only {members} members are in its zones, and each holds one replica")
+            }
+            Self::NoRoom => f.write_str("all members that might hold it are full"),
+        }
     }
 }
 

@@ -4,12 +4,15 @@
 //! of it. Members, zones and items are numbered from zero in the order in which they are added;
 //! whoever wants the same plan from the same world adds them in the same order.
 
+use serde::{Deserialize, Serialize};
+
 /// How the replicas of one item are spread over zones.
 ///
 /// Each rule caps how many replicas of an item one zone takes. Where not all replicas can be placed
 /// within it, more are placed, and the plan says how many items break the rule; it is the fewest
 /// possible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ZoneRule {
     /// At least two zones: no zone takes all the replicas of an item that wants two or more.
     #[default]

@@ -158,7 +158,9 @@ pub fn plan(config: &Config, state: &State, promoter: &dyn Promoter) -> Plan {
             planner.hand_over(Origin::Unfinished);
         }
         let wishes = promoter.wishes(config, state);
-        planner.votes(wishes.promote, &wishes.demote);
+        if !(wishes.promote.is_empty() && wishes.demote.is_empty()) {
+            planner.votes(wishes.promote, &wishes.demote);
+        }
         planner.cleanup(promoter);
         planner.drain();
         planner.lead(wishes.leader);

@@ -145,8 +145,8 @@ impl Judge<'_> {
         let before = tally(&mut self.state.servers.iter().filter(votes));
         // Nobody is named twice, only learners gain, and of those who leave some have no vote.
         let gained = tally(&mut gain.iter().filter_map(|id| self.state.server(id)));
-        let lost = tally(&mut lose.iter().filter_map(|id| self.state.server(id)).filter(votes));
-        let after = (before.0 + gained.0 - lost.0, before.1 + gained.1 - lost.1);
+        let gone = tally(&mut lose.iter().filter_map(|id| self.state.server(id)).filter(votes));
+        let after = (before.0 + gained.0 - gone.0, before.1 + gained.1 - gone.1);
         let margin = |(voters, live): (i64, i64)| live - (voters / 2 + 1);
         for (voters, live) in [before, after] {
             if margin((voters, live)) < 0 {

@@ -20,3 +20,6 @@ pub mod ids {}
 pub mod performance {}
 #[doc = include_str!("../../docs/changelog.md")]
 pub mod changelog {}
+#[cfg(feature = "allocator")]
+#[doc = include_str!("../../docs/items.md")]
+pub mod items {}

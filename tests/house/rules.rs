@@ -27,6 +27,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/orders",
     "src/autopilot/policy",
     "src/autopilot/wake",
+    "src/allocator/case",
     "src/allocator/exact",
     "src/allocator/fair",
     "src/allocator/fill",
@@ -120,7 +121,15 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     (
         "allocator",
-        &[&["flow", "problem", "item"], &["fair", "takers"], &["exact", "quota"], &["network"]],
+        &[
+            &["flow", "problem", "item"],
+            &["fair", "state", "takers"],
+            &["exact", "quota"],
+            &["fill"],
+            &["primaries"],
+            &["network"],
+            &["case", "plan"],
+        ],
     ),
     (
         "ids",

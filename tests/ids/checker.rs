@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use raft_autopilot::{
     ids::{Generation, Handle, KeyHash, Status},
-    store::{Embedded, KeyRange, RangeRequest, Store},
+    store::{KeyRange, RangeRequest, RangeResponse, Store},
 };
 
 /// What stands below a prefix, as text and bytes.
@@ -23,8 +23,13 @@ pub(crate) struct Snapshot {
     pub(crate) epoch: u64,
 }
 
-pub(crate) async fn snapshot(store: &Embedded, prefix: &str) -> Snapshot {
-    let read = store.range(RangeRequest::new(KeyRange::prefix(prefix))).await.unwrap();
+pub(crate) async fn snapshot<S: Store>(store: &S, prefix: &str) -> Snapshot {
+    let range = RangeRequest::new(KeyRange::prefix(prefix));
+    read(&store.range(range).await.unwrap(), prefix)
+}
+
+/// Reads what a range said.
+pub(crate) fn read(read: &RangeResponse, prefix: &str) -> Snapshot {
     let mut found = Snapshot { revision: read.revision, ..Snapshot::default() };
     for kv in &read.items {
         let name = std::str::from_utf8(&kv.key[prefix.len()..]).unwrap();
