@@ -108,7 +108,7 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
     };
     refused(
         &with("/observation/servers/1/contact", json!("soon")),
-        &["line ", "`observation.servers[1].contact`", "`soon`", "expected text like `200ms`"],
+        &["line ", "`observation.servers[1].contact`", "`soon`", "write text like `200ms`"],
     );
     refused(
         &with("/observation/servers/1/role", json!("king")),
@@ -171,4 +171,33 @@ async fn a_running_node_explains_and_saves_what_can_be_replayed() {
     assert_eq!(gone.status.code(), Some(1));
     let bad = ask(&["explain", "--address", "https://a:1"], String::new()).await.unwrap();
     assert_eq!(bad.status.code(), Some(2));
+}
+
+#[test]
+fn items_are_placed_from_a_case() {
+    let case = r#"{"members":[{"zone":"a","id":"m1","limit":10,"exiting":false}],
+        "items":[{"id":"i1","replication":2}],
+        "assignments":[{"item":"i1","zone":"a","member":"m1","slot":0}]}"#;
+    let found = command(&["place", "-"], case);
+    assert!(found.status.success(), "{}", error(&found));
+    assert!(out(&found).contains("placed: 1, unplaced: 1"), "{}", out(&found));
+    let found = command(&["place", "--json", "-"], case);
+    let answer: Value = serde_json::from_str(&out(&found)).unwrap();
+    assert_eq!(answer["summary"]["unchanged"], 1);
+    assert_eq!(
+        answer["desired"],
+        json!([{"item": "i1", "zone": "a", "member": "m1", "primary": true}])
+    );
+    assert_eq!(answer["unplaced"][0]["item"], "i1");
+}
+
+#[test]
+fn a_bad_case_to_place_is_said_with_its_place() {
+    let found =
+        command(&["place", "-"], r#"{"members":[{"zone":"a","id":"m","limit":-1}],"items":[]}"#);
+    assert_eq!(found.status.code(), Some(2));
+    assert!(error(&found).contains("members[0].limit"), "{}", error(&found));
+    let found = command(&["place", "-"], r#"{"members":[],"items":[],"zone":"two"}"#);
+    assert_eq!(found.status.code(), Some(2));
+    assert!(error(&found).contains("field `zone`: not known"), "{}", error(&found));
 }

@@ -64,6 +64,10 @@ impl Classes {
     pub(super) fn new(problem: &Problem, short: bool) -> Self {
         let items = problem.replication.len();
         let mut classes = Self::default();
+        if !short && items > 0 && problem.is_uniform() {
+            let class = Class { wanted: problem.wanted(0), set: 0, standing: 0 };
+            return Self { list: vec![(class, index(items))], of: Vec::new() };
+        }
         let mut known: BTreeMap<Class, usize> = BTreeMap::new();
         let mut last = 0;
         for item in 0..items {

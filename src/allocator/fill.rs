@@ -15,50 +15,25 @@
 use super::{
     fair::{Class, Fair},
     problem::{Holder, Holdings, Problem, index},
-    quota::{Quota, Standing, quota},
+    quota::{Quota, Standing, count, quota},
     takers::{Takers, spread},
 };
 
 /// A place that nobody was found for yet.
 const VACANT: Holder = Holder::VACANT;
 
-/// The desired assignments by counting, without primaries, and what is known about them.
+/// The desired assignments by counting, and what is known about them.
 pub(super) struct Filled {
+    /// Primaries are those that were it before and still hold the item.
     pub desired: Holdings,
-    /// The items that have a holder whom they did not have before.
-    pub fresh: Vec<u32>,
+    /// The items that are not as they were, each at least once.
+    pub touched: Vec<u32>,
+    /// By member, the items that it holds, and those of them whose primary it is.
+    pub loads: Vec<u32>,
+    pub primaries: Vec<u32>,
+    /// Items that nobody holds.
+    pub empty: usize,
     pub lower_bound: u64,
-}
-
-/// Counts what stands, by member and by class.
-pub(super) fn count(problem: &Problem, fair: &Fair) -> Standing {
-    let zones = problem.zones;
-    let mut standing = Standing {
-        of_member: vec![0; problem.seats.len()],
-        of_class: vec![0; fair.classes.list.len() * zones],
-        evicted: 0,
-    };
-    let plain = problem.zone_set.is_empty();
-    let single = fair.classes.list.len() == 1;
-    for (item, held) in problem.held.iter().enumerate() {
-        let class = if single { 0 } else { fair.classes.of(item) };
-        for holder in held {
-            let member = holder.member() as usize;
-            let seat = &problem.seats[member];
-            if seat.limit > 0 && (plain || problem.allows(item, seat.zone)) {
-                standing.of_member[member] += 1;
-                if !single {
-                    standing.of_class[class * zones + seat.zone as usize] += 1;
-                }
-            }
-        }
-    }
-    if single {
-        for (seat, held) in problem.seats.iter().zip(&standing.of_member) {
-            standing.of_class[seat.zone as usize] += held;
-        }
-    }
-    standing
 }
 
 /// See the [module](self).
@@ -72,7 +47,13 @@ pub(super) fn fill(problem: &Problem, fair: &Fair) -> Filled {
     fill.fill_in();
     fill.give();
     fill.detours();
-    Filled { desired: fill.desired, fresh: fill.fresh, lower_bound }
+    let Fill { desired, touched, loads, primaries, .. } = fill;
+    // Whether an item is empty depends on how many replicas its class gets.
+    let few =
+        fair.classes.list.iter().zip(&fair.placed_of).any(|((_, items), placed)| placed < items);
+    let empty =
+        if few || fill.stuck { desired.iter().filter(|held| held.is_empty()).count() } else { 0 };
+    Filled { desired, touched, loads, primaries, empty, lower_bound }
 }
 
 struct Fill<'a> {
@@ -84,6 +65,7 @@ struct Fill<'a> {
     /// By member: its zone, or none for one that may hold nothing.
     zone: Vec<u16>,
     loads: Vec<u32>,
+    primaries: Vec<u32>,
     targets: Vec<u32>,
     /// By member, what it lacks; valid from [`Fill::open`] on.
     lacks: Vec<u32>,
@@ -98,7 +80,11 @@ struct Fill<'a> {
     offers: Vec<u32>,
     givers: Vec<u32>,
     vacant: Vec<u32>,
-    fresh: Vec<u32>,
+    touched: Vec<u32>,
+    /// Whether a place stays vacant.
+    stuck: bool,
+    /// How many items are looked at for detours before that is given up.
+    patience: usize,
 }
 
 const NOWHERE: u16 = u16::MAX;
@@ -126,6 +112,7 @@ impl<'a> Fill<'a> {
             caps: caps(problem, fair),
             zone: problem.seats.iter().map(zone).collect(),
             loads: standing.of_member,
+            primaries: standing.primaries,
             targets: quota.targets,
             lacks: Vec::new(),
             takers: Vec::new(),
@@ -135,7 +122,9 @@ impl<'a> Fill<'a> {
             offers,
             givers: Vec::new(),
             vacant: Vec::new(),
-            fresh: Vec::new(),
+            touched: Vec::new(),
+            stuck: false,
+            patience: 10_000 + 16 * problem.held.len(),
         }
     }
 
@@ -157,50 +146,69 @@ impl<'a> Fill<'a> {
     /// Step 1.
     fn keep_all(&mut self) {
         let problem = self.problem;
+        let offering = self.offers.iter().any(|offers| *offers > 0);
         let mut kept = Vec::new();
+        // Items that stay as they are, up to the one at hand, are copied together.
+        let mut run = 0;
         for (item, held) in problem.held.iter().enumerate() {
             let class = self.fair.classes.of(item);
             let goal = self.goal(item, class);
-            let mut offered = false;
-            let sound = held.len() == goal && self.is_sound(item, class, held);
-            if sound {
-                self.desired.extend(held);
-            } else {
-                self.keep(item, class, goal, &mut kept);
-                if kept.len() < goal {
-                    self.vacant.push(number(item));
-                    kept.resize(goal, VACANT);
+            if held.len() == goal && self.is_sound(item, class, held) {
+                if offering {
+                    self.offer(item, held);
                 }
-                self.desired.extend(&kept);
+                continue;
             }
-            self.desired.close();
-            for holder in self.desired.last() {
-                if *holder != VACANT {
-                    let offer = &mut self.offers[holder.member() as usize];
-                    offered |= *offer > 0;
-                    *offer = offer.saturating_sub(1);
-                }
+            self.desired.copy(&problem.held, run..item);
+            run = item + 1;
+            self.keep(item, class, goal, &mut kept);
+            if offering {
+                self.offer(item, &kept);
             }
-            if offered {
-                self.givers.push(number(item));
+            if kept.len() < goal {
+                self.vacant.push(number(item));
+                kept.resize(goal, VACANT);
             }
+            self.desired.push(&kept);
+            self.touched.push(number(item));
+        }
+        self.desired.copy(&problem.held, run..problem.held.len());
+    }
+
+    /// Writes an item down that a member above its target holds.
+    fn offer(&mut self, item: usize, holders: &[Holder]) {
+        let mut offered = false;
+        for holder in holders {
+            let offers = &mut self.offers[holder.member() as usize];
+            offered |= *offers > 0;
+            *offers = offers.saturating_sub(1);
+        }
+        if offered {
+            self.givers.push(number(item));
         }
     }
 
     /// Whether all holders may stay, as far as limits above zero and zones are concerned.
     fn is_sound(&self, item: usize, class: usize, held: &[Holder]) -> bool {
+        let zone = |holder: &Holder| self.zone[holder.member() as usize];
+        if held.iter().any(|holder| zone(holder) == NOWHERE) {
+            return false;
+        }
+        let problem = self.problem;
+        if !problem.zone_set.is_empty()
+            && !held.iter().all(|holder| problem.allows(item, u32::from(zone(holder))))
+        {
+            return false;
+        }
         let cap = self.cap(class);
-        let zone_of = |holder: &Holder| self.zone[holder.member() as usize];
-        let allowed = |zone: u16| {
-            self.problem.zone_set.is_empty() || self.problem.allows(item, u32::from(zone))
-        };
-        held.iter().all(|holder| {
-            let zone = zone_of(holder);
-            zone != NOWHERE
-                && allowed(zone)
-                && (cap >= held.len()
-                    || held.iter().filter(|other| zone_of(other) == zone).count() <= cap)
-        })
+        if cap >= held.len() {
+            return true;
+        }
+        if cap + 1 == held.len() {
+            return held.iter().any(|holder| zone(holder) != zone(&held[0]));
+        }
+        held.iter()
+            .all(|holder| held.iter().filter(|other| zone(other) == zone(holder)).count() <= cap)
     }
 
     /// Chooses what an item keeps of what it has.
@@ -247,8 +255,9 @@ impl<'a> Fill<'a> {
             (above.signum(), !holder.is_consistent(), !holder.is_primary(), above)
         });
         let Some(worst) = worst else { return };
-        let member = kept.remove(worst).member() as usize;
-        self.loads[member] -= 1;
+        let holder = kept.remove(worst);
+        let member = holder.member() as usize;
+        self.leave(holder);
         self.need[class * self.problem.zones + usize::from(self.zone[member])] += 1;
     }
 
@@ -268,32 +277,67 @@ impl<'a> Fill<'a> {
 
     /// Step 2.
     fn fill_in(&mut self) {
-        let vacant = std::mem::take(&mut self.vacant);
-        for item in vacant {
-            let mut left = false;
-            let places = self.desired.of(item as usize).len();
-            for at in 0..places {
-                if self.desired.of(item as usize)[at] != VACANT {
-                    continue;
-                }
-                match self.taker(item as usize, None) {
-                    Some(member) => self.arrive(item as usize, at, member),
-                    None => left = true,
+        let mut in_zone = vec![0; self.problem.zones];
+        for item in std::mem::take(&mut self.vacant) {
+            for holder in self.desired.of(item as usize).iter().filter(|holder| **holder != VACANT)
+            {
+                in_zone[usize::from(self.zone[holder.member() as usize])] += 1;
+            }
+            for at in 0..self.desired.of(item as usize).len() {
+                if self.desired.of(item as usize)[at] == VACANT
+                    && !self.fill_place(item as usize, at, &mut in_zone)
+                {
+                    self.vacant.push(item);
+                    break;
                 }
             }
-            self.fresh.push(item);
-            if left {
-                self.vacant.push(item);
+            in_zone.fill(0);
+        }
+    }
+
+    /// Finds a member for a place of `item`, of which so many replicas are in each zone. False: there
+    /// is none.
+    fn fill_place(&mut self, item: usize, at: usize, in_zone: &mut [usize]) -> bool {
+        let problem = self.problem;
+        let class = self.fair.classes.of(item);
+        let row = class * problem.zones;
+        let cap = self.cap(class);
+        let mut below = (i64::MAX, usize::MAX);
+        loop {
+            // The zone needed most of those that were not tried.
+            let mut best: Option<(i64, usize)> = None;
+            for (zone, there) in in_zone.iter().enumerate() {
+                let rank = (self.need[row + zone], zone);
+                if rank < below
+                    && best.is_none_or(|best| rank > best)
+                    && !self.takers[zone].is_empty()
+                    && (*there < cap || self.beyond[row + zone] > 0)
+                    && problem.allows(item, number(zone))
+                {
+                    best = Some(rank);
+                }
+            }
+            let Some(rank) = best else { return false };
+            below = rank;
+            let zone = rank.1;
+            let seed = item as u64 ^ ((zone as u64) << 40);
+            let held = self.desired.of(item);
+            if let Some(member) = self.takers[zone].take(&mut self.lacks, seed, held) {
+                self.beyond[row + zone] -= i64::from(in_zone[zone] >= cap);
+                self.need[row + zone] -= 1;
+                in_zone[zone] += 1;
+                self.arrive(item, at, member);
+                return true;
             }
         }
     }
 
-    /// Finds a member that lacks something and may take `item`, in place of `giver` if there is one,
-    /// and counts it as taken; the giver's zone is preferred, then the zone that is needed most.
-    fn taker(&mut self, item: usize, giver: Option<u32>) -> Option<u32> {
+    /// Finds a member that lacks something and may take `item` in place of `giver`, and counts it as
+    /// taken; the giver's zone is preferred, then the zone that is needed most.
+    fn taker(&mut self, item: usize, giver: u32) -> Option<u32> {
         let class = self.fair.classes.of(item);
         let row = class * self.problem.zones;
-        let from = giver.map(|giver| usize::from(self.zone[giver as usize]));
+        let from = Some(usize::from(self.zone[giver as usize]));
         // A class that has too many in the giver's zone wants out of it.
         let stay = from.filter(|from| self.need[row + from] >= 0);
         let mut tried = [false; 64];
@@ -311,7 +355,6 @@ impl<'a> Fill<'a> {
             let found = self.takers[zone].take(&mut self.lacks, seed, held);
             if let Some(member) = found {
                 self.settle(item, class, zone, from);
-                self.loads[member as usize] += 1;
                 return Some(member);
             }
         }
@@ -376,10 +419,9 @@ impl<'a> Fill<'a> {
             if self.loads[member] <= self.targets[member] {
                 continue;
             }
-            if let Some(taker) = self.taker(item, Some(holder.member())) {
-                self.loads[member] -= 1;
+            if let Some(taker) = self.taker(item, holder.member()) {
                 self.arrive(item, at, taker);
-                self.fresh.push(number(item));
+                self.touched.push(number(item));
             }
         }
     }
@@ -390,6 +432,7 @@ impl<'a> Fill<'a> {
             for at in 0..self.desired.of(item as usize).len() {
                 if self.desired.of(item as usize)[at] == VACANT {
                     self.detour(item as usize, at);
+                    self.stuck |= self.desired.of(item as usize)[at] == VACANT;
                 }
             }
         }
@@ -409,7 +452,9 @@ impl<'a> Fill<'a> {
                 }
             }
         }
-        self.desired.retain(|holder| holder != VACANT);
+        if self.stuck {
+            self.desired.retain(|holder| holder != VACANT);
+        }
     }
 
     /// Gives the place `at` of `item` to a member that has what it should, and one of that member's
@@ -420,14 +465,18 @@ impl<'a> Fill<'a> {
         if lacking.is_empty() {
             return;
         }
-        let fresh = self.fresh.len();
+        let fresh = self.touched.len();
         let all = self.desired.len();
         let start = spread(item as u64, all);
         let others = (0..fresh)
             .map(|at| (at, true))
             .chain((start..all).chain(0..start).map(|at| (at, false)));
         for (other, is_fresh) in others {
-            let other = if is_fresh { self.fresh[other] as usize } else { other };
+            if self.patience == 0 {
+                return;
+            }
+            self.patience -= 1;
+            let other = if is_fresh { self.touched[other] as usize } else { other };
             if other != item && self.swap(item, at, other, is_fresh, &lacking) {
                 return;
             }
@@ -484,19 +533,26 @@ impl<'a> Fill<'a> {
         let zone = usize::from(self.zone[to as usize]);
         let left = from.map(|from| usize::from(self.zone[from as usize]));
         self.settle(item, class, zone, left);
-        if let Some(from) = from {
-            self.loads[from as usize] -= 1;
-        }
-        self.loads[to as usize] += 1;
         self.arrive(item, at, to);
-        self.fresh.push(number(item));
+        self.touched.push(number(item));
     }
 
-    /// Writes a holder down, as it was if it was one before.
+    /// Gives a place of an item to a member, which is again what it was if it held the item before.
     fn arrive(&mut self, item: usize, at: usize, member: u32) {
+        self.leave(self.desired.of(item)[at]);
         let before =
             self.problem.held.of(item).iter().copied().find(|held| held.member() == member);
-        self.desired.of_mut(item)[at] = before.unwrap_or(Holder::new(member));
+        let holder = before.unwrap_or(Holder::new(member));
+        self.loads[member as usize] += 1;
+        self.primaries[member as usize] += u32::from(holder.is_primary());
+        self.desired.of_mut(item)[at] = holder;
+    }
+
+    fn leave(&mut self, holder: Holder) {
+        if holder != VACANT {
+            self.loads[holder.member() as usize] -= 1;
+            self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who holds which item: items with a desired replication, members with limits, failure zones.
 
+pub mod case;
 mod exact;
 mod fair;
 mod fill;
@@ -8,7 +9,9 @@ mod network;
 mod primaries;
 mod problem;
 mod quota;
+mod state;
 mod takers;
 
-pub use network::{Certificate, Solution, solve, solve_by_counting};
+pub use network::{Certificate, Reason, Solution, solve, solve_by_counting};
 pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};
+pub use state::{Standing, shed};

@@ -14,6 +14,10 @@
 //!
 //! So planning the result of a plan changes nothing.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use super::{
     exact,
     fair::{Fair, fair},
@@ -80,9 +84,91 @@ impl Certificate {
             && self.added <= self.lower_bound
     }
 
+    /// Counts what becomes of one item.
+    fn compare(&mut self, holders: &[Holder], held: &[Holder]) {
+        let kept = holders.iter().filter(|holder| find(held, holder.member()).is_some()).count();
+        self.added += count(holders.len() - kept);
+        self.removed += count(held.len() - kept);
+        let primary =
+            |holders: &[Holder]| holders.iter().copied().find(|holder| holder.is_primary());
+        if let (Some(new), Some(old)) = (primary(holders), primary(held)) {
+            let handed = new.member() != old.member() && find(holders, old.member()).is_some();
+            self.hand_offs += u64::from(handed);
+        }
+    }
+
+    /// Counts an item's replicas beyond the cap of a zone. `in_zone` is all zero, and stays so.
+    fn count_zones(
+        &mut self,
+        problem: &Problem,
+        item: usize,
+        holders: &[Holder],
+        in_zone: &mut [u32],
+    ) {
+        let cap = problem.zone_rule.cap(problem.wanted(item));
+        let zone = |holder: &Holder| problem.seats[holder.member() as usize].zone as usize;
+        let before = self.beyond;
+        for holder in holders {
+            in_zone[zone(holder)] += 1;
+            self.beyond += u64::from(in_zone[zone(holder)] > cap);
+        }
+        for holder in holders {
+            in_zone[zone(holder)] = 0;
+        }
+        self.zones_violated += u64::from(self.beyond > before);
+    }
+
     /// Replicas that could not be placed.
     pub fn unplaced(&self) -> u64 {
         self.wanted - self.placed
+    }
+}
+
+/// Why an item does not get all its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Each replica needs a member of its own, and no more than so many may hold anything.
+    TooFewMembers(u32),
+    /// The same, within the zones that the item is restricted to.
+    TooFewMembersInItsZones(u32),
+    /// All members that might hold one more are full, and nothing can be moved to make room.
+    NoRoom,
+}
+
+impl Reason {
+    /// Why an item does not get all its replicas; `None`: it does.
+    pub fn of(problem: &Problem, solution: &Solution, item: usize) -> Option<Self> {
+        let placed = count(solution.desired.of(item).len());
+        let wanted = u64::from(problem.replication[item]);
+        if placed >= wanted {
+            return None;
+        }
+        let open = || problem.seats.iter().filter(|seat| seat.limit > 0);
+        let members = count(open().count());
+        let in_zones = count(open().filter(|seat| problem.allows(item, seat.zone)).count());
+        let small = |members: u64| u32::try_from(members).unwrap_or(u32::MAX);
+        Some(if members < wanted {
+            Self::TooFewMembers(small(members))
+        } else if in_zones < wanted {
+            Self::TooFewMembersInItsZones(small(in_zones))
+        } else {
+            Self::NoRoom
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFewMembers(members) => {
+                write!(f, "only {members} members may hold anything, and each holds one replica")
+            }
+            Self::TooFewMembersInItsZones(members) => {
+                write!(f, "only {members} members are in its zones, and each holds one replica")
+            }
+            Self::NoRoom => f.write_str("all members that might hold it are full"),
+        }
     }
 }
 
@@ -114,65 +200,83 @@ pub fn solve_by_counting(problem: &Problem) -> Solution {
 fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
     let mut desired = exact::place(problem, fair);
     exact::elect(problem, &mut desired);
-    let mut certificate = certify(problem, fair, &desired);
+    let mut loads = vec![0; problem.seats.len()];
+    for holder in desired.all() {
+        loads[holder.member() as usize] += 1;
+    }
+    let items: Vec<u32> = (0..).take(desired.len()).collect();
+    let mut certificate = certify(problem, fair, &desired, &items, &loads);
     certificate.lower_bound = certificate.added;
     Solution { desired, certificate }
 }
 
 fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
-    let Filled { mut desired, fresh, lower_bound } = fill(problem, fair);
-    primaries::elect(problem, &mut desired, &fresh);
-    let mut certificate = certify(problem, fair, &desired);
+    let mut filled = fill(problem, fair);
+    primaries::elect(problem, &mut filled);
+    let Filled { desired, touched, loads, lower_bound, .. } = filled;
+    let touched = once(&touched, desired.len());
+    let mut certificate = certify(problem, fair, &desired, &touched, &loads);
     certificate.lower_bound = lower_bound;
     Solution { desired, certificate }
 }
 
-/// Counts what a plan does.
-fn certify(problem: &Problem, fair: &Fair, desired: &Holdings) -> Certificate {
-    let mut loads = vec![0; problem.seats.len()];
+/// Counts what a plan does: to the items that were touched, given that all others are as they were,
+/// and, where that is possible at all, within the zone rule.
+fn certify(
+    problem: &Problem,
+    fair: &Fair,
+    desired: &Holdings,
+    touched: &[u32],
+    loads: &[u32],
+) -> Certificate {
     let mut certificate = Certificate {
+        wanted: problem.replication.iter().map(|wanted| u64::from(*wanted)).sum(),
+        placed: count(desired.all().len()),
         placeable: fair.placed.unsigned_abs(),
         beyond_least: fair.beyond.unsigned_abs(),
         slack: u64::from(problem.slack),
         ..Certificate::default()
     };
     let mut in_zone = vec![0; problem.zones];
-    for (item, (holders, held)) in desired.iter().zip(problem.held.iter()).enumerate() {
-        certificate.wanted += u64::from(problem.replication[item]);
-        certificate.placed += count(holders.len());
-        let kept = holders.iter().filter(|holder| find(held, holder.member()).is_some()).count();
-        certificate.unchanged += count(kept);
-        certificate.added += count(holders.len() - kept);
-        certificate.removed += count(held.len() - kept);
-        let cap = problem.zone_rule.cap(problem.wanted(item));
-        let mut violated = false;
-        for holder in holders {
-            loads[holder.member() as usize] += 1;
-            let zone = &mut in_zone[problem.seats[holder.member() as usize].zone as usize];
-            *zone += 1;
-            certificate.beyond += u64::from(*zone > cap);
-            violated |= *zone > cap;
-            let before = find(held, holder.member());
-            let handed =
-                |held: &Holder| held.is_primary() && find(holders, held.member()).is_some();
-            if holder.is_primary() && !before.is_some_and(Holder::is_primary) {
-                certificate.hand_offs += u64::from(held.iter().any(handed));
-            }
+    for item in touched {
+        let item = *item as usize;
+        let holders = desired.of(item);
+        certificate.compare(holders, problem.held.of(item));
+        if fair.beyond == 0 {
+            certificate.count_zones(problem, item, holders, &mut in_zone);
         }
-        for holder in holders {
-            in_zone[problem.seats[holder.member() as usize].zone as usize] = 0;
-        }
-        certificate.zones_violated += u64::from(violated);
     }
-    let live = (0..loads.len()).filter(|member| problem.seats[*member].limit > 0);
-    certificate.min_load = live.map(|member| loads[member]).min().unwrap_or(0);
-    certificate.max_load = loads.iter().copied().max().unwrap_or(0);
+    if fair.beyond > 0 {
+        for (item, holders) in desired.iter().enumerate() {
+            certificate.count_zones(problem, item, holders, &mut in_zone);
+        }
+    }
+    certificate.unchanged = certificate.placed - certificate.added;
+    let live = loads.iter().zip(&problem.seats).filter(|(_, seat)| seat.limit > 0);
+    certificate.min_load = live.map(|(load, _)| u64::from(*load)).min().unwrap_or(0);
+    certificate.max_load = loads.iter().copied().max().map_or(0, u64::from);
     for (load, (least, most)) in loads.iter().zip(&fair.loads) {
-        let load = i64::try_from(*load).unwrap_or(i64::MAX);
+        let load = i64::from(*load);
         let off = (least - load).max(load - most).max(0);
         certificate.spread = certificate.spread.max(off.unsigned_abs());
     }
     certificate
+}
+
+/// Each item once, in order.
+fn once(items: &[u32], end: usize) -> Vec<u32> {
+    let mut seen = vec![0u64; end.div_ceil(64)];
+    for item in items {
+        seen[*item as usize / 64] |= 1 << (item % 64);
+    }
+    let mut once = Vec::with_capacity(items.len());
+    for (block, mut bits) in (0u32..).zip(seen) {
+        while bits != 0 {
+            once.push(block * 64 + bits.trailing_zeros());
+            bits &= bits - 1;
+        }
+    }
+    once
 }
 
 /// The holder of that number.

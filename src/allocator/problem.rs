@@ -4,12 +4,15 @@
 //! of it. Members, zones and items are numbered from zero in the order in which they are added;
 //! whoever wants the same plan from the same world adds them in the same order.
 
+use serde::{Deserialize, Serialize};
+
 /// How the replicas of one item are spread over zones.
 ///
 /// Each rule caps how many replicas of an item one zone takes. Where not all replicas can be placed
 /// within it, more are placed, and the plan says how many items break the rule; it is the fewest
 /// possible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ZoneRule {
     /// At least two zones: no zone takes all the replicas of an item that wants two or more.
     #[default]
@@ -157,9 +160,13 @@ impl Holdings {
         self.first.push(end.expect("fewer than 2^32 assignments"));
     }
 
-    /// The item that was added last.
-    pub(super) fn last(&self) -> &[Holder] {
-        self.len().checked_sub(1).map_or(&[], |last| self.of(last))
+    /// Adds items of another list, as they are there.
+    pub(super) fn copy(&mut self, other: &Self, items: std::ops::Range<usize>) {
+        let (start, end) = (other.first[items.start], other.first[items.end]);
+        let here = *self.first.last().unwrap_or(&0);
+        self.holders.extend_from_slice(&other.holders[start as usize..end as usize]);
+        let firsts = &other.first[items.start + 1..=items.end];
+        self.first.extend(firsts.iter().map(|first| first - start + here));
     }
 
     /// Takes out the holders that `keep` does not want.
@@ -256,11 +263,14 @@ impl Problem {
             (member as usize) < self.seats.len()
                 && holders[..at].iter().all(|earlier| earlier.member() != member)
         };
-        if holders.iter().enumerate().all(|(at, holder)| known(at, holder)) {
+        let primaries = holders.iter().filter(|holder| holder.is_primary()).count();
+        if primaries <= 1 && holders.iter().enumerate().all(|(at, holder)| known(at, holder)) {
             self.held.push(holders);
         } else {
             let known = holders.iter().enumerate().filter(|(at, holder)| known(*at, holder));
-            let known: Vec<Holder> = known.map(|(_, holder)| *holder).collect();
+            let mut known: Vec<Holder> = known.map(|(_, holder)| *holder).collect();
+            let primaries = known.iter_mut().filter(|holder| holder.is_primary());
+            primaries.skip(1).for_each(|holder| *holder = holder.replica());
             self.held.push(&known);
         }
         self.replication.push(replication);
@@ -310,13 +320,19 @@ impl Problem {
         &self.held
     }
 
-    /// Replaces who holds what: the next plan starts from there.
+    /// Replaces who holds what, members that were added, each item by each once: the next plan
+    /// starts from there. Of several primaries of an item the first counts.
     ///
     /// # Panics
     /// If it is about another number of items.
     pub fn hold(&mut self, held: Holdings) {
         assert!(held.len() == self.replication.len(), "as many items as before");
         self.held = held;
+        for item in 0..self.held.len() {
+            let holders = self.held.of_mut(item);
+            let primaries = holders.iter_mut().filter(|holder| holder.is_primary());
+            primaries.skip(1).for_each(|holder| *holder = holder.replica());
+        }
     }
 
     /// The zone rule.
@@ -348,6 +364,12 @@ impl Problem {
     /// How many replicas of an item can be placed at best: each on its own member.
     pub(super) fn wanted(&self, item: usize) -> u32 {
         self.replication[item].min(u32::try_from(self.seats.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether all items want the same, wherever.
+    pub(super) fn is_uniform(&self) -> bool {
+        let first = self.replication.first();
+        self.zone_set.is_empty() && self.replication.iter().all(|other| Some(other) == first)
     }
 
     /// How many items a member may hold: never more than there are.

@@ -7,7 +7,7 @@
 use super::{
     fair::Fair,
     flow::{Arc, Network},
-    problem::{Problem, index},
+    problem::{Holder, Problem, index},
 };
 
 /// What stands and may stay, counted.
@@ -15,10 +15,10 @@ use super::{
 pub(super) struct Standing {
     /// By member.
     pub of_member: Vec<u32>,
+    /// By member, those of them that are primaries.
+    pub primaries: Vec<u32>,
     /// By class and zone.
     pub of_class: Vec<u32>,
-    /// Replicas that have to move whatever the plan: those beyond the zone rule.
-    pub evicted: u64,
 }
 
 /// See the [module](self).
@@ -32,6 +32,41 @@ pub(super) struct Quota {
     pub beyond: Vec<i64>,
     /// No plan has fewer new assignments.
     pub lower_bound: u64,
+}
+
+/// Counts what stands, by member and by class.
+pub(super) fn count(problem: &Problem, fair: &Fair) -> Standing {
+    let zones = problem.zones;
+    let mut of_class = vec![0; fair.classes.list.len() * zones];
+    // Replicas in the lower half of each word, primaries in the upper: one pass, one place each.
+    let mut counts = vec![0u64; problem.seats.len()];
+    let single = problem.zone_set.is_empty() && fair.classes.list.len() == 1;
+    let mut add = |holder: Holder| {
+        counts[holder.member() as usize] += 1 + (u64::from(holder.is_primary()) << 32);
+    };
+    if single {
+        problem.held.all().iter().for_each(|holder| add(*holder));
+    } else {
+        for (item, held) in problem.held.iter().enumerate() {
+            let class = fair.classes.of(item);
+            for holder in held.iter().filter(|holder| problem.legal(item, **holder)) {
+                add(*holder);
+                let zone = problem.seats[holder.member() as usize].zone as usize;
+                of_class[class * zones + zone] += 1;
+            }
+        }
+    }
+    let low = |count: u64| u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0);
+    for (count, seat) in counts.iter_mut().zip(&problem.seats) {
+        if seat.limit == 0 {
+            *count = 0;
+        } else if single {
+            of_class[seat.zone as usize] += low(*count);
+        }
+    }
+    let of_member = counts.iter().map(|count| low(*count)).collect();
+    let primaries = counts.iter().map(|count| low(*count >> 32)).collect();
+    Standing { of_member, primaries, of_class }
 }
 
 const SOURCE: usize = 0;

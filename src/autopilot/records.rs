@@ -90,6 +90,18 @@ impl Signs {
         .filter_map(|(sign, since)| Some((sign, since?)))
     }
 
+    /// Since when at least so many independent signs have stood; `Err`: fewer do, so many.
+    pub(super) fn standing(&self, needed: usize) -> Result<Duration, usize> {
+        let (mut begins, mut count) = ([Duration::MAX; 4], 0);
+        for (begin, (_, since)) in begins.iter_mut().zip(self.iter()) {
+            *begin = since;
+            count += 1;
+        }
+        begins.sort_unstable();
+        let begin = needed.checked_sub(1).and_then(|nth| begins[..count].get(nth).copied());
+        begin.ok_or(count)
+    }
+
     /// The same signs, each with its beginning moved by `map`.
     #[must_use]
     pub fn map(&self, map: impl Fn(Duration) -> Duration) -> Self {

@@ -14,7 +14,12 @@ pub mod names {}
 pub mod decisions {}
 #[doc = include_str!("../../docs/store.md")]
 pub mod store {}
+#[doc = include_str!("../../docs/ids.md")]
+pub mod ids {}
 #[doc = include_str!("../../docs/performance.md")]
 pub mod performance {}
 #[doc = include_str!("../../docs/changelog.md")]
 pub mod changelog {}
+#[cfg(feature = "allocator")]
+#[doc = include_str!("../../docs/items.md")]
+pub mod items {}

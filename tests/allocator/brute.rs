@@ -136,7 +136,7 @@ fn ways(problem: &Problem) -> BTreeMap<Vec<i64>, Score> {
 /// can carry least by share, and so on with the rest.
 pub(crate) fn fair(loads: &[Vec<i64>], shares: &[i64]) -> Vec<(i64, i64)> {
     let members = shares.len();
-    let carries = |set: u32| -> i64 {
+    let most_of = |set: u32| -> i64 {
         let sum = |loads: &Vec<i64>| {
             (0..members).filter(|member| set & (1 << member) != 0).map(|m| loads[m]).sum()
         };
@@ -151,7 +151,7 @@ pub(crate) fn fair(loads: &[Vec<i64>], shares: &[i64]) -> Vec<(i64, i64)> {
             if set & done != 0 {
                 continue;
             }
-            let carried = carries(set | done) - carries(done);
+            let carried = most_of(set | done) - most_of(done);
             let share: i64 =
                 (0..members).filter(|member| set & (1 << member) != 0).map(|m| shares[m]).sum();
             let better = least.is_none_or(|(other, other_share, other_set)| {

@@ -4,5 +4,6 @@
 #![allow(clippy::cast_possible_truncation, reason = "small worlds")]
 
 mod brute;
+mod case;
 mod flow;
 mod optimal;

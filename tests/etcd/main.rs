@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a real process runs on the real clock")]
 
 mod faults;
+#[cfg(feature = "ids")]
+mod ids;
 mod proxy;
 mod reach;
 mod server;

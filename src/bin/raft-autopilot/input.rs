@@ -8,10 +8,18 @@ use raft_autopilot::{
     rehearse::Case,
 };
 
+use serde::de::DeserializeOwned;
+
 use super::Failure;
 
 /// A case that can be rehearsed, with its promoter.
 pub(super) fn read(file: &str) -> Result<(Case, Arc<dyn Promoter>), Failure> {
+    let (name, case) = read_as(file, "docs/rehearse.md")?;
+    check(case).map_err(|error| Failure::Input(format!("{name}: {error}")))
+}
+
+/// A value as JSON, none of whose fields is unknown to `page`; and the file's name.
+pub(super) fn read_as<T: DeserializeOwned>(file: &str, page: &str) -> Result<(String, T), Failure> {
     let name = if file == "-" { "standard input" } else { file };
     let mut bytes = Vec::new();
     let read = if file == "-" {
@@ -20,25 +28,28 @@ pub(super) fn read(file: &str) -> Result<(Case, Arc<dyn Promoter>), Failure> {
         std::fs::read(file).map(|found| bytes = found)
     };
     read.map_err(|error| Failure::Input(format!("{name}: {error}")))?;
-    parse(&bytes).map_err(|error| Failure::Input(format!("{name}: {error}")))
+    let value = parse(&bytes, page).map_err(|error| Failure::Input(format!("{name}: {error}")))?;
+    Ok((name.to_owned(), value))
 }
 
-fn parse(bytes: &[u8]) -> Result<(Case, Arc<dyn Promoter>), String> {
+fn parse<T: DeserializeOwned>(bytes: &[u8], page: &str) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut unknown = Vec::new();
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", ""));
     let watched = serde_ignored::Deserializer::new(&mut json, &mut note);
-    let found: Result<Case, _> = serde_path_to_error::deserialize(watched);
-    let case = found.map_err(|error| {
+    let found: Result<T, _> = serde_path_to_error::deserialize(watched);
+    let value = found.map_err(|error| {
         let path = error.path().to_string();
         placed(&path, error.inner())
     })?;
     json.end().map_err(|error| placed(".", &error))?;
-    if let Some(field) = unknown.first() {
-        return Err(format!(
-            "field `{field}`: not known; expected one of those in docs/rehearse.md"
-        ));
+    match unknown.first() {
+        None => Ok(value),
+        Some(field) => Err(format!("field `{field}`: not known; expected one of those in {page}")),
     }
+}
+
+fn check(case: Case) -> Result<(Case, Arc<dyn Promoter>), String> {
     // Without the host's heartbeat, which a case does not tell.
     case.config.validate(Duration::from_millis(1)).map_err(|error| {
         format!("field `config.{}`: found {}, {}", error.field, error.found, error.expected)

@@ -3,6 +3,7 @@
 mod client;
 mod explain;
 mod input;
+mod place;
 mod plan;
 
 use std::{process::ExitCode, time::Duration};
@@ -34,6 +35,15 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Plan who holds which item, with no store: print the desired assignments' figures.
+    Place {
+        /// A case as JSON: members, items and assignments, as docs/items.md shows; `-` reads standard
+        /// input.
+        file: String,
+        /// Print the desired assignments and the figures as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Rehearse a case: print what is thought of it, and every step until it has converged.
     Plan {
         /// A case as JSON, as `GET /v1/operator/autopilot/case` gives it; `-` reads standard input.
@@ -61,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Explain { server, address, token, json } => {
             explain::run(server.as_deref(), &address, token.as_deref(), json)
         }
+        Verb::Place { file, json } => place::run(&file, json),
         Verb::Plan { file, horizon, json } => plan::run(&file, horizon, json),
     };
     match done {

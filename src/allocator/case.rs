@@ -1,0 +1,302 @@
+//! A case to plan without a store, as JSON: members, items and assignments, and what is desired.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    network::{Reason, solve},
+    problem::{Holder, Problem, Seat, ZoneRule},
+    state::{Standing, shed},
+};
+
+/// Members, items and assignments. Their order means nothing, but for members that are exiting: the
+/// one listed first is the oldest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// The members.
+    pub members: Vec<CaseMember>,
+    /// The items.
+    pub items: Vec<CaseItem>,
+    /// Who holds what now.
+    #[serde(default)]
+    pub assignments: Vec<CaseAssignment>,
+    /// How far from its fair share a member may be before that is a reason to move an item. Default 0.
+    #[serde(default)]
+    pub balance_slack: u32,
+    /// How replicas are spread over zones. Default: at least two zones.
+    #[serde(default)]
+    pub zone_rule: ZoneRule,
+}
+
+/// A member of a [`Case`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseMember {
+    /// Its zone.
+    pub zone: String,
+    /// Its name, unique within the zone.
+    pub id: String,
+    /// How many items it may hold.
+    pub limit: u64,
+    /// Whether it wants to leave. Default: no.
+    #[serde(default)]
+    pub exiting: bool,
+    /// Its weight when items are shared out, not negative. Default: its limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// What it may hold, as judged from outside. Default: full.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// An item of a [`Case`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseItem {
+    /// Its name.
+    pub id: String,
+    /// How many replicas it wants.
+    pub replication: u32,
+    /// The zones that it may be held in. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Vec<String>>,
+}
+
+/// An assignment of a [`Case`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseAssignment {
+    /// The item's name.
+    pub item: String,
+    /// The member's zone.
+    pub zone: String,
+    /// The member's name.
+    pub member: String,
+    /// Zero: it is the primary.
+    pub slot: u32,
+    /// Whether the replica is consistent. Default: yes.
+    #[serde(default = "yes")]
+    pub consistent: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What is desired in a [`Case`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Who should hold what, by item, zone and member.
+    pub desired: Vec<Desired>,
+    /// The plan in figures.
+    pub summary: Summary,
+    /// The items that lack replicas, and why.
+    pub unplaced: Vec<Unplaced>,
+    /// What of the case made no sense and was left out.
+    pub ignored: Vec<String>,
+}
+
+/// A desired assignment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Desired {
+    /// The item's name.
+    pub item: String,
+    /// The member's zone.
+    pub zone: String,
+    /// The member's name.
+    pub member: String,
+    /// Whether it is to be the item's primary.
+    pub primary: bool,
+}
+
+/// A plan in figures; see [`Certificate`](super::Certificate) for what each says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named and described as in the certificate")]
+pub struct Summary {
+    pub placed: u64,
+    pub unplaced: u64,
+    pub added: u64,
+    pub removed: u64,
+    pub unchanged: u64,
+    pub lower_bound: u64,
+    pub min_load: u64,
+    pub max_load: u64,
+    pub zones_violated: u64,
+    pub hand_offs: u64,
+}
+
+/// An item that lacks replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unplaced {
+    /// The item's name.
+    pub item: String,
+    /// How many replicas it lacks.
+    pub missing: u32,
+    /// Why.
+    pub reason: Reason,
+    /// The same in words.
+    pub words: String,
+}
+
+/// A case with numbers for names.
+struct Indexed<'a> {
+    problem: Problem,
+    members: Vec<&'a CaseMember>,
+    items: Vec<&'a CaseItem>,
+    /// Assignments that cannot stay, because their item or their member is not there.
+    orphans: u64,
+    ignored: Vec<String>,
+}
+
+impl Case {
+    /// Plans.
+    pub fn place(&self) -> Placement {
+        let Indexed { problem, members, items, orphans, ignored } = self.index();
+        let solution = solve(&problem);
+        let mut desired = Vec::with_capacity(solution.desired.all().len());
+        let mut unplaced = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            let holders = solution.desired.of(number);
+            let from = desired.len();
+            desired.extend(holders.iter().map(|holder| {
+                let member = members[holder.member() as usize];
+                Desired {
+                    item: item.id.clone(),
+                    zone: member.zone.clone(),
+                    member: member.id.clone(),
+                    primary: holder.is_primary(),
+                }
+            }));
+            desired[from..].sort();
+            if let Some(reason) = Reason::of(&problem, &solution, number) {
+                let placed = u32::try_from(holders.len()).unwrap_or(u32::MAX);
+                let missing = item.replication.saturating_sub(placed);
+                let words = reason.to_string();
+                unplaced.push(Unplaced { item: item.id.clone(), missing, reason, words });
+            }
+        }
+        let found = solution.certificate;
+        let summary = Summary {
+            placed: found.placed,
+            unplaced: found.unplaced(),
+            added: found.added,
+            removed: found.removed + orphans,
+            unchanged: found.unchanged,
+            lower_bound: found.lower_bound,
+            min_load: found.min_load,
+            max_load: found.max_load,
+            zones_violated: found.zones_violated,
+            hand_offs: found.hand_offs,
+        };
+        Placement { desired, summary, unplaced, ignored }
+    }
+
+    fn index(&self) -> Indexed<'_> {
+        let mut ignored = Vec::new();
+        let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut members: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for (at, member) in self.members.iter().enumerate() {
+            let key = (member.zone.as_str(), member.id.as_str());
+            if *members.entry(key).or_insert(at) != at {
+                ignored.push(format!("member {}#{} is listed twice", key.0, key.1));
+            }
+            zones.insert(key.0, 0);
+        }
+        for (zone, number) in zones.values_mut().zip(0..) {
+            *zone = number;
+        }
+        let mut items: BTreeMap<&str, usize> = BTreeMap::new();
+        for (at, item) in self.items.iter().enumerate() {
+            if *items.entry(item.id.as_str()).or_insert(at) != at {
+                ignored.push(format!("item {} is listed twice", item.id));
+            }
+        }
+        let mut problem = Problem::new(self.zone_rule, self.balance_slack);
+        let replication: Vec<u32> = items.values().map(|at| self.items[*at].replication).collect();
+        for seat in self.seats(&members, &zones, &replication, &mut ignored) {
+            problem.add_member(seat);
+        }
+        let numbers: BTreeMap<(&str, &str), u32> = members.keys().copied().zip(0..).collect();
+        let mut held: BTreeMap<&str, Vec<Holder>> = BTreeMap::new();
+        let mut orphans = 0;
+        for assignment in &self.assignments {
+            let member = numbers.get(&(assignment.zone.as_str(), assignment.member.as_str()));
+            let (Some(member), true) = (member, items.contains_key(assignment.item.as_str()))
+            else {
+                orphans += 1;
+                continue;
+            };
+            let holders = held.entry(&assignment.item).or_default();
+            if holders.iter().any(|holder| holder.member() == *member) {
+                orphans += 1;
+                continue;
+            }
+            let mut holder = Holder::new(*member);
+            if assignment.slot == 0 {
+                holder = holder.primary();
+            }
+            holders.push(if assignment.consistent { holder.consistent() } else { holder });
+        }
+        for at in items.values() {
+            let item = &self.items[*at];
+            problem.add_item(item.replication, held.get(item.id.as_str()).map_or(&[], |held| held));
+            if let Some(allowed) = &item.zones {
+                let allowed = allowed.iter().filter_map(|zone| zones.get(zone.as_str()).copied());
+                problem.restrict(&allowed.collect::<Vec<u32>>());
+            }
+        }
+        Indexed {
+            problem,
+            members: members.values().map(|at| &self.members[*at]).collect(),
+            items: items.values().map(|at| &self.items[*at]).collect(),
+            orphans,
+            ignored,
+        }
+    }
+
+    /// The seats of the members, in the order of their names.
+    fn seats(
+        &self,
+        members: &BTreeMap<(&str, &str), usize>,
+        zones: &BTreeMap<&str, u32>,
+        replication: &[u32],
+        ignored: &mut Vec<String>,
+    ) -> Vec<Seat> {
+        let fraction = |share: f64| share.fract() != 0.0;
+        // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
+        let fractions = self.members.iter().filter_map(|member| member.share).any(fraction);
+        let scale = if fractions { 1000.0 } else { 1.0 };
+        let mut seats: Vec<Seat> = Vec::new();
+        for ((zone, _), at) in members {
+            let member = &self.members[*at];
+            let limit = u32::try_from(member.limit).unwrap_or(u32::MAX);
+            let mut share = member.share;
+            if share.is_some_and(|share| !share.is_finite() || share < 0.0) {
+                ignored.push(format!("member {zone}#{}: its share is no weight", member.id));
+                share = None;
+            }
+            let seat = member.standing.apply(Seat::new(zones[zone], limit));
+            let share = share.unwrap_or(f64::from(seat.limit)) * scale;
+            seats.push(Seat { share: whole(share), ..seat });
+        }
+        let limits: Vec<u32> = seats.iter().map(|seat| seat.limit).collect();
+        let mut exiting: Vec<(usize, usize)> = members.values().copied().zip(0..).collect();
+        exiting.retain(|(at, _)| self.members[*at].exiting);
+        exiting.sort_unstable();
+        let exiting: Vec<usize> = exiting.into_iter().map(|(_, number)| number).collect();
+        for (seat, shed) in seats.iter_mut().zip(shed(&limits, &exiting, replication)) {
+            let own = f64::from(seat.share) / f64::from(seat.limit.max(1));
+            seat.limit -= shed;
+            // Who gives up a part of its limit gives up as much of its share.
+            if shed > 0 {
+                seat.share = whole(own * f64::from(seat.limit));
+            }
+        }
+        seats
+    }
+}
+
+/// The nearest whole number that a share can be.
+fn whole(share: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    let whole = share.round() as u32;
+    whole
+}

@@ -1,0 +1,167 @@
+//! Cases as JSON: scenarios of the reference, what does not fit, and what makes no sense.
+
+use raft_autopilot::allocator::{
+    Reason,
+    case::{Case, Placement},
+    shed,
+};
+
+pub(crate) fn place(case: &str) -> Placement {
+    let case: Case = serde_json::from_str(case).unwrap();
+    case.place()
+}
+
+/// `item@zone/member`, the primary with a star.
+fn lines(placement: &Placement) -> Vec<String> {
+    let line = |desired: &raft_autopilot::allocator::case::Desired| {
+        let star = if desired.primary { "*" } else { "" };
+        format!("{}@{}/{}{star}", desired.item, desired.zone, desired.member)
+    };
+    placement.desired.iter().map(line).collect()
+}
+
+#[test]
+fn one_member_and_one_item_that_wants_two() {
+    let placement = place(
+        r#"{"members":[{"zone":"a","id":"m1","limit":10,"exiting":false}],
+            "items":[{"id":"i1","replication":2}],
+            "assignments":[{"item":"i1","zone":"a","member":"m1","slot":0}]}"#,
+    );
+    assert_eq!(lines(&placement), ["i1@a/m1*"]);
+    let sums = placement.summary;
+    assert_eq!((sums.placed, sums.unplaced, sums.added, sums.unchanged), (1, 1, 0, 1));
+    assert_eq!(placement.unplaced[0].reason, Reason::TooFewMembers(1));
+    assert_eq!(placement.unplaced[0].missing, 1);
+}
+
+#[test]
+fn seven_items_of_three_replicas_fill_three_members_of_two_zones() {
+    let items: Vec<String> =
+        (1..=7).map(|i| format!(r#"{{"id":"i0{i}","replication":3}}"#)).collect();
+    let placement = place(&format!(
+        r#"{{"members":[{{"zone":"a","id":"A1","limit":1024}},{{"zone":"a","id":"A2","limit":1024}},
+            {{"zone":"b","id":"B1","limit":1024}}],"items":[{}]}}"#,
+        items.join(",")
+    ));
+    assert_eq!(placement.summary.placed, 21);
+    assert_eq!(placement.summary.zones_violated, 0);
+    assert_eq!((placement.summary.min_load, placement.summary.max_load), (7, 7));
+}
+
+#[test]
+fn exiting_members_are_relieved_as_far_as_can_be_spared() {
+    let placement = place(
+        r#"{"members":[{"zone":"a","id":"A2","limit":4},{"zone":"a","id":"A1","limit":4,"exiting":true},
+            {"zone":"b","id":"B1","limit":4,"exiting":true},{"zone":"b","id":"B2","limit":4}],
+            "items":[{"id":"i1","replication":1},{"id":"i2","replication":1},
+            {"id":"i3","replication":1},{"id":"i4","replication":1}]}"#,
+    );
+    assert_eq!(placement.summary.placed, 4);
+    let left = ["a/A1", "b/B1"];
+    assert!(lines(&placement).iter().all(|line| left.iter().all(|left| !line.contains(left))));
+}
+
+#[test]
+fn capacity_is_shed_by_the_oldest_and_never_more_than_can_be_spared() {
+    // The reference's vectors: limits, who is exiting, the items' replication, what is shed.
+    assert_eq!(shed(&[5, 5], &[0], &[1, 1]), [5, 0]);
+    assert_eq!(shed(&[5; 5], &[0, 1], &[1, 1]), [5, 5, 0, 0, 0]);
+    assert_eq!(shed(&[10; 4], &[0, 1], &[3, 2, 1]), [10, 0, 0, 0]);
+    assert_eq!(shed(&[3, 3, 3, 3], &[0, 1, 2], &[1; 5]), [3, 3, 1, 0]);
+    assert_eq!(shed(&[2, 2], &[0], &[1; 5]), [0, 0]);
+    assert_eq!(shed(&[1, 2, 3], &[], &[1, 1]), [0, 0, 0]);
+    // A member without a limit is not one of those that stay.
+    assert_eq!(shed(&[5, 5, 0], &[0], &[2]), [0, 0, 0]);
+    // What no item can fill is not spare.
+    assert_eq!(shed(&[1000, 1, 1000], &[0], &[2, 2, 2]), [998, 0, 0]);
+}
+
+#[test]
+fn restrictions_shares_standings_and_rules_are_read() {
+    let placement = place(
+        r#"{"members":[{"zone":"a","id":"m1","limit":10,"share":1.5},
+              {"zone":"a","id":"m2","limit":10,"share":0.5},
+              {"zone":"b","id":"m3","limit":10,"standing":"gone"},
+              {"zone":"b","id":"m4","limit":10,"standing":{"shed":9}},
+              {"zone":"c","id":"m5","limit":10,"standing":"no_new_primaries"}],
+            "items":[{"id":"i1","replication":1,"zones":["b"]},{"id":"i2","replication":1,"zones":["b"]},
+              {"id":"i3","replication":2,"zones":["a","c"]}],
+            "zone_rule":"spread","balance_slack":1}"#,
+    );
+    assert_eq!(placement.summary.placed, 3);
+    assert_eq!(placement.unplaced.len(), 1);
+    assert_eq!(placement.unplaced[0].reason, Reason::NoRoom);
+    let lines = lines(&placement);
+    assert!(lines.contains(&"i3@c/m5".to_owned()), "no new primary at m5: {lines:?}");
+    let capped = place(
+        r#"{"members":[{"zone":"a","id":"m1","limit":10},{"zone":"a","id":"m2","limit":10}],
+            "items":[{"id":"i1","replication":2}],"zone_rule":{"max_per_zone":1}}"#,
+    );
+    assert_eq!(capped.summary.zones_violated, 1);
+}
+
+#[test]
+fn what_makes_no_sense_is_left_out_and_said() {
+    let placement = place(
+        r#"{"members":[{"zone":"a","id":"m1","limit":99999999999},{"zone":"a","id":"m1","limit":3},
+              {"zone":"a","id":"m2","limit":4,"share":-2}],
+            "items":[{"id":"i1","replication":1},{"id":"i1","replication":3},
+              {"id":"i2","replication":4000000000}],
+            "assignments":[{"item":"gone","zone":"a","member":"m1","slot":0},
+              {"item":"i1","zone":"x","member":"gone","slot":0},
+              {"item":"i1","zone":"a","member":"m1","slot":1},
+              {"item":"i1","zone":"a","member":"m1","slot":0}]}"#,
+    );
+    assert_eq!(placement.ignored.len(), 3);
+    assert_eq!(lines(&placement), ["i1@a/m1*", "i2@a/m1", "i2@a/m2*"]);
+    assert_eq!((placement.summary.unchanged, placement.summary.removed), (1, 3));
+    assert_eq!(placement.summary.unplaced, 4_000_000_000 - 2);
+}
+
+#[test]
+fn an_empty_case_is_planned() {
+    let placement = place(r#"{"members":[],"items":[]}"#);
+    assert_eq!(placement.summary, raft_autopilot::allocator::case::Summary::default());
+    let placement = place(r#"{"members":[],"items":[{"id":"i","replication":2}]}"#);
+    assert_eq!(placement.summary.unplaced, 2);
+}
+
+#[test]
+fn a_lost_tenth_is_replaced_with_the_fewest_moves_even_near_the_limit() {
+    // 20 members with room for 61 each, 1,200 slots: 1 % headroom, then one is lost.
+    let mut case: Case = serde_json::from_str(r#"{"members":[],"items":[]}"#).unwrap();
+    for member in 0..20 {
+        let json = format!(r#"{{"zone":"{}","id":"m{member:02}","limit":61}}"#, member % 3);
+        case.members.push(serde_json::from_str(&json).unwrap());
+    }
+    for item in 0..400 {
+        let json = format!(r#"{{"id":"i{item:03}","replication":3}}"#);
+        case.items.push(serde_json::from_str(&json).unwrap());
+    }
+    let placement = case.place();
+    assert_eq!((placement.summary.placed, placement.summary.max_load), (1200, 60));
+    case.assignments = placement
+        .desired
+        .iter()
+        .map(|desired| {
+            let slot = u32::from(!desired.primary);
+            let (item, zone) = (desired.item.clone(), desired.zone.clone());
+            let member = desired.member.clone();
+            raft_autopilot::allocator::case::CaseAssignment {
+                item,
+                zone,
+                member,
+                slot,
+                consistent: true,
+            }
+        })
+        .collect();
+    case.members.remove(7);
+    let after = case.place();
+    // Nineteen members hold 1,159 at most; all of it is used, and only what was lost moves.
+    assert_eq!(after.summary.placed, 1159);
+    assert_eq!(after.summary.added, after.summary.lower_bound);
+    assert_eq!(after.summary.added, 1159 - 1140);
+    assert_eq!(after.unplaced.len(), 41);
+    assert!(after.unplaced.iter().all(|unplaced| unplaced.missing == 1));
+}
