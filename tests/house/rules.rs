@@ -135,7 +135,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "ids",
         &[
-            &["dice", "forecast", "life", "range", "slot"],
+            &["dice", "forecast", "life", "range", "slot", "ticks"],
             &["config", "error", "layout", "notices", "pool"],
             &["admin", "audit", "source", "txns"],
             &["follow", "ledger", "link", "stock"],
