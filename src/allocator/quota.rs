@@ -28,7 +28,7 @@ pub(super) struct Quota {
     pub targets: Vec<u32>,
     /// By class and zone, how many replicas are to be there.
     pub of_class: Vec<i64>,
-    /// By class and zone, how many of them beyond the zone rule.
+    /// By class, how many of them beyond the zone rule.
     pub beyond: Vec<i64>,
     /// No plan has fewer new assignments.
     pub lower_bound: u64,
@@ -117,7 +117,10 @@ pub(super) fn quota(problem: &Problem, fair: &Fair, standing: &Standing) -> Quot
     }
     let sum = |arcs: &[Arc]| arcs.iter().map(|arc| plan.network.flow(*arc)).sum::<i64>();
     let of_class = plan.zones.iter().map(|arcs| sum(arcs)).collect();
-    let beyond = plan.zones.iter().map(|arcs| arcs.get(2).map_or(0, |arc| sum(&[*arc]))).collect();
+    let beyond_of = |zones: &[Vec<Arc>]| {
+        zones.iter().filter_map(|arcs| arcs.get(2)).map(|arc| sum(&[*arc])).sum()
+    };
+    let beyond = plan.zones.chunks(problem.zones.max(1)).map(beyond_of).collect();
     Quota { targets, of_class, beyond, lower_bound }
 }
 

@@ -261,6 +261,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             std::mem::take(&mut desk.closing)
         };
         self.core.turned.notify_waiters();
+        self.core.ticks.end();
         if let Some(keeper) = self.keeper.take()
             && let Err(error) = keeper.revoke().await
         {

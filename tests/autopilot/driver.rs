@@ -196,8 +196,14 @@ async fn an_order_about_a_server_that_nobody_knows_is_refused_and_leaves_nothing
         assert_eq!(handle.demote(id).await, refused);
         assert_eq!(handle.promote(id).await, refused);
         assert_eq!(handle.replace(id, Server::new("5", "there")).await, refused);
+        assert_eq!(handle.cordon(id, "a test", None).await, refused);
+        assert_eq!(handle.intend(id, IntentKind::Reboot, time("1m")).await, refused);
+        // Nothing is lifted by what there is nothing of.
+        assert_eq!((handle.uncordon(id).await, handle.unintend(id).await), (Ok(()), Ok(())));
     }
-    let orders = |record: &Record| matches!(record, Record::Begin(_) | Record::Cordon { .. });
+    let orders = |record: &Record| {
+        matches!(record, Record::Begin(_) | Record::Cordon { .. } | Record::Intend { .. })
+    };
     assert!(!host.inner().records.iter().any(orders), "{:?}", host.inner().records);
     assert!(host.inner().world.ledger.as_ref().unwrap().cordons.is_empty());
     assert_eq!(host.done(), [""; 0]);
