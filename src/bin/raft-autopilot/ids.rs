@@ -82,6 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn answer(error: impl ToString) -> Failure {
     Failure::Answer(error.to_string())
 }
@@ -135,12 +136,14 @@ fn listing(found: &Listing) -> String {
     });
     let mut text = table(&rows.collect::<Vec<_>>());
     let (used, resting, total) = (mappings.len(), found.resting.len(), meta.range.total());
-    text += &format!(
+    let figures = format!(
         "{used} of {total} ids ({}) are used, {resting} rest; epoch {}, revision {}\n",
         meta.range, meta.epoch, found.revision
     );
+    text.push_str(&figures);
     if !found.foreign.is_empty() {
-        text += &format!("{} keys below the prefix are not ids\n", found.foreign.len());
+        let foreign = format!("{} keys below the prefix are not ids\n", found.foreign.len());
+        text.push_str(&foreign);
     }
     text
 }
