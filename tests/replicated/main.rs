@@ -15,7 +15,10 @@ use raft_autopilot::{
     runtime::Runtime,
     store::{
         Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, RangeRequest, Store as _, StoreError, Txn,
-        Update, Watch, suite,
+        Update, Watch,
+        machine::{Command, Config, Outcome},
+        replicated::{Applied, Entry, Proposal, Replica, Stamp},
+        suite,
     },
 };
 
@@ -241,6 +244,39 @@ fn a_cut_off_leader_does_not_end_a_lease_early() {
             assert!(lived >= ttl && lived < ttl * 2, "it lived {lived:?}");
         });
     }
+}
+
+#[test]
+fn a_snapshot_that_is_not_whole_is_refused() {
+    let replica = Replica::new(Config::default());
+    let stamp = Stamp { leader: 7, at: Duration::from_secs(1) };
+    assert_eq!(replica.apply(Entry::Lead(7)), Applied::Done(Ok(Outcome::Done)));
+    let propose = |client, number| {
+        let command = Command::Txn(Txn::new([Op::put("a", vec![1; 1000])]));
+        Entry::Propose(Proposal { client, number, floor: number, stamp, command })
+    };
+    for client in 1..=200 {
+        assert!(matches!(replica.apply(propose(client, 0)), Applied::Done(Ok(_))));
+    }
+    let parts: Vec<_> = replica.freeze().parts().collect();
+    let restored = replica.restore(parts.clone()).unwrap();
+    assert_eq!(restored.parts().collect::<Vec<_>>(), parts);
+    for missing in 0..parts.len() {
+        let mut some = parts.clone();
+        some.remove(missing);
+        assert!(replica.restore(some).is_err(), "without part {missing}");
+        let mut more = parts.clone();
+        more.insert(missing, parts[missing].clone());
+        assert!(replica.restore(more).is_err(), "with part {missing} twice");
+    }
+    // Another copy that goes on from it gives the same answers, old ones included.
+    let other = Replica::new(Config::default());
+    other.install(restored);
+    for entry in [propose(3, 0), propose(3, 1), propose(3, 0), Entry::Lead(8), propose(4, 1)] {
+        assert_eq!(other.apply(entry.clone()), replica.apply(entry));
+    }
+    assert_eq!(other.apply(propose(3, 0)), Applied::Forgotten);
+    assert_eq!(other.apply(propose(5, 1)), Applied::Stale);
 }
 
 #[test]
