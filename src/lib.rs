@@ -10,6 +10,8 @@ pub mod docs;
 pub mod duration;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "ids")]
+pub mod ids;
 #[cfg(feature = "openraft")]
 pub mod openraft;
 pub mod promoters;

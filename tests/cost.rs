@@ -45,6 +45,19 @@ fn a_round_with_one_change_allocates_no_more_in_a_larger_cluster() {
 }
 
 #[test]
+fn a_change_costs_at_most_four_small_allocations_beside_the_new_state() {
+    for case in [Case::Promotion, Case::DeadVoter] {
+        let mut rounds = Rounds::new(5, case, Stable::new());
+        let allocated = allocation_counter::measure(|| {
+            drop(rounds.next());
+        });
+        assert!(allocated.count_total <= 1 + 4, "{case:?}: {}", allocated.count_total);
+        let beyond = allocated.bytes_total - (5 * size_of::<ServerState>()) as u64;
+        assert!(beyond < 1024, "{case:?}: {beyond} bytes");
+    }
+}
+
+#[test]
 fn an_autopilot_that_stands_by_takes_less_than_four_kibibytes_beside_the_state_of_its_servers() {
     let memory = crowd::standing_by(1000, 5);
     let each = (memory.bytes - memory.servers) / 1000;

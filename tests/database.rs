@@ -250,6 +250,49 @@ async fn no_acknowledged_write_is_lost_when_servers_are_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hosted_store_survives_every_server_and_any_server_knows_it() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [one, two, three] = [0, 1, 2].map(|n: usize| dirs[n].path());
+    let first = Server::first(one).await;
+    first.wait("the first server leads", |status| status["role"] == "leader").await;
+    let second = Server::joining(two, &first.addr).await;
+    let third = Server::joining(three, &first.addr).await;
+    first.wait("all three vote", |status| voters(status).len() == 3).await;
+    let put = async |server: &Server, key: usize| {
+        until("it is put", || async {
+            let path = format!("/store/{key}");
+            matches!(server.ask("PUT", &path, &key.to_string()).await, Some((204, _)))
+        })
+        .await;
+    };
+    for key in 0..130 {
+        put([&first, &second, &third][key % 3], key).await;
+    }
+    // Whoever leads dies while the others are used.
+    first.kill().await;
+    for key in 130..150 {
+        put([&second, &third][key % 2], key).await;
+    }
+    second.kill().await;
+    third.kill().await;
+    let first = Server::start(one, &[]).await;
+    let second = Server::start(two, &[]).await;
+    let third = Server::start(three, &[]).await;
+    for server in [&first, &second, &third] {
+        for key in 0..150 {
+            until("it is found", || async {
+                match server.ask("GET", &format!("/store/{key}"), "").await {
+                    Some((200, value)) => value == key.to_string().as_bytes(),
+                    Some((404, _)) => panic!("{key} is lost"),
+                    Some(_) | None => false,
+                }
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_server_is_told_stops_and_never_returns() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let first = Server::first(dirs[0].path()).await;

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, fmt::Debug, fs, path::Path, time::Duration};
 
 use raft_autopilot::{
     autopilot::{
-        ClusterError, ConfigError, Fence, LogId, Refusal, Role, ServerId, VerbError, Verdict,
+        ClusterError, ConfigError, Fence, IntentKind, LogId, Refusal, Role, ServerId, VerbError,
+        Verdict,
     },
     codec::CodecError,
     store::{
@@ -147,6 +148,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::VanishedTogether { vanished: 3, members: 5 },
         Refusal::LiveVoter { server: id() },
         Refusal::RemovedId { server: id() },
+        Refusal::Intended { server: id(), kind: IntentKind::Reboot },
         Refusal::AddressInUse { server, address: "here:1".into() },
     ]
 }

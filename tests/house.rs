@@ -36,6 +36,7 @@ rules! {
     nobody_imports_through_the_face,
     a_dependency_stays_in_its_room,
     the_readme_runs_and_tests_with_one_command_each,
+    the_readme_embeds_in_25_lines,
     every_page_is_linked_or_compiled_in,
     nothing_is_left_unfinished,
 }
@@ -218,6 +219,8 @@ const PLANTED: &[Planted] = &[
         &[("README.md", "## Run it\n```sh\na && b\n```\n## Test it\n```sh\nmake\n```\n")],
         &["README.md:1", "README.md:5"],
     ),
+    ("the_readme_embeds_in_25_lines", &[("README.md", "# A\n\n## Test it\n")], &["README.md:1"]),
+    ("the_readme_embeds_in_25_lines", &[("README.md", LONG_EXAMPLE)], &["README.md:2"]),
     ("every_page_is_linked_or_compiled_in", &[("docs/lost.md", "# Lost\n")], &["docs/lost.md:1"]),
     (
         "every_page_is_linked_or_compiled_in",
@@ -239,6 +242,7 @@ const PLANTED: &[Planted] = &[
 ];
 
 const MISSING: &str = "";
+const LONG_EXAMPLE: &str = "# A\n## Embed it\n```rust\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14\n15\n16\n17\n18\n19\n20\n21\n22\n23\n24\n25\n26\n```\n";
 const LONG: &str = {
     const LINES: [u8; 601] = [b'\n'; 601];
     match std::str::from_utf8(&LINES) {
@@ -249,7 +253,7 @@ const LONG: &str = {
 
 /// A small tree in which every rule holds, with `changes` on top.
 fn tree_with(changes: &[(&str, &str)]) -> Tree {
-    let readme = "# A\n\n## Run it\n```sh\ncargo run --\\\n  x\n```\n```text\nout\n```\n\n## Test it\n```sh\n# all\ntests/run\n```\n";
+    let readme = "# A\n\n## Run it\n```sh\ncargo run --\\\n  x\n```\n```text\nout\n```\n\n## Test it\n```sh\n# all\ntests/run\n```\n\n## Embed it\n```rust\n# use a;\nfn f() {}\n```\n";
     let mut tree = Tree::default();
     let core = rules::PURE_CORE.iter().map(|place| (format!("{place}.rs"), "//! A.\n"));
     let rest = [

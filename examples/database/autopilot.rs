@@ -104,7 +104,7 @@ impl Application<TypeConfig> for Database {
     fn outcome(&self, applied: Applied) -> Option<Outcome> {
         match applied {
             Applied::Recorded(outcome) => Some(outcome),
-            Applied::Done | Applied::NoSuchKey | Applied::Reserved(_) => None,
+            Applied::Done | Applied::NoSuchKey | Applied::Reserved(_) | Applied::Stored(_) => None,
         }
     }
 

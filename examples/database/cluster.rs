@@ -297,6 +297,7 @@ fn what_to_try(place: &Place, servers: &[Server]) -> String {
          \x20 drain the leader     {order} http://{http}/operator/drain/leader\n\
          \x20 remove a server      {order} http://{http}/operator/remove/ID\n\
          \x20 all that is known    curl http://{http}/v1/operator/autopilot/state\n\
+         \x20 what it did, and why curl http://{http}/v1/operator/autopilot/history\n\
          Times are short here: healthy for 5 s earns a vote, {last} voters at most; a vote moves \
          from the dead to\na server that stands by after 5 s, and who is dead for 3 min is removed. \
          A drained server leads no more for 1 min.\n\

@@ -14,6 +14,7 @@ mod node;
 mod operator;
 mod service;
 mod storage;
+mod store;
 mod table;
 mod types;
 mod web;

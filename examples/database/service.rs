@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::members;
 use crate::storage::{Identity, LogStore, StateMachine, check_snapshot};
+use crate::store::{self, Store};
 use crate::types::{Raft, SnapshotMeta, Vote};
 use crate::wire::{self, Envelope, Request, Response, Status};
 
@@ -33,6 +34,9 @@ pub(crate) struct Service {
     pub(crate) state: StateMachine,
     /// The way to the autopilot of this server; every change of the membership goes through it.
     pub(crate) autopilot: Handle,
+    /// The store that the database hosts: leases, watches and transactions for whoever places
+    /// work or agrees on numbers.
+    pub(crate) store: Store,
     /// Told when another server says that this one was removed.
     removed: UnboundedSender<String>,
     /// Bytes received and expected of a snapshot that is arriving.
@@ -58,7 +62,9 @@ impl Service {
         removed: UnboundedSender<String>,
     ) -> Self {
         let (boot_id, arriving) = (crate::storage::random(), Mutex::default());
-        Self { identity, boot_id, version, raft, log, state, autopilot, removed, arriving }
+        let database = store::Database { cluster: identity.cluster, id: identity.id };
+        let store = store::new(&raft, state.replica(), database);
+        Self { identity, boot_id, version, raft, log, state, autopilot, store, removed, arriving }
     }
 
     /// How this server is.
@@ -144,6 +150,7 @@ impl Service {
             Request::Reserve => Ok(members::reserve(self).await),
             Request::Join { id, member } => Ok(members::join(self, id, member).await),
             Request::Dismiss => Ok(Response::Dismissed),
+            Request::Store(request) => Ok(Response::Store(self.store.answer(request).await)),
         };
         answer.unwrap_or_else(Response::Refused)
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use raft_autopilot::autopilot::{Outcome, Record};
 use raft_autopilot::codec;
+use raft_autopilot::store::replicated;
 use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Reserve,
     /// Something that autopilot remembers.
     Record(Box<Record>),
+    /// Something for the store that this database hosts.
+    Store(Box<replicated::Entry>),
 }
 
 impl Command {
@@ -64,6 +67,7 @@ impl Command {
             Self::Set { key, value } => key.len() + value.len(),
             Self::Delete { key } => key.len(),
             Self::Reserve => 0,
+            Self::Store(entry) => entry.size(),
             Self::Record(record) => codec::encode(record).map_or(0, |bytes| bytes.len()),
         }
     }
@@ -76,12 +80,13 @@ impl fmt::Display for Command {
             Self::Delete { key } => write!(f, "delete {key:?}"),
             Self::Reserve => f.write_str("promise an id"),
             Self::Record(record) => write!(f, "record {record:?}"),
+            Self::Store(entry) => write!(f, "store {} bytes", entry.size()),
         }
     }
 }
 
 /// What became of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Applied {
     /// It was applied.
     Done,
@@ -91,4 +96,6 @@ pub(crate) enum Applied {
     Reserved(u64),
     /// It was a record, and this is what the ledger says to it.
     Recorded(Outcome),
+    /// It was for the store, and this is what the store says to it.
+    Stored(Box<replicated::Applied>),
 }

@@ -12,6 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use openraft::async_runtime::WatchReceiver;
 use raft_autopilot::http::Settings;
+use raft_autopilot::store::{KeyRange, Op, RangeRequest, Store, StoreError, Txn};
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -65,6 +66,7 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, token: O
     }
     let router = Router::new()
         .route("/kv/{key}", get(read).put(write).delete(remove))
+        .route("/store/{key}", get(read_store).put(write_store))
         .route("/status", get(status))
         .merge(operator::router(token))
         .layer(DefaultBodyLimit::max(MAX_VALUE_LEN))
@@ -114,13 +116,44 @@ async fn remove(State(service): Served, Path(key): Path<String>, uri: Uri) -> Re
 async fn commit(service: &Service, command: Command, path: &str) -> Response {
     match tokio::time::timeout(LIMIT, service.raft.client_write(command)).await {
         Ok(Ok(written)) => match written.data {
-            Applied::Done | Applied::Reserved(_) | Applied::Recorded(_) => {
+            Applied::Done | Applied::Reserved(_) | Applied::Recorded(_) | Applied::Stored(_) => {
                 StatusCode::NO_CONTENT.into_response()
             }
             Applied::NoSuchKey => failed(StatusCode::NOT_FOUND, NO_KEY),
         },
         Ok(Err(error)) => elsewhere(NotDone::write(&error), path),
         Err(_) => elsewhere(NotDone::timeout(), path),
+    }
+}
+
+/// A key of the hosted store; any server knows it.
+async fn read_store(State(service): Served, Path(key): Path<String>) -> Response {
+    match service.store.range(RangeRequest::new(KeyRange::key(key))).await {
+        Ok(found) => match found.items.first() {
+            Some(kv) => {
+                let revision = [("x-revision", kv.mod_revision.to_string())];
+                (revision, kv.value.to_vec()).into_response()
+            }
+            None => failed(StatusCode::NOT_FOUND, NO_KEY),
+        },
+        Err(error) => refused(&error),
+    }
+}
+
+async fn write_store(State(service): Served, Path(key): Path<String>, value: Bytes) -> Response {
+    match service.store.commit(Txn::new([Op::put(key, value.to_vec())])).await {
+        Ok(done) => {
+            let revision = [("x-revision", done.revision.to_string())];
+            (StatusCode::NO_CONTENT, revision).into_response()
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &StoreError) -> Response {
+    match error {
+        StoreError::Refused(_) => failed(StatusCode::BAD_REQUEST, &error.to_string()),
+        StoreError::Retry(_) | StoreError::Unknown(_) => unavailable(&error.to_string()),
     }
 }
 

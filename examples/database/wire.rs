@@ -8,6 +8,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use raft_autopilot::codec::{self, CodecError, HEADER_LEN};
+use raft_autopilot::store::replicated;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,6 +53,8 @@ pub(crate) enum Request {
     },
     /// You, whom this names, were removed from the cluster: stop.
     Dismiss,
+    /// You lead, I think: this is for the store that the database hosts.
+    Store(replicated::Request),
 }
 
 /// Variants are encoded by position: append, never reorder.
@@ -76,6 +79,8 @@ pub(crate) enum Response {
     Refused(String),
     /// I have heard, and stop.
     Dismissed,
+    /// What the store says.
+    Store(replicated::Answer),
 }
 
 /// How a server is, in its own words.

@@ -178,7 +178,7 @@ const SMALL: usize = 1 << 13;
 /// Items times members up to which that is still bearable where counting did not find the best.
 const BEARABLE: usize = 1 << 18;
 
-/// Plans: see the [module](self).
+/// Plans: decides for every item who is to hold it, by the objectives of [`Problem`] in their order.
 pub fn solve(problem: &Problem) -> Solution {
     let size = problem.replication.len().saturating_mul(problem.seats.len());
     let fair = fair(problem);

@@ -213,7 +213,7 @@ impl Holdings {
     }
 }
 
-/// The indexed problem. See the [module](self).
+/// The indexed problem: members and items by number, and who holds what now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
     pub(super) zone_rule: ZoneRule,

@@ -1,11 +1,15 @@
 //! The desk: who waits for what, what is being recorded, and what is answered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 
 use super::{
-    cluster::{Origin, Step},
+    cluster::{Observation, Origin, Role, Step},
     handle::{Reply, VerbError},
     records::{Ledger, Report, ServerRecord, Task, Verdict},
     refusal::Refusal,
@@ -104,6 +108,8 @@ pub(super) struct Desk {
     pub(super) record_at: Duration,
     /// Something waits to be recorded then.
     pub(super) dirty: bool,
+    /// Servers that this leadership has set out to remove, until the ledger has their ids.
+    pub(super) leaving: BTreeSet<ServerId>,
     /// Time that nobody observed and that the ledger still counts.
     pub(super) lapse: Duration,
     /// The host keeps no records; this leadership's are in the driver.
@@ -119,6 +125,24 @@ impl Desk {
         let record = (self.dirty && !self.recording).then_some(self.record_at);
         let deadlines = self.pending.values().map(|pending| pending.until);
         deadlines.chain(record).min().map(|at| at.saturating_sub(now))
+    }
+
+    /// Adds the ids that have left and that the ledger does not know yet as removed: until it does
+    /// they must not come back either.
+    pub(super) fn withhold(&mut self, seen: &mut Observation) {
+        let membership = seen.membership;
+        let Some(ledger) = &mut seen.ledger else { return };
+        self.leaving.retain(|id| !ledger.removed.contains(id));
+        if self.leaving.is_empty() || !membership.committed || membership.joint {
+            return;
+        }
+        let member = |id: &ServerId| {
+            seen.servers.iter().any(|s| s.role != Role::Absent && s.server.id == *id)
+        };
+        let gone: Vec<ServerId> = self.leaving.iter().filter(|id| !member(id)).cloned().collect();
+        if !gone.is_empty() {
+            Arc::make_mut(ledger).removed.extend(gone);
+        }
     }
 
     /// Notes that a step of an operation was applied.

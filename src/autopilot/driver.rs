@@ -289,6 +289,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             self.retries.retain(|retry| transfer(&retry.step));
             self.local = None;
             self.desk.lapse = Duration::ZERO;
+            self.desk.leaving.clear();
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
@@ -312,6 +313,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             seen.ledger = Some(Arc::clone(self.local.get_or_insert_default()));
             seen.ledger_at = seen.at;
         }
+        self.desk.withhold(seen);
     }
 
     /// The stored configuration with its indexes, or this node's own.
@@ -380,6 +382,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             | Step::Readdress { .. }
             | Step::Transfer { .. } => Vec::new(),
         };
+        self.desk.leaving.extend(removed.iter().cloned());
         let leavers = removed.iter().filter_map(|id| state.server(id));
         let leavers: Vec<Arc<Server>> = leavers.map(|found| Arc::clone(&found.server)).collect();
         let records = !self.desk.records_are_local;

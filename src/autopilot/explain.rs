@@ -429,9 +429,10 @@ fn about(why: &Why) -> Option<&ServerId> {
         | Refusal::NotStable { server, .. }
         | Refusal::NotCaughtUp { server, .. }
         | Refusal::Cordoned { server, .. }
-        | Refusal::Intended { server, .. }
         | Refusal::ReadReplica { server }
         | Refusal::NotKnown { server }
+        | Refusal::NotMember { server }
+        | Refusal::Intended { server, .. }
         | Refusal::GraceRuns { server, .. }
         | Refusal::TooFewSigns { server, .. }
         | Refusal::LiveVoter { server }
@@ -465,9 +466,9 @@ fn refused(refusal: &Refusal) -> Said {
         Refusal::NotHealthy { .. } => Code::NotHealthy,
         Refusal::NotCaughtUp { .. } => Code::NotCaughtUp,
         Refusal::Cordoned { .. } => Code::Cordoned,
-        Refusal::Intended { .. } => Code::Announced,
         Refusal::ReadReplica { .. } => Code::ReadReplica,
         Refusal::NotKnown { .. } => Code::Unknown,
+        Refusal::Intended { .. } => Code::Announced,
         Refusal::TooFewSigns { .. } => Code::TooFewSigns,
         Refusal::VanishedTogether { .. } => Code::VanishedTogether,
         Refusal::RemovedId { .. } => Code::RemovedId,
@@ -483,6 +484,7 @@ fn refused(refusal: &Refusal) -> Said {
         | Refusal::Empty
         | Refusal::Twice { .. }
         | Refusal::WrongRole { .. }
+        | Refusal::NotMember { .. }
         | Refusal::LeaderKeepsVote
         | Refusal::AddressInUse { .. } => Code::Held,
     };

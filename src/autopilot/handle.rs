@@ -297,7 +297,14 @@ impl Handle {
         self.operate(Task::Add(Arc::new(server))).await
     }
 
-    /// Removes a server: leadership and vote first, where it has them. Its id never comes back.
+    /// Removes a server: leadership and vote first, where it has them. One that is no member is
+    /// removed already.
+    ///
+    /// Its id never comes back, as far as that is recorded: where the host keeps no records, this
+    /// leader alone knows it, for as long as it leads. Where it does, the id is recorded right
+    /// after the change, and until it is this leader refuses the id and tries again; if it loses
+    /// leadership before that, the next one knows the id as removed only if the server's health
+    /// had been recorded.
     ///
     /// # Errors
     /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
@@ -311,7 +318,8 @@ impl Handle {
         self.operate(Task::Remove(id.into())).await
     }
 
-    /// Puts `new` in the place of `old`: adds it, waits until it may vote, and swaps them.
+    /// Puts `new` in the place of `old`: adds it, waits until it may vote, and swaps them. Refused
+    /// where `old` is no member.
     ///
     /// # Errors
     /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
@@ -325,7 +333,7 @@ impl Handle {
         self.operate(Task::Replace { old: old.into(), new: Arc::new(new) }).await
     }
 
-    /// Gives a learner a vote.
+    /// Gives a learner a vote. Refused where it is no member.
     ///
     /// # Errors
     /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
@@ -338,7 +346,8 @@ impl Handle {
         self.operate(Task::Promote(id.into())).await
     }
 
-    /// Takes a voter's vote, and cordons it so that the promoter does not give it back.
+    /// Takes a voter's vote, and cordons it so that the promoter does not give it back. Refused,
+    /// and nothing is cordoned, where it is no member.
     ///
     /// # Errors
     /// Before anything is done: [`NotLeading`](VerbError::NotLeading),
@@ -413,9 +422,9 @@ impl Handle {
     ///
     /// # Errors
     /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
-    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
-    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
-    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Observing`](VerbError::Observing), [`Refused`](VerbError::Refused) where it is no member,
+    /// [`NotRecorded`](VerbError::NotRecorded). It may still take effect, so look before you
+    /// repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded), [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
     /// [`Stopped`](VerbError::Stopped).
     pub async fn cordon(
         &self,
@@ -442,9 +451,9 @@ impl Handle {
     ///
     /// # Errors
     /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
-    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
-    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
-    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Observing`](VerbError::Observing), [`Refused`](VerbError::Refused) where it is no member,
+    /// [`NotRecorded`](VerbError::NotRecorded). It may still take effect, so look before you
+    /// repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded), [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
     /// [`Stopped`](VerbError::Stopped).
     pub async fn intend(
         &self,

@@ -14,6 +14,28 @@ pub(super) enum Next {
     Step(Step),
     /// A leader to hand over to, and there is none.
     NoTarget,
+    /// This server, which is no member.
+    Member(ServerId),
+}
+
+/// Whether a server is no member.
+pub(super) fn is_absent(state: &State, id: &ServerId) -> bool {
+    state.server(id).is_none_or(|server| server.role == Role::Absent)
+}
+
+/// Whoever a task is about and is no member: it is refused before it is recorded.
+pub(super) fn stranger(state: &State, task: &Task) -> Option<ServerId> {
+    let absent = |id: &ServerId| is_absent(state, id);
+    match task {
+        Task::Promote(id) | Task::Demote(id) => absent(id).then(|| id.clone()),
+        // With the new one there already, the old one has gone as it was meant to.
+        Task::Replace { old, new } if absent(&new.id) => absent(old).then(|| old.clone()),
+        Task::Add(_)
+        | Task::Remove(_)
+        | Task::Replace { .. }
+        | Task::Transfer(_)
+        | Task::Readdress { .. } => None,
+    }
 }
 
 /// The next step of an operation; `best` names the best other leader.
@@ -39,7 +61,7 @@ pub(super) fn next(
             _ => Next::Step(remove(id, &[])),
         },
         Task::Replace { old, new } => match (role(old), role(&new.id)) {
-            (Role::Absent, Role::Absent) => Next::Step(add(state, new)),
+            (Role::Absent, Role::Absent) => Next::Member(old.clone()),
             (Role::Absent, _) => Next::Done,
             _ if state.is_leader(old) => hand_over(),
             (_, Role::Absent) => Next::Step(add(state, new)),

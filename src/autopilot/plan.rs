@@ -8,7 +8,7 @@ use super::{
     cluster::{Change, Fence, Origin, Role, ServerId, Step},
     config::Config,
     orders,
-    promoter::{Promoter, Removals, Wishes},
+    promoter::{Promoter, Removals},
     records::{IntentKind, Verdict, age},
     refusal::Refusal,
     state::{Reason, ServerState, State},
@@ -158,7 +158,9 @@ pub fn plan(config: &Config, state: &State, promoter: &dyn Promoter) -> Plan {
             planner.hand_over(Origin::Unfinished);
         }
         let wishes = promoter.wishes(config, state);
-        planner.votes(&wishes);
+        if !(wishes.promote.is_empty() && wishes.demote.is_empty()) {
+            planner.votes(wishes.promote, &wishes.demote);
+        }
         planner.cleanup(promoter);
         planner.drain();
         planner.lead(wishes.leader);
@@ -227,6 +229,10 @@ impl<'a> Planner<'a> {
                     self.plan.expired.push(*id);
                 }
                 orders::Next::Step(step) => self.push(step, origin),
+                orders::Next::Member(server) => {
+                    let why = Why::Refused(Refusal::NotMember { server: server.clone() });
+                    self.hold(remove(server), origin, why);
+                }
                 orders::Next::NoTarget => {
                     let to = self.state.local.clone();
                     self.hold(Step::Transfer { to }, origin, Why::NoTarget);
@@ -237,9 +243,9 @@ impl<'a> Planner<'a> {
 
     /// Votes: gained and lost in one joint change; then, as a step of their own, those of the
     /// dead for whom there is no replacement.
-    fn votes(&mut self, wishes: &Wishes) {
-        let mut promote = self.gainers(&wishes.promote);
-        let losers = self.losers(&wishes.demote);
+    fn votes(&mut self, promote: Vec<ServerId>, demote: &[ServerId]) {
+        let mut promote = self.gainers(promote);
+        let losers = self.losers(demote);
         let (dead, well): (Vec<&ServerState>, Vec<&ServerState>) =
             losers.into_iter().partition(|s| s.health.verdict != Verdict::Healthy);
         let mut swapped: Vec<&ServerState> = Vec::new();
@@ -322,22 +328,22 @@ impl<'a> Planner<'a> {
     }
 
     /// The wished-for learners that may vote now; the others are held.
-    fn gainers(&mut self, wished: &[ServerId]) -> Vec<ServerId> {
-        let mut gainers: Vec<ServerId> = Vec::new();
-        for id in wished {
-            let Some(server) = self.state.server(id) else { continue };
-            if server.role != Role::Learner || gainers.contains(id) {
+    fn gainers(&mut self, mut wished: Vec<ServerId>) -> Vec<ServerId> {
+        let mut kept = 0;
+        for i in 0..wished.len() {
+            let Some(server) = self.state.server(&wished[i]) else { continue };
+            if server.role != Role::Learner || wished[..kept].contains(&wished[i]) {
                 continue;
             }
-            match self.unfit(server) {
-                None => gainers.push(id.clone()),
-                Some(refusal) => {
-                    let step = Step::Votes { promote: vec![id.clone()], demote: Vec::new() };
-                    self.hold(step, Origin::Promoter, Why::Refused(refusal));
-                }
+            if let Some(refusal) = self.unfit(server) {
+                self.hold_votes(&[server], &[], refusal);
+            } else {
+                wished.swap(kept, i);
+                kept += 1;
             }
         }
-        gainers
+        wished.truncate(kept);
+        wished
     }
 
     /// Why a learner may not vote yet.
@@ -386,11 +392,9 @@ impl<'a> Planner<'a> {
     /// Whether a server vanished alone. Where a third of the members and more went silent within
     /// one grace it is rather the observer that is cut off, until twice the grace has passed.
     fn alone(&self, server: &ServerState, grace: Duration) -> Result<(), Refusal> {
-        let mut begins: Vec<Duration> = server.signs.iter().map(|(_, since)| since).collect();
-        begins.sort_unstable();
-        let (Some(own), second) = (begins.first().copied(), begins.get(1)) else { return Ok(()) };
-        let twice = grace.saturating_mul(2);
-        if second.is_some_and(|second| self.state.at.saturating_sub(*second) >= twice) {
+        let Ok(own) = server.signs.standing(1) else { return Ok(()) };
+        let (second, twice) = (server.signs.standing(2), grace.saturating_mul(2));
+        if second.is_ok_and(|second| self.state.at.saturating_sub(second) >= twice) {
             return Ok(());
         }
         let (mut members, mut vanished) = (0, 0);
@@ -426,11 +430,8 @@ impl<'a> Planner<'a> {
     /// Whether so many signs have stood for the grace.
     fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
         let id = || server.server.id.clone();
-        let mut begins: Vec<Duration> = server.signs.iter().map(|(_, since)| since).collect();
-        begins.sort_unstable();
-        let Some(begin) = begins.get(needed - 1).copied() else {
-            return Err(Refusal::TooFewSigns { server: id(), signs: begins.len() });
-        };
+        let standing = server.signs.standing(needed);
+        let begin = standing.map_err(|signs| Refusal::TooFewSigns { server: id(), signs })?;
         // A joining server that has just made progress is not dead, however silent it is.
         let begin = server.joining.map_or(begin, |progress| begin.max(progress));
         let passed = self.state.at.saturating_sub(begin);

@@ -90,6 +90,18 @@ impl Signs {
         .filter_map(|(sign, since)| Some((sign, since?)))
     }
 
+    /// Since when at least so many independent signs have stood; `Err`: fewer do, so many.
+    pub(super) fn standing(&self, needed: usize) -> Result<Duration, usize> {
+        let (mut begins, mut count) = ([Duration::MAX; 4], 0);
+        for (begin, (_, since)) in begins.iter_mut().zip(self.iter()) {
+            *begin = since;
+            count += 1;
+        }
+        begins.sort_unstable();
+        let begin = needed.checked_sub(1).and_then(|nth| begins[..count].get(nth).copied());
+        begin.ok_or(count)
+    }
+
     /// The same signs, each with its beginning moved by `map`.
     #[must_use]
     pub fn map(&self, map: impl Fn(Duration) -> Duration) -> Self {
@@ -330,9 +342,10 @@ pub struct Ledger {
     pub paused: Option<String>,
     /// What is remembered of each member.
     pub servers: BTreeMap<ServerId, ServerRecord>,
-    /// The cordons in force.
+    /// The cordons, at most one a member. One that has run out stays until it is replaced or
+    /// lifted, or the server removed: ages are local, so dropping by age would make ledgers differ.
     pub cordons: BTreeMap<ServerId, Cordon>,
-    /// The intents announced.
+    /// The intents announced; kept as the cordons are.
     pub intents: BTreeMap<ServerId, Intent>,
     /// The tasks in progress, by number.
     pub operations: BTreeMap<u64, Operation>,
@@ -352,13 +365,15 @@ impl Ledger {
             Record::Pause(reason) => self.paused = Some(reason),
             Record::Resume => self.paused = None,
             Record::Cordon { server, reason, ttl } => {
-                self.cordons.insert(server, Cordon { reason, ttl, applied_at: Some(now) });
+                self.cordon(server, Cordon { reason, ttl, applied_at: Some(now) });
             }
             Record::Uncordon(server) => {
                 self.cordons.remove(&server);
             }
             Record::Intend { server, kind, ttl } => {
-                self.intents.insert(server, Intent { kind, ttl, applied_at: Some(now) });
+                if !self.removed.contains(&server) {
+                    self.intents.insert(server, Intent { kind, ttl, applied_at: Some(now) });
+                }
             }
             Record::Unintend(server) => {
                 self.intents.remove(&server);
@@ -368,7 +383,7 @@ impl Ledger {
                 if let Task::Demote(server) = &operation.task {
                     let reason = "demoted by an operator".to_owned();
                     let cordon = Cordon { reason, ttl: None, applied_at: Some(now) };
-                    self.cordons.insert(server.clone(), cordon);
+                    self.cordon(server.clone(), cordon);
                 }
                 let operation = Operation { id: index, applied_at: Some(now), ..operation };
                 self.operations.insert(index, operation);
@@ -427,6 +442,13 @@ impl Ledger {
     pub fn intended(&self, server: &ServerId, now: Duration) -> Option<IntentKind> {
         let intent = self.intents.get(server)?;
         (age(intent.applied_at, now) < intent.ttl).then_some(intent.kind)
+    }
+
+    /// A removed id never comes back: nothing is kept of it.
+    fn cordon(&mut self, server: ServerId, cordon: Cordon) {
+        if !self.removed.contains(&server) {
+            self.cordons.insert(server, cordon);
+        }
     }
 
     fn apply_health(&mut self, now: Duration, reports: Vec<Report>) {

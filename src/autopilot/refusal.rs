@@ -114,6 +114,11 @@ pub enum Refusal {
         /// Which.
         server: ServerId,
     },
+    /// A server that the order is about is no member.
+    NotMember {
+        /// Which.
+        server: ServerId,
+    },
     /// Nothing is known of a server that would lose its vote or its place.
     NotKnown {
         /// Which.
@@ -173,11 +178,13 @@ impl Refusal {
             Self::NotJoint => "look at the membership",
             Self::Empty => "name a server",
             Self::Twice { .. } => "name it once",
-            Self::WrongRole { .. } => "look at the membership, and name another",
+            Self::WrongRole { .. } | Self::NotMember { .. } => {
+                "look at the membership, and name another"
+            }
             Self::NoQuorum { .. } => "bring voters back first",
             Self::Margin { .. } => "bring voters back or add one first, or use force",
             Self::LeaderKeepsVote => "transfer leadership first",
-            Self::MinQuorum { .. } => "add a voter first, lower `min_quorum`, or use force",
+            Self::MinQuorum { .. } => "add a voter first, set a lower `min_quorum`, or use force",
             Self::NotHealthy { .. } => "wait until it is healthy",
             Self::NotStable { .. } | Self::GraceRuns { .. } => "wait, or use force",
             Self::NotCaughtUp { .. } => "wait until it has caught up",
@@ -218,6 +225,7 @@ impl Refusal {
             | Self::MinQuorum { .. }
             | Self::Cordoned { .. }
             | Self::ReadReplica { .. }
+            | Self::NotMember { .. }
             | Self::LiveVoter { .. }
             | Self::RemovedId { .. }
             | Self::AddressInUse { .. } => false,
@@ -272,6 +280,7 @@ impl Refusal {
             Self::Intended { server, kind } => {
                 write!(f, "an operator has announced a {kind:?} of {server}")
             }
+            Self::NotMember { server } => write!(f, "{server} is no member of the cluster"),
             Self::NotKnown { server } => write!(f, "nothing is known of {server}'s health"),
             Self::GraceRuns { server, passed, grace } => {
                 write!(f, "{server}: {} of a grace of {}", human(*passed), human(*grace))

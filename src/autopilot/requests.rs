@@ -7,8 +7,10 @@ use super::{
     desk::{Order, Pending, RECORD_INTERVAL, Then, report},
     driver::{Autopilot, Event},
     handle::{Request, Verb, VerbError},
+    orders::{is_absent, stranger},
     plan::{Plan, Why},
     records::{Ledger, Operation, Outcome, Record, Report, Task},
+    refusal::Refusal,
     server::ServerId,
     state::State,
 };
@@ -26,6 +28,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
         if self.observes() {
             let _ = reply.send(Err(VerbError::Observing));
+            return;
+        }
+        if let Some(server) = state.and_then(|state| missing(state, &verb)) {
+            let refusal = Refusal::NotMember { server };
+            let left_behind = "nothing was changed".to_owned();
+            let _ = reply.send(Err(VerbError::Refused { refusal, left_behind }));
             return;
         }
         self.desk.tickets += 1;
@@ -249,12 +257,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
         let reports: Vec<Report> =
             state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
-        let settled = state.membership.committed && !state.membership.joint;
+        // Whoever carries out a removal records it; what is left of that is done here.
+        let settled = state.membership.committed && !state.membership.joint && !self.is_stepping();
         let is_member = |id: &ServerId| {
             state.server(id).is_some_and(|s| s.role != super::cluster::Role::Absent)
         };
-        let gone: Vec<ServerId> =
-            ledger.servers.keys().filter(|id| settled && !is_member(id)).cloned().collect();
+        let unknown = self.desk.leaving.iter().filter(|id| !ledger.servers.contains_key(*id));
+        let known = ledger.servers.keys().chain(unknown);
+        let gone: Vec<ServerId> = known.filter(|id| settled && !is_member(id)).cloned().collect();
         let lapse = std::mem::take(&mut self.desk.lapse);
         let due = [!lapse.is_zero(), !gone.is_empty(), !reports.is_empty()];
         let due = due.into_iter().filter(|due| *due).count();
@@ -271,5 +281,23 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             (true, false) => self.submit(Record::Removed(gone), Then::Own),
             (true, true) => self.submit(Record::Health(reports), Then::Own),
         }
+    }
+}
+
+/// Whoever a verb is about and is no member.
+fn missing(state: &State, verb: &Verb) -> Option<ServerId> {
+    match verb {
+        Verb::Operate { task, .. } => stranger(state, task),
+        // A mistyped id: whoever was meant would be neither kept from a vote nor waited for.
+        Verb::Cordon { server, .. } | Verb::Intend { server, .. } => {
+            is_absent(state, server).then(|| server.clone())
+        }
+        // Nothing is lifted by what there is nothing of.
+        Verb::Uncordon(_)
+        | Verb::Unintend(_)
+        | Verb::Configure { .. }
+        | Verb::Pause(_)
+        | Verb::Resume
+        | Verb::CleanUp => None,
     }
 }

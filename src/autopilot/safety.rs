@@ -137,15 +137,16 @@ impl Judge<'_> {
 
     /// Rule 2, by counting both configurations, and rule 4.
     fn count(&self, gain: &[ServerId], lose: &[ServerId], sick: bool) -> Result<(), Refusal> {
-        let (mut before, mut after) = ((0, 0), (0, 0));
-        for server in &self.state.servers {
-            let id = &server.server.id;
-            let live = i64::from(server.live);
-            let votes = server.role == Role::Voter;
-            let will = (votes && !lose.contains(id)) || gain.contains(id);
-            before = (before.0 + i64::from(votes), before.1 + live * i64::from(votes));
-            after = (after.0 + i64::from(will), after.1 + live * i64::from(will));
-        }
+        let tally = |servers: &mut dyn Iterator<Item = &ServerState>| {
+            let add = |(all, live), s: &ServerState| (all + 1, live + i64::from(s.live));
+            servers.fold((0_i64, 0_i64), add)
+        };
+        let votes = |s: &&ServerState| s.role == Role::Voter;
+        let before = tally(&mut self.state.servers.iter().filter(votes));
+        // Nobody is named twice, only learners gain, and of those who leave some have no vote.
+        let gained = tally(&mut gain.iter().filter_map(|id| self.state.server(id)));
+        let gone = tally(&mut lose.iter().filter_map(|id| self.state.server(id)).filter(votes));
+        let after = (before.0 + gained.0 - gone.0, before.1 + gained.1 - gone.1);
         let margin = |(voters, live): (i64, i64)| live - (voters / 2 + 1);
         for (voters, live) in [before, after] {
             if margin((voters, live)) < 0 {
@@ -273,10 +274,9 @@ impl Judge<'_> {
     fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
         let id = &server.server.id;
         let age = |since: Duration| self.state.at.saturating_sub(since);
-        let mut ages: Vec<Duration> = server.signs.iter().map(|(_, since)| age(since)).collect();
-        ages.sort_unstable_by(|a, b| b.cmp(a));
-        let Some(passed) = ages.get(needed - 1).copied() else {
-            return Err(Refusal::TooFewSigns { server: id.clone(), signs: ages.len() });
+        let passed = match server.signs.standing(needed) {
+            Ok(since) => age(since),
+            Err(signs) => return Err(Refusal::TooFewSigns { server: id.clone(), signs }),
         };
         let passed = match server.joining {
             // What has just made progress is not dead, however long it has been silent.
@@ -287,7 +287,7 @@ impl Judge<'_> {
             return Err(Refusal::GraceRuns { server: id.clone(), passed, grace });
         }
         let twice = grace.saturating_mul(2);
-        if ages.get(1).is_some_and(|second| *second >= twice) {
+        if server.signs.standing(2).is_ok_and(|second| age(second) >= twice) {
             return Ok(());
         }
         self.together(server, grace)

@@ -248,6 +248,9 @@ pub struct Trail {
     pub(super) applied: Duration,
     /// The applied index in the latest status answer.
     pub(super) applied_index: u64,
+    /// Whether, by that answer, it held entries that it had not applied.
+    #[serde(default)]
+    pub(super) waits: bool,
     /// Its boot id, once known.
     pub(super) boot: Option<u64>,
     /// The identity of its disk, once known.
@@ -359,6 +362,10 @@ pub struct State {
 impl State {
     /// The server with this id.
     pub fn server(&self, id: &ServerId) -> Option<&ServerState> {
+        // Of a few, looking at each is quicker.
+        if self.servers.len() <= 16 {
+            return self.servers.iter().find(|server| server.server.id == *id);
+        }
         let found = self.servers.binary_search_by(|server| server.server.id.cmp(id)).ok()?;
         self.servers.get(found)
     }
@@ -414,7 +421,7 @@ impl State {
     pub fn removed(&self, id: &ServerId) -> bool {
         let Some(ledger) = &self.ledger else { return false };
         let is_member = || self.server(id).is_some_and(|server| server.role != Role::Absent);
-        ledger.removed.contains(id) || (ledger.servers.contains_key(id) && !is_member())
+        ledger.removed.contains(id) || (!is_member() && ledger.servers.contains_key(id))
     }
 
     /// Who is better, best first: the leader; voters; the healthy; among the healthy whoever

@@ -14,6 +14,8 @@ pub mod names {}
 pub mod decisions {}
 #[doc = include_str!("../../docs/store.md")]
 pub mod store {}
+#[doc = include_str!("../../docs/ids.md")]
+pub mod ids {}
 #[doc = include_str!("../../docs/performance.md")]
 pub mod performance {}
 #[doc = include_str!("../../docs/changelog.md")]

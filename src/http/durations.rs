@@ -11,7 +11,7 @@ const SECOND: u128 = 1_000_000_000;
 const MINUTE: u128 = 60 * SECOND;
 const HOUR: u128 = 60 * MINUTE;
 
-/// Why a text is no duration. Nothing was read; write it as [`print`] does.
+/// Why a text is no duration. Nothing was read; write it as [`print()`] does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DurationError {

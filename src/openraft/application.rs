@@ -23,7 +23,8 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     fn term(&self, leader: &CommittedLeaderIdOf<C>) -> u64;
 
     /// What is known of a member: at least its id and address; name, version, zone and tags
-    /// where the application has them.
+    /// where the application has them. A version that is left empty is taken from the probe; for
+    /// this node itself, which is not probed, say it here.
     fn server(&self, id: &C::NodeId, node: &C::Node) -> Server;
 
     /// The node to write into the membership for a server. `None`: its address is not understood.

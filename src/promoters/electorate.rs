@@ -164,11 +164,21 @@ pub fn wishes(electorate: &dyn Electorate, config: &Config, state: &State) -> Wi
     let mut losers: Vec<&ServerState> = state.voters().filter(surplus).collect();
     losers.sort_by(|a, b| state.order(b, a));
     let leader_goes = losers.iter().any(leads);
+    // What would be refused for ever is not wished: the best of the rest stay.
+    let spare = (elected.len() + losers.len()).saturating_sub(floor(config, &elected, &losers));
+    losers.truncate(spare);
     losers.retain(|s| !leads(s));
     let settled = promote.is_empty() && losers.iter().all(|s| s.health.verdict != Verdict::Healthy);
     let leader = if leader_goes && settled { successor(&ballot, &elected) } else { None };
     let demote = losers.into_iter().map(|s| s.server.id.clone()).collect();
     Wishes { promote, demote, leader }
+}
+
+/// How many voters have to be left: see [`Config::removal_floor`]. A healthy pair may become one.
+fn floor(config: &Config, elected: &[ServerId], losers: &[&ServerState]) -> usize {
+    let healthy = losers.iter().all(|s| s.health.verdict == Verdict::Healthy);
+    let pair = config.min_quorum == 0 && elected.len() == 1 && losers.len() == 1 && healthy;
+    if pair { 1 } else { config.removal_floor() }
 }
 
 /// The best of the elected to lead, once all of them are well that are not lost for good.

@@ -14,7 +14,8 @@ use crate::autopilot::{
 /// Leadership moves only to a server that is strictly better, has been healthy for the
 /// stabilization time, and has been so for as long as `hold` besides; only from a leader that
 /// has led for `hold`; and, after a transfer to anybody has failed, not before `cool_down` has
-/// passed since it might have been tried again. While votes are moving it stays where it is.
+/// passed since it might have been tried again; and never to one from which the inner policy
+/// would take it again. While votes are moving it stays where it is.
 #[derive(Clone, Debug)]
 pub struct Preferred<P> {
     inner: P,
@@ -84,6 +85,15 @@ impl<P: Promoter> Preferred<P> {
         self.likings.iter().map(score).collect()
     }
 
+    /// Whether the inner policy would leave leadership with a server that has it.
+    fn would_stay(&self, config: &Config, state: &State, server: &ServerState) -> bool {
+        let id = &server.server.id;
+        let mut then = state.clone();
+        (then.leader, then.local) = (Some(id.clone()), id.clone());
+        let wishes = self.inner.wishes(config, &then);
+        wishes.leader.is_none_or(|leader| leader == *id) && !wishes.demote.contains(id)
+    }
+
     /// Whether a transfer that failed is too fresh.
     fn cools_down(&self, state: &State) -> bool {
         let retries = state.feedback.as_ref().map_or(&[][..], |feedback| &feedback.retries);
@@ -111,7 +121,10 @@ impl<P: Promoter> Promoter for Preferred<P> {
         let score = |s: &ServerState| self.score(config, state, s);
         let mut fit: Vec<&ServerState> = state.voters().filter(fit).collect();
         fit.sort_by(|a, b| score(b).cmp(&score(a)).then_with(|| state.order(a, b)));
-        let best = fit.first().filter(|best| score(best) > score(leader));
+        let best = fit
+            .into_iter()
+            .take_while(|best| score(best) > score(leader))
+            .find(|best| self.would_stay(config, state, best));
         wishes.leader = best.map(|best| best.server.id.clone());
         wishes
     }

@@ -226,6 +226,12 @@ impl<'a, E: Electorate> Course<'a, E> {
             return self.waits(missing);
         }
         let mut elected = self.elect_new();
+        let floor = self.ballot.config.removal_floor();
+        let (stay, old) = (self.new.len() + self.kept.len(), self.old.len());
+        let pair = self.ballot.config.min_quorum == 0 && (stay, old) == (1, 1);
+        if self.led && stay + old <= floor && !pair {
+            return self.last_old(elected, floor);
+        }
         let votes = |id: &ServerId| self.new.iter().any(|s| s.server.id == *id);
         let leads = |s: &&ServerState| self.ballot.state.is_leader(&s.server.id);
         let status = if self.led {
@@ -239,6 +245,15 @@ impl<'a, E: Electorate> Course<'a, E> {
         };
         elected.extend(self.kept.iter().map(|s| s.server.id.clone()));
         Migration { status, target: Some(self.target), elected, waits: None }
+    }
+
+    /// The votes have moved, and some of the old ones stay: without them there were too few.
+    fn last_old(self, mut elected: Vec<ServerId>, floor: usize) -> Migration {
+        let old: Vec<&str> = self.old.iter().map(|s| s.server.id.as_str()).collect();
+        let few = format!("without {} fewer than {floor} would vote", old.join(", "));
+        elected.extend(self.kept.iter().chain(&self.old).map(|s| s.server.id.clone()));
+        let status = UpgradeStatus::AwaitServerRemoval;
+        Migration { status, target: Some(self.target), elected, waits: Some(few) }
     }
 
     /// No vote is left to move.

@@ -4,6 +4,7 @@
 
 mod bad_days;
 mod chance;
+mod driver;
 mod reference;
 mod weak_changes;
 mod weak_cleanup;

@@ -310,6 +310,49 @@ fn e3_an_address_that_another_member_has_is_refused() {
 }
 
 #[test]
+fn e3_whoever_is_added_at_an_address_evicts_only_a_member_that_is_sick_and_out_of_contact() {
+    for (how, evicted) in [
+        ("", false),
+        ("learner", false),
+        ("matched=10", false),
+        ("contact=never", false),
+        ("contact=200ms", false),
+        ("silent=50h", false),
+        ("wiped=1m", false),
+        ("lost=1s", true),
+        ("learner lost=1s", true),
+        ("lost=50h silent=50h intent=reboot", true),
+    ] {
+        let mut world = World::of(&format!("1 leader\n2\n3\n4 addr=here {how}"));
+        world.order(Task::Add(Arc::new(Server::new("5", "here"))), None);
+        let expected = if evicted {
+            "do remove 4 and add 5 at here"
+        } else {
+            "refused add 5 at here: 4 already has the address here"
+        };
+        let plan = world.plan(&nobody());
+        assert!(plan[0].starts_with(expected), "`{how}`: {plan:?}");
+    }
+    // Discovery alone proves nothing either.
+    let mut world = World::of("1 leader alive\n2\n3\n4 addr=here failed=50h");
+    world.order(Task::Add(Arc::new(Server::new("5", "here"))), None);
+    assert!(world.plan(&nobody())[0].starts_with("refused add 5"));
+}
+
+#[test]
+fn e4_a_person_may_not_remove_a_voter_of_which_nothing_is_known_unless_by_force() {
+    let world = World::of("1 leader\n2\n3\n4\n5 contact=never\n6 learner contact=never");
+    let person =
+        |force: Option<&str>| Origin::Operator { operation: 1, force: force.map(Into::into) };
+    let refused = refusal(&world, remove("5"), person(None));
+    assert_eq!(refused, Some(Refusal::NotKnown { server: "5".into() }));
+    // Its vote may be taken: it stays a member, and may have it back.
+    assert_eq!(refusal(&world, votes("", "5"), person(None)), None);
+    assert_eq!(refusal(&world, remove("6"), person(None)), None);
+    assert_eq!(refusal(&world, remove("5"), person(Some("it burnt"))), None);
+}
+
+#[test]
 fn e3_hosts_without_addresses_are_served_too() {
     let mut world = World::of("1 leader addr=\n2 addr=\n3 lost=1m addr=");
     world.order(Task::Add(Arc::new(Server::new("4", ""))), None);

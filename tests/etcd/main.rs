@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a real process runs on the real clock")]
 
+mod faults;
+#[cfg(feature = "ids")]
+mod ids;
+mod proxy;
 mod reach;
 mod server;
 mod survive;

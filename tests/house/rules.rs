@@ -40,6 +40,18 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/quota",
     "src/allocator/state",
     "src/allocator/takers",
+    "src/ids/audit",
+    "src/ids/flights",
+    "src/ids/forecast",
+    "src/ids/layout",
+    "src/ids/ledger",
+    "src/ids/life",
+    "src/ids/pool",
+    "src/ids/range",
+    "src/ids/slot",
+    "src/ids/source",
+    "src/ids/stock",
+    "src/ids/txns",
     "src/promoters",
     "src/rehearse",
     "src/store/machine",
@@ -84,7 +96,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("autopilot", &["duration", "runtime", "codec"]),
     ("promoters", &["autopilot"]),
     ("rehearse", &["duration", "autopilot", "promoters"]),
-    ("testing", &["duration", "autopilot", "promoters", "rehearse"]),
+    ("testing", &["duration", "runtime", "autopilot", "promoters", "rehearse"]),
     ("store", &["runtime", "codec"]),
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
@@ -120,6 +132,20 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["case", "plan"],
         ],
     ),
+    (
+        "ids",
+        &[
+            &["dice", "forecast", "life", "range", "slot", "ticks"],
+            &["config", "error", "layout", "notices", "pool"],
+            &["admin", "audit", "source", "txns"],
+            &["follow", "ledger", "link", "stock"],
+            &["desk"],
+            &["flights", "handle"],
+            &["collector", "driver", "events"],
+            &["instance"],
+            &["remote", "typed"],
+        ],
+    ),
 ];
 
 /// Files of one floor that are written apart, so that the one can judge the other.
@@ -133,6 +159,7 @@ const KEPT_IN: &[(&str, &str)] = &[
     ("openraft", "src/openraft"),
     ("openraft_rt", "src/openraft"),
     ("openraft_rt_tokio", "src/openraft"),
+    ("sha2", "src/ids"),
 ];
 
 /// A screen is a function, and this is a file.
@@ -412,6 +439,30 @@ pub(crate) fn the_readme_runs_and_tests_with_one_command_each(tree: &Tree) -> Ve
         }
     }
     faults
+}
+
+/// How short the embedding must be.
+const EMBEDDING_MAX: usize = 25;
+
+pub(crate) fn the_readme_embeds_in_25_lines(tree: &Tree) -> Vec<Fault> {
+    let Some(readme) = tree.get("README.md") else { return Vec::new() };
+    let Some((before, section)) = readme.text.split_once("\n## Embed it\n") else {
+        return vec![readme.fault(1, "show under `## Embed it` what it takes".to_owned())];
+    };
+    let line = before.lines().count() + 1;
+    let block = section.split_once("```rust").and_then(|(_, rest)| rest.split_once("\n```"));
+    let Some((block, _)) = block else {
+        return vec![
+            readme.fault(line, "show it in a block of Rust, which is compiled".to_owned()),
+        ];
+    };
+    // The first line is the rest of the fence; those that rustdoc hides are not shown.
+    let shown = block.lines().skip(1).filter(|line| !line.starts_with('#')).count();
+    if shown > EMBEDDING_MAX {
+        let what = format!("{shown} lines, at most {EMBEDDING_MAX}");
+        return vec![readme.fault(line, what)];
+    }
+    Vec::new()
 }
 
 /// The line of `heading`, and the `sh` blocks up to the next heading, without comments and with

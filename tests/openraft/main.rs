@@ -5,13 +5,17 @@
 mod driver;
 mod fences;
 mod history;
+mod knobs;
 mod leadership;
 mod network;
 mod real;
 mod records;
 mod storage;
+#[cfg(feature = "testing")]
+mod suite;
 mod traps;
 mod types;
+mod upgrades;
 mod verbs;
 mod world;
 

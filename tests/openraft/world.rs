@@ -26,57 +26,12 @@ use raft_autopilot::{
     runtime::Runtime,
 };
 
+pub(crate) use crate::knobs::{Knobs, TIMES, millis, secs};
 use crate::{
     network::{Links, Network},
     storage::{Log, Machine},
     types::{Command, Peer, Reply, Types},
 };
-
-/// Heartbeat and the two ends of the election timeout, in milliseconds.
-pub(crate) const TIMES: (u64, u64, u64) = (50, 200, 400);
-
-pub(crate) fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-pub(crate) fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-/// What the application offers, and which of its callbacks never return.
-#[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub(crate) struct Knobs {
-    pub(crate) records: bool,
-    pub(crate) probes: bool,
-    pub(crate) discovery: Option<Vec<(ServerId, NodeStatus)>>,
-    pub(crate) hangs: bool,
-    pub(crate) observer: bool,
-    pub(crate) pre_vote: bool,
-    pub(crate) config: Config,
-    /// Servers answer probes with somebody else's id.
-    pub(crate) impostors: bool,
-    /// How long an answer to a probe is under way.
-    pub(crate) probe_delay: Duration,
-}
-
-impl Default for Knobs {
-    fn default() -> Self {
-        let config =
-            Config { server_stabilization_time: secs(1), ..Config::for_heartbeat(millis(TIMES.0)) };
-        Self {
-            records: true,
-            probes: true,
-            discovery: None,
-            hangs: false,
-            observer: false,
-            pre_vote: true,
-            config,
-            impostors: false,
-            probe_delay: Duration::ZERO,
-        }
-    }
-}
 
 /// One change as it was applied, and what came of it.
 #[derive(Clone, Debug)]
@@ -212,6 +167,15 @@ impl<C: Types> World<C> {
 
     pub(crate) fn node(&self, id: &str) -> Node<C> {
         self.inner().nodes.get(id).expect("a node that is up").clone()
+    }
+
+    /// Every node that is up.
+    pub(crate) fn nodes(&self) -> Vec<Node<C>> {
+        self.inner().nodes.values().cloned().collect()
+    }
+
+    fn version(&self, id: &str) -> String {
+        self.inner().knobs.versions.get(id).cloned().unwrap_or_else(|| "1.0".to_owned())
     }
 
     fn listener(&self, address: &str) -> Option<String> {
@@ -459,6 +423,10 @@ impl Promoter for Shared {
     fn wishes(&self, config: &Config, state: &State) -> raft_autopilot::autopilot::Wishes {
         self.0.wishes(config, state)
     }
+
+    fn state_ext(&self, config: &Config, state: &State) -> raft_autopilot::autopilot::StateExt {
+        self.0.state_ext(config, state)
+    }
 }
 
 /// The application beside one node.
@@ -487,7 +455,12 @@ impl<C: Types> Application<C> for App<C> {
     }
 
     fn server(&self, id: &C::NodeId, node: &Peer) -> Server {
-        Server::new(id.to_string(), node.address.clone())
+        let mut server = Server::new(id.to_string(), node.address.clone());
+        // Nobody probes itself.
+        if server.id.as_str() == self.id {
+            server.version = self.world.version(&self.id);
+        }
+        server
     }
 
     fn node(&self, server: &Server) -> Option<Peer> {
@@ -515,7 +488,8 @@ impl<C: Types> Application<C> for App<C> {
         let id = id.to_string();
         self.world.network.reach(&self.id, &id)?;
         let node = self.world.inner().nodes.get(&id).cloned()?;
-        let mut answer = Answer::of(&node.raft, node.boot, "1.0").on_disk(node.log.identity());
+        let version = self.world.version(&id);
+        let mut answer = Answer::of(&node.raft, node.boot, &version).on_disk(node.log.identity());
         if self.world.knobs().impostors {
             answer.id = ServerId::from("impostor");
         }

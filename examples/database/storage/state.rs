@@ -13,6 +13,8 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
 use raft_autopilot::runtime::{Runtime, TokioRuntime};
+use raft_autopilot::store::machine;
+use raft_autopilot::store::replicated::{Frozen, Part, Replica};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -23,6 +25,8 @@ use crate::types::{
 };
 
 const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
+/// What the hosted store was given since the last snapshot, by the index of the entry.
+const STORE: TableDefinition<u64, &[u8]> = TableDefinition::new("store");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const STANDING: &str = "standing";
 const SNAPSHOT: &str = "snapshot";
@@ -35,6 +39,13 @@ const SNAPSHOT_FRAME: usize = 1 << 20;
 
 type SnapshotOf = openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>;
 type Pairs = Vec<(String, ByteBuf)>;
+
+/// A frame of a snapshot after the first.
+#[derive(Debug, Serialize, Deserialize)]
+enum Piece {
+    Pairs(Pairs),
+    Store(Part),
+}
 
 /// Everything replicated besides the keys; small, kept in memory too, written with each batch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +79,8 @@ impl Standing {
     fn apply(&mut self, keys: &mut Table<'_, &str, &[u8]>, entry: &Entry) -> io::Result<Applied> {
         self.applied = Some(entry.log_id);
         match &entry.payload {
-            EntryPayload::Blank => {}
+            // What is for the hosted store, its replica is given beside this.
+            EntryPayload::Blank | EntryPayload::Normal(Command::Store(_)) => {}
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                 self.reserved.retain(|id| membership.get_node(id).is_none());
@@ -109,6 +121,9 @@ pub(crate) struct StateMachine {
 struct Shared {
     db: Database,
     standing: RwLock<Standing>,
+    /// The hosted store. It is kept in memory; on the disk are the last snapshot and what came
+    /// after.
+    replica: Replica,
 }
 
 impl StateMachine {
@@ -117,9 +132,18 @@ impl StateMachine {
         let txn = db.begin_write().map_err(failed)?;
         txn.open_table(KEYS).map_err(failed)?;
         txn.open_table(META).map_err(failed)?;
+        txn.open_table(STORE).map_err(failed)?;
         txn.commit().map_err(failed)?;
-        let standing = restored(read_standing(&db.begin_read().map_err(failed)?)?);
-        Ok(Self { shared: Arc::new(Shared { db, standing: RwLock::new(standing) }) })
+        let view = db.begin_read().map_err(failed)?;
+        let standing = RwLock::new(restored(read_standing(&view)?));
+        let replica = read_replica(&view)?;
+        drop(view);
+        Ok(Self { shared: Arc::new(Shared { db, standing, replica }) })
+    }
+
+    /// The hosted store, as far as this server has applied the log.
+    pub(crate) fn replica(&self) -> Replica {
+        self.shared.replica.clone()
     }
 
     /// The value under a key, as far as this server has applied the log.
@@ -151,8 +175,14 @@ impl Shared {
         let txn = self.db.begin_write().map_err(failed)?;
         {
             let mut keys = txn.open_table(KEYS).map_err(failed)?;
+            let mut store = txn.open_table(STORE).map_err(failed)?;
             for (entry, responder) in entries {
-                let applied = standing.apply(&mut keys, &entry)?;
+                let mut applied = standing.apply(&mut keys, &entry)?;
+                if let EntryPayload::Normal(Command::Store(stored)) = entry.payload {
+                    let bytes = codec::encode(&stored).map_err(failed)?;
+                    store.insert(entry.log_id.index, bytes.as_slice()).map_err(failed)?;
+                    applied = Applied::Stored(Box::new(self.replica.apply(*stored)));
+                }
                 answers.extend(responder.map(|responder| (responder, applied)));
             }
             put_standing(&mut txn.open_table(META).map_err(failed)?, &standing)?;
@@ -167,14 +197,21 @@ impl Shared {
 
     fn install(&self, bytes: &[u8]) -> io::Result<()> {
         let (standing, mut rest) = read_frame::<Standing>(bytes)?;
+        let mut parts = Vec::new();
         let txn = self.db.begin_write().map_err(failed)?;
         {
+            txn.open_table(STORE).map_err(failed)?.retain(|_, _| false).map_err(failed)?;
             let mut keys = txn.open_table(KEYS).map_err(failed)?;
             keys.retain(|_, _| false).map_err(failed)?;
             while !rest.is_empty() {
-                let (pairs, next) = read_frame::<Pairs>(rest)?;
-                for (key, value) in pairs {
-                    keys.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+                let (piece, next) = read_frame::<Piece>(rest)?;
+                match piece {
+                    Piece::Pairs(pairs) => {
+                        for (key, value) in pairs {
+                            keys.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+                        }
+                    }
+                    Piece::Store(part) => parts.push(part),
                 }
                 rest = next;
             }
@@ -182,8 +219,10 @@ impl Shared {
             put_standing(&mut meta, &standing)?;
             meta.insert(SNAPSHOT, bytes).map_err(failed)?;
         }
+        let store = self.replica.restore(parts).map_err(failed)?;
         txn.commit().map_err(failed)?;
         self.replace(restored(standing));
+        self.replica.install(store);
         Ok(())
     }
 
@@ -198,6 +237,9 @@ impl Shared {
                 return Ok(());
             }
             table.insert(SNAPSHOT, bytes).map_err(failed)?;
+            let last = meta.last_log_id.map_or(0, |last| last.index);
+            let mut store = txn.open_table(STORE).map_err(failed)?;
+            store.retain(|index, _| index > last).map_err(failed)?;
         }
         txn.commit().map_err(failed)
     }
@@ -207,6 +249,28 @@ fn read_standing(txn: &ReadTransaction) -> io::Result<Standing> {
     let table = txn.open_table(META).map_err(failed)?;
     let bytes = table.get(STANDING).map_err(failed)?;
     bytes.map_or_else(|| Ok(Standing::default()), |b| codec::decode(b.value()).map_err(failed))
+}
+
+/// The hosted store as it was when the server stopped: its last snapshot, and what came after.
+fn read_replica(txn: &ReadTransaction) -> io::Result<Replica> {
+    let replica = Replica::new(machine::Config::default());
+    let meta = txn.open_table(META).map_err(failed)?;
+    if let Some(snapshot) = meta.get(SNAPSHOT).map_err(failed)? {
+        let mut rest = read_frame::<Standing>(snapshot.value())?.1;
+        let mut parts = Vec::new();
+        while !rest.is_empty() {
+            let (piece, next) = read_frame::<Piece>(rest)?;
+            if let Piece::Store(part) = piece {
+                parts.push(part);
+            }
+            rest = next;
+        }
+        replica.install(replica.restore(parts).map_err(failed)?);
+    }
+    for row in txn.open_table(STORE).map_err(failed)?.iter().map_err(failed)? {
+        replica.apply(codec::decode(row.map_err(failed)?.1.value()).map_err(failed)?);
+    }
+    Ok(replica)
 }
 
 /// Ages are told by each process for itself; on the disk and in snapshots there are none.
@@ -221,7 +285,7 @@ fn put_standing(meta: &mut Table<'_, &str, &[u8]>, standing: &Standing) -> io::R
     Ok(())
 }
 
-/// A snapshot is one frame of `Standing`, then frames of pairs until it ends.
+/// A snapshot is one frame of `Standing`, then frames of pieces until it ends.
 fn read_frame<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<(T, &[u8])> {
     let (payload, rest) = codec::split(bytes).map_err(failed)?;
     Ok((codec::decode_payload(payload).map_err(failed)?, rest))
@@ -243,7 +307,7 @@ pub(crate) fn check_snapshot(meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()
         )));
     }
     while !rest.is_empty() {
-        rest = read_frame::<Pairs>(rest)?.1;
+        rest = read_frame::<Piece>(rest)?.1;
     }
     Ok(())
 }
@@ -268,7 +332,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         // The transaction is the snapshot: what is applied later does not show in it.
         let shared = Arc::clone(&self.shared);
-        SnapshotBuilder { view: Some(shared.db.begin_read().map_err(failed)), shared }
+        let (view, store) = (shared.db.begin_read().map_err(failed), shared.replica.freeze());
+        SnapshotBuilder { view: Some((view, store)), shared }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Vec<u8>) -> io::Result<()> {
@@ -296,15 +361,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 /// A frozen view of the state, and where to keep the snapshot made of it.
 pub(crate) struct SnapshotBuilder {
     shared: Arc<Shared>,
-    view: Option<io::Result<ReadTransaction>>,
+    view: Option<(io::Result<ReadTransaction>, Frozen)>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
-        let view =
-            self.view.take().ok_or_else(|| io::Error::other("this snapshot was built"))??;
+        let view = self.view.take();
+        let (view, store) = view.ok_or_else(|| io::Error::other("this snapshot was built"))?;
+        let view = view?;
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             let standing = read_standing(&view)?;
@@ -317,13 +383,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 len += key.value().len() + value.value().len();
                 pairs.push((key.value().to_owned(), ByteBuf::from(value.value())));
                 if len >= SNAPSHOT_FRAME {
-                    snapshot.extend(codec::encode(&pairs).map_err(failed)?);
-                    pairs.clear();
+                    let piece = Piece::Pairs(std::mem::take(&mut pairs));
+                    snapshot.extend(codec::encode(&piece).map_err(failed)?);
                     len = 0;
                 }
             }
-            if !pairs.is_empty() {
-                snapshot.extend(codec::encode(&pairs).map_err(failed)?);
+            for piece in [Piece::Pairs(pairs)].into_iter().chain(store.parts().map(Piece::Store)) {
+                snapshot.extend(codec::encode(&piece).map_err(failed)?);
             }
             shared.keep(&meta, &snapshot)?;
             Ok(Snapshot { meta, snapshot })

@@ -1,0 +1,285 @@
+//! Takes ids back that nobody uses. Any number of collectors may run; one is enough.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    runtime::Runtime,
+    store::{
+        Bytes, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, StoreError, Txn,
+        mirror::{self, Entry, Mirror, View},
+    },
+};
+
+use super::{
+    audit::{Violation, audit},
+    error::IdsError,
+    layout::{Layout, Meta, Record},
+    ledger::{Ledger, Rate},
+    link::Link,
+    range::IdRange,
+    txns::{collect, collected},
+};
+
+/// How a collector works.
+#[derive(Clone, Debug)]
+pub struct CollectorOptions {
+    /// How long nobody has to use an id before it is taken back. Default 5 min: several times the
+    /// time to live of a session, so that a node that was away finds its ids again.
+    pub grace: Duration,
+    /// The same while ids run low. Default 1 min.
+    pub grace_floor: Duration,
+    /// From which share of used ids on, in percent, it hurries. Default 80.
+    pub watermark_percent: u8,
+    /// How long an id rests before another key may have it. Default 0: it does not. Rounded up to
+    /// what the store can do.
+    pub rest: Duration,
+    /// The most ids that are taken back in an interval. Default 2,500, as the reference.
+    pub rate_limit: u32,
+    /// That interval. Default 1 min.
+    pub rate_interval: Duration,
+    /// The most ids of one transaction. Default 100.
+    pub batch: usize,
+    /// How long a request may take. Default 5 s.
+    pub request_timeout: Duration,
+    /// How it follows the store.
+    pub mirror: mirror::Options,
+}
+
+impl Default for CollectorOptions {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(300),
+            grace_floor: Duration::from_secs(60),
+            watermark_percent: 80,
+            rest: Duration::ZERO,
+            rate_limit: 2_500,
+            rate_interval: Duration::from_secs(60),
+            batch: 100,
+            request_timeout: Duration::from_secs(5),
+            mirror: mirror::Options::default(),
+        }
+    }
+}
+
+/// What a collector has found and done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Ids that keys have, before.
+    pub found: usize,
+    /// Those of them that nobody used.
+    pub unused: usize,
+    /// Those that were taken back.
+    pub deleted: usize,
+    /// For how long the oldest of them was unused.
+    pub oldest: Duration,
+}
+
+/// Takes ids back that nobody uses. It needs no instance of the ids, and no election: each
+/// deletion asks again, at the instant that it is done.
+#[derive(Debug)]
+pub struct Collector<S, R> {
+    link: Link<S, R>,
+    options: CollectorOptions,
+    mirror: Mirror<Record>,
+    seen: Arc<View<Record>>,
+    ledger: Ledger,
+    rate: Rate,
+    /// How often the store was found to have gone back.
+    lives: u64,
+}
+
+impl<S: Store, R: Runtime> Collector<S, R> {
+    /// A collector of the ids below a prefix. It reads them all, and follows them.
+    ///
+    /// # Errors
+    /// Why the store cannot be read.
+    pub async fn open(
+        store: S,
+        runtime: R,
+        prefix: impl Into<Bytes>,
+        options: CollectorOptions,
+    ) -> Result<Self, IdsError> {
+        let link = Link::new(store, runtime, Layout::new(prefix), options.request_timeout);
+        let mirror = follow(&link, &options).await?;
+        let rate = Rate::new(options.rate_limit, options.rate_interval);
+        let seen = Arc::default();
+        let mut collector =
+            Self { link, options, mirror, seen, ledger: Ledger::default(), rate, lives: 0 };
+        collector.look(&collector.mirror.view());
+        Ok(collector)
+    }
+
+    /// Collects until `shutdown` completes, whatever fails.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let turn = async {
+                if let Err(error) = self.collect().await {
+                    tracing::warn!("ids were not taken back: {error}");
+                    self.link.runtime.sleep(Duration::from_secs(1)).await;
+                }
+                self.wait().await;
+            };
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return,
+                () = turn => {}
+            }
+        }
+    }
+
+    /// Waits until there may be something to do.
+    async fn wait(&mut self) {
+        let now = self.link.runtime.now();
+        let grace = self.grace(&self.seen);
+        let due = self.ledger.oldest().map(|since| since + grace);
+        let due = due.map(|due| if self.rate.allowed(now) == 0 { self.rate.next() } else { due });
+        // Something that is due and was not deleted is tried again, but not at once.
+        let pause = due.map_or(Duration::from_secs(3_600), |due| due.saturating_sub(now));
+        let pause = pause.max(Duration::from_millis(100));
+        let mirror = self.mirror.clone();
+        let next = self.seen.revision() + 1;
+        let changed = async {
+            if mirror.wait(next).await.is_err() {
+                self.link.runtime.sleep(pause).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = self.link.runtime.sleep(pause) => {}
+        }
+    }
+
+    /// Takes back what is due, within the rate.
+    ///
+    /// # Errors
+    /// Why the store does not answer; what was deleted before stays deleted.
+    pub async fn collect(&mut self) -> Result<Collected, IdsError> {
+        if self.mirror.status().ended.is_some() || self.lives != self.link.lives() {
+            self.lives = self.link.lives();
+            self.mirror = follow(&self.link, &self.options).await?;
+            self.ledger = Ledger::default();
+            self.seen = Arc::default();
+        }
+        // What was done before this call is to be seen.
+        let probe = RangeRequest::new(KeyRange::key(self.link.layout.meta())).keys_only();
+        let revision = self.link.range(probe).await?.revision;
+        let view = self.mirror.wait(revision).await?;
+        self.look(&view);
+        let now = self.link.runtime.now();
+        let (found, unused) = self.ledger.counts();
+        let oldest = self.ledger.oldest().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let mut done = Collected { found, unused, deleted: 0, oldest };
+        let most = self.rate.allowed(now);
+        let dead = self.ledger.due(now, self.grace(&view), most);
+        let limits = self.link.store.limits();
+        let batch = limits.operations.saturating_sub(4).clamp(1, self.options.batch.max(1));
+        for dead in dead.chunks(batch) {
+            self.rate.take(dead.len());
+            let lease = self.rest().await?;
+            let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await?;
+            done.deleted += collected(&answer);
+        }
+        self.calm(&view).await?;
+        if done.deleted > 0 {
+            tracing::info!("{} ids were taken back", done.deleted);
+        }
+        Ok(done)
+    }
+
+    /// What is wrong with the ids, at one revision; nothing ever should be. Nothing is changed.
+    pub fn audit(&self) -> Vec<Violation> {
+        let view = self.mirror.view();
+        audit(view.iter().filter_map(|(_, entry)| entry.value.as_deref()))
+    }
+
+    /// The keys below the prefix that are not of this layout; they are left alone.
+    pub fn foreign(&self) -> Vec<Bytes> {
+        self.mirror.view().undecoded().map(|entry| entry.kv.key.clone()).collect()
+    }
+
+    /// A lease for ids to rest with.
+    async fn rest(&self) -> Result<Option<LeaseId>, StoreError> {
+        if self.options.rest.is_zero() {
+            return Ok(None);
+        }
+        let lease = self.link.store.grant(self.options.rest, None).await?;
+        Ok(Some(lease.id))
+    }
+
+    /// Takes the call for help down.
+    async fn calm(&self, view: &View<Record>) -> Result<(), StoreError> {
+        let urgent = self.link.layout.urgent();
+        if view.get(&urgent).is_some() {
+            self.link.commit(Txn::new([Op::delete(urgent)])).await?;
+        }
+        Ok(())
+    }
+
+    fn meta(&self, view: &View<Record>) -> Option<Meta> {
+        match view.value(&self.link.layout.meta()).map(|record| &**record) {
+            Some(Record::Meta(meta)) => Some(*meta),
+            _ => None,
+        }
+    }
+
+    /// How long an id has to be unused: less while they run low.
+    fn grace(&self, view: &View<Record>) -> Duration {
+        let range = self.meta(view).map_or_else(IdRange::default, |meta| meta.range);
+        let used = self.ledger.counts().0 as u128 * 100;
+        let low = used >= u128::from(range.total()) * u128::from(self.options.watermark_percent);
+        let urgent = view.get(&self.link.layout.urgent()).is_some();
+        if low || urgent {
+            self.options.grace.min(self.options.grace_floor)
+        } else {
+            self.options.grace
+        }
+    }
+
+    /// Goes on to a later view.
+    fn look(&mut self, view: &Arc<View<Record>>) {
+        let now = self.link.runtime.now();
+        let seen = std::mem::replace(&mut self.seen, Arc::clone(view));
+        let mut references = Vec::new();
+        for change in seen.changes(view) {
+            let (before, after) = (record(change.before.as_ref()), record(change.after.as_ref()));
+            match (before, after) {
+                (_, Some((Record::Mapping(hash, mapping), revision))) => {
+                    self.ledger.mapping(*hash, Some((mapping.clone(), revision)), now);
+                }
+                (Some((Record::Mapping(hash, _), _)), None) => {
+                    self.ledger.mapping(*hash, None, now);
+                }
+                (None, Some((Record::Reference { hash, .. }, _))) => {
+                    references.push((*hash, true));
+                }
+                (Some((Record::Reference { hash, .. }, _)), None) => {
+                    references.push((*hash, false));
+                }
+                _ => {}
+            }
+        }
+        // First those that came, so that none looks unused in between.
+        references.sort_by_key(|(_, came)| !came);
+        for (hash, came) in references {
+            self.ledger.reference(hash, came, now);
+        }
+    }
+}
+
+fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<(&Record, u64)> {
+    let entry = entry?;
+    Some((entry.value.as_deref()?, entry.kv.mod_revision))
+}
+
+async fn follow<S: Store, R: Runtime>(
+    link: &Link<S, R>,
+    options: &CollectorOptions,
+) -> Result<Mirror<Record>, StoreError> {
+    let layout = link.layout.clone();
+    let decode = move |kv: &KeyValue| layout.read(kv);
+    let (store, runtime, range) =
+        (link.store.clone(), link.runtime.clone(), link.layout.everything());
+    Mirror::open(store, runtime, range, decode, options.mirror.clone()).await
+}

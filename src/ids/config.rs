@@ -1,0 +1,131 @@
+//! How an instance of the ids works.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::store::{Bytes, mirror};
+
+use super::range::IdRange;
+
+/// Judges what others have written before it is believed.
+///
+/// Given an id and its key; an error keeps the mapping out of the cache and out of the events. The
+/// id counts as used nevertheless.
+pub type Validator = Arc<dyn Fn(u64, &Bytes) -> Result<(), String> + Send + Sync>;
+
+/// Whether an instance gives keys an id that have none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Creation {
+    /// It does.
+    #[default]
+    Allowed,
+    /// It only uses ids that others have given out.
+    Forbidden,
+}
+
+/// Whether an instance keeps all ids in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// It reads all and follows them: lookups cost nothing, and candidates are free.
+    #[default]
+    Full,
+    /// It reads nothing: for short lives, and for ranges that are mostly free.
+    Lazy,
+}
+
+/// What happens to an id whose last user goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reclaim {
+    /// A collector takes it back after its grace, so that it may well be the same when the key is
+    /// used again.
+    #[default]
+    Collector,
+    /// The last user takes it back at once, if the id is its own alone since it came. It does not
+    /// rest.
+    Eager,
+}
+
+/// How an instance works.
+#[derive(Clone)]
+pub struct Options {
+    /// The ids. `None`: those that stand; if none do, all but 0. The first instance decides for
+    /// all.
+    pub range: Option<IdRange>,
+    /// What the references say about who holds them, for people. Default: nothing.
+    pub node: Bytes,
+    /// How long a reference outlives a node that is gone. Default 60 s: long enough for a restart
+    /// of the store, and a sixtieth of what a collector waits on top.
+    pub ttl: Duration,
+    /// How long a request may take before it is sent again. Default 5 s.
+    pub request_timeout: Duration,
+    /// How long a call waits for the store. Default 2 min.
+    pub patience: Duration,
+    /// How often a key is tried before its callers are told. Default 16.
+    pub attempts: u32,
+    /// The longest of the first pauses after a failure; they double. Default 20 ms.
+    pub backoff_first: Duration,
+    /// The longest pause after a failure. Default 5 s. Every pause is drawn between zero and that.
+    pub backoff_max: Duration,
+    /// The most keys of one transaction. Default 100.
+    pub batch: usize,
+    /// The most transactions that are on their way at once. Default 4; what comes meanwhile is
+    /// put together.
+    pub in_flight: usize,
+    /// How many ids a transaction may choose from. Default 4.
+    pub candidates: usize,
+    /// How often references that nobody uses are looked for. Default 5 min, give or take a tenth.
+    pub reconcile_interval: Duration,
+    /// The share of ids in use, in percent, from which on a warning is given. Default 80.
+    pub watermark_percent: u8,
+    /// Whether keys without an id get one.
+    pub creation: Creation,
+    /// Whether all ids are kept in memory.
+    pub caching: Caching,
+    /// What happens to ids that nobody uses.
+    pub reclaim: Reclaim,
+    /// Judges what others have written; all of them have to agree.
+    pub validators: Vec<Validator>,
+    /// How the cache follows the store.
+    pub mirror: mirror::Options,
+    /// Makes the choice of candidates and of nonces repeatable, for tests; no two instances may
+    /// have the same. Default: as the machine's chance wants it.
+    pub seed: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            range: None,
+            node: Bytes::default(),
+            ttl: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(5),
+            patience: Duration::from_secs(120),
+            attempts: 16,
+            backoff_first: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(5),
+            batch: 100,
+            in_flight: 4,
+            candidates: 4,
+            reconcile_interval: Duration::from_secs(300),
+            watermark_percent: 80,
+            creation: Creation::default(),
+            caching: Caching::default(),
+            reclaim: Reclaim::default(),
+            validators: Vec::new(),
+            mirror: mirror::Options::default(),
+            seed: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("range", &self.range)
+            .field("node", &self.node)
+            .field("ttl", &self.ttl)
+            .field("creation", &self.creation)
+            .field("caching", &self.caching)
+            .field("reclaim", &self.reclaim)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,450 @@
+//! The desk: which keys are wanted by whom, what stands of them, and what is to be done next.
+//!
+//! ```text
+//!  callers --want--> slots --plan--> transactions --settle--> slots --answer--> callers
+//!  handles --give back-->  |
+//!                          +--> doomed references, until they are deleted or their session ends
+//! ```
+//!
+//! A reference has a name that is used once. So letting one go and coming to use the key again may
+//! overtake each other, and a request that was thought lost may still be done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fmt, mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{broadcast, oneshot};
+
+use crate::store::{
+    Bytes, LeaseId, LeaseStatus,
+    mirror::{Mirror, View},
+};
+
+use super::{
+    config::{Creation, Options, Reclaim},
+    dice::Dice,
+    error::IdsError,
+    forecast::Forecast,
+    layout::{KeyHash, Layout, Meta, Record, RefName},
+    life::{Generation, Life, Origin, Status},
+    notices::Notice,
+    slot::Standing,
+    stock::Stock,
+    txns::Release,
+};
+
+/// What a caller gets.
+pub(super) type Granted = (Arc<Life>, Origin);
+
+/// Somebody who waits for a key.
+pub(super) struct Waiter {
+    pub(super) owner: Option<Arc<str>>,
+    pub(super) answer: oneshot::Sender<Result<Granted, IdsError>>,
+}
+
+/// Somebody who uses a key.
+#[derive(Clone, Debug)]
+pub(super) struct Use {
+    pub(super) owner: Option<Arc<str>>,
+    /// Since when, in the runtime's time.
+    pub(super) since: Duration,
+}
+
+/// A key that is wanted, used, or being asked for.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) hash: Option<KeyHash>,
+    pub(super) standing: Standing,
+    pub(super) flying: bool,
+    pub(super) queued: bool,
+    /// The reference that stands or is asked for.
+    pub(super) name: Option<RefName>,
+    /// For the mapping that may be created.
+    pub(super) nonce: u64,
+    /// The revision at which the reference was written.
+    pub(super) attached: u64,
+    pub(super) life: Option<Arc<Life>>,
+    pub(super) generation: Option<Generation>,
+    pub(super) losses: u64,
+    pub(super) uses: BTreeMap<u64, Use>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) tries: u32,
+    /// Who waits until it is let go.
+    pub(super) leaving: Vec<oneshot::Sender<()>>,
+}
+
+impl Slot {
+    pub(super) fn wanted(&self) -> bool {
+        !self.uses.is_empty() || self.waiters.iter().any(|waiter| !waiter.answer.is_closed())
+    }
+}
+
+/// A reference that is to go.
+pub(super) struct Doomed {
+    pub(super) release: Release,
+    pub(super) leaving: Vec<oneshot::Sender<()>>,
+}
+
+/// A lease, and the name under which references are written with it.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) token: u64,
+    pub(super) lease: LeaseId,
+    pub(super) status: Arc<dyn Fn() -> LeaseStatus + Send + Sync>,
+    /// The store has said that the lease is gone.
+    pub(super) dead: bool,
+}
+
+impl Session {
+    pub(super) fn status(&self) -> LeaseStatus {
+        if self.dead { LeaseStatus::Lost } else { (self.status)() }
+    }
+}
+
+/// All of it.
+pub(super) struct Desk {
+    pub(super) layout: Layout,
+    pub(super) options: Options,
+    pub(super) slots: HashMap<Bytes, Slot>,
+    pub(super) ready: VecDeque<Bytes>,
+    pub(super) doomed: VecDeque<Doomed>,
+    /// Doomed references whose deletion is on its way.
+    pub(super) leaving: BTreeSet<RefName>,
+    /// Keys that wait for a candidate to be given back.
+    pub(super) starved: Vec<Bytes>,
+    pub(super) session: Option<Session>,
+    /// What all agree on, and the revision of it.
+    pub(super) meta: Option<(Meta, u64)>,
+    pub(super) stock: Stock,
+    pub(super) dice: Dice,
+    /// Handles, references.
+    pub(super) serial: u64,
+    pub(super) notices: broadcast::Sender<Notice>,
+    /// The store was found to be at an earlier revision than it was.
+    pub(super) went_back: bool,
+    pub(super) closed: bool,
+    /// How many batches are on their way.
+    pub(super) flights: usize,
+    /// How often in a row the store has failed, and until when nothing is sent.
+    pub(super) failures: u32,
+    pub(super) pause_until: Duration,
+    /// The runtime's time when it was last looked at.
+    pub(super) now: Duration,
+    pub(super) mirror: Option<Mirror<Record>>,
+    pub(super) low: bool,
+    pub(super) forecast: Forecast,
+    pub(super) closing: Vec<oneshot::Sender<()>>,
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    pub(super) fn new(layout: Layout, options: Options, meta: (Meta, u64), mut dice: Dice) -> Self {
+        let stock_dice = Dice::new(Some(dice.roll()));
+        let stock = Stock::new(layout.clone(), meta.0.range, stock_dice);
+        Self {
+            layout,
+            options,
+            slots: HashMap::new(),
+            ready: VecDeque::new(),
+            doomed: VecDeque::new(),
+            leaving: BTreeSet::new(),
+            starved: Vec::new(),
+            session: None,
+            meta: Some(meta),
+            stock,
+            dice,
+            serial: 0,
+            notices: broadcast::Sender::new(1_024),
+            went_back: false,
+            closed: false,
+            flights: 0,
+            failures: 0,
+            pause_until: Duration::ZERO,
+            now: Duration::ZERO,
+            mirror: None,
+            low: false,
+            forecast: Forecast::default(),
+            closing: Vec::new(),
+        }
+    }
+
+    /// Tells whoever listens.
+    pub(super) fn tell(&self, notice: Notice) {
+        // Nobody listens, nobody is told.
+        let _ = self.notices.send(notice);
+    }
+
+    /// What the session is worth at this moment.
+    pub(super) fn session_status(&self) -> LeaseStatus {
+        self.session.as_ref().map_or(LeaseStatus::Lost, Session::status)
+    }
+
+    /// Uses a key that is held already.
+    pub(super) fn hit(
+        &mut self,
+        key: &[u8],
+        owner: Option<&Arc<str>>,
+        now: Duration,
+    ) -> Option<Granted> {
+        let serial = self.serial + 1;
+        let slot = self.slots.get_mut(key).filter(|slot| slot.standing == Standing::Held)?;
+        if self.session.as_ref()?.status() != LeaseStatus::Held {
+            return None;
+        }
+        let life = Arc::clone(slot.life.as_ref()?);
+        let (generation, losses) = (slot.generation?, slot.losses);
+        let first_use = slot.uses.is_empty();
+        slot.uses.insert(serial, Use { owner: owner.cloned(), since: now });
+        slot.leaving.clear();
+        self.serial = serial;
+        Some((life, Origin { serial, generation, is_new: false, first_use, losses }))
+    }
+
+    /// Asks for a key.
+    pub(super) fn want(&mut self, key: &Bytes, waiter: Waiter) {
+        if self.closed {
+            let _ = waiter.answer.send(Err(IdsError::Closed));
+            return;
+        }
+        let slot = self.slots.entry(key.clone()).or_default();
+        if slot.hash.is_none() {
+            slot.hash = Some(KeyHash::of(key));
+        }
+        slot.waiters.push(waiter);
+        self.enqueue(key);
+    }
+
+    /// Has a key looked at.
+    pub(super) fn enqueue(&mut self, key: &Bytes) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && !mem::replace(&mut slot.queued, true)
+        {
+            self.ready.push_back(key.clone());
+        }
+    }
+
+    /// Has all keys looked at that somebody waits for.
+    pub(super) fn enqueue_waiting(&mut self) {
+        let waiting = self.slots.iter().filter(|(_, slot)| !slot.waiters.is_empty());
+        let mut keys: Vec<Bytes> = waiting.map(|(key, _)| key.clone()).collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.enqueue(&key);
+        }
+    }
+
+    /// Ends a use. If it was the last: tells when the reference is gone.
+    pub(super) fn give_back(
+        &mut self,
+        life: &Arc<Life>,
+        serial: u64,
+    ) -> Option<oneshot::Receiver<()>> {
+        let slot = self.slots.get_mut(&life.key)?;
+        slot.uses.remove(&serial)?;
+        if slot.wanted() {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        slot.leaving.push(sender);
+        self.enqueue(&life.key);
+        Some(receiver)
+    }
+
+    /// Ends all uses of an owner. Returns how many there were.
+    pub(super) fn release_owner(&mut self, owner: &str) -> usize {
+        let mut keys: Vec<Bytes> = Vec::new();
+        let mut count = 0;
+        for (key, slot) in &mut self.slots {
+            let before = slot.uses.len();
+            slot.uses.retain(|_, used| used.owner.as_deref() != Some(owner));
+            count += before - slot.uses.len();
+            if before > slot.uses.len() {
+                keys.push(key.clone());
+            }
+        }
+        keys.sort_unstable();
+        for key in keys {
+            self.enqueue(&key);
+        }
+        count
+    }
+
+    /// The generation of a life, if it goes on.
+    pub(super) fn generation(&self, life: &Arc<Life>) -> Option<Generation> {
+        self.slot_of(life)?.generation
+    }
+
+    fn slot_of(&self, life: &Arc<Life>) -> Option<&Slot> {
+        let slot = self.slots.get(&life.key)?;
+        slot.life.as_ref().filter(|current| Arc::ptr_eq(current, life)).map(|_| slot)
+    }
+
+    /// What a handle is worth.
+    pub(super) fn status(&self, life: &Arc<Life>, serial: u64, losses: u64) -> Status {
+        if life.is_changed() {
+            return Status::Changed;
+        }
+        let slot = self.slot_of(life).filter(|slot| slot.uses.contains_key(&serial));
+        let Some(slot) = slot else { return Status::Released };
+        if slot.standing != Standing::Held {
+            return Status::Lost;
+        }
+        match self.session_status() {
+            LeaseStatus::Lost => Status::Lost,
+            LeaseStatus::Suspect => Status::Suspect,
+            LeaseStatus::Held if slot.losses > losses => Status::Restored,
+            LeaseStatus::Held => Status::Held,
+        }
+    }
+
+    /// Begins a session: whatever stood in the last one is to be acquired again.
+    pub(super) fn start_session(&mut self, session: Session) {
+        self.end_session();
+        self.session = Some(session);
+        let mut keys: Vec<Bytes> = self.slots.keys().cloned().collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.enqueue(&key);
+        }
+    }
+
+    /// Ends the session: its references are gone, or will be with its lease.
+    pub(super) fn end_session(&mut self) {
+        if self.session.take().is_none() {
+            return;
+        }
+        self.doubt_all();
+        for slot in self.slots.values_mut() {
+            slot.standing = Standing::Absent;
+            slot.name = None;
+        }
+        self.doomed.clear();
+    }
+
+    /// Makes sure again of everything that is held.
+    pub(super) fn doubt_all(&mut self) {
+        let mut held: Vec<Bytes> = self.slots.keys().cloned().collect();
+        held.sort_unstable();
+        for key in held {
+            self.doubt(&key);
+        }
+    }
+
+    /// Makes sure again of a key, if it is held.
+    pub(super) fn doubt(&mut self, key: &Bytes) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.standing == Standing::Held {
+            slot.standing = Standing::Unknown;
+            slot.losses += 1;
+            self.enqueue(key);
+        }
+    }
+
+    /// Dooms a slot's reference, if one was asked for.
+    pub(super) fn doom(&mut self, slot: &mut Slot) {
+        let leaving = mem::take(&mut slot.leaving);
+        let known = slot.life.as_ref().filter(|_| slot.standing == Standing::Held);
+        let eager = known.filter(|_| self.options.reclaim == Reclaim::Eager);
+        let eager = eager.map(|life| (life.id, slot.attached));
+        if let (Some(name), Some(hash)) = (slot.name.take(), slot.hash) {
+            self.doomed.push_back(Doomed { release: Release { hash, name, eager }, leaving });
+        }
+        slot.standing = Standing::Absent;
+    }
+
+    /// Whether keys without an id get one here.
+    pub(super) fn creates(&self) -> bool {
+        self.options.creation == Creation::Allowed
+    }
+
+    /// Goes on to a later view of the cache, and makes sure of keys that it shows to be gone.
+    pub(super) fn advance(&mut self, view: &Arc<View<Record>>) {
+        for turn in self.stock.advance(view) {
+            let Some(before) = turn.before else { continue };
+            if turn.after.is_some_and(|after| after.revision == before.revision) {
+                continue;
+            }
+            let ours = self.slots.get(&before.key).is_some_and(|slot| {
+                slot.generation.is_some_and(|generation| generation.revision == before.revision)
+            });
+            if ours {
+                self.doubt(&before.key);
+            }
+        }
+        self.feed();
+        self.watch_level();
+    }
+
+    /// Warns when ids run low, once until there are clearly more again.
+    fn watch_level(&mut self) {
+        let pool = self.stock.pool();
+        let (used, total) = (pool.unavailable(), pool.range().total());
+        let percent = u128::from(used) * 100 / u128::from(total.max(1));
+        let mark = u128::from(self.options.watermark_percent);
+        if percent >= mark && !self.low {
+            self.low = true;
+            let full_in = self.forecast.full_in(self.now, used, total);
+            self.tell(Notice::Low { used, total, full_in });
+        } else if percent + 5 < mark {
+            self.low = false;
+        }
+        self.forecast.note(self.now, used);
+    }
+
+    /// The names of the references that are held.
+    pub(super) fn held_names(&self) -> BTreeSet<RefName> {
+        let held = self.slots.values().filter(|slot| slot.standing == Standing::Held);
+        held.filter_map(|slot| slot.name).collect()
+    }
+
+    /// Compares the references that stand in the store with those that should: dooms those that
+    /// nobody uses, and makes sure of those that were held and are not there.
+    pub(super) fn reconcile(&mut self, token: u64, held: &BTreeSet<RefName>, standing: &[Bytes]) {
+        if self.session.as_ref().is_none_or(|session| session.token != token) {
+            return;
+        }
+        let ours = standing.iter().filter_map(|key| self.layout.parse_reference(key));
+        let ours: BTreeMap<RefName, KeyHash> = ours
+            .filter(|(_, name)| name.session == token)
+            .map(|(hash, name)| (name, hash))
+            .collect();
+        let mut known: BTreeSet<RefName> = self.leaving.clone();
+        known.extend(self.slots.values().filter_map(|slot| slot.name));
+        known.extend(self.doomed.iter().map(|doomed| doomed.release.name));
+        for (name, hash) in ours.iter().filter(|(name, _)| !known.contains(name)) {
+            let release = Release { hash: *hash, name: *name, eager: None };
+            self.doomed.push_back(Doomed { release, leaving: Vec::new() });
+        }
+        let missing = |slot: &Slot| {
+            slot.name.is_some_and(|name| held.contains(&name) && !ours.contains_key(&name))
+        };
+        let mut missing: Vec<Bytes> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| missing(slot))
+            .map(|(key, _)| key.clone())
+            .collect();
+        missing.sort_unstable();
+        for key in missing {
+            self.doubt(&key);
+        }
+    }
+
+    /// Lets everything go; nothing is granted any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.mirror = None;
+        self.slots.clear();
+        self.ready.clear();
+        self.doomed.clear();
+        self.starved.clear();
+    }
+}

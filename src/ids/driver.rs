@@ -1,0 +1,382 @@
+//! What works for an instance: it keeps the session, sends what the desk plans, and tells it what
+//! came of it.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use crate::{
+    runtime::Runtime,
+    store::{
+        LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn, mirror::View,
+    },
+};
+
+use super::{
+    desk::{Desk, Doomed, Session},
+    dice::Dice,
+    error::IdsError,
+    flights::{Aftermath, Flight},
+    handle::{Alive, Core},
+    layout::{Meta, Record},
+    link::Link,
+    notices::Notice,
+    txns::{acquire, release},
+};
+
+/// The driver. All that it knows is at the desk; all that it has is a lease.
+pub(super) struct Driver<S, R: Runtime> {
+    pub(super) link: Link<S, R>,
+    pub(super) core: Arc<Core>,
+    pub(super) alive: Weak<Alive>,
+    pub(super) dice: Dice,
+    pub(super) keeper: Option<LeaseKeeper<S, R>>,
+    /// What the session was worth when it was last looked at.
+    pub(super) status: LeaseStatus,
+    pub(super) lives: u64,
+    pub(super) reconcile_at: Duration,
+    pub(super) probe_at: Duration,
+    pub(super) meta: Meta,
+}
+
+impl<S: Store, R: Runtime> Driver<S, R> {
+    fn done(&self) -> bool {
+        self.alive.strong_count() == 0 || self.core.lock().closed
+    }
+
+    /// Works until nobody uses the instance any more.
+    pub(super) async fn run(mut self) {
+        while !self.done() {
+            if let Err(error) = self.prepare().await {
+                tracing::warn!("the ids wait for the store: {error}");
+                self.pause().await;
+                continue;
+            }
+            self.launch();
+            self.wait().await;
+        }
+        self.finish().await;
+    }
+
+    async fn pause(&mut self) {
+        let pause = self.back_off();
+        tokio::select! {
+            biased;
+            () = self.link.runtime.sleep(pause) => {}
+            () = self.ended() => {}
+        }
+    }
+
+    async fn ended(&self) {
+        while !self.done() {
+            self.core.wake.notified().await;
+        }
+    }
+
+    fn back_off(&self) -> Duration {
+        let mut desk = self.core.lock();
+        desk.back_off(self.link.runtime.now())
+    }
+
+    /// Sees to it that there is a session, and that what all agree on is known.
+    async fn prepare(&mut self) -> Result<(), IdsError> {
+        let back = self.link.lives() != self.lives;
+        if back {
+            self.lives = self.link.lives();
+            self.keeper = None;
+            let mut desk = self.core.lock();
+            desk.end_session();
+            desk.meta = None;
+            drop(desk);
+            self.core.reopen.notify_one();
+            self.core.turned.notify_waiters();
+        }
+        let (meta, back) = {
+            let desk = self.core.lock();
+            (desk.meta, back || desk.went_back)
+        };
+        if meta.is_none() {
+            self.core.lock().went_back = back;
+            let (meta, fence) = self.link.meta(None, Some(self.meta), back).await?;
+            let mut desk = self.core.lock();
+            desk.went_back = false;
+            desk.stock.set_range(meta.range);
+            desk.meta = Some((meta, fence));
+            if meta.epoch != self.meta.epoch {
+                desk.doubt_all();
+                desk.tell(Notice::StoreRestored { epoch: meta.epoch });
+            }
+            self.meta = meta;
+        }
+        let lost = self.core.lock().session_status() == LeaseStatus::Lost;
+        if lost { self.open_session().await } else { Ok(()) }
+    }
+
+    async fn open_session(&mut self) -> Result<(), IdsError> {
+        if self.keeper.take().is_some() {
+            self.turn(LeaseStatus::Lost);
+            self.core.lock().end_session();
+            self.core.turned.notify_waiters();
+        }
+        let ttl = self.core.lock().options.ttl;
+        let (store, runtime) = (self.link.store.clone(), self.link.runtime.clone());
+        let keeper = LeaseKeeper::grant(store, runtime, ttl).await?;
+        let (ours, token) = (keeper.clone(), self.dice.roll());
+        // It must not keep the lease alive by itself.
+        let session = Session {
+            token,
+            lease: keeper.id(),
+            status: Arc::new(move || ours.status()),
+            dead: false,
+        };
+        self.keeper = Some(keeper);
+        self.status = LeaseStatus::Held;
+        self.core.lock().start_session(session);
+        self.core.turned.notify_waiters();
+        Ok(())
+    }
+
+    /// Takes note of what the session is worth now.
+    fn turn(&mut self, status: LeaseStatus) {
+        if status == self.status {
+            return;
+        }
+        self.status = status;
+        let mut desk = self.core.lock();
+        match status {
+            LeaseStatus::Held => desk.enqueue_waiting(),
+            LeaseStatus::Suspect => desk.tell(Notice::Suspect),
+            LeaseStatus::Lost => desk.tell(Notice::Lost),
+        }
+        drop(desk);
+        self.core.turned.notify_waiters();
+    }
+
+    /// Sends all that can be sent now.
+    fn launch(&mut self) {
+        let now = self.link.runtime.now();
+        let limits = self.link.store.limits();
+        loop {
+            let mut desk = self.core.lock();
+            desk.now = now;
+            // While the store fails, one at a time finds out whether it still does.
+            let most = if desk.failures > 0 { 1 } else { desk.options.in_flight.max(1) };
+            if desk.flights >= most || now < desk.pause_until {
+                return;
+            }
+            let flight = desk.plan(&limits);
+            let doomed = desk.take_doomed(&limits);
+            if flight.is_none() && doomed.is_empty() {
+                return;
+            }
+            desk.flights += usize::from(flight.is_some()) + usize::from(!doomed.is_empty());
+            let node = desk.options.node.clone();
+            drop(desk);
+            if let Some(flight) = flight {
+                let txn =
+                    acquire(&self.link.layout, flight.fence, &node, flight.lease, &flight.batch);
+                self.link.runtime.spawn(fly(
+                    self.link.clone(),
+                    Arc::clone(&self.core),
+                    flight,
+                    txn,
+                ));
+            }
+            if !doomed.is_empty() {
+                let let_go = let_go(self.link.clone(), Arc::clone(&self.core), doomed);
+                self.link.runtime.spawn(let_go);
+            }
+        }
+    }
+
+    async fn wait(&mut self) {
+        let now = self.link.runtime.now();
+        if now >= self.reconcile_at {
+            self.reconcile(now);
+        }
+        if now >= self.probe_at {
+            self.probe(now);
+        }
+        let pause_until = self.core.lock().pause_until;
+        let mut until = self.reconcile_at.min(self.probe_at);
+        if pause_until > now {
+            until = until.min(pause_until);
+        }
+        let Some(keeper) = self.keeper.clone() else { return };
+        let status = tokio::select! {
+            biased;
+            status = keeper.changed(self.status) => status,
+            () = self.core.wake.notified() => keeper.status(),
+            () = self.link.runtime.sleep(until.saturating_sub(now)) => keeper.status(),
+        };
+        self.turn(status);
+    }
+
+    /// Looks whether the store is still the one that it was, as often as the lease is kept alive:
+    /// one that was restored may know a lease of the same name.
+    fn probe(&mut self, now: Duration) {
+        self.probe_at = now + self.core.lock().options.ttl / 3;
+        let (link, core) = (self.link.clone(), Arc::clone(&self.core));
+        self.link.runtime.spawn(async move {
+            if let Ok(standing) = link.standing_meta().await {
+                let mut desk = core.lock();
+                if desk.meta.is_some_and(|meta| Some(meta) != standing) {
+                    desk.meta = None;
+                }
+            }
+            core.wake.notify_one();
+        });
+    }
+
+    /// Compares the references that stand with those that should.
+    fn reconcile(&mut self, now: Duration) {
+        let mut desk = self.core.lock();
+        let interval = desk.options.reconcile_interval;
+        // A tenth more or less, so that not all nodes ask at once.
+        let tenth = u64::try_from((interval / 5).as_millis()).unwrap_or(u64::MAX).max(1);
+        let jitter = Duration::from_millis(desk.dice.roll() % tenth);
+        self.reconcile_at = now + interval.saturating_sub(interval / 10) + jitter;
+        let Some(session) = desk.session.clone() else { return };
+        let held = desk.held_names();
+        drop(desk);
+        let (link, core) = (self.link.clone(), Arc::clone(&self.core));
+        self.link.runtime.spawn(async move {
+            match link.store.time_to_live(session.lease).await {
+                Ok(state) => {
+                    core.lock().reconcile(session.token, &held, &state.keys);
+                    core.wake.notify_one();
+                }
+                Err(error) => tracing::info!("references were not compared: {error}"),
+            }
+        });
+    }
+
+    /// Ends the lease and all references with it.
+    async fn finish(mut self) {
+        let closing = {
+            let mut desk = self.core.lock();
+            desk.close();
+            desk.session = None;
+            std::mem::take(&mut desk.closing)
+        };
+        self.core.turned.notify_waiters();
+        self.core.ticks.end();
+        if let Some(keeper) = self.keeper.take()
+            && let Err(error) = keeper.revoke().await
+        {
+            tracing::info!("the references end with their lease: {error}");
+        }
+        for closed in closing {
+            let _ = closed.send(());
+        }
+    }
+}
+
+impl Desk {
+    /// Waits longer and longer while the store fails, each time by chance.
+    pub(super) fn back_off(&mut self, now: Duration) -> Duration {
+        let (first, max) = (self.options.backoff_first, self.options.backoff_max);
+        let most = first.saturating_mul(1 << self.failures.min(20)).min(max);
+        self.failures = self.failures.saturating_add(1);
+        let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX).max(1);
+        let pause = Duration::from_micros(self.dice.roll() % micros);
+        self.pause_until = now + pause;
+        pause
+    }
+}
+
+/// Asks for keys.
+async fn fly<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, flight: Flight, txn: Txn) {
+    let answer = link.commit(txn).await;
+    let aftermath = {
+        let mut desk = core.lock();
+        desk.now = link.runtime.now();
+        desk.flights -= 1;
+        let aftermath = desk.settle(&flight, answer);
+        follow_up(&mut desk, &flight, &aftermath);
+        aftermath
+    };
+    core.turned.notify_waiters();
+    core.wake.notify_one();
+    let Aftermath { taken, revision, .. } = aftermath;
+    if !taken.is_empty() {
+        catch_up(&link, &core, revision).await;
+        let exhausted = {
+            let mut desk = core.lock();
+            // Each of them is looked at.
+            taken.iter().filter(|key| desk.retry_taken(key)).count() > 0
+        };
+        core.wake.notify_one();
+        if exhausted {
+            // It asks for help; if it fails, the next one that finds no id asks again.
+            let _ = link.commit(Txn::new([Op::put(link.layout.urgent(), "")])).await;
+        }
+    }
+}
+
+fn follow_up(desk: &mut Desk, flight: &Flight, aftermath: &Aftermath) {
+    if aftermath.failed.is_some() {
+        let now = desk.now;
+        desk.back_off(now);
+    } else {
+        desk.failures = 0;
+    }
+    if aftermath.moved && desk.meta.is_some_and(|(_, fence)| fence == flight.fence) {
+        desk.meta = None;
+    }
+}
+
+/// Lets the cache come to a revision, or reads which ids are used if there is none.
+async fn catch_up<S: Store, R: Runtime>(link: &Link<S, R>, core: &Core, revision: u64) {
+    let mirror = core.lock().mirror.clone();
+    let caught_up: Result<(), StoreError> = match mirror {
+        Some(mirror) => {
+            let view: Option<Arc<View<Record>>> = tokio::select! {
+                biased;
+                view = mirror.wait(revision) => view.ok(),
+                () = link.runtime.sleep(Duration::from_secs(5)) => None,
+            };
+            if let Some(view) = view {
+                core.lock().advance(&view);
+            }
+            Ok(())
+        }
+        None => list(link, core).await,
+    };
+    if let Err(error) = caught_up {
+        tracing::warn!("the ids could not be listed: {error}");
+    }
+}
+
+async fn list<S: Store, R: Runtime>(link: &Link<S, R>, core: &Core) -> Result<(), StoreError> {
+    let mut pages = Pages::new(&link.store, link.layout.ids()).keys_only();
+    let mut used = Vec::new();
+    while let Some(page) = pages.next().await? {
+        let RangeResponse { items, .. } = page;
+        used.extend(items.iter().filter_map(|kv| link.layout.parse_id(&kv.key)));
+    }
+    let mut desk = core.lock();
+    let range = desk.stock.pool().range();
+    desk.stock.refill(range, used);
+    Ok(())
+}
+
+/// Deletes references.
+async fn let_go<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, doomed: Vec<Doomed>) {
+    let batch: Vec<_> = doomed.iter().map(|doomed| doomed.release.clone()).collect();
+    let answer = link.commit(release(&link.layout, &batch)).await;
+    let mut desk = core.lock();
+    desk.now = link.runtime.now();
+    desk.flights -= 1;
+    if let Err(error) = &answer {
+        tracing::info!("references are let go later: {error}");
+        let now = desk.now;
+        desk.back_off(now);
+    } else {
+        desk.failures = 0;
+    }
+    desk.settle_doomed(doomed, answer.is_ok());
+    drop(desk);
+    core.wake.notify_one();
+}

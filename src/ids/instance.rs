@@ -1,0 +1,550 @@
+//! An instance of the ids: what an application holds, one for each process and prefix.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::sync::{broadcast, oneshot};
+
+use crate::{
+    runtime::Runtime,
+    store::{Bytes, KeyRange, LeaseStatus, RangeRequest, RangeResponse, Store, StoreError},
+};
+
+use super::{
+    config::{Caching, Options},
+    desk::{Desk, Waiter},
+    dice::Dice,
+    driver::Driver,
+    error::IdsError,
+    events::{Events, ids},
+    flights::key_len_max,
+    follow::{Fed, Follower},
+    handle::{Alive, Core, Handle, Wait},
+    layout::{KeyHash, Layout, Mapping, Record},
+    link::Link,
+    notices::Notice,
+    slot::Standing,
+    source::Source,
+};
+
+/// How much there is of what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Ids of the range that are not free, as far as is known here.
+    pub used: u64,
+    /// Ids of the range.
+    pub total: u64,
+    /// Keys that this instance refers to.
+    pub held: usize,
+    /// Handles.
+    pub uses: usize,
+    /// References that are still to be deleted.
+    pub releasing: usize,
+}
+
+/// Somebody who uses an id in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalUse {
+    /// The key.
+    pub key: Bytes,
+    /// Its id.
+    pub id: u64,
+    /// Who, if a name was given.
+    pub owner: Option<Arc<str>>,
+    /// For how long.
+    pub age: Duration,
+}
+
+/// A mapping as a cache knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedId {
+    /// The name of the remote cache; `None`: the own one.
+    pub origin: Option<Arc<str>>,
+    /// The id.
+    pub id: u64,
+    /// The key.
+    pub key: Bytes,
+}
+
+/// The ids below a prefix. Its clones are the same instance; with the last of them and the last
+/// handle it lets all references go.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use raft_autopilot::{
+///     ids::{Ids, Options},
+///     runtime::TokioRuntime,
+///     store::{Embedded, machine::Config},
+/// };
+///
+/// let store = Embedded::new(Config::default(), TokioRuntime);
+/// let one = Ids::open(store.clone(), TokioRuntime, "ids/", Options::default()).await.unwrap();
+/// let two = Ids::open(store, TokioRuntime, "ids/", Options::default()).await.unwrap();
+/// let here = one.allocate("app=web").await.unwrap();
+/// let there = two.allocate("app=web").await.unwrap();
+/// assert_eq!(here.id(), there.id());
+/// assert!(here.is_new() && !there.is_new());
+/// # });
+/// ```
+pub struct Ids<S, R> {
+    pub(super) link: Link<S, R>,
+    pub(super) alive: Arc<Alive>,
+    pub(super) options: Arc<Options>,
+}
+
+impl<S: Clone, R: Clone> Clone for Ids<S, R> {
+    fn clone(&self) -> Self {
+        let (link, alive) = (self.link.clone(), Arc::clone(&self.alive));
+        Self { link, alive, options: Arc::clone(&self.options) }
+    }
+}
+
+impl<S, R> fmt::Debug for Ids<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ids").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store, R: Runtime> Ids<S, R> {
+    /// Opens the ids below a prefix, which must be theirs alone.
+    ///
+    /// It does not wait for the cache; see [`Ids::wait_synced`]. What is allocated before is just
+    /// as safe.
+    ///
+    /// # Errors
+    /// [`IdsError::Mismatch`] if the ids there are others than asked for, [`IdsError::Foreign`],
+    /// or why the store does not answer.
+    pub async fn open(
+        store: S,
+        runtime: R,
+        prefix: impl Into<Bytes>,
+        options: Options,
+    ) -> Result<Self, IdsError> {
+        let layout = Layout::new(prefix);
+        let link = Link::new(store, runtime, layout.clone(), options.request_timeout);
+        let mut dice = Dice::new(options.seed);
+        let meta = patient(&link, &options, &mut dice).await?;
+        if let Some(expected) = options.range.filter(|range| *range != meta.0.range) {
+            return Err(IdsError::Mismatch { found: meta.0.range, expected });
+        }
+        let desk = Desk::new(layout, options.clone(), meta, Dice::new(Some(dice.roll())));
+        let core = Arc::new(Core::new(desk));
+        let alive = Arc::new(Alive(Arc::clone(&core)));
+        let now = link.runtime.now();
+        let driver = Driver {
+            link: link.clone(),
+            core,
+            alive: Arc::downgrade(&alive),
+            lives: link.lives(),
+            dice,
+            keeper: None,
+            status: LeaseStatus::Lost,
+            reconcile_at: now + options.reconcile_interval,
+            probe_at: now + options.ttl / 3,
+            meta: meta.0,
+        };
+        link.runtime.spawn(driver.run());
+        let ids = Self { link, alive, options: Arc::new(options) };
+        if ids.options.caching == Caching::Full {
+            ids.follow();
+        }
+        Ok(ids)
+    }
+
+    fn follow(&self) {
+        let alive = Arc::downgrade(&self.alive);
+        let follower = Follower {
+            store: self.link.store.clone(),
+            runtime: self.link.runtime.clone(),
+            layout: self.link.layout.clone(),
+            validators: self.options.validators.clone(),
+            options: self.options.mirror.clone(),
+            reopen: Arc::clone(&self.alive.0.reopen),
+            listener: move |fed: Option<&Fed<'_>>| feed(&alive, fed),
+        };
+        self.link.runtime.spawn(follower.run());
+    }
+
+    /// The id of a key, new or known, for as long as the handle is kept.
+    ///
+    /// A key that is held here already costs nothing; any other one round trip. Calls that come
+    /// together go together. Dropping the future lets go of whatever it has led to.
+    ///
+    /// # Errors
+    /// [`IdsError`], of which none leaves a reference behind.
+    pub async fn allocate(&self, key: impl Into<Bytes>) -> Result<Handle, IdsError> {
+        self.allocate_as(None, key.into()).await
+    }
+
+    /// The same in the name of an owner; see [`Ids::release_owner`].
+    ///
+    /// # Errors
+    /// As [`Ids::allocate`].
+    pub async fn allocate_for(
+        &self,
+        owner: &str,
+        key: impl Into<Bytes>,
+    ) -> Result<Handle, IdsError> {
+        self.allocate_as(Some(owner.into()), key.into()).await
+    }
+
+    /// The ids of many keys, in as few transactions as they fit into.
+    ///
+    /// # Errors
+    /// That of the first key that fails; the others are let go.
+    pub async fn allocate_many<K: Into<Bytes>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Handle>, IdsError> {
+        let mut waits = Vec::new();
+        for key in keys {
+            waits.push(self.ask(None, key.into())?);
+        }
+        self.alive.0.wake.notify_one();
+        let mut handles = Vec::with_capacity(waits.len());
+        for wait in waits {
+            handles.push(match wait {
+                Asked::Held(handle) => handle,
+                Asked::Wait(mut wait) => self.in_time(&mut wait).await?,
+            });
+        }
+        Ok(handles)
+    }
+
+    /// A handle for a key that this instance holds already, without asking anybody.
+    pub fn held(&self, key: &[u8]) -> Option<Handle> {
+        let now = self.link.runtime.now();
+        let (life, origin) = self.alive.0.lock().hit(key, None, now)?;
+        Some(Handle::new(Arc::clone(&self.alive), life, origin))
+    }
+
+    async fn allocate_as(&self, owner: Option<Arc<str>>, key: Bytes) -> Result<Handle, IdsError> {
+        match self.ask(owner, key)? {
+            Asked::Held(handle) => Ok(handle),
+            Asked::Wait(mut wait) => {
+                self.alive.0.wake.notify_one();
+                self.in_time(&mut wait).await
+            }
+        }
+    }
+
+    fn ask(&self, owner: Option<Arc<str>>, key: Bytes) -> Result<Asked, IdsError> {
+        let (found, limit) = (key.len(), key_len_max(&self.link.store.limits()));
+        if found > limit {
+            return Err(IdsError::KeyTooLong { found, limit });
+        }
+        let now = self.link.runtime.now();
+        let mut desk = self.alive.0.lock();
+        if let Some((life, origin)) = desk.hit(&key, owner.as_ref(), now) {
+            drop(desk);
+            return Ok(Asked::Held(Handle::new(Arc::clone(&self.alive), life, origin)));
+        }
+        let (answer, receiver) = oneshot::channel();
+        desk.want(&key, Waiter { owner, answer });
+        drop(desk);
+        Ok(Asked::Wait(Wait::new(Arc::clone(&self.alive), key, receiver)))
+    }
+
+    async fn in_time(&self, wait: &mut Wait) -> Result<Handle, IdsError> {
+        tokio::select! {
+            biased;
+            answer = wait.next() => answer,
+            () = self.link.runtime.sleep(self.options.patience) => {
+                let why = StoreError::Unknown("no answer came in time".to_owned());
+                Err(IdsError::Unavailable(why))
+            }
+        }
+    }
+
+    /// Ends all uses of an owner; its handles are [`Status::Released`](super::Status::Released)
+    /// from now on. Returns how many there were.
+    pub fn release_owner(&self, owner: &str) -> usize {
+        let count = self.alive.0.lock().release_owner(owner);
+        self.alive.0.wake.notify_one();
+        self.alive.0.turned.notify_waiters();
+        count
+    }
+
+    /// The id of a key: from what is held, from the cache, or else from the store. It takes no
+    /// reference, so it may be another the next moment.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<u64>, IdsError> {
+        match self.get_cached(key) {
+            Some(id) => Ok(Some(id)),
+            None => self.get_no_cache(key).await,
+        }
+    }
+
+    /// The id of a key as far as this instance knows it.
+    pub fn get_cached(&self, key: &[u8]) -> Option<u64> {
+        let desk = self.alive.0.lock();
+        let held = desk.slots.get(key).filter(|slot| slot.standing == Standing::Held);
+        let held = held.and_then(|slot| slot.life.as_ref()).map(|life| life.id);
+        held.or_else(|| desk.stock.source().id(key))
+    }
+
+    /// The id of a key as it stands in the store, in one round trip.
+    ///
+    /// # Errors
+    /// Those of the store, or [`IdsError::Foreign`].
+    pub async fn get_no_cache(&self, key: &[u8]) -> Result<Option<u64>, IdsError> {
+        Ok(self.look_up(key).await?.map(|mapping| mapping.id))
+    }
+
+    async fn look_up(&self, key: &[u8]) -> Result<Option<Mapping>, IdsError> {
+        let name = self.link.layout.mapping(KeyHash::of(key));
+        match self.read(name).await? {
+            Some(Record::Mapping(_, mapping)) => Ok(Some(mapping).filter(|m| *m.key == *key)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The key of an id: from the cache, or else from the store.
+    ///
+    /// # Errors
+    /// Those of the store, or [`IdsError::Foreign`].
+    pub async fn get_by_id(&self, id: u64) -> Result<Option<Bytes>, IdsError> {
+        if let Some(known) = self.alive.0.lock().stock.get(id) {
+            return Ok(Some(known.key));
+        }
+        match self.read(self.link.layout.id(id)).await? {
+            Some(Record::Id { key, resting: false, .. }) => Ok(Some(key)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn read(&self, name: Bytes) -> Result<Option<Record>, IdsError> {
+        let RangeResponse { items, .. } =
+            self.link.range(RangeRequest::new(KeyRange::key(name))).await.inspect_err(|_| {
+                // If it has gone back, that is for the driver to cope with.
+                self.alive.0.wake.notify_one();
+            })?;
+        let Some(kv) = items.first() else { return Ok(None) };
+        self.link.layout.read(kv).map(Some).map_err(IdsError::Foreign)
+    }
+
+    /// The id of a key, in the own cache, in the remote caches, or else in the own store. Other
+    /// stores are not asked.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn get_with_remotes(&self, key: &[u8]) -> Result<Option<u64>, IdsError> {
+        if let Some(id) = self.get_cached(key) {
+            return Ok(Some(id));
+        }
+        let remote = self.alive.0.remotes().values().find_map(|source| source.id(key));
+        if remote.is_some() { Ok(remote) } else { self.get_no_cache(key).await }
+    }
+
+    /// The key of an id, in the own cache, in the remote caches, or else in the own store.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn get_by_id_with_remotes(&self, id: u64) -> Result<Option<Bytes>, IdsError> {
+        if let Some(known) = self.alive.0.lock().stock.get(id) {
+            return Ok(Some(known.key));
+        }
+        let found = |source: &Source| ids(source.view()).remove(&id).map(|known| known.key);
+        let remote = self.alive.0.remotes().values().find_map(found);
+        if remote.is_some() { Ok(remote) } else { self.get_by_id(id).await }
+    }
+
+    /// Waits until a key has an id, however it gets it, and returns that.
+    ///
+    /// # Errors
+    /// [`IdsError::Unassigned`] after [`Options::patience`], or those of the store.
+    pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
+        let end = self.link.runtime.now() + self.options.patience;
+        let ticks = &self.alive.0.ticks;
+        loop {
+            let seen = ticks.count();
+            if let Some(id) = self.get(key).await? {
+                return Ok(id);
+            }
+            let left = end.saturating_sub(self.link.runtime.now());
+            if left.is_zero() {
+                return Err(IdsError::Unassigned(key.into()));
+            }
+            tokio::select! {
+                biased;
+                _ = ticks.changed(seen) => {}
+                () = self.link.runtime.sleep(left.min(Duration::from_secs(1))) => {}
+            }
+        }
+    }
+
+    /// All that the caches hold, in the order of the ids, the own ones first.
+    pub fn cached(&self) -> Vec<CachedId> {
+        let own = Arc::clone(self.alive.0.lock().stock.source().view());
+        let mut views = BTreeMap::from([(None, own)]);
+        for (name, source) in self.alive.0.remotes().iter() {
+            views.insert(Some(Arc::clone(name)), Arc::clone(source.view()));
+        }
+        let all = views.into_iter().flat_map(|(origin, view)| {
+            let known = ids(&view).into_values();
+            known.map(move |known| CachedId {
+                origin: origin.clone(),
+                id: known.id,
+                key: known.key,
+            })
+        });
+        all.collect()
+    }
+
+    /// What happens to the ids from now on; what stands comes first.
+    pub fn subscribe(&self) -> Events {
+        Events::new(&self.alive)
+    }
+
+    /// What the instance has to say about itself. A reader that falls far behind misses some.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.alive.0.lock().notices.subscribe()
+    }
+
+    /// Waits until the cache holds all that stood when it was opened. With a lazy cache it waits
+    /// for ever.
+    pub async fn wait_synced(&self) {
+        self.wait_revision(0).await;
+    }
+
+    /// Waits until the cache has come to a revision of the store.
+    pub async fn wait_revision(&self, revision: u64) {
+        let ticks = &self.alive.0.ticks;
+        loop {
+            let seen = ticks.count();
+            let mirror = {
+                let desk = self.alive.0.lock();
+                let source = desk.stock.source();
+                if source.is_loaded() && source.revision() >= revision {
+                    return;
+                }
+                desk.mirror.clone()
+            };
+            let view = async {
+                match &mirror {
+                    Some(mirror) => mirror.wait(revision).await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                view = view => match view {
+                    Some(view) => {
+                        self.alive.0.lock().advance(&view);
+                        self.alive.0.tick();
+                    }
+                    // Another mirror is on its way.
+                    None => self.link.runtime.sleep(Duration::from_millis(50)).await,
+                },
+                goes_on = ticks.changed(seen) => if !goes_on {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// How much there is of what.
+    pub fn stats(&self) -> Stats {
+        let desk = self.alive.0.lock();
+        let pool = desk.stock.pool();
+        Stats {
+            used: pool.unavailable(),
+            total: pool.range().total(),
+            held: desk.slots.values().filter(|slot| slot.standing == Standing::Held).count(),
+            uses: desk.slots.values().map(|slot| slot.uses.len()).sum(),
+            releasing: desk.doomed.len() + desk.leaving.len(),
+        }
+    }
+
+    /// Who uses what in this process, the longest first: where leaks show.
+    pub fn local_uses(&self) -> Vec<LocalUse> {
+        let now = self.link.runtime.now();
+        let desk = self.alive.0.lock();
+        let mut uses = Vec::new();
+        for slot in desk.slots.values() {
+            let Some(life) = &slot.life else { continue };
+            uses.extend(slot.uses.values().map(|used| LocalUse {
+                key: life.key.clone(),
+                id: life.id,
+                owner: used.owner.clone(),
+                age: now.saturating_sub(used.since),
+            }));
+        }
+        drop(desk);
+        uses.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.key.cmp(&b.key)));
+        uses
+    }
+
+    /// Lets all references go at once, and waits until the store has done so. All handles are
+    /// released.
+    pub async fn close(&self) {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut desk = self.alive.0.lock();
+            if desk.closed {
+                return;
+            }
+            desk.close();
+            desk.closing.push(sender);
+        }
+        self.alive.0.wake.notify_one();
+        self.alive.0.reopen.notify_one();
+        let _ = receiver.await;
+    }
+}
+
+/// What came of asking for a key.
+enum Asked {
+    Held(Handle),
+    Wait(Wait),
+}
+
+/// Tells the desk what the follower has to tell; whether anybody still reads.
+fn feed(alive: &Weak<Alive>, fed: Option<&Fed<'_>>) -> bool {
+    let Some(alive) = alive.upgrade() else { return false };
+    let core = &alive.0;
+    let mut desk = core.lock();
+    if desk.closed {
+        return false;
+    }
+    match fed {
+        None => return true,
+        Some(Fed::Opened(mirror)) => {
+            let range = desk.stock.pool().range();
+            desk.stock.restart(range);
+            desk.mirror = Some((*mirror).clone());
+        }
+        Some(Fed::View(view)) => desk.advance(view),
+    }
+    drop(desk);
+    core.tick();
+    core.wake.notify_one();
+    true
+}
+
+/// Reads what all agree on, again and again for as long as a caller waits.
+async fn patient<S: Store, R: Runtime>(
+    link: &Link<S, R>,
+    options: &Options,
+    dice: &mut Dice,
+) -> Result<(super::layout::Meta, u64), IdsError> {
+    let end = link.runtime.now() + options.patience;
+    loop {
+        match link.meta(options.range, None, false).await {
+            Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {
+                if link.runtime.now() >= end {
+                    return Err(IdsError::Unavailable(error));
+                }
+                let most = u64::try_from(options.backoff_max.as_millis()).unwrap_or(u64::MAX);
+                link.runtime.sleep(Duration::from_millis(dice.roll() % most.max(1))).await;
+            }
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The keys and values of the ids in a store, and how they are read back.
+//!
+//! ```text
+//! P/m                         the range and the epoch, which every transaction is fenced by
+//! P/k/<hash>                  key -> id        } always written and deleted together
+//! P/i/<id>                    id -> key        }
+//! P/r/<hash>/<session>-<n>    somebody uses the key; ends with the session's lease
+//! P/u                         ids have run out: collect at once
+//! ```
+//!
+//! All segments have a fixed width, so that no key of a user can reach into another's, whatever
+//! bytes it is made of. References stand under the hash and not under the id, so that a node can
+//! write its own without knowing the id.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::store::{Bytes, KeyRange, KeyValue};
+
+use super::range::IdRange;
+
+/// The version of the layout, and the only one that is read.
+const VERSION: &str = "1";
+
+/// The first 128 bits of a key's SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash([u8; 16]);
+
+impl KeyHash {
+    /// The hash of a key.
+    pub fn of(key: &[u8]) -> Self {
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        Self(hash)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 32)?;
+        let lower = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| lower)?;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What all users of a prefix agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The ids that may be given out.
+    pub range: IdRange,
+    /// Counts the lives of the store: one more whenever it was found to have gone back in time, or
+    /// to have been emptied.
+    pub epoch: u64,
+}
+
+/// That a key has an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The key.
+    pub key: Bytes,
+    /// Its id.
+    pub id: u64,
+    /// Drawn by whoever created it; no two mappings share one.
+    pub nonce: u64,
+}
+
+/// The name of a reference: a session, and a number that the session never uses twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RefName {
+    /// Drawn anew for every session.
+    pub session: u64,
+    /// One for each time that the session came to use a key.
+    pub number: u64,
+}
+
+/// What a key of the layout says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `P/m`.
+    Meta(Meta),
+    /// `P/k/<hash>`.
+    Mapping(KeyHash, Mapping),
+    /// `P/i/<id>`.
+    Id {
+        /// The id.
+        id: u64,
+        /// The key that has it.
+        key: Bytes,
+        /// Whether the key has it no more, and it only rests until others may have it.
+        resting: bool,
+    },
+    /// `P/r/<hash>/<session>-<n>`.
+    Reference {
+        /// The hash of the key that is used.
+        hash: KeyHash,
+        /// Which reference it is.
+        name: RefName,
+        /// The node that uses it, by its own word.
+        node: Bytes,
+    },
+    /// `P/u`.
+    Urgent,
+}
+
+/// The keys below one prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    prefix: Bytes,
+}
+
+impl Layout {
+    /// The layout below a prefix; it gets a `/` at its end if it has none.
+    pub fn new(prefix: impl Into<Bytes>) -> Self {
+        let mut prefix = prefix.into().to_vec();
+        if prefix.last() != Some(&b'/') {
+            prefix.push(b'/');
+        }
+        Self { prefix: prefix.into() }
+    }
+
+    fn key(&self, rest: impl fmt::Display) -> Bytes {
+        let mut key = self.prefix.to_vec();
+        key.extend_from_slice(rest.to_string().as_bytes());
+        key.into()
+    }
+
+    /// Everything below the prefix.
+    pub fn everything(&self) -> KeyRange {
+        KeyRange::prefix(&self.prefix)
+    }
+
+    /// Where the range and the epoch stand.
+    pub fn meta(&self) -> Bytes {
+        self.key("m")
+    }
+
+    /// What asks for a collection at once.
+    pub fn urgent(&self) -> Bytes {
+        self.key("u")
+    }
+
+    /// Where a key's id stands.
+    pub fn mapping(&self, hash: KeyHash) -> Bytes {
+        self.key(format_args!("k/{hash}"))
+    }
+
+    /// Where all keys' ids stand.
+    pub fn mappings(&self) -> KeyRange {
+        KeyRange::prefix(self.key("k/"))
+    }
+
+    /// Where an id's key stands.
+    pub fn id(&self, id: u64) -> Bytes {
+        self.key(format_args!("i/{id:016x}"))
+    }
+
+    /// Where all ids' keys stand.
+    pub fn ids(&self) -> KeyRange {
+        KeyRange::prefix(self.key("i/"))
+    }
+
+    /// One reference to a key.
+    pub fn reference(&self, hash: KeyHash, name: RefName) -> Bytes {
+        self.key(format_args!("r/{hash}/{:016x}-{:016x}", name.session, name.number))
+    }
+
+    /// All references to a key.
+    pub fn references_to(&self, hash: KeyHash) -> KeyRange {
+        KeyRange::prefix(self.key(format_args!("r/{hash}/")))
+    }
+
+    /// All references.
+    pub fn references(&self) -> KeyRange {
+        KeyRange::prefix(self.key("r/"))
+    }
+
+    /// What the range and the epoch are written as.
+    pub fn meta_value(meta: &Meta) -> Bytes {
+        let (first, last) = (meta.range.first(), meta.range.last());
+        format!("{VERSION} sha256/128 {first} {last} {}", meta.epoch).into()
+    }
+
+    /// What a key's id is written as.
+    pub fn mapping_value(mapping: &Mapping) -> Bytes {
+        let mut value = format!("{:016x} {:016x} ", mapping.id, mapping.nonce).into_bytes();
+        value.extend_from_slice(&mapping.key);
+        value.into()
+    }
+
+    /// What an id's key is written as.
+    pub fn id_value(key: &[u8]) -> Bytes {
+        [b"k ", key].concat().into()
+    }
+
+    /// What the last key of an id is written as, while the id rests.
+    pub fn resting_value(key: &[u8]) -> Bytes {
+        [b"t ", key].concat().into()
+    }
+
+    /// Reads a key of the layout.
+    ///
+    /// # Errors
+    /// What is wrong with it. Whoever finds such a key leaves it alone: it is another release's, or
+    /// a stranger's.
+    pub fn read(&self, kv: &KeyValue) -> Result<Record, String> {
+        let rest = kv.key.strip_prefix(&*self.prefix).ok_or("it is not below the prefix")?;
+        let kind = rest.get(..2).unwrap_or(rest);
+        let name = rest.get(2..).unwrap_or_default();
+        match kind {
+            b"m" => read_meta(&kv.value).map(Record::Meta),
+            b"u" => Ok(Record::Urgent),
+            b"k/" => {
+                let hash = KeyHash::parse(name).ok_or("its name is not a hash")?;
+                let mapping = read_mapping(&kv.value).ok_or("its value is not a mapping")?;
+                Ok(Record::Mapping(hash, mapping))
+            }
+            b"i/" => {
+                let id = number(name).ok_or("its name is not an id")?;
+                let resting = match kv.value.get(..2) {
+                    Some(b"k ") => false,
+                    Some(b"t ") => true,
+                    _ => return Err("its value names no key".to_owned()),
+                };
+                Ok(Record::Id { id, key: kv.value[2..].into(), resting })
+            }
+            b"r/" => {
+                let (hash, name) = read_reference(name).ok_or("its name is not a reference")?;
+                Ok(Record::Reference { hash, name, node: kv.value.clone() })
+            }
+            _ => Err("it is not a key of this layout".to_owned()),
+        }
+    }
+
+    /// The reference that a key is, if it is one.
+    pub fn parse_reference(&self, key: &[u8]) -> Option<(KeyHash, RefName)> {
+        read_reference(key.strip_prefix(&*self.prefix)?.strip_prefix(b"r/")?)
+    }
+
+    /// The id that a key is about, if it is about one.
+    pub fn parse_id(&self, key: &[u8]) -> Option<u64> {
+        number(key.strip_prefix(&*self.prefix)?.strip_prefix(b"i/")?)
+    }
+}
+
+/// A number in exactly 16 lower-case hexadecimal digits.
+fn number(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 16)?;
+    let number = u64::from_str_radix(text, 16).ok()?;
+    (format!("{number:016x}") == text).then_some(number)
+}
+
+fn read_meta(value: &[u8]) -> Result<Meta, String> {
+    let text = std::str::from_utf8(value).map_err(|_| "it is not text")?;
+    let parts: Vec<&str> = text.split(' ').collect();
+    let [VERSION, "sha256/128", first, last, epoch] = parts[..] else {
+        return Err(format!("`{text}` is of another version"));
+    };
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a number"));
+    let range = IdRange::new(number(first)?, number(last)?).map_err(|error| error.to_string())?;
+    Ok(Meta { range, epoch: number(epoch)? })
+}
+
+/// Reads the value of a mapping.
+pub fn read_mapping(value: &[u8]) -> Option<Mapping> {
+    let (id, rest) = (value.get(..16)?, value.get(16..)?);
+    let rest = rest.strip_prefix(b" ")?;
+    let (nonce, rest) = (rest.get(..16)?, rest.get(16..)?);
+    let key = rest.strip_prefix(b" ")?.into();
+    Some(Mapping { id: number(id)?, nonce: number(nonce)?, key })
+}
+
+fn read_reference(name: &[u8]) -> Option<(KeyHash, RefName)> {
+    let hash = KeyHash::parse(name.get(..32)?)?;
+    let name = name.get(32..)?.strip_prefix(b"/")?;
+    let session = number(name.get(..16)?)?;
+    let number = number(name.get(16..)?.strip_prefix(b"-")?)?;
+    Some((hash, RefName { session, number }))
+}

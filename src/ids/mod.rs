@@ -1,0 +1,47 @@
+//! The same key gets the same number everywhere: an id for any bytes, for as long as anybody uses it.
+
+mod admin;
+mod audit;
+mod collector;
+mod config;
+mod desk;
+mod dice;
+mod driver;
+mod error;
+mod events;
+mod flights;
+mod follow;
+mod forecast;
+mod handle;
+mod instance;
+mod layout;
+mod ledger;
+mod life;
+mod link;
+mod notices;
+mod pool;
+mod range;
+mod remote;
+mod slot;
+mod source;
+mod stock;
+mod ticks;
+mod txns;
+mod typed;
+
+pub use admin::{Listing, Reference, configure, delete_everything, list, look_up, look_up_id};
+pub use audit::{Violation, audit};
+pub use collector::{Collected, Collector, CollectorOptions};
+pub use config::{Caching, Creation, Options, Reclaim, Validator};
+pub use error::IdsError;
+pub use events::{Event, Events};
+pub use forecast::Forecast;
+pub use handle::Handle;
+pub use instance::{CachedId, Ids, LocalUse, Stats};
+pub use layout::{KeyHash, Layout, Mapping, Meta, Record, RefName, read_mapping};
+pub use life::{Generation, Status};
+pub use notices::Notice;
+pub use pool::Pool;
+pub use range::{IdRange, RangeError};
+pub use remote::RemoteCache;
+pub use typed::{IdKey, Typed};

@@ -1,0 +1,120 @@
+//! The ids of one store as they stood at one revision, both ways.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::store::{
+    Bytes,
+    mirror::{Entry, View},
+};
+
+use super::layout::Record;
+
+/// One key's id, or one id's key, as far as a cache knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) id: u64,
+    pub(super) key: Bytes,
+    /// The revision at which the id was given to the key.
+    pub(super) revision: u64,
+}
+
+/// How an id differs between two views.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) id: u64,
+    pub(super) before: Option<Known>,
+    pub(super) after: Option<Known>,
+    /// Whether it is used by anybody or rests, readable or not.
+    pub(super) busy: bool,
+}
+
+/// Tells one mirror from another by its address.
+#[derive(Debug, Default)]
+pub(super) struct Mirrored;
+
+/// A view of the ids, and its reverse.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    view: Arc<View<Record>>,
+    by_key: HashMap<Bytes, u64>,
+    /// The mirror that it came from: views of two cannot be told apart by revisions.
+    life: Arc<Mirrored>,
+    loaded: bool,
+}
+
+/// What an entry says, if it is believed and gives the id to a key.
+pub(super) fn known(entry: &Arc<Entry<Record>>) -> Option<Known> {
+    match entry.value.as_deref()? {
+        Record::Id { id, key, resting: false } => {
+            Some(Known { id: *id, key: key.clone(), revision: entry.kv.mod_revision })
+        }
+        _ => None,
+    }
+}
+
+impl Source {
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.view.revision()
+    }
+
+    pub(super) fn view(&self) -> &Arc<View<Record>> {
+        &self.view
+    }
+
+    pub(super) fn life(&self) -> &Arc<Mirrored> {
+        &self.life
+    }
+
+    pub(super) fn id(&self, key: &[u8]) -> Option<u64> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<Known> {
+        self.view.get(name).and_then(known)
+    }
+
+    pub(super) fn is_busy(&self, name: &[u8]) -> bool {
+        self.view.get(name).is_some()
+    }
+
+    /// Goes on to a later view of the same mirror; an earlier one changes nothing.
+    pub(super) fn advance(&mut self, view: &Arc<View<Record>>, id: IdOf<'_>) -> Vec<Turn> {
+        if self.loaded && view.revision() <= self.view.revision() {
+            return Vec::new();
+        }
+        self.loaded = true;
+        let turns: Vec<Turn> = self
+            .view
+            .changes(view)
+            .filter_map(|change| {
+                let before = change.before.as_ref().and_then(known);
+                let after = change.after.as_ref().and_then(known);
+                let busy = change.after.is_some();
+                Some(Turn { id: id(&change.key)?, before, after, busy })
+            })
+            .collect();
+        for known in turns.iter().filter_map(|turn| turn.before.as_ref()) {
+            // The key may have got another id in the same change.
+            if self.by_key.get(&known.key) == Some(&known.id) {
+                self.by_key.remove(&known.key);
+            }
+        }
+        for known in turns.iter().filter_map(|turn| turn.after.as_ref()) {
+            self.by_key.insert(known.key.clone(), known.id);
+        }
+        self.view = Arc::clone(view);
+        turns
+    }
+
+    /// Starts anew with another mirror.
+    pub(super) fn restart(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Which id a key of the store is about.
+pub(super) type IdOf<'a> = &'a dyn Fn(&[u8]) -> Option<u64>;

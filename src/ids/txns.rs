@@ -1,0 +1,452 @@
+//! The transactions of the ids, and what their answers mean. Each decides and acts at once, so
+//! that no lock is needed.
+
+use std::sync::Arc;
+
+use crate::store::{
+    Bytes, Compare, KeyRange, KeyValue, LeaseId, Op, OpResponse, Relation, Target, Txn, TxnResponse,
+};
+
+use super::layout::{KeyHash, Layout, Mapping, RefName, read_mapping};
+
+/// What is needed to come to use a key.
+#[derive(Clone, Debug)]
+pub(super) struct Acquire {
+    pub(super) key: Bytes,
+    pub(super) hash: KeyHash,
+    pub(super) name: RefName,
+    /// For the mapping, if this creates it.
+    pub(super) nonce: u64,
+    /// The ids to choose from, the best first.
+    pub(super) candidates: Vec<u64>,
+    /// The only candidate is the id that the key had, which may rest.
+    pub(super) again: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Acquired {
+    /// The key has an id already, and is referred to now.
+    Attached {
+        mapping: Mapping,
+        /// The revision at which the mapping was created.
+        revision: u64,
+    },
+    /// The key got the candidate of this index.
+    Created(usize),
+    /// All candidates are others'; nothing was changed.
+    Taken,
+    /// The answer makes no sense.
+    Strange,
+}
+
+/// What the fence of a batch says.
+#[derive(Debug)]
+pub(super) enum Fenced<T> {
+    /// It was done, with the revision at which.
+    Done(Vec<T>, u64),
+    /// The range or the epoch is another than it was; nothing was done.
+    Moved,
+}
+
+impl Acquire {
+    fn op(&self, layout: &Layout, node: &Bytes, lease: LeaseId) -> Op {
+        let mapping = layout.mapping(self.hash);
+        let refer = Op::put_leased(layout.reference(self.hash, self.name), node, lease);
+        let stands = Compare {
+            range: KeyRange::key(&mapping),
+            relation: Relation::Greater,
+            target: Target::CreateRevision(0),
+        };
+        let create = |id: u64| {
+            let (key, nonce) = (self.key.clone(), self.nonce);
+            let value = Layout::mapping_value(&Mapping { key, id, nonce });
+            let create = Op::put(&mapping, value);
+            [create, Op::put(layout.id(id), Layout::id_value(&self.key)), refer.clone()]
+        };
+        let mut otherwise: Option<Op> = None;
+        if let (true, Some(id)) = (self.again, self.candidates.first()) {
+            // It rests since this very key had it, so nobody else has come in between.
+            let resting = Target::Value(Layout::resting_value(&self.key));
+            let rests = Compare::equal(KeyRange::key(layout.id(*id)), resting);
+            otherwise = Some(Op::Txn(Txn::when([rests]).and_then(create(*id))));
+        }
+        for id in self.candidates.iter().rev() {
+            let free = Compare::absent(KeyRange::key(layout.id(*id)));
+            let choice = Txn::when([free]).and_then(create(*id)).or_else(otherwise.take());
+            otherwise = Some(Op::Txn(choice));
+        }
+        Op::Txn(Txn::when([stands]).and_then([refer.clone(), Op::get(&mapping)]).or_else(otherwise))
+    }
+
+    fn read(&self, response: &OpResponse) -> Acquired {
+        let OpResponse::Txn(attach) = response else { return Acquired::Strange };
+        if attach.succeeded {
+            return match &attach.responses[..] {
+                [_, OpResponse::Range(read)] => read_attached(read.items.first()),
+                _ => Acquired::Strange,
+            };
+        }
+        let mut choice = attach;
+        for index in 0.. {
+            match choice.responses.first() {
+                Some(OpResponse::Txn(next)) if next.succeeded => {
+                    return Acquired::Created(index.min(self.candidates.len().saturating_sub(1)));
+                }
+                Some(OpResponse::Txn(next)) => choice = next,
+                _ => break,
+            }
+        }
+        Acquired::Taken
+    }
+}
+
+fn read_attached(kv: Option<&Arc<KeyValue>>) -> Acquired {
+    let attached = kv.and_then(|kv| Some((read_mapping(&kv.value)?, kv.create_revision)));
+    match attached {
+        Some((mapping, revision)) => Acquired::Attached { mapping, revision },
+        None => Acquired::Strange,
+    }
+}
+
+/// Comes to use keys, each known or new; fenced by the revision of the range and the epoch.
+///
+/// ```text
+/// if the key has an id    refer to it
+/// else if c1 is free      give it c1 and refer to it
+/// else if c2 is free      ...
+/// ```
+///
+/// It may be sent again, however often it was done: the second time it attaches to what the first
+/// has created.
+pub(super) fn acquire(
+    layout: &Layout,
+    fence: u64,
+    node: &Bytes,
+    lease: LeaseId,
+    batch: &[Acquire],
+) -> Txn {
+    Txn::when([Compare::unchanged(layout.meta(), fence)])
+        .and_then(batch.iter().map(|acquire| acquire.op(layout, node, lease)))
+}
+
+/// What came of [`acquire`].
+pub(super) fn acquired(batch: &[Acquire], response: &TxnResponse) -> Fenced<Acquired> {
+    if !response.succeeded {
+        return Fenced::Moved;
+    }
+    let none = OpResponse::Put;
+    let answers = response.responses.iter().chain(std::iter::repeat(&none));
+    let read = batch.iter().zip(answers).map(|(acquire, answer)| acquire.read(answer));
+    Fenced::Done(read.collect(), response.revision)
+}
+
+/// A reference that is used no more.
+#[derive(Clone, Debug)]
+pub(super) struct Release {
+    pub(super) hash: KeyHash,
+    pub(super) name: RefName,
+    /// The id of the key, and the revision at which the reference was written; if they are known,
+    /// and the mapping shall go with the last reference.
+    pub(super) eager: Option<(u64, u64)>,
+}
+
+/// Deletes references. A name is never used twice, so it may be done at any time, and again.
+///
+/// An eager one takes the mapping along if all references that stand to the key were written at
+/// that one revision: then there is no other, and the mapping is the same ever since.
+pub(super) fn release(layout: &Layout, batch: &[Release]) -> Txn {
+    Txn::new(batch.iter().map(|release| {
+        let reference = Op::delete(layout.reference(release.hash, release.name));
+        let Some((id, revision)) = release.eager else { return reference };
+        let references = layout.references_to(release.hash);
+        let alone = Compare::equal(references, Target::ModRevision(revision));
+        let mapping = Op::delete(layout.mapping(release.hash));
+        let all = [reference.clone(), mapping, Op::delete(layout.id(id))];
+        Op::Txn(Txn::when([alone]).and_then(all).or_else([reference]))
+    }))
+}
+
+/// A mapping that nobody uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    pub(super) hash: KeyHash,
+    pub(super) id: u64,
+    pub(super) key: Bytes,
+    /// The revision of the mapping.
+    pub(super) revision: u64,
+}
+
+/// Deletes mappings, each only if nobody uses it at that instant and it is still the same. With a
+/// lease the ids rest for as long as it lives.
+pub(super) fn collect(layout: &Layout, rest: Option<LeaseId>, batch: &[Dead]) -> Txn {
+    Txn::new(batch.iter().map(|dead| {
+        let unused = Compare::absent(layout.references_to(dead.hash));
+        let mapping = layout.mapping(dead.hash);
+        let same = Compare::unchanged(&mapping, dead.revision);
+        let id = layout.id(dead.id);
+        let free = match rest {
+            Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.key), lease),
+            None => Op::delete(id),
+        };
+        Op::Txn(Txn::when([unused, same]).and_then([Op::delete(mapping), free]))
+    }))
+}
+
+/// How many of a batch were deleted.
+pub(super) fn collected(response: &TxnResponse) -> usize {
+    let done = |part: &&OpResponse| matches!(part, OpResponse::Txn(nested) if nested.succeeded);
+    response.responses.iter().filter(done).count()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        ids::{layout::Meta, range::IdRange},
+        store::{
+            RangeRequest, Refusal,
+            machine::{Command, Machine, Outcome},
+        },
+    };
+
+    const FIRST: LeaseId = LeaseId(1);
+    const SECOND: LeaseId = LeaseId(2);
+
+    struct World {
+        machine: Machine,
+        layout: Layout,
+        fence: u64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut world =
+                Self { machine: Machine::default(), layout: Layout::new("p"), fence: 0 };
+            for lease in [FIRST, SECOND] {
+                let ttl = Duration::from_secs(60);
+                world
+                    .machine
+                    .apply(Command::Grant { id: Some(lease), ttl }, Duration::ZERO)
+                    .unwrap();
+            }
+            let meta = Meta { range: IdRange::default(), epoch: 1 };
+            let put = Op::put(world.layout.meta(), Layout::meta_value(&meta));
+            world.fence = world.commit(Txn::new([put])).unwrap().revision;
+            world
+        }
+
+        fn commit(&mut self, txn: Txn) -> Result<TxnResponse, Refusal> {
+            match self.machine.apply(Command::Txn(txn), Duration::ZERO)? {
+                Outcome::Txn(done) => Ok(done),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn acquire(&mut self, lease: LeaseId, key: &str, candidates: &[u64]) -> Acquired {
+            let batch = [asked(lease, key, candidates)];
+            let txn = acquire(&self.layout, self.fence, &"".into(), lease, &batch);
+            match acquired(&batch, &self.commit(txn).unwrap()) {
+                Fenced::Done(mut done, _) => done.remove(0),
+                Fenced::Moved => panic!("the fence has moved"),
+            }
+        }
+
+        fn dead(&self, key: &str) -> Dead {
+            let hash = KeyHash::of(key.as_bytes());
+            let name = KeyRange::key(self.layout.mapping(hash));
+            let kv = self.machine.range(&RangeRequest::new(name)).unwrap().items.remove(0);
+            let Mapping { id, key, .. } = read_mapping(&kv.value).unwrap();
+            Dead { hash, id, key, revision: kv.mod_revision }
+        }
+
+        fn collect(&mut self, dead: &Dead) -> usize {
+            let txn = collect(&self.layout, None, std::slice::from_ref(dead));
+            collected(&self.commit(txn).unwrap())
+        }
+
+        fn len(&self) -> usize {
+            self.machine.range(&RangeRequest::new(self.layout.everything())).unwrap().items.len()
+        }
+    }
+
+    fn name(lease: LeaseId) -> RefName {
+        RefName { session: lease.0, number: 1 }
+    }
+
+    fn asked(lease: LeaseId, key: &str, candidates: &[u64]) -> Acquire {
+        Acquire {
+            key: key.into(),
+            hash: KeyHash::of(key.as_bytes()),
+            name: name(lease),
+            nonce: lease.0 + 100,
+            candidates: candidates.to_vec(),
+            again: false,
+        }
+    }
+
+    fn gone(lease: LeaseId, key: &str, eager: Option<(u64, u64)>) -> Release {
+        Release { hash: KeyHash::of(key.as_bytes()), name: name(lease), eager }
+    }
+
+    #[test]
+    fn the_first_creates_the_second_attaches_and_a_third_key_takes_the_next_id() {
+        let mut world = World::new();
+        assert_eq!(world.acquire(FIRST, "key1", &[1_001, 1_002]), Acquired::Created(0));
+        assert_eq!(world.len(), 4, "the fence, the key, the id, the reference");
+        let Acquired::Attached { mapping, .. } = world.acquire(SECOND, "key1", &[1_003]) else {
+            panic!("not attached");
+        };
+        assert_eq!((mapping.id, mapping.nonce), (1_001, 101));
+        assert_eq!(world.acquire(FIRST, "key2", &[1_001, 1_002]), Acquired::Created(1));
+        assert_eq!(world.acquire(FIRST, "key3", &[1_001, 1_002]), Acquired::Taken);
+        assert_eq!(world.acquire(FIRST, "key3", &[]), Acquired::Taken);
+        assert!(matches!(world.acquire(SECOND, "key2", &[]), Acquired::Attached { .. }));
+    }
+
+    #[test]
+    fn what_was_sent_twice_is_done_once() {
+        let mut world = World::new();
+        assert_eq!(world.acquire(FIRST, "key", &[1, 2]), Acquired::Created(0));
+        let len = world.len();
+        let again = world.acquire(FIRST, "key", &[3, 4]);
+        assert!(matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == 101));
+        assert_eq!(world.len(), len);
+    }
+
+    #[test]
+    fn a_mapping_is_collected_when_its_last_reference_is_gone_and_once() {
+        let mut world = World::new();
+        world.acquire(FIRST, "key", &[1]);
+        world.acquire(SECOND, "key", &[1]);
+        let dead = world.dead("key");
+        assert_eq!((world.collect(&dead), world.len()), (0, 5));
+        for lease in [FIRST, SECOND] {
+            assert_eq!(world.collect(&dead), 0);
+            let txn = release(&world.layout, &[gone(lease, "key", None)]);
+            world.commit(txn).unwrap();
+        }
+        assert_eq!((world.collect(&dead), world.collect(&dead), world.len()), (1, 0, 1));
+        // Another life of the same key is not the one that was dead.
+        world.acquire(FIRST, "key", &[2]);
+        let txn = release(&world.layout, &[gone(FIRST, "key", None)]);
+        world.commit(txn).unwrap();
+        assert_eq!((world.collect(&dead), world.len()), (0, 3));
+    }
+
+    #[test]
+    fn the_last_user_may_take_the_mapping_along_and_only_the_last() {
+        let mut world = World::new();
+        world.acquire(FIRST, "key", &[1]);
+        let attached = world.machine.revision();
+        world.acquire(SECOND, "key", &[1]);
+        let later = world.machine.revision();
+        let eager = |lease, at| gone(lease, "key", Some((1, at)));
+        let txn = release(&world.layout, &[eager(FIRST, attached)]);
+        world.commit(txn).unwrap();
+        assert_eq!(world.len(), 4, "somebody else uses it");
+        // One that is late, from before the reference was written again, takes only that.
+        let txn = release(&world.layout, &[eager(SECOND, attached)]);
+        world.commit(txn).unwrap();
+        assert_eq!(world.len(), 3);
+        world.acquire(SECOND, "key", &[1]);
+        assert!(world.machine.revision() > later);
+        let txn = release(&world.layout, &[eager(SECOND, world.machine.revision())]);
+        world.commit(txn).unwrap();
+        assert_eq!(world.len(), 1);
+    }
+
+    #[test]
+    fn one_candidate_for_two_keys_of_a_batch_is_refused_and_nothing_is_done() {
+        let mut world = World::new();
+        let batch = [asked(FIRST, "key1", &[1]), asked(FIRST, "key2", &[1])];
+        let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+        assert!(matches!(world.commit(txn), Err(Refusal::DuplicateKey(_))));
+        assert_eq!(world.len(), 1);
+    }
+
+    #[test]
+    fn a_hundred_keys_with_four_candidates_fit_and_a_hundred_and_twenty_do_not() {
+        let mut world = World::new();
+        let batch = |count: u64| -> Vec<Acquire> {
+            let candidates = |n| [4 * n + 1, 4 * n + 2, 4 * n + 3, 4 * n + 4];
+            (0..count).map(|n| asked(FIRST, &format!("key{n}"), &candidates(n))).collect()
+        };
+        for (count, fits) in [(100, true), (114, true), (115, false)] {
+            let batch = batch(count);
+            let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+            assert_eq!(world.commit(txn).is_ok(), fits, "{count}");
+        }
+    }
+
+    #[test]
+    fn with_a_lease_that_has_ended_nothing_is_done() {
+        let mut world = World::new();
+        world.machine.apply(Command::Revoke(FIRST), Duration::ZERO).unwrap();
+        let batch = [asked(FIRST, "key", &[1])];
+        let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+        assert_eq!(world.commit(txn), Err(Refusal::LeaseNotFound(FIRST)));
+        assert_eq!(world.len(), 1);
+    }
+
+    #[test]
+    fn a_reference_that_was_written_again_outlives_its_first_lease() {
+        let mut world = World::new();
+        world.acquire(FIRST, "key", &[1]);
+        let batch = [Acquire { name: name(FIRST), ..asked(SECOND, "key", &[]) }];
+        let txn = acquire(&world.layout, world.fence, &"".into(), SECOND, &batch);
+        world.commit(txn).unwrap();
+        world.machine.apply(Command::Revoke(FIRST), Duration::ZERO).unwrap();
+        assert_eq!((world.len(), world.collect(&world.dead("key"))), (4, 0));
+    }
+
+    #[test]
+    fn a_batch_sees_what_stood_before_all_of_it() {
+        let mut world = World::new();
+        world.acquire(FIRST, "old", &[1]);
+        let txn = release(&world.layout, &[gone(FIRST, "old", None)]);
+        world.commit(txn).unwrap();
+        let dead = collect(&world.layout, None, &[world.dead("old")]);
+        // The id is freed by its neighbour in the same transaction, and is not free yet.
+        let read = Compare::absent(KeyRange::key(world.layout.id(1)));
+        let both = Txn::new([Op::Txn(dead), Op::Txn(Txn::when([read]))]);
+        let done = world.commit(both).unwrap();
+        assert!(matches!(&done.responses[1], OpResponse::Txn(read) if !read.succeeded));
+        assert_eq!(world.len(), 1);
+    }
+
+    #[test]
+    fn under_another_fence_nothing_is_done() {
+        let mut world = World::new();
+        let batch = [asked(FIRST, "key", &[1])];
+        let txn = acquire(&world.layout, world.fence + 1, &"".into(), FIRST, &batch);
+        assert!(matches!(acquired(&batch, &world.commit(txn).unwrap()), Fenced::Moved));
+        assert_eq!(world.len(), 1);
+    }
+
+    #[test]
+    fn an_id_that_rests_goes_back_to_its_own_key_only() {
+        let mut world = World::new();
+        world.acquire(FIRST, "key", &[1]);
+        let txn = release(&world.layout, &[gone(FIRST, "key", None)]);
+        world.commit(txn).unwrap();
+        let dead = world.dead("key");
+        let txn = collect(&world.layout, Some(SECOND), &[dead]);
+        assert_eq!(collected(&world.commit(txn).unwrap()), 1);
+        assert_eq!(world.acquire(FIRST, "other", &[1]), Acquired::Taken);
+        for (key, expected) in [("other", Acquired::Taken), ("key", Acquired::Created(0))] {
+            let batch = [Acquire { again: true, ..asked(FIRST, key, &[1]) }];
+            let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+            let answer = world.commit(txn).unwrap();
+            assert!(
+                matches!(acquired(&batch, &answer), Fenced::Done(done, _) if done[0] == expected)
+            );
+        }
+        // It does not end with the lease that it rested with.
+        world.machine.apply(Command::Revoke(SECOND), Duration::ZERO).unwrap();
+        assert_eq!(world.len(), 4);
+    }
+}

@@ -1,0 +1,216 @@
+//! The ids over a real etcd that is killed, started again, and stopped, for a minute.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use raft_autopilot::{
+    ids::{Collector, CollectorOptions, Handle, IdRange, Ids, IdsError, Options, Reclaim, Status},
+    runtime::TokioRuntime,
+    store::{
+        KeyRange, RangeRequest, Store,
+        etcd::{self, Etcd},
+    },
+};
+use tokio::time::{Instant, sleep};
+
+use super::server::{PATIENCE, Server};
+
+#[allow(dead_code, reason = "the stress in virtual time uses more of it")]
+#[path = "../ids/checker.rs"]
+mod checker;
+
+const PREFIX: &str = "ids/";
+
+fn chance(state: &mut u64, sides: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % sides
+}
+
+async fn reach(server: &Server) -> Etcd {
+    let options = etcd::Options { deadline: Duration::from_millis(700), ..server.options() };
+    Etcd::connect(options, TokioRuntime).await.unwrap()
+}
+
+async fn open(server: &Server, number: u64) -> Ids<Etcd, TokioRuntime> {
+    let options = Options {
+        node: format!("node{number}").into(),
+        range: Some(IdRange::new(1, 12).unwrap()),
+        ttl: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(1),
+        patience: Duration::from_secs(5),
+        backoff_max: Duration::from_millis(200),
+        reconcile_interval: Duration::from_secs(2),
+        reclaim: if number == 0 { Reclaim::Eager } else { Reclaim::Collector },
+        ..Options::default()
+    };
+    Ids::open(reach(server).await, TokioRuntime, PREFIX, options).await.unwrap()
+}
+
+/// What a node holds, for the checker to look at.
+type Held = Arc<std::sync::Mutex<Vec<Handle>>>;
+
+async fn work(ids: Ids<Etcd, TokioRuntime>, held: Held, number: u64, done: Arc<AtomicBool>) -> u64 {
+    let (mut dice, mut granted) = (number + 1, 0);
+    while !done.load(Ordering::Relaxed) {
+        if chance(&mut dice, 2) == 0 {
+            let key = format!("key/{}", chance(&mut dice, 15));
+            match ids.allocate(key).await {
+                Ok(handle) => {
+                    granted += 1;
+                    held.lock().unwrap().push(handle);
+                }
+                Err(IdsError::Exhausted { .. } | IdsError::Unavailable(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        } else {
+            let dropped = {
+                let mut held = held.lock().unwrap();
+                let len = held.len() as u64;
+                (len > 0)
+                    .then(|| held.swap_remove(usize::try_from(chance(&mut dice, len)).unwrap()))
+            };
+            drop(dropped);
+        }
+        sleep(Duration::from_millis(chance(&mut dice, 8))).await;
+    }
+    granted
+}
+
+/// Kills the server, or stops it for a while, now and then.
+async fn havoc(mut server: Server, done: Arc<AtomicBool>) -> (Server, u64) {
+    let (mut dice, mut count) = (7, 0);
+    while !done.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(1_000 + chance(&mut dice, 2_000))).await;
+        count += 1;
+        if chance(&mut dice, 2) == 0 {
+            server.kill();
+            sleep(Duration::from_millis(chance(&mut dice, 1_500))).await;
+            server.restart();
+            server.ready().await;
+        } else {
+            server.freeze();
+            // Sometimes longer than a lease.
+            sleep(Duration::from_millis(chance(&mut dice, 3_500))).await;
+            server.thaw();
+        }
+    }
+    (server, count)
+}
+
+/// What is surely held at this moment, and by which token.
+fn firm(held: &Held) -> Vec<(u64, Vec<u8>, u64)> {
+    let held = held.lock().unwrap();
+    let firm = held.iter().filter(|handle| handle.status() == Status::Held);
+    firm.map(|handle| (handle.id(), handle.key().to_vec(), handle.generation().revision)).collect()
+}
+
+async fn check(store: &Etcd, nodes: &[Held]) -> bool {
+    let before: Vec<_> = nodes.iter().map(firm).collect();
+    let Ok(read) = store.range(RangeRequest::new(KeyRange::prefix(PREFIX))).await else {
+        return false;
+    };
+    let after: Vec<_> = nodes.iter().map(firm).collect();
+    let found = checker::read(&read, PREFIX);
+    assert_eq!(found.faults(), Vec::<String>::new());
+    for (before, after) in before.into_iter().zip(after) {
+        // Held before and after it was read, it was held then.
+        for (id, key, revision) in before.into_iter().filter(|held| after.contains(held)) {
+            let mapping = found.mappings.values().find(|mapping| mapping.1 == key);
+            assert_eq!(mapping, Some(&(id, key, revision)), "at revision {}", found.revision);
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
+    let seconds = std::env::var("IDS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let server = Server::start().await;
+    let (store, done) = (reach(&server).await, Arc::new(AtomicBool::new(false)));
+    let (mut nodes, mut working) = (Vec::new(), Vec::new());
+    for number in 0..4 {
+        let held = Held::default();
+        let ids = open(&server, number).await;
+        nodes.push(Arc::clone(&held));
+        working.push(tokio::spawn(work(ids, held, number, Arc::clone(&done))));
+    }
+    for _ in 0..2 {
+        let options = CollectorOptions {
+            grace: Duration::ZERO,
+            rate_limit: u32::MAX,
+            ..CollectorOptions::default()
+        };
+        let collector =
+            Collector::open(reach(&server).await, TokioRuntime, PREFIX, options).await.unwrap();
+        tokio::spawn(collector.run(std::future::pending()));
+    }
+    let havoc = tokio::spawn(havoc(server, Arc::clone(&done)));
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
+    let mut snapshots = 0;
+    while Instant::now() < end {
+        snapshots += u32::from(check(&store, &nodes).await);
+        sleep(Duration::from_millis(5)).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    let (server, havocs) = havoc.await.unwrap();
+    let mut granted = 0;
+    for node in working {
+        granted += node.await.unwrap();
+    }
+    for held in &nodes {
+        let handles = std::mem::take(&mut *held.lock().unwrap());
+        drop(handles);
+    }
+    // Nothing is left when all have gone and the server is well.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = checker::snapshot(&store, PREFIX).await;
+        assert_eq!(left.faults(), Vec::<String>::new());
+        if left.references.is_empty() && left.mappings.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < end, "left over: {:?} {:?}", left.references, left.mappings);
+        sleep(Duration::from_millis(200)).await;
+    }
+    println!("{granted} granted, {snapshots} snapshots, {havocs} times killed or stopped");
+    assert!(granted > 0 && snapshots > 0);
+    drop(server);
+}
+
+#[cfg(feature = "cli")]
+fn command(server: &Server, arguments: &[&str]) -> (bool, String) {
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_raft-autopilot"))
+        .args(["ids", "--etcd", server.address()])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = if done.status.success() { done.stdout } else { done.stderr };
+    (done.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_lists_looks_up_and_collects() {
+    let server = Server::start().await;
+    assert_eq!(command(&server, &["list"]), (true, "there are no ids\n".to_owned()));
+    let ids = open(&server, 1).await;
+    let kept = ids.allocate("app=web;").await.unwrap();
+    ids.allocate("app=db;").await.unwrap().release().await;
+    let (_, listed) = command(&server, &["list"]);
+    assert!(listed.contains("1 user") && listed.contains("node1"), "{listed}");
+    assert!(listed.contains("unused") && listed.contains("2 of 12 ids"), "{listed}");
+    let id = kept.id().to_string();
+    assert_eq!(command(&server, &["lookup", "app=web;"]), (true, format!("{id}\n")));
+    assert_eq!(command(&server, &["lookup", "--id", &id]), (true, "app=web;\n".to_owned()));
+    assert!(!command(&server, &["lookup", "app=none;"]).0);
+    let collected = command(&server, &["collect"]);
+    assert_eq!(collected, (true, "1 ids were taken back, 1 are left\n".to_owned()));
+    let (_, json) = command(&server, &["--json", "list"]);
+    assert!(json.contains("\"key\": \"app=web;\""), "{json}");
+    assert!(!json.contains("app=db;"), "{json}");
+}

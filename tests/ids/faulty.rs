@@ -1,0 +1,298 @@
+//! An embedded store behind a connection that loses, delays and repeats, and a process that can be
+//! stopped.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use raft_autopilot::{
+    runtime::{Runtime, TokioRuntime},
+    store::{
+        Compare, Embedded, KeyRange, Lease, LeaseId, LeaseState, Limits, LocalWatch, Op,
+        RangeRequest, RangeResponse, Relation, Store, StoreError, Target, Txn, TxnResponse, Update,
+        Watch,
+    },
+};
+use tokio::sync::{Notify, watch};
+
+/// Numbers from a seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides.max(1)
+    }
+}
+
+/// A compare that is left out of every transaction, to see whether anybody misses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Without {
+    /// That the range and the epoch are as they were.
+    Fence,
+    /// That the key has an id already.
+    Stands,
+    /// That the candidate is free.
+    Free,
+    /// That the id rests since this key had it.
+    Rests,
+    /// That nobody uses the key that is collected.
+    Unused,
+    /// That the mapping that is collected is still the same.
+    Same,
+    /// That there is no reference but the one that goes.
+    Alone,
+}
+
+impl Without {
+    fn is(self, compare: &Compare) -> bool {
+        let name = compare.range.start();
+        let part = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+        let one = matches!(compare.range, KeyRange::Key(_));
+        match self {
+            Self::Fence => name.ends_with(b"/m"),
+            Self::Stands => part(b"/k/") && compare.relation == Relation::Greater,
+            Self::Free => part(b"/i/") && compare.target == Target::CreateRevision(0),
+            Self::Rests => part(b"/i/") && matches!(compare.target, Target::Value(_)),
+            Self::Unused => part(b"/r/") && compare.target == Target::CreateRevision(0),
+            Self::Same => part(b"/k/") && compare.relation == Relation::Equal,
+            Self::Alone => part(b"/r/") && !one && matches!(compare.target, Target::ModRevision(_)),
+        }
+    }
+
+    fn strip(self, txn: &mut Txn) {
+        txn.compares.retain(|compare| !self.is(compare));
+        for op in txn.success.iter_mut().chain(&mut txn.failure) {
+            if let Op::Txn(nested) = op {
+                self.strip(nested);
+            }
+        }
+    }
+}
+
+/// What goes wrong, in percent of the requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    /// The request is lost.
+    pub(crate) lost: u64,
+    /// It is done, and the answer is lost.
+    pub(crate) unanswered: u64,
+    /// It is done long after it was given up.
+    pub(crate) late: u64,
+    /// The longest way there or back, in milliseconds.
+    pub(crate) way: u64,
+}
+
+/// A store as one process sees it.
+#[derive(Clone)]
+pub(crate) struct Faulty {
+    pub(crate) line: Arc<Line>,
+    store: watch::Receiver<Embedded>,
+}
+
+pub(crate) struct Line {
+    pub(crate) faults: Mutex<Faults>,
+    pub(crate) without: Option<Without>,
+    paused: AtomicBool,
+    resumed: Notify,
+    dice: Mutex<Dice>,
+    /// How many transactions were sent.
+    pub(crate) commits: Mutex<u64>,
+}
+
+impl Faulty {
+    pub(crate) fn new(store: &Embedded, seed: u64, without: Option<Without>) -> Self {
+        let (sender, store) = watch::channel(store.clone());
+        // The world never changes under this one.
+        drop(sender);
+        Self::over(store, seed, without)
+    }
+
+    /// Over a store that can be exchanged for another.
+    pub(crate) fn over(
+        store: watch::Receiver<Embedded>,
+        seed: u64,
+        without: Option<Without>,
+    ) -> Self {
+        let line = Line {
+            faults: Mutex::default(),
+            without,
+            paused: AtomicBool::new(false),
+            resumed: Notify::new(),
+            dice: Mutex::new(Dice(seed)),
+            commits: Mutex::new(0),
+        };
+        Self { line: Arc::new(line), store }
+    }
+
+    pub(crate) fn runtime(&self) -> Stoppable {
+        Stoppable(Arc::clone(&self.line))
+    }
+
+    pub(crate) fn store(&self) -> Embedded {
+        self.store.borrow().clone()
+    }
+
+    fn roll(&self, sides: u64) -> u64 {
+        self.line.dice.lock().unwrap().roll(sides)
+    }
+
+    async fn way(&self) {
+        self.line.running().await;
+        let way = self.line.faults.lock().unwrap().way;
+        if way > 0 {
+            let millis = self.roll(way + 1);
+            TokioRuntime.sleep(Duration::from_millis(millis)).await;
+            self.line.running().await;
+        }
+    }
+
+    /// Does a request, or does not, or late, or says nothing about it.
+    async fn through<T: Send + 'static, F>(
+        &self,
+        request: impl FnOnce(Embedded) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.way().await;
+        let faults = *self.line.faults.lock().unwrap();
+        let unknown = || Err(StoreError::Unknown("a fault".to_owned()));
+        let luck = self.roll(100);
+        if luck < faults.lost {
+            return unknown();
+        }
+        if luck < faults.lost + faults.late {
+            let millis = self.roll(1_000);
+            let store = self.store();
+            TokioRuntime.spawn(async move {
+                TokioRuntime.sleep(Duration::from_millis(millis)).await;
+                let _ = request(store).await;
+            });
+            return unknown();
+        }
+        let answer = request(self.store()).await;
+        if luck < faults.lost + faults.late + faults.unanswered {
+            return unknown();
+        }
+        self.way().await;
+        answer
+    }
+}
+
+impl Line {
+    /// Stops the process.
+    pub(crate) fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.paused.store(false, Ordering::Relaxed);
+        self.resumed.notify_waiters();
+    }
+
+    /// Waits until the process goes on.
+    async fn running(&self) {
+        while self.paused.load(Ordering::Relaxed) {
+            self.resumed.notified().await;
+        }
+    }
+}
+
+/// A runtime of a process that can be stopped.
+#[derive(Clone)]
+pub(crate) struct Stoppable(Arc<Line>);
+
+impl Runtime for Stoppable {
+    fn now(&self) -> Duration {
+        TokioRuntime.now()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        TokioRuntime.sleep(duration).await;
+        self.0.running().await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        TokioRuntime.spawn(task);
+    }
+}
+
+/// A watch as one process sees it; it is cut when the store is exchanged.
+pub(crate) struct FaultyWatch {
+    watch: LocalWatch,
+    line: Arc<Line>,
+}
+
+impl Watch for FaultyWatch {
+    async fn next(&mut self) -> Result<Update, StoreError> {
+        self.line.running().await;
+        let update = self.watch.next().await;
+        // It arrives when the process goes on.
+        self.line.running().await;
+        update
+    }
+
+    fn request_progress(&mut self) {
+        self.watch.request_progress();
+    }
+}
+
+impl Store for Faulty {
+    type Watch = FaultyWatch;
+
+    fn limits(&self) -> Limits {
+        self.store().limits()
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.way().await;
+        let answer = self.store().range(request).await;
+        self.way().await;
+        answer
+    }
+
+    async fn commit(&self, mut txn: Txn) -> Result<TxnResponse, StoreError> {
+        if let Some(without) = self.line.without {
+            without.strip(&mut txn);
+        }
+        *self.line.commits.lock().unwrap() += 1;
+        self.through(|store| async move { store.commit(txn).await }).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: u64) -> Result<FaultyWatch, StoreError> {
+        self.way().await;
+        let watch = self.store().watch(range, from).await?;
+        Ok(FaultyWatch { watch, line: Arc::clone(&self.line) })
+    }
+
+    async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
+        self.through(move |store| async move { store.grant(ttl, id).await }).await
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        self.through(move |store| async move { store.keep_alive(id).await }).await
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.through(move |store| async move { store.revoke(id).await }).await
+    }
+
+    async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        self.way().await;
+        self.store().time_to_live(id).await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.store().compact(revision).await
+    }
+}

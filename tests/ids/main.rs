@@ -1,0 +1,12 @@
+//! The same key gets the same number everywhere, whatever happens.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test runs on tokio")]
+
+mod checker;
+mod facts;
+mod faulty;
+mod pool;
+mod production;
+mod stress;
+mod world;

@@ -1,0 +1,543 @@
+//! What has happened to others in production, provoked here, each under the name of what they saw.
+
+use std::{sync::Arc, time::Duration};
+
+use raft_autopilot::{
+    ids::{
+        Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status,
+        delete_everything, list,
+    },
+    runtime::TokioRuntime,
+    store::{Embedded, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, Txn, machine::Config},
+};
+use tokio::sync::watch;
+
+use crate::{
+    faulty::{Faults, Faulty},
+    world::{
+        Instance, PREFIX, collector, commits, events, look, open, options, pause, range, store,
+    },
+};
+
+async fn all(store: &Embedded) -> Vec<Arc<KeyValue>> {
+    store.range(RangeRequest::new(KeyRange::all())).await.unwrap().items
+}
+
+/// The leases that references stand with.
+async fn leases(store: &Embedded) -> Vec<LeaseId> {
+    let mut leases: Vec<LeaseId> = all(store).await.iter().map(|kv| kv.lease).collect();
+    leases.retain(|lease| *lease != LeaseId::NONE);
+    leases.sort_unstable();
+    leases.dedup();
+    leases
+}
+
+/// A process that is gone at once.
+async fn kill(ids: Instance, line: &Faulty) {
+    line.line.pause();
+    drop(ids);
+    pause(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn mappings_of_ids_in_use_vanished() {
+    let store = store();
+    let (one, _) = open(&store, options("one")).await;
+    let (two, _) = open(&store, options("two")).await;
+    let (here, there) = (one.allocate("key").await.unwrap(), two.allocate("key").await.unwrap());
+    let mut collector = collector(&store, Duration::ZERO).await;
+    let mut restored = one.notices();
+    // No collector does that; somebody with a command line does.
+    let id = format!("{PREFIX}i/{:016x}", here.id());
+    let hash = KeyHash::of(b"key");
+    store
+        .commit(Txn::new([Op::delete(id), Op::delete(format!("{PREFIX}k/{hash}"))]))
+        .await
+        .unwrap();
+    collector.collect().await.unwrap();
+    pause(100).await;
+    assert_eq!((here.status(), there.status()), (Status::Restored, Status::Restored));
+    assert_eq!(here.generation(), there.generation());
+    assert_eq!(collector.collect().await.unwrap().deleted, 0);
+    assert!(collector.audit().is_empty());
+    assert!(matches!(restored.try_recv(), Ok(Notice::Restored { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_with_fewer_labels_got_the_id_of_one_with_more() {
+    let (ids, _) = open(&store(), options("a")).await;
+    let more = ids.allocate("k8s:app=a;k8s:ns=b;").await.unwrap();
+    assert_eq!(ids.get_no_cache(b"k8s:app=a;").await.unwrap(), None);
+    let fewer = ids.allocate("k8s:app=a;").await.unwrap();
+    assert_ne!(more.id(), fewer.id());
+    assert_eq!(ids.get_by_id(more.id()).await.unwrap().unwrap(), *more.key());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_died_while_it_asked_blocked_the_key_for_everybody() {
+    let store = store();
+    let (dying, line) = open(&store, options("dying")).await;
+    let (living, living_line) = open(&store, options("living")).await;
+    *line.line.faults.lock().unwrap() = Faults { unanswered: 100, ..Faults::default() };
+    let asking = dying.clone();
+    let asking = tokio::task::spawn(async move { asking.allocate("key").await });
+    pause(5).await;
+    line.line.pause();
+    let sent = commits(&living_line);
+    let handle = living.allocate("key").await.unwrap();
+    assert_eq!(commits(&living_line), sent + 1);
+    asking.abort();
+    kill(dying, &line).await;
+    pause(120_000).await;
+    assert_eq!(handle.status(), Status::Held);
+    assert_eq!(look(&store).await.references.len(), 1, "the dead one's has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reference_that_was_just_released_was_written_again_for_ever() {
+    let store = store();
+    let often = Options { reconcile_interval: Duration::from_millis(10), ..options("a") };
+    let (ids, line) = open(&store, often).await;
+    *line.line.faults.lock().unwrap() = Faults { way: 7, ..Faults::default() };
+    for round in 0..2 {
+        let keys = (0..500).map(|number| format!("{round}/{number}"));
+        let handles = ids.allocate_many(keys).await.unwrap();
+        pause(37).await;
+        drop(handles);
+    }
+    pause(1_000).await;
+    assert!(look(&store).await.references.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_that_failed_were_never_tried_again() {
+    let store = store();
+    let (ids, line) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    line.line.faults.lock().unwrap().lost = 100;
+    let released = tokio::task::spawn(handle.release());
+    pause(20_000).await;
+    assert_eq!(look(&store).await.references.len(), 1);
+    assert_eq!(ids.stats().releasing, 1);
+    line.line.faults.lock().unwrap().lost = 0;
+    assert!(released.await.unwrap());
+    assert!(look(&store).await.references.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_came_late_left_a_reference_behind() {
+    let store = store();
+    let often = Options {
+        reconcile_interval: Duration::from_secs(5),
+        patience: Duration::from_millis(50),
+        ..options("a")
+    };
+    let (ids, line) = open(&store, often).await;
+    // It is done a second later, when nobody wants it any more.
+    *line.line.faults.lock().unwrap() = Faults { late: 100, ..Faults::default() };
+    assert!(matches!(ids.allocate("key").await, Err(IdsError::Unavailable(_))));
+    *line.line.faults.lock().unwrap() = Faults::default();
+    pause(1_500).await;
+    pause(10_000).await;
+    assert!(look(&store).await.references.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_was_deleted_at_once_kept_its_reference() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let leaked = ids.allocate_for("pod-7", "old").await.unwrap();
+    pause(5_000).await;
+    let other = ids.allocate_for("pod-8", "old").await.unwrap();
+    let newer = ids.allocate_for("pod-7", "new").await.unwrap();
+    let uses = ids.local_uses();
+    let first = (uses[0].owner.as_deref(), &*uses[0].key, uses[0].age);
+    assert_eq!(first, (Some("pod-7"), &b"old"[..], Duration::from_secs(5)));
+    assert_eq!(ids.release_owner("pod-7"), 2);
+    assert_eq!((leaked.status(), newer.status()), (Status::Released, Status::Released));
+    assert_eq!(other.status(), Status::Held);
+    pause(100).await;
+    assert_eq!(look(&store).await.references.len(), 1);
+    drop(leaked);
+    assert_eq!(other.status(), Status::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn churn_used_up_all_ids_and_every_new_pod_failed() {
+    let store = store();
+    let (ids, _) = open(&store, Options { range: Some(range(1, 100)), ..options("a") }).await;
+    let slow = CollectorOptions {
+        grace: Duration::from_secs(3_600),
+        grace_floor: Duration::from_secs(2),
+        ..CollectorOptions::default()
+    };
+    let collector = Collector::open(store.clone(), TokioRuntime, PREFIX, slow).await.unwrap();
+    tokio::task::spawn(collector.run(std::future::pending()));
+    let mut notices = ids.notices();
+    for number in 0..100 {
+        ids.allocate(format!("pod/{number}")).await.unwrap().release().await;
+    }
+    let full = ids.allocate("pod/100").await.unwrap_err();
+    assert_eq!(full, IdsError::Exhausted { used: 100, total: 100 });
+    let mut told = Vec::new();
+    while let Ok(notice) = notices.try_recv() {
+        told.push(notice);
+    }
+    assert!(matches!(told[0], Notice::Low { used: 80, total: 100, .. }), "{told:?}");
+    assert_eq!(told[1], Notice::Exhausted { used: 100, total: 100 });
+    // The collectors hurry: in seconds, not within the hour.
+    pause(3_000).await;
+    ids.allocate("pod/100").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_got_several_ids() {
+    let store = store();
+    let mut nodes = Vec::new();
+    for number in 0..50 {
+        let (ids, line) = open(&store, options(&format!("node{number}"))).await;
+        line.line.faults.lock().unwrap().way = 20;
+        nodes.push(ids);
+    }
+    let asking: Vec<_> = nodes
+        .iter()
+        .map(|ids| {
+            let ids = ids.clone();
+            tokio::task::spawn(async move { ids.allocate("one").await.unwrap() })
+        })
+        .collect();
+    let mut handles = Vec::new();
+    for asking in asking {
+        handles.push(asking.await.unwrap());
+    }
+    assert!(handles.iter().all(|handle| handle.id() == handles[0].id()));
+    assert_eq!(handles.iter().filter(|handle| handle.is_new()).count(), 1);
+    assert_eq!(look(&store).await.references.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_missed_what_happened_while_its_watch_was_broken() {
+    let store = store();
+    let (writer, _) = open(&store, options("writer")).await;
+    let (reader, line) = open(&store, options("reader")).await;
+    let mut stream = reader.subscribe();
+    let first = writer.allocate_many(["a", "b", "c"]).await.unwrap();
+    assert_eq!(events(&mut stream).await.len(), 4);
+    line.line.pause();
+    let _kept = writer.allocate("b").await.unwrap();
+    drop(first);
+    pause(100).await;
+    collector(&store, Duration::ZERO).await.collect().await.unwrap();
+    let _more = writer.allocate("d").await.unwrap();
+    let revision = look(&store).await.revision;
+    store.compact(revision).await.unwrap();
+    line.line.resume();
+    let told = events(&mut stream).await;
+    assert_eq!(told.len(), 3, "{told:?}");
+    let cached: Vec<_> = reader.cached().into_iter().map(|cached| cached.key).collect();
+    assert_eq!(cached.len(), 2);
+    assert_eq!(reader.get_cached(b"a"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sick_store_was_trampled_down_by_retries() {
+    let store = store();
+    let mut nodes = Vec::new();
+    for number in 0..20 {
+        let (ids, line) = open(&store, options(&format!("node{number}"))).await;
+        line.line.faults.lock().unwrap().lost = 100;
+        let asking = ids.clone();
+        tokio::task::spawn(async move {
+            let keys = (0..1_000).map(|number| format!("{number}"));
+            asking.allocate_many(keys).await.map(drop)
+        });
+        nodes.push((ids, line));
+    }
+    pause(60_000).await;
+    for (_, line) in &nodes {
+        let sent = commits(line);
+        assert!(sent < 60, "{sent} in a minute");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_did_not_read_stalled_everybody() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let mut stream = ids.subscribe();
+    let other = ids.subscribe();
+    drop(other);
+    for number in 0..3_000 {
+        let handle = ids.allocate(format!("{number}")).await.unwrap();
+        handle.release().await;
+    }
+    let mut collector = collector(&store, Duration::ZERO).await;
+    while collector.collect().await.unwrap().deleted > 0 {
+        pause(60_000).await;
+    }
+    let last = ids.allocate("last").await.unwrap();
+    assert_eq!(events(&mut stream).await, [format!("+{} last", last.id()), "sync".to_owned()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_said_lease_not_found_for_sixteen_hours() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    for lease in leases(&store).await {
+        store.revoke(lease).await.unwrap();
+    }
+    // The very next request finds out, and needs no help.
+    let other = ids.allocate("other").await.unwrap();
+    pause(100).await;
+    assert_eq!((handle.status(), other.status()), (Status::Restored, Status::Held));
+    assert_eq!(look(&store).await.references.len(), 2);
+    assert_eq!(leases(&store).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_vanished_a_lease_after_a_restart() {
+    let store = store();
+    let (before, line) = open(&store, options("node")).await;
+    std::mem::forget(before.allocate("key").await.unwrap());
+    line.line.pause();
+    drop(before);
+    let (after, _) = open(&store, Options { seed: Some(2), ..options("node") }).await;
+    let handle = after.allocate("key").await.unwrap();
+    assert_eq!(look(&store).await.references.len(), 2);
+    pause(600_000).await;
+    assert_eq!(look(&store).await.references.len(), 1);
+    assert_eq!(handle.status(), Status::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_that_shared_a_store_collected_each_others_ids() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    handle.release().await;
+    for other in ["ids2/", "ids/x/", "id"] {
+        let options = CollectorOptions { grace: Duration::ZERO, ..CollectorOptions::default() };
+        let mut stranger =
+            Collector::open(store.clone(), TokioRuntime, other, options).await.unwrap();
+        assert_eq!(stranger.collect().await.unwrap().deleted, 0);
+    }
+    assert_eq!(look(&store).await.mappings.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_was_wiped_and_ids_were_missing_until_somebody_wrote_them_again() {
+    let store = store();
+    let (one, _) = open(&store, options("one")).await;
+    let (two, _) = open(&store, options("two")).await;
+    let keys = (0..20).map(|number| format!("{number}"));
+    let (here, there) = (
+        one.allocate_many(keys.clone()).await.unwrap(),
+        two.allocate_many(keys.clone()).await.unwrap(),
+    );
+    let before: Vec<_> = here.iter().map(|handle| (handle.id(), handle.generation())).collect();
+    delete_everything(&store, PREFIX).await.unwrap();
+    pause(1_000).await;
+    let after = look(&store).await;
+    assert_eq!((after.mappings.len(), after.references.len(), after.epoch), (20, 40, 2));
+    for (handle, (id, generation)) in here.iter().zip(before) {
+        assert_eq!((handle.status(), handle.id()), (Status::Restored, id));
+        assert!(handle.generation() > generation);
+    }
+    assert!(there.iter().all(|handle| handle.status() == Status::Restored));
+}
+
+/// What an operator makes of a backup: another store, with what stood, at an earlier revision.
+async fn restore(backup: &[Arc<KeyValue>]) -> Embedded {
+    let store = Embedded::new(Config::default(), TokioRuntime);
+    for kv in backup {
+        if kv.lease != LeaseId::NONE {
+            // A restored lease lives its whole time again.
+            let _ = store.grant(Duration::from_secs(60), Some(kv.lease)).await;
+        }
+        let (key, value, lease) = (kv.key.clone(), kv.value.clone(), kv.lease);
+        store.commit(Txn::new([Op::Put { key, value, lease }])).await.unwrap();
+    }
+    store
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
+    let (switch, stores) = watch::channel(store());
+    let line = Faulty::over(stores.clone(), 1, None);
+    let ours = Options { range: Some(range(1, 4)), ..options("one") };
+    let one = Instance::open(line.clone(), line.runtime(), PREFIX, ours).await.unwrap();
+    let line_two = Faulty::over(stores, 2, None);
+    let two = Instance::open(line_two.clone(), line_two.runtime(), PREFIX, options("two"));
+    let two = two.await.unwrap();
+    one.wait_synced().await;
+    let old = one.allocate("old").await.unwrap();
+    let first = switch.borrow().clone();
+    let backup = all(&first).await;
+    for _ in 0..20 {
+        one.allocate("busy").await.unwrap().release().await;
+    }
+    let (late, later) = (one.allocate("late").await.unwrap(), two.allocate("later").await.unwrap());
+    let tokens = [old.generation(), late.generation(), later.generation()];
+    let mut notices = one.notices();
+    switch.send_replace(restore(&backup).await);
+    // Whoever asks first finds out; the others at their next request, here to keep the lease.
+    let _ = one.get_no_cache(b"old").await;
+    pause(30_000).await;
+    let second = switch.borrow().clone();
+    let after = look(&second).await;
+    assert_eq!((after.mappings.len(), after.epoch), (3, 2));
+    assert_eq!(
+        [&old, &late, &later].map(raft_autopilot::ids::Handle::status),
+        [Status::Restored, Status::Restored, Status::Restored]
+    );
+    for (handle, before) in [&old, &late, &later].into_iter().zip(tokens) {
+        assert!(handle.generation() > before, "{} {before}", handle.generation());
+        let id = two.get_no_cache(handle.key()).await.unwrap();
+        assert_eq!(id, Some(handle.id()));
+    }
+    let told = std::iter::from_fn(|| notices.try_recv().ok()).collect::<Vec<_>>();
+    assert!(told.contains(&Notice::StoreRestored { epoch: 2 }), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_allocated_before_the_first_listing_corrupted_the_cache() {
+    let store = store();
+    let (other, _) = open(&store, options("other")).await;
+    let held = other.allocate_many((0..50).map(|number| format!("{number}"))).await.unwrap();
+    let line = Faulty::new(&store, 3, None);
+    let ids = Instance::open(line.clone(), line.runtime(), PREFIX, options("early")).await.unwrap();
+    let early = ids.allocate("7").await.unwrap();
+    assert_eq!(early.id(), held[7].id());
+    ids.wait_synced().await;
+    assert_eq!(ids.cached().len(), 50);
+    assert!(ids.cached().iter().all(|cached| held.iter().any(|h| h.id() == cached.id)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn synced_was_said_before_the_reader_had_the_list() {
+    let store = store();
+    let (other, _) = open(&store, options("other")).await;
+    let _held = other.allocate_many((0..50).map(|number| format!("{number}"))).await.unwrap();
+    let line = Faulty::new(&store, 3, None);
+    line.line.faults.lock().unwrap().way = 50;
+    let ids = Instance::open(line.clone(), line.runtime(), PREFIX, options("late")).await.unwrap();
+    let mut stream = ids.subscribe();
+    let mut told = 0;
+    while let Some(Event::Upsert { .. }) = stream.next().await {
+        told += 1;
+    }
+    assert_eq!(told, 50, "and then it was synced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_callers_on_one_node_raced_each_other_for_one_key() {
+    let store = store();
+    let (ids, line) = open(&store, options("a")).await;
+    ids.allocate("warm").await.unwrap().release().await;
+    let sent = commits(&line);
+    let asking: Vec<_> = (0..100)
+        .map(|_| {
+            let ids = ids.clone();
+            tokio::task::spawn(async move { ids.allocate("key").await.unwrap() })
+        })
+        .collect();
+    let mut handles = Vec::new();
+    for asking in asking {
+        handles.push(asking.await.unwrap());
+    }
+    assert_eq!(commits(&line), sent + 1);
+    let new = handles.iter().filter(|handle| handle.is_new()).count();
+    let first = handles.iter().filter(|handle| handle.first_use()).count();
+    assert_eq!((new, first), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_background_wrote_the_store_full_for_nothing() {
+    let store = store();
+    let (ids, line) = open(&store, options("a")).await;
+    let _handles = ids.allocate_many((0..500).map(|number| format!("{number}"))).await.unwrap();
+    let (sent, revision) = (commits(&line), look(&store).await.revision);
+    pause(24 * 3_600_000).await;
+    assert_eq!((commits(&line), look(&store).await.revision), (sent, revision));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_slept_went_on_with_an_id_that_was_anothers_by_then() {
+    let store = store();
+    let (sleeper, line) =
+        open(&store, Options { range: Some(range(1, 1)), ..options("sleeper") }).await;
+    let (other, _) = open(&store, options("other")).await;
+    let handle = sleeper.allocate("mine").await.unwrap();
+    let mut notices = sleeper.notices();
+    line.line.pause();
+    pause(30_000).await;
+    assert!(matches!(other.allocate("theirs").await, Err(IdsError::Exhausted { .. })));
+    assert_eq!(handle.status(), Status::Held);
+    pause(20_000).await;
+    assert_eq!(handle.status(), Status::Suspect);
+    pause(20_000).await;
+    assert_eq!(handle.status(), Status::Lost, "it knows before anybody can have told it");
+    collector(&store, Duration::ZERO).await.collect().await.unwrap();
+    let theirs = other.allocate("theirs").await.unwrap();
+    assert_eq!(theirs.id(), handle.id());
+    line.line.resume();
+    pause(5_000).await;
+    assert_eq!((handle.status(), theirs.status()), (Status::Changed, Status::Held));
+    assert!(theirs.generation() > handle.generation());
+    let told = std::iter::from_fn(|| notices.try_recv().ok()).collect::<Vec<_>>();
+    assert!(told.iter().any(|n| matches!(n, Notice::Changed { new: None, .. })), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_had_just_been_freed_was_given_out_while_others_still_saw_the_old_key() {
+    let store = store();
+    let (ids, _) = open(&store, Options { range: Some(range(1, 1)), ..options("a") }).await;
+    let rest = CollectorOptions {
+        grace: Duration::ZERO,
+        rest: Duration::from_secs(10),
+        ..CollectorOptions::default()
+    };
+    let mut collector = Collector::open(store.clone(), TokioRuntime, PREFIX, rest).await.unwrap();
+    ids.allocate("old").await.unwrap().release().await;
+    assert_eq!(collector.collect().await.unwrap().deleted, 1);
+    assert_eq!(ids.get_no_cache(b"old").await.unwrap(), None);
+    assert!(matches!(ids.allocate("new").await, Err(IdsError::Exhausted { .. })));
+    assert_eq!(list(&store, PREFIX).await.unwrap().resting, [1]);
+    pause(11_000).await;
+    assert_eq!(ids.allocate("new").await.unwrap().id(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_instance_leaves_nothing_and_grants_nothing() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    ids.close().await;
+    assert!(look(&store).await.references.is_empty());
+    assert_eq!(handle.status(), Status::Released);
+    assert_eq!(ids.allocate("key").await.unwrap_err(), IdsError::Closed);
+    let (other, _) = open(&store, options("b")).await;
+    let kept = other.allocate("key").await.unwrap();
+    drop(other);
+    pause(120_000).await;
+    assert_eq!(kept.status(), Status::Held, "a handle keeps what it needs");
+    drop(kept);
+    pause(100).await;
+    assert!(look(&store).await.references.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_too_long_is_refused_by_its_length() {
+    let (ids, _) = open(&store(), options("a")).await;
+    let long = vec![b'x'; 200_000];
+    let handle = ids.allocate(long.clone()).await.unwrap();
+    assert_eq!(ids.get_no_cache(&long).await.unwrap(), Some(handle.id()));
+    let limit = match ids.allocate(vec![b'x'; 2_000_000]).await.unwrap_err() {
+        IdsError::KeyTooLong { found: 2_000_000, limit } => limit,
+        other => panic!("{other}"),
+    };
+    let keys = (0..20).map(|number| vec![b'a' + number; limit]);
+    let handles = ids.allocate_many(keys).await.unwrap();
+    assert_eq!(handles.len(), 20);
+}
