@@ -52,12 +52,12 @@ pub(super) fn fill(problem: &Problem, fair: &Fair) -> Filled {
     fill.fill_in();
     fill.give();
     fill.detours();
-    let Fill { desired, touched, loads, primaries, .. } = fill;
+    let stuck = fill.stuck;
+    let Fill { desired, touched, loads, primaries, placed_of, .. } = fill;
     // Whether an item is empty depends on how many replicas its class gets.
-    let few =
-        fair.classes.list.iter().zip(&fair.placed_of).any(|((_, items), placed)| placed < items);
+    let few = fair.classes.list.iter().zip(&placed_of).any(|((_, items), placed)| placed < items);
     let empty =
-        if few || fill.stuck { desired.iter().filter(|held| held.is_empty()).count() } else { 0 };
+        if few || stuck { desired.iter().filter(|held| held.is_empty()).count() } else { 0 };
     Filled { desired, touched, loads, primaries, empty, lower_bound }
 }
 
@@ -81,6 +81,8 @@ pub(super) struct Fill<'a> {
     pub(super) beyond: Vec<i64>,
     /// By class, how many of them one item may have.
     pub(super) each_beyond: Vec<usize>,
+    /// By class, how many replicas are placed.
+    pub(super) placed_of: Vec<i64>,
     /// By class, how many items get one replica more than the others, where not all fit.
     pub(super) more: Vec<i64>,
     /// By member above its target, how many of its items are still to be written down in `givers`.
@@ -125,7 +127,7 @@ impl<'a> Fill<'a> {
         let each =
             each.map(|((_, items), beyond)| beyond.unsigned_abs().div_ceil(items.unsigned_abs()));
         let each_beyond = each.map(|each| usize::try_from(each).unwrap_or(usize::MAX)).collect();
-        let more = fair.classes.list.iter().zip(&fair.placed_of);
+        let more = fair.classes.list.iter().zip(&quota.placed_of);
         let more = more.map(|((_, items), placed)| placed % items.max(&1)).collect();
         Self {
             problem,
@@ -145,6 +147,7 @@ impl<'a> Fill<'a> {
             each_beyond,
             beyond: quota.beyond,
             more,
+            placed_of: quota.placed_of,
             offers,
             givers: Vec::new(),
             vacant: Vec::new(),
@@ -165,7 +168,7 @@ impl<'a> Fill<'a> {
         let items = self.fair.classes.list[class].1.max(1);
         let one_more = i64::from(self.more[class] > 0);
         self.more[class] -= one_more;
-        usize::try_from(self.fair.placed_of[class] / items + one_more).unwrap_or(0)
+        usize::try_from(self.placed_of[class] / items + one_more).unwrap_or(0)
     }
 
     fn cap(&self, class: usize) -> usize {
