@@ -534,7 +534,9 @@ impl Round<'_> {
         if reasons.contains(Reason::NotJudged) {
             return old;
         }
-        // While it is not known whether a sign still stands, what was known of it is kept.
+        // While it is not known whether a sign of contact or of a probe still stands, what was
+        // known of it is kept. Discovery that is stale or shrunken has failed itself: what it said
+        // removes nobody, and its sign begins anew when it is back.
         let contact = if reasons.contains(Reason::NoContactYet) {
             old.contact
         } else {
