@@ -50,6 +50,8 @@ pub(crate) struct Memberships {
     gone: BTreeSet<u64>,
     /// Whoever the ledger has ever named.
     known: BTreeSet<u64>,
+    /// Whoever was once the only voter, for a moment at least.
+    pub(crate) alone: BTreeSet<u64>,
     /// How many steps of each kind were asked for.
     pub(crate) steps: BTreeMap<&'static str, usize>,
     /// How many steps came into effect.
@@ -101,6 +103,7 @@ impl Memberships {
             nodes: membership.nodes().map(|(id, _)| *id).collect(),
         };
         self.joints += usize::from(next.configs.len() > 1);
+        self.alone.extend(next.configs.iter().filter(|half| half.len() == 1).flatten());
         let Some(last) = self.last.replace(next.clone()) else { return Ok(()) };
         if let Some(back) = next.nodes.intersection(&self.gone).next() {
             return Err(format!("n{back} returns with {log_id}"));

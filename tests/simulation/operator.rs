@@ -117,7 +117,8 @@ impl Operator {
 
     fn raw(&mut self, leader: u64, raft: &Raft) -> Option<Raw> {
         let (voters, learners) = members(leader, raft);
-        let dead = |id: &u64| self.world.is_dead(*id);
+        // Who has lost its disk does not count either.
+        let dead = |id: &u64| self.world.is_dead(*id) || self.world.lost_disk(*id);
         let living = voters.iter().filter(|id| !dead(id)).count() + 1;
         let dead_voters = voters.len() + 1 - living;
         // A person knows better than to give the majority to the dead.

@@ -270,6 +270,11 @@ impl Oracle {
         self.book().memberships.has(id)
     }
 
+    /// Whether a server was ever the only voter.
+    pub(crate) fn was_alone(&self, id: u64) -> bool {
+        self.book().memberships.alone.contains(&id)
+    }
+
     /// Whoever must not return.
     pub(crate) fn gone(&self) -> Vec<u64> {
         self.book().memberships.gone()

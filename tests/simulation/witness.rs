@@ -103,8 +103,10 @@ impl<C> Witness<C> {
             truth.margin(&before, &after);
             after.voters.difference(&before.voters).for_each(|id| truth.gains(*id));
             before.nodes.difference(&after.nodes).for_each(|id| truth.leaves(*id));
-            let losers = before.voters.difference(&after.voters);
-            losers.for_each(|id| truth.loses(&before, &after, *id));
+            before
+                .voters
+                .difference(&after.voters)
+                .for_each(|id| truth.loses(&before, &after, *id));
         }
         Some(after)
     }
@@ -239,18 +241,15 @@ impl<C> Truth<'_, C> {
 
     /// Rule 6: nobody who is well loses a vote but by a wish or an order.
     fn loses(&self, before: &Goal, after: &Goal, id: u64) {
-        // The stable promoter wishes away whoever is above its target, and those who show a sign
-        // of death for a while.
-        let surplus = self
-            .world()
-            .character
-            .target
-            .is_some_and(|target| before.voters.len() > target && after.voters.len() >= target);
-        match self.change.origin {
-            Origin::Operator { .. } => return,
-            Origin::Promoter if surplus => return,
-            Origin::Unfinished | Origin::Promoter | Origin::Cleanup | Origin::Drain => {}
+        if matches!(self.change.origin, Origin::Operator { .. }) {
+            return;
         }
+        // The stable promoter wishes away those above its target, and none below it.
+        let (had, left) = (before.voters.len(), after.voters.len());
+        if self.world().character.target.is_some_and(|target| had > target && left >= target) {
+            return;
+        }
+        // Else only those who show a sign of death for a while.
         let (world, grace) = (self.world(), self.view.config.voter_replacement_grace);
         let leader = self.witness.id;
         let age = |at: Option<Duration>| self.at.saturating_sub(at.unwrap_or_default());
@@ -261,7 +260,6 @@ impl<C> Truth<'_, C> {
             && (up > grace + UNMASKED && world.is_up(id))
             && !world.lost_disk(id);
         if well {
-            let left = after.voters.len();
             let seen = self.view.state.as_ref().and_then(|s| s.server(&id.to_string().into()));
             let seen = seen.map(|server| (server.health, server.signs, server.status, server.lag));
             self.violated(format_args!(

@@ -220,7 +220,7 @@ impl World {
     }
 
     fn may_lose_disk(&self, id: u64) -> bool {
-        if self.character.founders == [id] {
+        if self.character.founders == [id] || self.oracle.was_alone(id) {
             return false;
         }
         let mut voters = BTreeSet::new();
@@ -234,6 +234,11 @@ impl World {
             let named: BTreeSet<u64> = membership.voter_ids().collect();
             // Of two voters both are the quorum, and an empty one commits nothing.
             if named.contains(&id) && named.len() < 3 {
+                return false;
+            }
+            // Nor does a voter count that lost its disk before: those that do stay a quorum.
+            let whole = named.iter().filter(|other| **other != id && !self.lost_disk(**other));
+            if whole.count() <= named.len() / 2 {
                 return false;
             }
             voters.extend(named);
