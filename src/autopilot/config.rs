@@ -42,9 +42,10 @@ pub struct Config {
     pub status_max_age: Duration,
     /// No step leaves fewer voters. 0: not set; then, without a person's order, none leaves fewer
     /// than three, whoever died and whatever a promoter wishes, except that a healthy two may
-    /// become one. Default 0, as in Consul.
+    /// become one. At most 99. Default 0, as in Consul.
     pub min_quorum: u32,
-    /// How long a server must have been healthy before it may vote. Default 10 s, as in Consul.
+    /// How long a server must have been healthy before it may vote. 0: not at all, as the
+    /// reference takes it; at most a day. Default 10 s, as in Consul.
     #[serde(with = "crate::duration")]
     pub server_stabilization_time: Duration,
     /// Grace of a failed server before it is removed. At least 1 min while
@@ -63,7 +64,8 @@ pub struct Config {
     /// for it. At least `last_contact_threshold`. Default 10 s (ours: as long as stability).
     #[serde(with = "crate::duration")]
     pub voter_replacement_grace: Duration,
-    /// The number of live voters beyond the quorum that no step may go below. Default 0.
+    /// The number of live voters beyond the quorum that no step may go below. At most 99.
+    /// Default 0.
     pub min_margin: u32,
     /// The key in [`Server::meta`](super::Server::meta) that names the zone; empty: the server's
     /// own zone. Read by promoters. Default empty, as in Consul.
@@ -170,7 +172,12 @@ impl Config {
         let contact = self.last_contact_threshold;
         let least = heartbeat.saturating_mul(3);
         at_least("last_contact_threshold", contact, least, "three heartbeats")?;
-        at_most("last_contact_recovery", self.last_contact_recovery, contact)?;
+        at_most(
+            "last_contact_recovery",
+            self.last_contact_recovery,
+            contact,
+            "last_contact_threshold",
+        )?;
         at_least("last_contact_recovery", self.last_contact_recovery, heartbeat, "a heartbeat")?;
         at_least("stall_threshold", self.stall_threshold, contact, "last_contact_threshold")?;
         at_least(
@@ -189,6 +196,10 @@ impl Config {
                 expected: format!("must be at most max_trailing_logs ({})", self.max_trailing_logs),
             });
         }
+        few("min_quorum", self.min_quorum)?;
+        few("min_margin", self.min_margin)?;
+        let day = Duration::from_secs(24 * 60 * 60);
+        at_most("server_stabilization_time", self.server_stabilization_time, day, "a day")?;
         let grace = self.dead_server_last_contact_threshold;
         if self.cleanup_dead_servers {
             let minute = Duration::from_secs(60);
@@ -217,12 +228,26 @@ fn at_least(
     Err(ConfigError { field, found, expected: format!("must be at least {least} ({what})") })
 }
 
-fn at_most(field: &'static str, found: Duration, most: Duration) -> Result<(), ConfigError> {
+/// More voters than any cluster has: a slip of the pen that would hold every step for good.
+fn few(field: &'static str, found: u32) -> Result<(), ConfigError> {
+    if found <= 99 {
+        return Ok(());
+    }
+    let expected = "must be at most 99 (no cluster has more voters)".to_owned();
+    Err(ConfigError { field, found: found.to_string(), expected })
+}
+
+fn at_most(
+    field: &'static str,
+    found: Duration,
+    most: Duration,
+    what: &str,
+) -> Result<(), ConfigError> {
     if found <= most {
         return Ok(());
     }
     let found = humantime::format_duration(found).to_string();
     let most = humantime::format_duration(most);
-    let expected = format!("must be at most {most} (last_contact_threshold)");
+    let expected = format!("must be at most {most} ({what})");
     Err(ConfigError { field, found, expected })
 }

@@ -1,6 +1,6 @@
 //! Health and state on the wire: Consul's fields, and beside them what is held and why.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -216,7 +216,7 @@ struct DecisionReply<'a> {
 #[serde(rename_all = "PascalCase")]
 struct BlindSpot {
     code: &'static str,
-    what: &'static str,
+    what: Cow<'static, str>,
 }
 
 /// What `/health` answers: the members, and servers known besides, by id.
@@ -469,9 +469,9 @@ fn blind_spots(view: &View, state: &State) -> Vec<BlindSpot> {
     let probed =
         |s: &ServerState| s.status.is_some() || s.health.reasons.contains(Reason::ProbeSilent);
     let mut spots = Vec::new();
-    let mut add = |blind: bool, code, what| {
+    let mut add = |blind: bool, code, what: &'static str| {
         if blind {
-            spots.push(BlindSpot { code, what });
+            spots.push(BlindSpot { code, what: what.into() });
         }
     };
     add(
@@ -504,5 +504,19 @@ fn blind_spots(view: &View, state: &State) -> Vec<BlindSpot> {
         "the host keeps no records: health, configuration, cordons and orders are forgotten when \
          leadership moves",
     );
+    let silent = |s: &&ServerState| {
+        s.live && s.role.votes() && s.health.reasons.contains(Reason::ProbeSilent)
+    };
+    spots.extend(others().filter(silent).map(|s| {
+        BlindSpot {
+        code: "silent-probe",
+        what: format!(
+            "{} counts as a live voter and answers no status probe: if it was reborn with an empty \
+             disk, or applies nothing, it can look healthy",
+            s.server.id
+        )
+        .into(),
+    }
+    }));
     spots
 }

@@ -7,6 +7,7 @@ use raft_autopilot::{
         Config, IntentKind, Ledger, NodeStatus, NodeType, Origin, Probe, Promoter, Reason, Record,
         Refusal, ServerId, ServerState, State, Verdict, Wishes, plan,
     },
+    codec::{decode, encode},
     promoters::Stable,
 };
 
@@ -267,3 +268,36 @@ fn what_comes_too_late_about_a_removed_server_is_not_kept() {
     }
     assert_eq!((ledger.cordons.len(), ledger.intents.len()), (0, 0));
 }
+
+// What this release wrote, as it stands in a host's log and snapshots.
+
+#[test]
+fn records_and_ledgers_of_this_release_stay_readable() {
+    let server = || ServerId::from("4");
+    let records = vec![
+        Record::Cordon { server: server(), reason: "old disk".to_owned(), ttl: None },
+        Record::Intend { server: server(), kind: IntentKind::Reboot, ttl: time("1h") },
+        Record::Configure { config: Config::default(), cas: None },
+        Record::Removed(vec!["9".into()]),
+        Record::End(3),
+        Record::Lapse(time("2s")),
+    ];
+    let mut ledger = Ledger::default();
+    for (index, record) in (8..).zip(records.clone()) {
+        ledger.apply(index, AT, record);
+    }
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(encode(&records).unwrap()), RECORDS);
+    assert_eq!(hex(encode(&ledger).unwrap()), LEDGER);
+    let bytes = |hex: &str| -> Vec<u8> {
+        let pairs = hex.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap());
+        pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    };
+    assert_eq!(decode::<Vec<Record>>(&bytes(RECORDS)).unwrap(), records);
+    let mut back: Ledger = decode(&bytes(LEDGER)).unwrap();
+    back.restored(AT);
+    assert_eq!(back, ledger);
+}
+
+const RECORDS: &str = "015500000006040134086f6c64206469736b00060134010231680101053230306d73053135306d73fa7d0231730232730331307300033130730431646179033130730331306d033130730000000000000a01013909030b023273";
+const LEDGER: &str = "01510000000101053230306d73053135306d73fa7d0231730232730331307300033130730431646179033130730331306d0331307300000000000a0a0000010134086f6c64206469736b000101340102316800010139";

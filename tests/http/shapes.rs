@@ -365,6 +365,19 @@ async fn what_autopilot_cannot_see_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_live_voter_whose_probe_is_silent_is_named() {
+    let mut seen = healthy();
+    let silent = seen.servers.iter_mut().find(|s| s.server.id.as_str() == "b").unwrap();
+    silent.probe = Probe::Silent(Duration::from_secs(30));
+    let world = World::new(seen).await;
+    let body = world.get("/state").await.json();
+    let spots = body["BlindSpots"].as_array().unwrap();
+    let named: Vec<_> = spots.iter().filter(|spot| spot["Code"] == "silent-probe").collect();
+    assert_eq!(named.len(), 1, "{spots:?}");
+    assert!(named[0]["What"].as_str().unwrap().starts_with("b counts as a live voter"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn anybody_answers_for_the_configuration_where_stale_is_good_enough() {
     let world = World::new(following()).await;
     assert_eq!(world.get("/configuration").await.status, 503);
