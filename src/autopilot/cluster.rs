@@ -378,7 +378,8 @@ pub trait Cluster: Send + Sync + 'static {
     fn apply(&self, change: Change) -> impl Future<Output = Applied<Self::Error>> + Send;
 
     /// Writes a record into the host's log, fenced by its leadership, and returns what the
-    /// ledger answered. Called only where [`Observation::ledger`] is set.
+    /// ledger answered. Called only where [`Observation::ledger`] is set. Dropped when its time,
+    /// that of a step, is over: it counts as unknown then, and may still be written.
     ///
     /// # Errors
     /// The host did not take it (nothing was recorded), or the outcome is unknown.

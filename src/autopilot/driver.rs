@@ -24,6 +24,7 @@ use super::{
     plan::{Held, Plan, Why, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
+    requests::{Unrecorded, record, within},
     safety::check,
     state::State,
 };
@@ -96,7 +97,7 @@ struct InFlight {
 /// What a task of the driver has come to.
 pub(super) enum Event<E> {
     Applied { serial: u64, result: Applied<E> },
-    Recorded { then: Then, result: Result<Outcome, ClusterError<E>> },
+    Recorded { then: Then, result: Result<Outcome, Unrecorded> },
     Identified { ticket: u64, answer: Option<super::cluster::ServerId> },
 }
 
@@ -105,7 +106,7 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     pub(super) cluster: Arc<C>,
     pub(super) runtime: R,
     promoter: Arc<dyn Promoter>,
-    options: Options,
+    pub(super) options: Options,
     default_config: Arc<Config>,
     requests: mpsc::Receiver<Box<Request>>,
     pub(super) events: mpsc::UnboundedSender<Box<Event<C::Error>>>,
@@ -219,24 +220,27 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                     () = cluster.changed() => {}
                     () = runtime.sleep(pause) => {}
                 }
+                self.drain();
             }
+        }
+    }
+
+    /// Takes in all that waits: a round may take as long as an observation may hang.
+    fn drain(&mut self) {
+        while let Ok(event) = self.outcomes.try_recv() {
+            self.event(*event);
+        }
+        for _ in 0..self.requests.len() {
+            let Ok(request) = self.requests.try_recv() else { break };
+            self.request(*request);
         }
     }
 
     /// One turn: observe, assess, plan, judge, publish, and start at most one step.
     async fn round(&mut self) {
         let at = self.runtime.now();
-        let observed = {
-            let (mut observe, mut late) = (
-                pin!(self.cluster.observe(at)),
-                pin!(self.runtime.sleep(self.options.observe_deadline)),
-            );
-            tokio::select! {
-                biased;
-                seen = &mut observe => Some(seen),
-                () = &mut late => None,
-            }
-        };
+        let deadline = self.options.observe_deadline;
+        let observed = within(&self.runtime, deadline, self.cluster.observe(at)).await;
         let Some(mut seen) = observed else {
             tracing::warn!("the host did not answer an observation in time");
             self.desk.expire(self.runtime.now(), self.last.as_deref());
@@ -283,6 +287,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             // leadership would try the same at once.
             let transfer = |step: &Step| matches!(step, Step::Transfer { .. });
             if let Some(flight) = self.in_flight.take_if(|f| !transfer(&f.change.step)) {
+                self.desk.under_way(&flight.change.origin, None);
                 let fate = Fate::Unknown("leadership was lost before its end".to_owned());
                 self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
             }
@@ -290,6 +295,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             self.local = None;
             self.desk.lapse = Duration::ZERO;
             self.desk.leaving.clear();
+            self.desk.recording = false;
         }
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
@@ -386,16 +392,20 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let leavers = removed.iter().filter_map(|id| state.server(id));
         let leavers: Vec<Arc<Server>> = leavers.map(|found| Arc::clone(&found.server)).collect();
         let records = !self.desk.records_are_local;
-        let runtime = self.runtime.clone();
+        let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
         self.runtime.spawn(async move {
             let result = cluster.apply(change).await;
             // Here and not where the outcome is heard: the driver may be gone by then, and before
             // anything else is applied the ids must be known as removed.
             if result.is_ok() && !removed.is_empty() {
                 for server in leavers {
-                    runtime.spawn(dismiss(Arc::clone(&cluster), runtime.clone(), server));
+                    let told = dismiss(Arc::clone(&cluster), runtime.clone(), deadline, server);
+                    runtime.spawn(told);
                 }
-                if records && let Err(error) = cluster.record(Record::Removed(removed)).await {
+                if records
+                    && let Err(error) =
+                        record(&*cluster, &runtime, deadline, Record::Removed(removed)).await
+                {
                     tracing::warn!(%error, "a removal is not recorded yet");
                 }
             }
@@ -439,8 +449,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             Err(ClusterError::Moved(what)) => {
                 tracing::info!(%step, what, "planning anew");
                 let until = self.runtime.now().saturating_add(self.options.heartbeat);
-                self.retries.retain(|retry| retry.step != step);
-                self.retries.push(Retry { step, failures: 0, until, error: what });
+                // Neither a failure nor a success: what has failed before goes on counting.
+                let failures = self.failures(&step);
+                self.retries.push(Retry { step, failures, until, error: what });
             }
             Err(error) => self.back_off(step, error.to_string()),
         }
@@ -457,13 +468,18 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     /// Lets a failed step wait: 1 s, doubled with every failure up to a minute, and up to a
     /// quarter more, so that steps which failed together are not tried together.
     fn back_off(&mut self, step: Step, error: String) {
-        let before = self.retries.iter().position(|retry| retry.step == step);
-        let failures = before.map_or(0, |i| self.retries.swap_remove(i).failures) + 1;
+        let failures = self.failures(&step).saturating_add(1);
         let base = Duration::from_secs(1 << (failures - 1).min(6)).min(Duration::from_secs(60));
-        let spread = base / 4 * u32::from(hash(&step, failures)) / 256;
+        let spread = base / 4 * u32::from(hash(self.last.as_deref(), &step, failures)) / 256;
         let until = self.runtime.now().saturating_add(base).saturating_add(spread);
         tracing::warn!(%step, failures, error, "failed; waiting");
         self.retries.push(Retry { step, failures, until, error });
+    }
+
+    /// Forgets the wait of a step; returns how often it has failed in a row.
+    fn failures(&mut self, step: &Step) -> u32 {
+        let before = self.retries.iter().position(|retry| retry.step == *step);
+        before.map_or(0, |i| self.retries.swap_remove(i).failures)
     }
 
     /// How long nothing needs to be looked at.
@@ -504,10 +520,16 @@ impl<C: Cluster, R: Runtime> Drop for Autopilot<C, R> {
 }
 
 /// Tells a server that it was removed, again and again for a minute until it has heard.
-async fn dismiss<C: Cluster, R: Runtime>(cluster: Arc<C>, runtime: R, server: Arc<Server>) {
+async fn dismiss<C: Cluster, R: Runtime>(
+    cluster: Arc<C>,
+    runtime: R,
+    deadline: Duration,
+    server: Arc<Server>,
+) {
     let id = &server.id;
     for wait in [1, 1, 2, 4, 8, 16, 28] {
-        match cluster.dismiss(Arc::clone(&server)).await {
+        let told = within(&runtime, deadline, cluster.dismiss(Arc::clone(&server))).await;
+        match told.unwrap_or(Dismissal::NoAnswer) {
             Dismissal::Heard => {
                 tracing::info!(server = %id, "the removed server has been told");
                 return;
@@ -526,7 +548,8 @@ async fn dismiss<C: Cluster, R: Runtime>(cluster: Arc<C>, runtime: R, server: Ar
 /// not pass are held, with the rule that they would break.
 fn judge(config: &Config, state: &State, plan: &mut Plan) -> Option<Change> {
     let mut next = None;
-    let Plan { changes, held, idle, .. } = plan;
+    let Plan { changes, held, idle, .. } = &mut *plan;
+    let planned = changes.len();
     changes.retain(|change| {
         if next.is_some() {
             return true;
@@ -546,7 +569,11 @@ fn judge(config: &Config, state: &State, plan: &mut Plan) -> Option<Change> {
             }
         }
     });
-    if idle.is_some() { None } else { next }
+    let idles = idle.is_some();
+    if changes.len() < planned {
+        plan.look_again(config, state);
+    }
+    if idles { None } else { next }
 }
 
 fn running(state: &State, plan: &Plan) -> Running {
@@ -557,10 +584,13 @@ fn running(state: &State, plan: &Plan) -> Running {
     }
 }
 
-/// A byte that differs from step to step and from failure to failure, always the same.
-fn hash(step: &Step, failures: u32) -> u8 {
+/// A byte that differs from leadership to leadership, step to step and failure to failure, always
+/// the same.
+fn hash(state: Option<&State>, step: &Step, failures: u32) -> u8 {
     let mut hash = failures.wrapping_mul(0x9E37_79B9);
-    for byte in step.to_string().bytes() {
+    let term = state.and_then(|state| state.leading).map_or(0, |leading| leading.term);
+    let local = state.map_or("", |state| state.local.as_str());
+    for byte in format!("{local} {term} {step}").bytes() {
         hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     }
     (hash >> 24).to_le_bytes()[0]

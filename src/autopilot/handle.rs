@@ -184,7 +184,8 @@ pub(super) type Reply = Result<(), VerbError>;
 /// A verb on its way to the driver.
 pub(super) struct Request {
     pub(super) verb: Verb,
-    pub(super) ttl: Duration,
+    /// When its time is over, on the driver's clock.
+    pub(super) until: Duration,
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
@@ -268,7 +269,8 @@ impl Handle {
         self.heartbeat
     }
 
-    /// The same handle, whose verbs have this long. Default 30 s.
+    /// The same handle, whose verbs have this long, counted from the call. Default 30 s. One whose
+    /// time is over hears so within a round, which takes as long as an observation may.
     #[must_use]
     pub fn within(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
@@ -507,7 +509,8 @@ impl Handle {
 
     async fn ask(&self, verb: Verb) -> Result<(), VerbError> {
         let (reply, answer) = oneshot::channel();
-        let request = Box::new(Request { verb, ttl: self.ttl, reply });
+        let until = self.now().saturating_add(self.ttl);
+        let request = Box::new(Request { verb, until, reply });
         self.requests.send(request).await.map_err(|_| VerbError::Stopped)?;
         answer.await.unwrap_or(Err(VerbError::Stopped))
     }

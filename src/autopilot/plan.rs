@@ -12,7 +12,7 @@ use super::{
     records::{IntentKind, Verdict, age},
     refusal::Refusal,
     state::{Reason, ServerState, State},
-    wake::{self, removal_grace},
+    wake::removal_grace,
 };
 
 /// Why something is not done.
@@ -540,7 +540,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The best other voter that is fit to lead and not waiting after a failed transfer.
+    /// The best other voter that is fit to lead and not waiting after a failed transfer; one that
+    /// gains its vote with a joint membership only where there is no other.
     fn best_leader(&self) -> Option<ServerId> {
         let waits = |id: &ServerId| {
             self.state.feedback.as_ref().is_some_and(|feedback| {
@@ -561,7 +562,9 @@ impl<'a> Planner<'a> {
                 && self.state.intended(id).is_none()
                 && !waits(id)
         };
-        let best = self.state.servers.iter().filter(fit).min_by(|a, b| self.state.order(a, b));
+        let gains = |s: &ServerState| s.role == Role::Incoming;
+        let best = self.state.servers.iter().filter(fit);
+        let best = best.min_by(|a, b| gains(a).cmp(&gains(b)).then_with(|| self.state.order(a, b)));
         best.map(|server| server.server.id.clone())
     }
 
@@ -581,9 +584,7 @@ impl<'a> Planner<'a> {
         } else {
             ledger.and_then(|ledger| ledger.paused.clone()).map(Why::Paused)
         };
-        let next = wake::next(self.config, self.state);
-        self.plan.wake = next.at;
-        self.plan.undecided = next.undecided || !self.plan.changes.is_empty();
+        self.plan.look_again(self.config, self.state);
         self.plan
     }
 }

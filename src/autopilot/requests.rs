@@ -1,6 +1,6 @@
 //! The verbs on their way: what becomes of a request, an answer, a record and a round.
 
-use std::sync::Arc;
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use super::{
     cluster::{Cluster, ClusterError, Origin},
@@ -16,10 +16,63 @@ use super::{
 };
 use crate::runtime::Runtime;
 
+/// Why a record has no outcome.
+pub(super) enum Unrecorded {
+    /// Nothing was written: this node no longer leads.
+    Moved(String),
+    /// Nothing was written.
+    Refused(String),
+    /// It may still be written.
+    Unknown(String),
+}
+
+impl fmt::Display for Unrecorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Moved(why) | Self::Refused(why) | Self::Unknown(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// What a call comes to, or `None` if its time is over first.
+pub(super) async fn within<T>(
+    runtime: &impl Runtime,
+    deadline: Duration,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    // No clock can count to the longest time that there is.
+    let deadline = deadline.min(Duration::from_secs(365 * 86_400));
+    let (mut call, mut late) = (pin!(call), pin!(runtime.sleep(deadline)));
+    tokio::select! {
+        biased;
+        outcome = &mut call => Some(outcome),
+        () = &mut late => None,
+    }
+}
+
+/// Writes a record into the host's log, if the host answers in time.
+pub(super) async fn record<C: Cluster>(
+    cluster: &C,
+    runtime: &impl Runtime,
+    deadline: Duration,
+    record: Record,
+) -> Result<Outcome, Unrecorded> {
+    let Some(result) = within(runtime, deadline, cluster.record(record)).await else {
+        return Err(Unrecorded::Unknown("the host did not answer in time".to_owned()));
+    };
+    result.map_err(|error| {
+        let why = error.to_string();
+        match error {
+            ClusterError::Moved(_) => Unrecorded::Moved(why),
+            ClusterError::Unknown(_) => Unrecorded::Unknown(why),
+            ClusterError::Refused(_) => Unrecorded::Refused(why),
+        }
+    })
+}
+
 impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     /// Takes a verb in.
     pub(super) fn request(&mut self, request: Request) {
-        let Request { verb, ttl, reply } = request;
+        let Request { verb, until, reply } = request;
         let state = self.last.as_deref();
         if state.is_none_or(|state| state.leading.is_none()) {
             let leader = state.and_then(|state| state.leader.clone());
@@ -30,6 +83,11 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let _ = reply.send(Err(VerbError::Observing));
             return;
         }
+        if until <= self.runtime.now() && !matches!(verb, Verb::CleanUp) {
+            let left_behind = "nothing was changed".to_owned();
+            let _ = reply.send(Err(VerbError::Deadline { left_behind }));
+            return;
+        }
         if let Some(server) = state.and_then(|state| missing(state, &verb)) {
             let refusal = Refusal::NotMember { server };
             let left_behind = "nothing was changed".to_owned();
@@ -38,7 +96,6 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
         self.desk.tickets += 1;
         let ticket = self.desk.tickets;
-        let until = self.runtime.now().saturating_add(ttl);
         let mut pending = Pending {
             reply,
             until,
@@ -95,8 +152,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 
     fn identify(&self, ticket: u64, address: String) {
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
+        let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
         self.runtime.spawn(async move {
-            let answer = cluster.identify(&address).await;
+            let answer = within(&runtime, deadline, cluster.identify(&address)).await.flatten();
             let _ = events.send(Box::new(Event::Identified { ticket, answer }));
         });
     }
@@ -128,17 +186,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             return;
         }
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
+        let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
         self.runtime.spawn(async move {
-            let result = cluster.record(record).await;
+            let result = self::record(&*cluster, &runtime, deadline, record).await;
             let _ = events.send(Box::new(Event::Recorded { then, result }));
         });
     }
 
-    pub(super) fn recorded(
-        &mut self,
-        then: &Then,
-        result: Result<Outcome, ClusterError<C::Error>>,
-    ) {
+    pub(super) fn recorded(&mut self, then: &Then, result: Result<Outcome, Unrecorded>) {
         let (ticket, begins) = match then {
             Then::Answer(ticket) => (*ticket, false),
             Then::Operate(ticket) => (*ticket, true),
@@ -182,14 +237,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 Ok(())
             }
             Ok(Outcome::Conflict { found }) => Err(VerbError::Conflict { found }),
-            Err(ClusterError::Moved(_)) => {
+            Err(Unrecorded::Moved(_)) => {
                 let leader = self.last.as_ref().and_then(|state| state.leader.clone());
                 Err(VerbError::NotLeading { leader })
             }
-            Err(error @ ClusterError::Unknown(_)) => {
-                Err(VerbError::PerhapsRecorded(error.to_string()))
-            }
-            Err(error) => Err(VerbError::NotRecorded(error.to_string())),
+            Err(Unrecorded::Unknown(why)) => Err(VerbError::PerhapsRecorded(why)),
+            Err(Unrecorded::Refused(why)) => Err(VerbError::NotRecorded(why)),
         };
         self.desk.answer(ticket, answer);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     cluster::NodeStatus,
     config::Config,
+    plan::{Plan, Why},
     records::{Verdict, age},
     state::{ServerState, State},
 };
@@ -19,15 +20,26 @@ pub(super) fn removal_grace(config: &Config, server: &ServerState) -> Duration {
 }
 
 /// When a state may lead to another plan.
-pub(super) struct Next {
+struct Next {
     /// When time alone may change it, on the clock of the state.
-    pub(super) at: Option<Duration>,
+    at: Option<Duration>,
     /// Something is being decided: look again after one heartbeat.
-    pub(super) undecided: bool,
+    undecided: bool,
+}
+
+impl Plan {
+    /// Decides when to look again. Where a step may be taken, soon; while autopilot is paused or
+    /// observes none is, and looking more often would change nothing.
+    pub(super) fn look_again(&mut self, config: &Config, state: &State) {
+        let next = next(config, state);
+        let idles = matches!(self.idle, Some(Why::Paused(_) | Why::Observing));
+        self.wake = next.at;
+        self.undecided = next.undecided || !(idles || self.changes.is_empty());
+    }
 }
 
 /// When to look at this state's cluster again.
-pub(super) fn next(config: &Config, state: &State) -> Next {
+fn next(config: &Config, state: &State) -> Next {
     let mut wake = Wake { at: state.at, next: None };
     let feedback = state.feedback.as_deref();
     let mut undecided = feedback.is_some_and(|feedback| feedback.in_flight.is_some());

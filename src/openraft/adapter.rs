@@ -14,7 +14,7 @@ use ::openraft::{
 use super::{
     application::{Application, PROBE_DEADLINE, PROBE_INTERVAL},
     change::failure,
-    memory::{Seen, text},
+    memory::{Asking, Seen, text},
     node::{Openraft, OpenraftError},
 };
 use crate::{
@@ -57,10 +57,15 @@ where
         let alone = membership.voter_ids().all(|id| id == metrics.id);
         let acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
         // Before an entry of its own term is applied, a leader does not know all that is recorded.
-        let applied = metrics.last_applied.as_ref().is_some_and(|l| self.log_id(l).term == term);
+        let applied = self.applied_term(metrics) == Some(term);
         let lease = applied && (alone || acked.is_some_and(|age| age < lease));
         memory.heard = if alone { Some(at) } else { acked.map(|age| at.saturating_sub(age)) };
         Some(Leading { term, since, gap, lease })
+    }
+
+    /// The term of the last entry that was applied.
+    fn applied_term(&self, metrics: &RaftMetrics<C>) -> Option<u64> {
+        metrics.last_applied.as_ref().map(|log_id| self.log_id(log_id).term)
     }
 
     /// Notes when a follower last heard its leader. The metrics do not tell: while pre-votes fail
@@ -150,12 +155,12 @@ where
         let (application, memory) = (Arc::clone(&self.application), Arc::clone(&self.memory));
         self.runtime.spawn(async move {
             let name = text(&id);
+            let _asking = Asking { memory: Arc::clone(&memory), server: Some(name.clone()) };
             let asked = C::timeout(PROBE_DEADLINE, application.probe(id, node)).await;
             let answer = asked.ok().flatten().filter(|answer| answer.id == name);
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             let same = memory.leading.map(|(term, _, _)| term) == term;
             let Some(known) = memory.servers.get_mut(&name) else { return };
-            known.asking = false;
             if !same {
                 // What was asked in another leadership says nothing of this one.
                 return;
@@ -173,9 +178,9 @@ where
         let (application, memory) = (Arc::clone(&self.application), Arc::clone(&self.memory));
         let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
+            let _asking = Asking { memory: Arc::clone(&memory), server: None };
             let asked = C::timeout(PROBE_DEADLINE, application.discover()).await;
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.asking_discovery = false;
             if let Ok(Some(listed)) = asked {
                 memory.discovery = Some((runtime.now(), listed.into_iter().collect()));
             }
@@ -210,6 +215,7 @@ where
             metrics.current_leader.as_ref(),
             metrics.state,
             [&metrics.membership_config, &metrics.committed_membership_config],
+            self.applied_term(&metrics),
         ));
         let leading = self.leading(at, &metrics);
         if leading.is_some() {
@@ -245,7 +251,10 @@ where
     async fn changed(&self) {
         // This channel moves with leadership and membership, not with heartbeats.
         let mut metrics = self.raft.server_metrics();
+        // This one moves with everything.
+        let mut whole = self.raft.metrics();
         loop {
+            let applied = self.applied_term(&whole.borrow_watched());
             let seen = {
                 let metrics = metrics.borrow_watched();
                 Seen::of::<C>(
@@ -253,14 +262,27 @@ where
                     metrics.current_leader.as_ref(),
                     metrics.state,
                     [&metrics.membership_config, &metrics.committed_membership_config],
+                    applied,
                 )
             };
+            // A new leader may act once its own first entry is applied.
+            let begins = seen.leads && !seen.applied;
             if self.memory().seen.as_ref() != Some(&seen) {
                 return;
             }
-            self.hear().await;
+            // A leader hears nobody; and to ask the node moves its metrics, which may be waited for.
+            if !seen.leads {
+                self.hear().await;
+            }
             let pause = Duration::from_millis(self.raft.config().election_timeout_max);
-            if let Ok(Err(_)) = C::timeout(pause, metrics.changed()).await {
+            let moved = async {
+                tokio::select! {
+                    biased;
+                    moved = metrics.changed() => moved,
+                    moved = whole.changed(), if begins => moved,
+                }
+            };
+            if let Ok(Err(_)) = C::timeout(pause, moved).await {
                 // The node has stopped; nothing will ever change again.
                 return std::future::pending().await;
             }

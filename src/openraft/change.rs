@@ -157,14 +157,15 @@ where
         }
     }
 
-    /// Whether a server is another voter that has answered within a lease and holds some log.
+    /// Whether a server is another voter that has answered within a lease and holds some log. While
+    /// a membership is joint, it must be one that goes on to vote: only such a one can end that.
     fn is_fit_to_lead(&self, id: &C::NodeId, lease: Duration) -> bool {
         let metrics = self.metrics();
         let configs = metrics.membership_config.membership().get_joint_config();
         let contact = metrics.heartbeat.as_ref().and_then(|map| map.get(id).copied().flatten());
         let matched = metrics.replication.as_ref().and_then(|map| map.get(id));
         *id != metrics.id
-            && configs.iter().all(|voters| voters.contains(id))
+            && configs.last().is_some_and(|voters| voters.contains(id))
             && contact.is_some_and(|contact| contact.elapsed() < lease)
             && matched.is_some_and(Option::is_some)
     }

@@ -1,6 +1,11 @@
 //! What the adapter keeps between observations: leadership, servers, answers to probes, discovery.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ::openraft::{
     RaftTypeConfig,
@@ -32,6 +37,8 @@ pub(super) struct Seen {
     pub(super) term: Option<u64>,
     pub(super) leader: Option<ServerId>,
     pub(super) leads: bool,
+    /// It leads, and an entry of its own term is applied.
+    pub(super) applied: bool,
     pub(super) membership: Option<u64>,
     pub(super) committed: Option<u64>,
 }
@@ -45,13 +52,16 @@ impl Seen {
         leader: Option<&C::NodeId>,
         state: ::openraft::ServerState,
         memberships: [&StoredMembershipOf<C>; 2],
+        applied: Option<u64>,
     ) -> Self {
         let [membership, committed] = memberships
             .map(|stored| stored.log_id().as_ref().map(|log_id: &LogIdOf<C>| log_id.index()));
+        let term = RaftLeaderId::term(RaftVote::leader_id(vote)).as_u64();
         Self {
-            term: RaftLeaderId::term(RaftVote::leader_id(vote)).as_u64(),
+            term,
             leader: leader.map(text),
             leads: state.is_leader(),
+            applied: state.is_leader() && applied.is_some() && applied == term,
             membership,
             committed,
         }
@@ -89,6 +99,28 @@ impl Known {
         }
     }
 }
+
+/// A question to the application on its way; over when dropped, also where the application panics.
+pub(super) struct Asking {
+    pub(super) memory: Arc<Mutex<Memory>>,
+    /// Who is probed; `None`: discovery is asked.
+    pub(super) server: Option<ServerId>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.server {
+            None => memory.asking_discovery = false,
+            Some(id) => {
+                if let Some(known) = memory.servers.get_mut(id) {
+                    known.asking = false;
+                }
+            }
+        }
+    }
+}
+
 /// A node id as the core knows it.
 pub(super) fn text(id: &impl fmt::Display) -> ServerId {
     ServerId::from(id.to_string())

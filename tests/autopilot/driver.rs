@@ -9,8 +9,9 @@ use std::{
 
 use raft_autopilot::{
     autopilot::{
-        Applied, Autopilot, Change, Cluster, ClusterError, Handle, IntentKind, LogId, Observation,
-        Options, Outcome, Record, Refusal, Role, Running, Server, Sighting, Step, VerbError, Why,
+        Applied, Autopilot, Change, Cluster, ClusterError, Config, Handle, IntentKind, LogId,
+        Observation, Options, Outcome, Promoter, Record, Refusal, Role, Running, Server, Sighting,
+        State, Step, VerbError, Why, Wishes,
     },
     promoters::Stable,
     runtime::{Runtime, TokioRuntime},
@@ -38,6 +39,11 @@ struct Inner {
     keeps: u32,
     /// Which records the host does not take.
     refuses: fn(&Record) -> bool,
+    /// Records are never answered.
+    loses: bool,
+    /// Steps that were tried, and what the host says to the n-th of them.
+    tries: u32,
+    fails: fn(u32) -> Option<ClusterError<io::Error>>,
 }
 
 impl Host {
@@ -58,6 +64,9 @@ impl Host {
             takes: Duration::from_millis(1),
             keeps: 0,
             refuses: |_| false,
+            loses: false,
+            tries: 0,
+            fails: |_| None,
         };
         Self(Arc::new((Mutex::new(inner), Notify::new())))
     }
@@ -76,7 +85,7 @@ impl Host {
     }
 
     /// Runs autopilot over it, with a pause of a second at most.
-    fn run(&self, promoter: Stable, tune: impl FnOnce(&mut Options)) -> Handle {
+    fn run(&self, promoter: impl Promoter, tune: impl FnOnce(&mut Options)) -> Handle {
         let mut options = Options::for_heartbeat(HEARTBEAT);
         options.update_interval = time("1s");
         tune(&mut options);
@@ -145,6 +154,10 @@ impl Cluster for Host {
         let takes = self.inner().takes;
         TokioRuntime.sleep(takes).await;
         let mut inner = self.inner();
+        inner.tries += 1;
+        if let Some(error) = (inner.fails)(inner.tries) {
+            return Err(error);
+        }
         let found = inner.world.seen.membership.log_id;
         if change.fence.membership != found {
             return Err(ClusterError::Moved(format!("{found:?}")));
@@ -160,6 +173,10 @@ impl Cluster for Host {
     }
 
     async fn record(&self, record: Record) -> Result<Outcome, ClusterError<io::Error>> {
+        let loses = self.inner().loses;
+        if loses {
+            std::future::pending::<()>().await;
+        }
         let mut inner = self.inner();
         if (inner.refuses)(&record) {
             return Err(ClusterError::Refused(io::Error::other("not now")));
@@ -407,4 +424,145 @@ async fn an_observer_takes_no_orders() {
     TokioRuntime.sleep(minute).await;
     assert_eq!((host.done().len(), host.inner().records.len()), (0, 0));
     assert_eq!(handle.running(), Running::Paused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verb_is_answered_though_leadership_was_lost_and_regained_under_its_step() {
+    let host = Host::new(LEARNER);
+    host.inner().takes = time("5s");
+    let handle = host.run(Stable::with_target(3), |_| {});
+    healthy(&handle).await;
+    let again = host.clone();
+    TokioRuntime.spawn(async move {
+        TokioRuntime.sleep(time("2s")).await;
+        {
+            let inner = &mut *again.inner();
+            let leading = inner.world.seen.leading.as_mut().unwrap();
+            (leading.term, leading.since) = (6, TokioRuntime.now());
+        }
+        again.0.1.notify_one();
+    });
+    let begin = TokioRuntime.now();
+    assert_eq!(handle.remove("4").await, Ok(()));
+    assert!(TokioRuntime.now().saturating_sub(begin) < time("20s"));
+    assert_eq!(host.done(), ["remove 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_hangs_is_given_up_as_not_known_and_autopilots_own_are_tried_again() {
+    let host = Host::new("1 leader\n2\n3");
+    host.inner().loses = true;
+    let handle = host.run(Stable::new(), |options| options.step_deadline = time("5s"));
+    healthy(&handle).await;
+    let begin = TokioRuntime.now();
+    let said = handle.cordon("3", "a test", None).await;
+    assert!(matches!(said, Err(VerbError::PerhapsRecorded(_))), "{said:?}");
+    let took = TokioRuntime.now().saturating_sub(begin);
+    assert!(took >= time("5s") && took < time("6s"), "{took:?}");
+    // Its own record of health was on its way, too.
+    assert!(host.inner().records.is_empty());
+    host.inner().loses = false;
+    let own = || host.inner().records.iter().any(|record| matches!(record, Record::Health(_)));
+    until("it is recorded", own).await;
+    assert_eq!(handle.cordon("3", "a test", None).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_verbs_hear_in_time_though_every_observation_hangs() {
+    let host = Host::new("1 leader\n2\n3");
+    let handle = host.run(Stable::new(), |_| {});
+    healthy(&handle).await;
+    host.inner().hangs = true;
+    let begin = TokioRuntime.now();
+    let verbs = (0..100).map(|_| {
+        let handle = handle.clone().within(time("5s"));
+        tokio::spawn(async move { (handle.remove("3").await, TokioRuntime.now()) })
+    });
+    for verb in verbs.collect::<Vec<_>>() {
+        let (said, at) = verb.await.unwrap();
+        assert!(matches!(said, Err(VerbError::Deadline { .. })), "{said:?}");
+        let took = at.saturating_sub(begin);
+        // One observation more than it has time for, and one for whoever had to queue.
+        assert!(took >= time("5s") && took <= time("7s"), "{took:?}");
+    }
+    assert_eq!(host.done(), [""; 0]);
+}
+
+/// How often the only step has failed, and when it is tried again.
+fn waits(handle: &Handle) -> Option<(u32, Duration)> {
+    handle.view().plan.held.iter().find_map(|held| match held.why {
+        Why::BackingOff { failures, until, .. } => Some((failures, until)),
+        _ => None,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_has_failed_waits_longer_every_time_though_the_membership_moves_between() {
+    let host = Host::new(LEARNER);
+    host.inner().fails = |tries| {
+        let odd = tries % 2 == 1;
+        let refused = || ClusterError::Refused(io::Error::other("not now"));
+        Some(if odd { refused() } else { ClusterError::Moved("a test".to_owned()) })
+    };
+    let handle = host.run(Stable::new(), |_| {});
+    for failures in 1..=6 {
+        until("it failed", || waits(&handle).is_some_and(|(known, _)| known == failures)).await;
+    }
+    assert!(host.inner().tries <= 12, "{}", host.inner().tries);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_whose_steps_fail_together_do_not_try_again_together() {
+    let mut moments = Vec::new();
+    let hosts = ["1 leader\n2\n3\n4 learner", "2 leader\n1\n3\n4 learner"].map(Host::new);
+    hosts.iter().for_each(|host| {
+        host.inner().fails = |_| Some(ClusterError::Refused(io::Error::other("not now")));
+    });
+    let handles = hosts.each_ref().map(|host| host.run(Stable::new(), |_| {}));
+    for handle in &handles {
+        until("it failed", || waits(handle).is_some()).await;
+        moments.push(waits(handle).unwrap().1);
+    }
+    assert!(moments[0].abs_diff(moments[1]) > time("5ms"), "{moments:?}");
+}
+
+/// Wishes for a leader whose id was removed.
+#[derive(Debug)]
+struct Stubborn;
+
+impl Promoter for Stubborn {
+    fn wishes(&self, _config: &Config, _state: &State) -> Wishes {
+        Wishes { leader: Some("2".into()), ..Wishes::default() }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_done_now_costs_no_more_rounds_than_a_quiet_cluster() {
+    let rounds = async |host: &Host| {
+        TokioRuntime.sleep(time("30s")).await;
+        let before = host.inner().observations;
+        TokioRuntime.sleep(time("60s")).await;
+        host.inner().observations - before
+    };
+    let host = Host::new(LEARNER);
+    let handle = host.run(Stable::new(), |options| options.observer = true);
+    assert!((55..=65).contains(&rounds(&host).await));
+    assert_eq!(handle.view().plan.changes.len(), 1, "it would promote");
+    let host = Host::new(LEARNER);
+    let handle = host.run(Stable::new(), |_| {});
+    until("it leads", || handle.running() != Running::Stopped).await;
+    handle.pause("a test").await.unwrap();
+    let paused = rounds(&host).await;
+    assert!((55..=65).contains(&paused), "{paused}");
+    assert_eq!(handle.view().plan.changes.len(), 1, "it would promote");
+    // A step that a rule forbids, for ever.
+    let host = Host::new("1 leader\n2\n3");
+    host.inner().world.ledger.as_mut().unwrap().removed.insert("2".into());
+    let handle = host.run(Stubborn, |_| {});
+    let refused = rounds(&host).await;
+    // One that a ledger does not take back is reported every second; each record wakes the driver.
+    assert!(refused <= 200, "{refused}");
+    let view = handle.view();
+    assert!(view.plan.held.iter().any(|held| matches!(held.why, Why::Refused(_))));
+    assert!(view.plan.changes.is_empty());
 }

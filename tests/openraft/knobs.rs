@@ -23,6 +23,8 @@ pub(crate) struct Knobs {
     pub(crate) probes: bool,
     pub(crate) discovery: Option<Vec<(ServerId, NodeStatus)>>,
     pub(crate) hangs: bool,
+    /// Probes and discovery panic.
+    pub(crate) panics: bool,
     pub(crate) observer: bool,
     pub(crate) pre_vote: bool,
     pub(crate) config: Config,
@@ -43,6 +45,7 @@ impl Default for Knobs {
             probes: true,
             discovery: None,
             hangs: false,
+            panics: false,
             observer: false,
             pre_vote: true,
             config,

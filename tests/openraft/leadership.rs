@@ -179,3 +179,47 @@ fn a_step_under_way_when_leadership_is_lost_is_finished_by_the_next_and_forgotte
         old.handle.add(crate::world::server("7")).await.unwrap();
     });
 }
+
+#[test]
+fn a_joint_membership_whose_leader_died_for_good_is_ended_though_a_leaver_is_elected() {
+    simulated(async {
+        let world = World::<Sim>::new(stable_after(secs(300)));
+        let old = world.form(&["1", "2", "3"]).await;
+        world.until("all healthy", || old.state().healthy).await;
+        world.join("4").await;
+        world.join("5").await;
+        world.until("all healthy", || old.state().healthy).await;
+        // No half of the new voters can be elected, until somebody who leaves has been.
+        world.network.cut(&["4"], &["5"]);
+        world.network.set_latency(millis(20));
+        let number = |id: &str| id.parse::<u64>().unwrap();
+        let raft = old.raft.clone();
+        let voters: std::collections::BTreeSet<u64> =
+            [old.id.as_str(), "4", "5"].into_iter().map(number).collect();
+        world.spawn(async move {
+            let _ = raft.change_membership(voters, true).await;
+        });
+        let committed = || {
+            let metrics = old.metrics();
+            let known = &metrics.committed_membership_config;
+            known.membership().get_joint_config().len() == 2
+        };
+        world.until("the first half is committed", committed).await;
+        world.kill(&old.id).await;
+        world.network.set_latency(millis(1));
+        let next = world.leader().await;
+        assert!(!["4", "5"].contains(&next.id.as_str()), "{} leaves", next.id);
+        assert_eq!(next.voters().len(), 2, "the second half is lost");
+        world.network.heal();
+        let uniform = || {
+            let four = world.node("4");
+            let voters = four.voters();
+            let ended = voters.len() == 1 && voters[0].contains(&"5".to_owned());
+            let committed = four.metrics().committed_membership_config.log_id().clone();
+            ended && committed == *four.metrics().membership_config.log_id()
+        };
+        world.until("the membership is uniform", uniform).await;
+        let last = world.leader().await;
+        assert!(["4", "5"].contains(&last.id.as_str()), "{} leads", last.id);
+    });
+}

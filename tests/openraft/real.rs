@@ -1,6 +1,6 @@
 //! The same on tokio, in real time: short, so that the adapter is known to hold outside simulated time too.
 
-use raft_autopilot::autopilot::{Config, Reason, Running, Step};
+use raft_autopilot::autopilot::{Config, NodeStatus, Reason, Running, Step};
 
 use crate::{
     types::Real,
@@ -57,4 +57,22 @@ async fn a_dead_follower_is_seen_and_one_that_comes_back_is_healthy_again() {
         .await;
     world.start(victim).await;
     world.until("all healthy", || leader.state().healthy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callbacks_that_panic_count_as_no_answer_and_are_asked_again() {
+    let all = ["1", "2", "3"].map(|i| (id(i), NodeStatus::Alive)).to_vec();
+    let knobs = Knobs { discovery: Some(all), panics: true, ..knobs() };
+    let world = World::<Real>::new(knobs);
+    let leader = world.form(&["1", "2", "3"]).await;
+    world.until("it steers", || leader.handle.running() == Running::Leading).await;
+    world.sleep(millis(1_500)).await;
+    let other = if leader.id == "1" { "2" } else { "1" };
+    assert!(leader.server(other).unwrap().status.is_none());
+    world.set(|knobs| knobs.panics = false);
+    let known = || {
+        let server = leader.server(other).unwrap();
+        server.status.is_some() && server.discovery == Some(NodeStatus::Alive)
+    };
+    world.until("they are asked again", known).await;
 }

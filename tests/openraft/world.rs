@@ -442,6 +442,8 @@ impl<C: Types> App<C> {
         if self.world.knobs().hangs {
             std::future::pending::<()>().await;
         }
+        let panics = self.world.knobs().panics;
+        assert!(!panics, "a callback that panics");
     }
 }
 
