@@ -149,6 +149,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::LiveVoter { server: id() },
         Refusal::RemovedId { server: id() },
         Refusal::Intended { server: id(), kind: IntentKind::Reboot },
+        Refusal::NotMember { server: id() },
         Refusal::AddressInUse { server, address: "here:1".into() },
     ]
 }

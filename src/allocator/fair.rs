@@ -36,9 +36,8 @@ pub(super) struct Fair {
     pub beyond: i64,
     /// The least and the greatest fair load, by member.
     pub loads: Vec<(i64, i64)>,
-    /// The classes of items, and how many replicas of each class are placed.
+    /// The classes of items.
     pub classes: Classes,
-    pub placed_of: Vec<i64>,
     /// The groups of members.
     pub groups: Groups,
 }
@@ -155,14 +154,13 @@ pub(super) fn fair_of(problem: &Problem, mut classes: Classes) -> Fair {
         shares.rank();
     }
     let beyond = shares.keep_the_zone_rule();
-    let placed_of = shares.placed_of();
     let mut loads = vec![(0, 0); problem.seats.len()];
     for (group, load) in shares.loads().into_iter().enumerate() {
         for member in &groups.list[group].1 {
             loads[*member as usize] = load;
         }
     }
-    Fair { placed, short, beyond, loads, classes, placed_of, groups }
+    Fair { placed, short, beyond, loads, classes, groups }
 }
 
 /// How many replicas of an item stand and may stay, of those that it wants.
@@ -185,8 +183,6 @@ struct Shares {
     groups: Vec<(i64, i64, Arc)>,
     /// By group, the node where its load lies.
     loads: Vec<usize>,
-    /// By class, the arcs from the source.
-    classes: Vec<Vec<Arc>>,
     arcs: usize,
 }
 
@@ -198,7 +194,6 @@ impl Shares {
             beyond: Vec::new(),
             groups: Vec::new(),
             loads: Vec::new(),
-            classes: Vec::new(),
             arcs: 0,
         };
         let mut nodes = Vec::new();
@@ -236,18 +231,14 @@ impl Shares {
     ) {
         let Class { wanted, set, standing } = class;
         let node = self.network.add_node();
-        let mut sources = Vec::new();
         if standing > 0 {
             let arc = self.arc(SOURCE, node, items * i64::from(standing));
             self.ranks.entry(0).or_default().push(arc);
-            sources.push(arc);
         }
         for rank in standing + 1..=wanted {
             let arc = self.arc(SOURCE, node, items);
             self.ranks.entry(rank).or_default().push(arc);
-            sources.push(arc);
         }
-        self.classes.push(sources);
         let cap = i64::from(problem.zone_rule.cap(wanted));
         let mut in_zone = vec![None; zones.len()];
         for (zone, members) in zones.iter().enumerate() {
@@ -283,11 +274,6 @@ impl Shares {
             }
             self.network.minimise(&cost);
         }
-    }
-
-    fn placed_of(&self) -> Vec<i64> {
-        let placed = |arcs: &Vec<Arc>| arcs.iter().map(|arc| self.network.flow(*arc)).sum();
-        self.classes.iter().map(placed).collect()
     }
 
     fn keep_the_zone_rule(&mut self) -> i64 {

@@ -16,11 +16,11 @@ use super::{
     fair::{Class, Fair},
     problem::{Holder, Holdings, Problem, index},
     quota::{Quota, Standing, count, quota},
-    takers::{Takers, spread},
+    takers::Takers,
 };
 
 /// A place that nobody was found for yet.
-const VACANT: Holder = Holder::VACANT;
+pub(super) const VACANT: Holder = Holder::VACANT;
 
 /// The desired assignments by counting, and what is known about them.
 pub(super) struct Filled {
@@ -40,54 +40,77 @@ pub(super) struct Filled {
 pub(super) fn fill(problem: &Problem, fair: &Fair) -> Filled {
     let standing = count(problem, fair);
     let quota = quota(problem, fair, &standing);
-    let lower_bound = quota.lower_bound;
+    let mut lower_bound = quota.lower_bound;
     let mut fill = Fill::new(problem, fair, quota, standing);
     fill.keep_all();
+    if fair.beyond == 0 && !fair.short {
+        // Each item keeps as many as it may, so what is vacant now is new in any plan.
+        lower_bound = lower_bound.max(fill.vacancies);
+    }
+    fill.shift();
     fill.open();
     fill.fill_in();
     fill.give();
     fill.detours();
-    let Fill { desired, touched, loads, primaries, .. } = fill;
+    let stuck = fill.stuck;
+    let Fill { desired, touched, loads, primaries, placed_of, .. } = fill;
     // Whether an item is empty depends on how many replicas its class gets.
-    let few =
-        fair.classes.list.iter().zip(&fair.placed_of).any(|((_, items), placed)| placed < items);
+    let few = fair.classes.list.iter().zip(&placed_of).any(|((_, items), placed)| placed < items);
     let empty =
-        if few || fill.stuck { desired.iter().filter(|held| held.is_empty()).count() } else { 0 };
+        if few || stuck { desired.iter().filter(|held| held.is_empty()).count() } else { 0 };
     Filled { desired, touched, loads, primaries, empty, lower_bound }
 }
 
-struct Fill<'a> {
-    problem: &'a Problem,
-    fair: &'a Fair,
-    desired: Holdings,
+pub(super) struct Fill<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) fair: &'a Fair,
+    pub(super) desired: Holdings,
     /// By class, how many replicas of an item a zone takes; all, where there is no other zone.
-    caps: Vec<usize>,
+    pub(super) caps: Vec<usize>,
     /// By member: its zone, or none for one that may hold nothing.
-    zone: Vec<u16>,
-    loads: Vec<u32>,
-    primaries: Vec<u32>,
-    targets: Vec<u32>,
+    pub(super) zone: Vec<u16>,
+    pub(super) loads: Vec<u32>,
+    pub(super) primaries: Vec<u32>,
+    pub(super) targets: Vec<u32>,
     /// By member, what it lacks; valid from [`Fill::open`] on.
-    lacks: Vec<u32>,
-    takers: Vec<Takers>,
+    pub(super) lacks: Vec<u32>,
+    pub(super) takers: Vec<Takers>,
     /// By class and zone, how many replicas are still to come there.
-    need: Vec<i64>,
-    /// By class and zone, how many more replicas may stand beyond the zone rule.
-    beyond: Vec<i64>,
+    pub(super) need: Vec<i64>,
+    /// By class, how many more replicas may stand beyond the zone rule.
+    pub(super) beyond: Vec<i64>,
+    /// By class, how many of them one item may have.
+    pub(super) each_beyond: Vec<usize>,
+    /// By class, how many replicas are placed.
+    pub(super) placed_of: Vec<i64>,
     /// By class, how many items get one replica more than the others, where not all fit.
-    more: Vec<i64>,
+    pub(super) more: Vec<i64>,
     /// By member above its target, how many of its items are still to be written down in `givers`.
-    offers: Vec<u32>,
-    givers: Vec<u32>,
-    vacant: Vec<u32>,
-    touched: Vec<u32>,
+    pub(super) offers: Vec<u32>,
+    pub(super) givers: Vec<u32>,
+    pub(super) vacant: Vec<u32>,
+    pub(super) vacancies: u64,
+    pub(super) touched: Vec<u32>,
     /// Whether a place stays vacant.
-    stuck: bool,
+    pub(super) stuck: bool,
     /// How many items are looked at for detours before that is given up.
-    patience: usize,
+    pub(super) patience: usize,
+    /// Where the search for detours goes on, among the touched items and among all.
+    pub(super) cursors: (usize, usize),
+    /// How many touched items did not help in a row.
+    pub(super) barren: usize,
 }
 
-const NOWHERE: u16 = u16::MAX;
+/// Where a replica that is given may go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To its own zone, or as the quota of its class says.
+    Planned,
+    /// To any zone.
+    Any,
+}
+
+pub(super) const NOWHERE: u16 = u16::MAX;
 
 impl<'a> Fill<'a> {
     fn new(problem: &'a Problem, fair: &'a Fair, quota: Quota, standing: Standing) -> Self {
@@ -100,7 +123,11 @@ impl<'a> Fill<'a> {
         let offers = offers.map(|excess| if excess == 0 { 0 } else { 2 * excess + 8 }).collect();
         let need = quota.of_class.iter().zip(&standing.of_class);
         let need = need.map(|(wanted, held)| wanted - i64::from(*held)).collect();
-        let more = fair.classes.list.iter().zip(&fair.placed_of);
+        let each = fair.classes.list.iter().zip(&quota.beyond);
+        let each =
+            each.map(|((_, items), beyond)| beyond.unsigned_abs().div_ceil(items.unsigned_abs()));
+        let each_beyond = each.map(|each| usize::try_from(each).unwrap_or(usize::MAX)).collect();
+        let more = fair.classes.list.iter().zip(&quota.placed_of);
         let more = more.map(|((_, items), placed)| placed % items.max(&1)).collect();
         Self {
             problem,
@@ -117,14 +144,19 @@ impl<'a> Fill<'a> {
             lacks: Vec::new(),
             takers: Vec::new(),
             need,
+            each_beyond,
             beyond: quota.beyond,
             more,
+            placed_of: quota.placed_of,
             offers,
             givers: Vec::new(),
             vacant: Vec::new(),
+            vacancies: 0,
             touched: Vec::new(),
             stuck: false,
-            patience: 10_000 + 16 * problem.held.len(),
+            patience: 100_000 + 24 * problem.held.len(),
+            cursors: (0, 0),
+            barren: 0,
         }
     }
 
@@ -136,7 +168,7 @@ impl<'a> Fill<'a> {
         let items = self.fair.classes.list[class].1.max(1);
         let one_more = i64::from(self.more[class] > 0);
         self.more[class] -= one_more;
-        usize::try_from(self.fair.placed_of[class] / items + one_more).unwrap_or(0)
+        usize::try_from(self.placed_of[class] / items + one_more).unwrap_or(0)
     }
 
     fn cap(&self, class: usize) -> usize {
@@ -167,6 +199,7 @@ impl<'a> Fill<'a> {
             }
             if kept.len() < goal {
                 self.vacant.push(number(item));
+                self.vacancies += (goal - kept.len()) as u64;
                 kept.resize(goal, VACANT);
             }
             self.desired.push(&kept);
@@ -218,14 +251,17 @@ impl<'a> Fill<'a> {
         let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));
         kept.extend(legal);
         let cap = self.cap(class);
+        let mut used = 0;
         for zone in 0..problem.zones {
             let there = |fill: &Self, kept: &[Holder]| {
                 kept.iter().filter(|holder| fill.is_in(**holder, zone)).count()
             };
             while there(self, kept) > cap {
                 let excess = index(there(self, kept) - cap);
-                let beyond = &mut self.beyond[class * problem.zones + zone];
-                if excess <= *beyond && kept.len() <= goal {
+                let beyond = &mut self.beyond[class];
+                let each = index(self.each_beyond[class]) - used;
+                if excess <= each.min(*beyond) && kept.len() <= goal {
+                    used += excess;
                     *beyond -= excess;
                     break;
                 }
@@ -259,6 +295,65 @@ impl<'a> Fill<'a> {
         let member = holder.member() as usize;
         self.leave(holder);
         self.need[class * self.problem.zones + usize::from(self.zone[member])] += 1;
+    }
+
+    /// Takes replicas of classes out of zones that others of their replicas should leave room in,
+    /// where members above their target, who give anyway, are not enough for that.
+    fn shift(&mut self) {
+        let zones = self.problem.zones;
+        let mut excess = vec![0; zones];
+        for (need, zone) in self.need.iter().zip((0..zones).cycle()) {
+            excess[zone] += (-need).max(0);
+        }
+        for ((load, target), zone) in self.loads.iter().zip(&self.targets).zip(&self.zone) {
+            if let Some(excess) = excess.get_mut(usize::from(*zone)) {
+                *excess -= i64::from(load.saturating_sub(*target));
+            }
+        }
+        let mut left: i64 = excess.iter().map(|excess| *excess.max(&0)).sum();
+        for item in 0..self.desired.len() {
+            if left <= 0 {
+                return;
+            }
+            let row = self.fair.classes.of(item) * zones;
+            for at in 0..self.desired.of(item).len() {
+                let holder = self.desired.of(item)[at];
+                if holder == VACANT {
+                    continue;
+                }
+                let member = holder.member() as usize;
+                let zone = usize::from(self.zone[member]);
+                let gives = self.loads[member] > self.targets[member];
+                if excess[zone] > 0
+                    && self.need[row + zone] < 0
+                    && !gives
+                    && self.may_leave(item, zone)
+                {
+                    excess[zone] -= 1;
+                    left -= 1;
+                    self.need[row + zone] += 1;
+                    self.leave(holder);
+                    self.desired.of_mut(item)[at] = VACANT;
+                    self.vacant.push(number(item));
+                    self.touched.push(number(item));
+                }
+            }
+        }
+    }
+
+    /// Whether a replica of `item` has a zone to go to that its class needs more.
+    fn may_leave(&self, item: usize, from: usize) -> bool {
+        let class = self.fair.classes.of(item);
+        let row = class * self.problem.zones;
+        // What is vacant already may go to the same zone.
+        let vacant = self.desired.of(item).iter().filter(|holder| **holder == VACANT).count();
+        (0..self.problem.zones).any(|zone| {
+            let room = self.in_zone(item, zone) + vacant < self.cap(class);
+            zone != from
+                && self.need[row + zone] > 0
+                && room
+                && self.problem.allows(item, number(zone))
+        })
     }
 
     /// Lets those who lack something be taken.
@@ -302,16 +397,17 @@ impl<'a> Fill<'a> {
         let class = self.fair.classes.of(item);
         let row = class * problem.zones;
         let cap = self.cap(class);
-        let mut below = (i64::MAX, usize::MAX);
+        let mut below = (true, i64::MAX, usize::MAX);
+        let used: usize = in_zone.iter().map(|there| there.saturating_sub(cap)).sum();
         loop {
-            // The zone needed most of those that were not tried.
-            let mut best: Option<(i64, usize)> = None;
+            // Of those that were not tried: the zone needed most, within the rule before beyond it.
+            let mut best: Option<(bool, i64, usize)> = None;
             for (zone, there) in in_zone.iter().enumerate() {
-                let rank = (self.need[row + zone], zone);
+                let rank = (*there < cap, self.need[row + zone], zone);
                 if rank < below
                     && best.is_none_or(|best| rank > best)
                     && !self.takers[zone].is_empty()
-                    && (*there < cap || self.beyond[row + zone] > 0)
+                    && (*there < cap || self.beyond[class] > 0 && used < self.each_beyond[class])
                     && problem.allows(item, number(zone))
                 {
                     best = Some(rank);
@@ -319,11 +415,11 @@ impl<'a> Fill<'a> {
             }
             let Some(rank) = best else { return false };
             below = rank;
-            let zone = rank.1;
+            let zone = rank.2;
             let seed = item as u64 ^ ((zone as u64) << 40);
             let held = self.desired.of(item);
             if let Some(member) = self.takers[zone].take(&mut self.lacks, seed, held) {
-                self.beyond[row + zone] -= i64::from(in_zone[zone] >= cap);
+                self.beyond[class] -= i64::from(in_zone[zone] >= cap);
                 self.need[row + zone] -= 1;
                 in_zone[zone] += 1;
                 self.arrive(item, at, member);
@@ -334,7 +430,7 @@ impl<'a> Fill<'a> {
 
     /// Finds a member that lacks something and may take `item` in place of `giver`, and counts it as
     /// taken; the giver's zone is preferred, then the zone that is needed most.
-    fn taker(&mut self, item: usize, giver: u32) -> Option<u32> {
+    fn taker(&mut self, item: usize, giver: u32, way: Way) -> Option<u32> {
         let class = self.fair.classes.of(item);
         let row = class * self.problem.zones;
         let from = Some(usize::from(self.zone[giver as usize]));
@@ -347,7 +443,10 @@ impl<'a> Fill<'a> {
                 .filter(|zone| !self.takers[*zone].is_empty());
             let zone = open.max_by_key(|zone| (Some(*zone) == stay, self.need[row + zone]))?;
             tried[zone] = true;
-            if !self.fits(item, class, zone, from) {
+            let planned = self.need[row + zone] > 0 && stay.is_none();
+            if way == Way::Planned && from != Some(zone) && !planned
+                || !self.fits(item, class, zone, from)
+            {
                 continue;
             }
             let seed = item as u64 ^ ((zone as u64) << 40);
@@ -362,12 +461,19 @@ impl<'a> Fill<'a> {
     }
 
     /// Whether one more replica of `item` may go to `zone`, after one left `from`.
-    fn fits(&self, item: usize, class: usize, zone: usize, from: Option<usize>) -> bool {
+    pub(super) fn fits(&self, item: usize, class: usize, zone: usize, from: Option<usize>) -> bool {
         let allowed = u32::try_from(zone).is_ok_and(|zone| self.problem.allows(item, zone));
         allowed
             && (from == Some(zone)
                 || self.in_zone(item, zone) < self.cap(class)
-                || self.beyond[class * self.problem.zones + zone] > 0)
+                || self.beyond[class] > 0 && self.used_beyond(item, from) < self.each_beyond[class])
+    }
+
+    /// How many replicas of `item` stand beyond the zone rule, after one left `from`.
+    fn used_beyond(&self, item: usize, from: Option<usize>) -> usize {
+        let cap = self.cap(self.fair.classes.of(item));
+        let there = |zone| self.in_zone(item, zone) - usize::from(from == Some(zone));
+        (0..self.problem.zones).map(|zone| there(zone).saturating_sub(cap)).sum()
     }
 
     fn in_zone(&self, item: usize, zone: usize) -> usize {
@@ -376,40 +482,43 @@ impl<'a> Fill<'a> {
     }
 
     /// Writes down that a replica of `item`, not yet in its list, comes to a zone from another one.
-    fn settle(&mut self, item: usize, class: usize, zone: usize, from: Option<usize>) {
+    pub(super) fn settle(&mut self, item: usize, class: usize, zone: usize, from: Option<usize>) {
         if from == Some(zone) {
             return;
         }
         let row = class * self.problem.zones;
         let cap = self.cap(class);
         if self.in_zone(item, zone) >= cap {
-            self.beyond[row + zone] -= 1;
+            self.beyond[class] -= 1;
         }
         self.need[row + zone] -= 1;
         if let Some(from) = from {
             if self.in_zone(item, from) > cap {
-                self.beyond[row + from] += 1;
+                self.beyond[class] += 1;
             }
             self.need[row + from] += 1;
         }
     }
 
-    /// Step 3, first with the items that were written down, then with all.
+    /// Step 3, first with the items that were written down, then with all; and first only between the
+    /// zones that the quota of the class says.
     fn give(&mut self) {
         let givers = std::mem::take(&mut self.givers);
-        for item in givers {
-            self.give_item(item as usize);
-        }
-        let above = |fill: &Self| fill.loads.iter().zip(&fill.targets).any(|(l, t)| l > t);
-        let lacking = |fill: &Self| fill.takers.iter().any(|takers| !takers.is_empty());
-        if above(self) && lacking(self) {
+        for way in [Way::Planned, Way::Any] {
+            for item in &givers {
+                self.give_item(*item as usize, way);
+            }
+            let above = self.loads.iter().zip(&self.targets).any(|(load, target)| load > target);
+            if !above || self.takers.iter().all(Takers::is_empty) {
+                return;
+            }
             for item in 0..self.desired.len() {
-                self.give_item(item);
+                self.give_item(item, way);
             }
         }
     }
 
-    fn give_item(&mut self, item: usize) {
+    fn give_item(&mut self, item: usize, way: Way) {
         for at in 0..self.desired.of(item).len() {
             let holder = self.desired.of(item)[at];
             if holder == VACANT {
@@ -419,126 +528,15 @@ impl<'a> Fill<'a> {
             if self.loads[member] <= self.targets[member] {
                 continue;
             }
-            if let Some(taker) = self.taker(item, holder.member()) {
+            if let Some(taker) = self.taker(item, holder.member(), way) {
                 self.arrive(item, at, taker);
                 self.touched.push(number(item));
             }
         }
     }
 
-    /// Step 4. Whatever is still vacant, or too much, afterwards could not be helped in this way.
-    fn detours(&mut self) {
-        for item in std::mem::take(&mut self.vacant) {
-            for at in 0..self.desired.of(item as usize).len() {
-                if self.desired.of(item as usize)[at] == VACANT {
-                    self.detour(item as usize, at);
-                    self.stuck |= self.desired.of(item as usize)[at] == VACANT;
-                }
-            }
-        }
-        let above: Vec<bool> =
-            self.loads.iter().zip(&self.targets).map(|(load, target)| load > target).collect();
-        if above.contains(&true) {
-            for item in 0..self.desired.len() {
-                for at in 0..self.desired.of(item).len() {
-                    let holder = self.desired.of(item)[at];
-                    let member = holder.member() as usize;
-                    if holder != VACANT
-                        && above[member]
-                        && self.loads[member] > self.targets[member]
-                    {
-                        self.detour(item, at);
-                    }
-                }
-            }
-        }
-        if self.stuck {
-            self.desired.retain(|holder| holder != VACANT);
-        }
-    }
-
-    /// Gives the place `at` of `item` to a member that has what it should, and one of that member's
-    /// other items to one that lacks something. The items with a new holder are looked through first.
-    fn detour(&mut self, item: usize, at: usize) {
-        let lacking: Vec<u32> =
-            self.takers.iter().flat_map(|takers| takers.members(&self.lacks).take(8)).collect();
-        if lacking.is_empty() {
-            return;
-        }
-        let fresh = self.touched.len();
-        let all = self.desired.len();
-        let start = spread(item as u64, all);
-        let others = (0..fresh)
-            .map(|at| (at, true))
-            .chain((start..all).chain(0..start).map(|at| (at, false)));
-        for (other, is_fresh) in others {
-            if self.patience == 0 {
-                return;
-            }
-            self.patience -= 1;
-            let other = if is_fresh { self.touched[other] as usize } else { other };
-            if other != item && self.swap(item, at, other, is_fresh, &lacking) {
-                return;
-            }
-        }
-    }
-
-    /// Tries one other item for [`Fill::detour`].
-    fn swap(&mut self, item: usize, at: usize, other: usize, fresh: bool, lacking: &[u32]) -> bool {
-        let from = self.desired.of(item)[at];
-        let from = (from != VACANT).then(|| from.member());
-        for place in 0..self.desired.of(other).len() {
-            let between = self.desired.of(other)[place];
-            if between == VACANT
-                || fresh
-                    && self
-                        .problem
-                        .held
-                        .of(other)
-                        .iter()
-                        .any(|held| held.member() == between.member())
-                || self.desired.of(item).iter().any(|held| held.member() == between.member())
-            {
-                continue;
-            }
-            let member = between.member();
-            if !self.may_go(item, from, member) {
-                continue;
-            }
-            let last = lacking.iter().copied().find(|last| {
-                self.lacks[*last as usize] > 0
-                    && self.desired.of(other).iter().all(|held| held.member() != *last)
-                    && self.may_go(other, Some(member), *last)
-            });
-            if let Some(last) = last {
-                self.go(other, place, Some(member), last);
-                let zone = usize::from(self.zone[last as usize]);
-                self.takers[zone].take_this(&mut self.lacks, last);
-                self.go(item, at, from, member);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Whether the zones allow that a replica of `item` goes from a member, or from nowhere, to another.
-    fn may_go(&self, item: usize, from: Option<u32>, to: u32) -> bool {
-        let from = from.map(|from| usize::from(self.zone[from as usize]));
-        let zone = usize::from(self.zone[to as usize]);
-        zone != usize::from(NOWHERE) && self.fits(item, self.fair.classes.of(item), zone, from)
-    }
-
-    fn go(&mut self, item: usize, at: usize, from: Option<u32>, to: u32) {
-        let class = self.fair.classes.of(item);
-        let zone = usize::from(self.zone[to as usize]);
-        let left = from.map(|from| usize::from(self.zone[from as usize]));
-        self.settle(item, class, zone, left);
-        self.arrive(item, at, to);
-        self.touched.push(number(item));
-    }
-
     /// Gives a place of an item to a member, which is again what it was if it held the item before.
-    fn arrive(&mut self, item: usize, at: usize, member: u32) {
+    pub(super) fn arrive(&mut self, item: usize, at: usize, member: u32) {
         self.leave(self.desired.of(item)[at]);
         let before =
             self.problem.held.of(item).iter().copied().find(|held| held.member() == member);
@@ -548,7 +546,7 @@ impl<'a> Fill<'a> {
         self.desired.of_mut(item)[at] = holder;
     }
 
-    fn leave(&mut self, holder: Holder) {
+    pub(super) fn leave(&mut self, holder: Holder) {
         if holder != VACANT {
             self.loads[holder.member() as usize] -= 1;
             self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
@@ -570,6 +568,6 @@ fn caps(problem: &Problem, fair: &Fair) -> Vec<usize> {
     fair.classes.list.iter().map(cap).collect()
 }
 
-fn number(item: usize) -> u32 {
+pub(super) fn number(item: usize) -> u32 {
     u32::try_from(item).unwrap_or(u32::MAX)
 }

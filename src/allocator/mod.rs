@@ -1,6 +1,7 @@
 //! Who holds which item: items with a desired replication, members with limits, failure zones.
 
 pub mod case;
+mod detour;
 mod exact;
 mod fair;
 mod fill;

@@ -176,7 +176,7 @@ impl fmt::Display for Reason {
 const SMALL: usize = 1 << 13;
 
 /// Items times members up to which that is still bearable where counting did not find the best.
-const BEARABLE: usize = 1 << 20;
+const BEARABLE: usize = 1 << 18;
 
 /// Plans: decides for every item who is to hold it, by the objectives of [`Problem`] in their order.
 pub fn solve(problem: &Problem) -> Solution {

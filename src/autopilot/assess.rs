@@ -365,23 +365,23 @@ impl Round<'_> {
         if index > had || lag == 0 || before.lag == 0 {
             trail.progressed = at;
         }
-        match status {
-            Some(status) => {
-                trail.reborn |= trail.boot.is_some_and(|boot| boot != status.boot);
-                trail.boot = Some(status.boot);
-                // Another disk is known as the old one until a round has judged it.
-                if self.judges || trail.disk.is_none() {
-                    trail.disk = status.disk.or(trail.disk);
-                }
-                // Judged by when it was asked: an answer seen twice says nothing new.
-                let had_nothing = before.status.is_none_or(|old| old.applied >= old.last_log);
-                let nothing = status.applied >= status.last_log;
-                if had_nothing || nothing || status.applied > trail.applied_index {
-                    trail.applied = at.saturating_sub(status.age);
-                }
-                trail.applied_index = status.applied;
+        // A missed answer says nothing: the next one is judged against the last that came.
+        if let Some(status) = status {
+            let restarted = trail.boot.is_some_and(|boot| boot != status.boot);
+            trail.reborn |= restarted;
+            trail.boot = Some(status.boot);
+            // Another disk is known as the old one until a round has judged it.
+            if self.judges || trail.disk.is_none() {
+                trail.disk = status.disk.or(trail.disk);
             }
-            None => trail.applied = at,
+            // Judged by when it was asked: an answer seen twice says nothing new.
+            let waits = status.applied < status.last_log;
+            let advanced = status.applied > trail.applied_index;
+            if restarted || advanced || !(trail.waits && waits) {
+                trail.applied = at.saturating_sub(status.age);
+            }
+            trail.waits = waits;
+            trail.applied_index = status.applied;
         }
         let catch_up = catch_up(lag, trail.rate, at.saturating_sub(trail.progressed));
         let contact = if is_leader { Some(Duration::ZERO) } else { sighting.contact };
@@ -446,6 +446,11 @@ impl Round<'_> {
         let marked = before.signs.shrunk.is_some();
         let Some(status) = measure.status else {
             reasons.add(Reason::LogShrank, marked);
+            // A missed answer does not show that it applies again.
+            let stuck = before.health.reasons.contains(Reason::NotApplying);
+            let max_age = self.config.status_max_age;
+            let missed = matches!(sighting.probe, Probe::Silent(age) if age <= max_age);
+            reasons.add(Reason::NotApplying, stuck && missed);
             return;
         };
         let shrank = status.last_log < status.acknowledged;
@@ -529,7 +534,9 @@ impl Round<'_> {
         if reasons.contains(Reason::NotJudged) {
             return old;
         }
-        // While it is not known whether a sign still stands, what was known of it is kept.
+        // While it is not known whether a sign of contact or of a probe still stands, what was
+        // known of it is kept. Discovery that is stale or shrunken has failed itself: what it said
+        // removes nobody, and its sign begins anew when it is back.
         let contact = if reasons.contains(Reason::NoContactYet) {
             old.contact
         } else {

@@ -121,7 +121,7 @@ pub struct Observation {
     pub ledger_at: Duration,
     /// How long from one round to the next is, at most, as the driver has promised; set by the
     /// driver. 0: nothing is promised. More than twice as long is time that nobody observed.
-    #[serde(with = "crate::duration")]
+    #[serde(default, with = "crate::duration")]
     pub pace: Duration,
     /// What the driver knows of its own doing; `None`: nothing worth telling.
     pub feedback: Option<Arc<Feedback>>,

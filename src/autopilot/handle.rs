@@ -422,9 +422,9 @@ impl Handle {
     ///
     /// # Errors
     /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
-    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
-    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
-    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Observing`](VerbError::Observing), [`Refused`](VerbError::Refused) where it is no member,
+    /// [`NotRecorded`](VerbError::NotRecorded). It may still take effect, so look before you
+    /// repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded), [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
     /// [`Stopped`](VerbError::Stopped).
     pub async fn cordon(
         &self,
@@ -451,9 +451,9 @@ impl Handle {
     ///
     /// # Errors
     /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),
-    /// [`Observing`](VerbError::Observing), [`NotRecorded`](VerbError::NotRecorded). It may still
-    /// take effect, so look before you repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded),
-    /// [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
+    /// [`Observing`](VerbError::Observing), [`Refused`](VerbError::Refused) where it is no member,
+    /// [`NotRecorded`](VerbError::NotRecorded). It may still take effect, so look before you
+    /// repeat it: [`PerhapsRecorded`](VerbError::PerhapsRecorded), [`Deadline`](VerbError::Deadline), [`LostLeadership`](VerbError::LostLeadership),
     /// [`Stopped`](VerbError::Stopped).
     pub async fn intend(
         &self,

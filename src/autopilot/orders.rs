@@ -18,9 +18,27 @@ pub(super) enum Next {
     Member(ServerId),
 }
 
+/// Whether a server is no member.
+pub(super) fn is_absent(state: &State, id: &ServerId) -> bool {
+    state.server(id).is_none_or(|server| server.role == Role::Absent)
+}
+
+/// Whether an order that is not over takes a server out.
+pub(super) fn leaves(state: &State, id: &ServerId) -> bool {
+    let tasks = state.ledger.iter().flat_map(|ledger| ledger.operations.values());
+    tasks.map(|operation| &operation.task).any(|task| match task {
+        Task::Remove(old) | Task::Replace { old, .. } => old == id,
+        Task::Add(_)
+        | Task::Promote(_)
+        | Task::Demote(_)
+        | Task::Transfer(_)
+        | Task::Readdress { .. } => false,
+    })
+}
+
 /// Whoever a task is about and is no member: it is refused before it is recorded.
 pub(super) fn stranger(state: &State, task: &Task) -> Option<ServerId> {
-    let absent = |id: &ServerId| state.server(id).is_none_or(|s| s.role == Role::Absent);
+    let absent = |id: &ServerId| is_absent(state, id);
     match task {
         Task::Promote(id) | Task::Demote(id) => absent(id).then(|| id.clone()),
         // With the new one there already, the old one has gone as it was meant to.

@@ -332,7 +332,9 @@ impl<'a> Planner<'a> {
         let mut kept = 0;
         for i in 0..wished.len() {
             let Some(server) = self.state.server(&wished[i]) else { continue };
-            if server.role != Role::Learner || wished[..kept].contains(&wished[i]) {
+            let again = wished[..kept].contains(&wished[i]);
+            // What an order has demoted on its way out is not promoted before its next step.
+            if server.role != Role::Learner || again || orders::leaves(self.state, &wished[i]) {
                 continue;
             }
             if let Some(refusal) = self.unfit(server) {

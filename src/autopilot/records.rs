@@ -342,9 +342,10 @@ pub struct Ledger {
     pub paused: Option<String>,
     /// What is remembered of each member.
     pub servers: BTreeMap<ServerId, ServerRecord>,
-    /// The cordons in force.
+    /// The cordons, at most one a member. One that has run out stays until it is replaced or
+    /// lifted, or the server removed: ages are local, so dropping by age would make ledgers differ.
     pub cordons: BTreeMap<ServerId, Cordon>,
-    /// The intents announced.
+    /// The intents announced; kept as the cordons are.
     pub intents: BTreeMap<ServerId, Intent>,
     /// The tasks in progress, by number.
     pub operations: BTreeMap<u64, Operation>,
@@ -364,13 +365,15 @@ impl Ledger {
             Record::Pause(reason) => self.paused = Some(reason),
             Record::Resume => self.paused = None,
             Record::Cordon { server, reason, ttl } => {
-                self.cordons.insert(server, Cordon { reason, ttl, applied_at: Some(now) });
+                self.cordon(server, Cordon { reason, ttl, applied_at: Some(now) });
             }
             Record::Uncordon(server) => {
                 self.cordons.remove(&server);
             }
             Record::Intend { server, kind, ttl } => {
-                self.intents.insert(server, Intent { kind, ttl, applied_at: Some(now) });
+                if !self.removed.contains(&server) {
+                    self.intents.insert(server, Intent { kind, ttl, applied_at: Some(now) });
+                }
             }
             Record::Unintend(server) => {
                 self.intents.remove(&server);
@@ -380,7 +383,7 @@ impl Ledger {
                 if let Task::Demote(server) = &operation.task {
                     let reason = "demoted by an operator".to_owned();
                     let cordon = Cordon { reason, ttl: None, applied_at: Some(now) };
-                    self.cordons.insert(server.clone(), cordon);
+                    self.cordon(server.clone(), cordon);
                 }
                 let operation = Operation { id: index, applied_at: Some(now), ..operation };
                 self.operations.insert(index, operation);
@@ -439,6 +442,13 @@ impl Ledger {
     pub fn intended(&self, server: &ServerId, now: Duration) -> Option<IntentKind> {
         let intent = self.intents.get(server)?;
         (age(intent.applied_at, now) < intent.ttl).then_some(intent.kind)
+    }
+
+    /// A removed id never comes back: nothing is kept of it.
+    fn cordon(&mut self, server: ServerId, cordon: Cordon) {
+        if !self.removed.contains(&server) {
+            self.cordons.insert(server, cordon);
+        }
     }
 
     fn apply_health(&mut self, now: Duration, reports: Vec<Report>) {

@@ -7,7 +7,7 @@ use super::{
     desk::{Order, Pending, RECORD_INTERVAL, Then, report},
     driver::{Autopilot, Event},
     handle::{Request, Verb, VerbError},
-    orders::stranger,
+    orders::{is_absent, stranger},
     plan::{Plan, Why},
     records::{Ledger, Operation, Outcome, Record, Report, Task},
     refusal::Refusal,
@@ -30,9 +30,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let _ = reply.send(Err(VerbError::Observing));
             return;
         }
-        if let (Some(state), Verb::Operate { task, .. }) = (state, &verb)
-            && let Some(server) = stranger(state, task)
-        {
+        if let Some(server) = state.and_then(|state| missing(state, &verb)) {
             let refusal = Refusal::NotMember { server };
             let left_behind = "nothing was changed".to_owned();
             let _ = reply.send(Err(VerbError::Refused { refusal, left_behind }));
@@ -283,5 +281,23 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             (true, false) => self.submit(Record::Removed(gone), Then::Own),
             (true, true) => self.submit(Record::Health(reports), Then::Own),
         }
+    }
+}
+
+/// Whoever a verb is about and is no member.
+fn missing(state: &State, verb: &Verb) -> Option<ServerId> {
+    match verb {
+        Verb::Operate { task, .. } => stranger(state, task),
+        // A mistyped id: whoever was meant would be neither kept from a vote nor waited for.
+        Verb::Cordon { server, .. } | Verb::Intend { server, .. } => {
+            is_absent(state, server).then(|| server.clone())
+        }
+        // Nothing is lifted by what there is nothing of.
+        Verb::Uncordon(_)
+        | Verb::Unintend(_)
+        | Verb::Configure { .. }
+        | Verb::Pause(_)
+        | Verb::Resume
+        | Verb::CleanUp => None,
     }
 }

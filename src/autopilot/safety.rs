@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     cluster::{Change, NodeStatus, Origin, Role, Server, ServerId, Step},
     config::Config,
-    records::{IntentKind, Verdict},
+    records::{IntentKind, Signs, Verdict},
     refusal::Refusal,
     state::{Reason, ServerState, State},
 };
@@ -274,7 +274,7 @@ impl Judge<'_> {
     fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
         let id = &server.server.id;
         let age = |since: Duration| self.state.at.saturating_sub(since);
-        let passed = match server.signs.standing(needed) {
+        let passed = match begin_of(&server.signs, needed) {
             Ok(since) => age(since),
             Err(signs) => return Err(Refusal::TooFewSigns { server: id.clone(), signs }),
         };
@@ -287,7 +287,7 @@ impl Judge<'_> {
             return Err(Refusal::GraceRuns { server: id.clone(), passed, grace });
         }
         let twice = grace.saturating_mul(2);
-        if server.signs.standing(2).is_ok_and(|second| age(second) >= twice) {
+        if begin_of(&server.signs, 2).is_ok_and(|second| age(second) >= twice) {
             return Ok(());
         }
         self.together(server, grace)
@@ -296,7 +296,7 @@ impl Judge<'_> {
     /// Refuses while more than a third of the members, and at least two, vanished within one
     /// grace of this one.
     fn together(&self, server: &ServerState, grace: Duration) -> Result<(), Refusal> {
-        let begin = |s: &ServerState| s.signs.iter().map(|(_, since)| since).min();
+        let begin = |s: &ServerState| begin_of(&s.signs, 1).ok();
         let Some(own) = begin(server) else { return Ok(()) };
         let members = self.state.members().count();
         let near = |s: &&ServerState| begin(s).is_some_and(|other| other.abs_diff(own) <= grace);
@@ -364,6 +364,16 @@ impl Judge<'_> {
         }
         self.fit(to)
     }
+}
+
+/// Since when so many independent signs have stood; `Err`: fewer do, so many. Counted here, not
+/// by what the plan counts with. A boot id and a log come from the same answers: one sign.
+fn begin_of(signs: &Signs, needed: usize) -> Result<Duration, usize> {
+    let reborn = signs.shrunk.or(signs.identity);
+    let all = [signs.contact, signs.probe, signs.discovery, reborn];
+    let mut begins: Vec<Duration> = all.into_iter().flatten().collect();
+    begins.sort_unstable();
+    needed.checked_sub(1).and_then(|nth| begins.get(nth).copied()).ok_or(begins.len())
 }
 
 fn size(n: i64) -> usize {

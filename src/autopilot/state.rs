@@ -248,6 +248,9 @@ pub struct Trail {
     pub(super) applied: Duration,
     /// The applied index in the latest status answer.
     pub(super) applied_index: u64,
+    /// Whether, by that answer, it held entries that it had not applied.
+    #[serde(default)]
+    pub(super) waits: bool,
     /// Its boot id, once known.
     pub(super) boot: Option<u64>,
     /// The identity of its disk, once known.

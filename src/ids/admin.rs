@@ -65,6 +65,43 @@ pub async fn list<S: Store>(store: &S, prefix: impl Into<Bytes>) -> Result<Listi
     Ok(listing)
 }
 
+/// The id of a key, in one small read.
+///
+/// # Errors
+/// [`IdsError::Foreign`], or why the store cannot be read.
+pub async fn look_up<S: Store>(
+    store: &S,
+    prefix: impl Into<Bytes>,
+    key: &[u8],
+) -> Result<Option<Mapping>, IdsError> {
+    let layout = Layout::new(prefix);
+    let name = layout.mapping(KeyHash::of(key));
+    let read = store.range(RangeRequest::new(KeyRange::key(name))).await?;
+    let Some(kv) = read.items.first() else { return Ok(None) };
+    match layout.read(kv).map_err(IdsError::Foreign)? {
+        Record::Mapping(_, mapping) => Ok(Some(mapping).filter(|mapping| *mapping.key == *key)),
+        other => Err(IdsError::Foreign(format!("it is {other:?}"))),
+    }
+}
+
+/// The key of an id, in two small reads.
+///
+/// # Errors
+/// [`IdsError::Foreign`], or why the store cannot be read.
+pub async fn look_up_id<S: Store>(
+    store: &S,
+    prefix: impl Into<Bytes> + Clone,
+    id: u64,
+) -> Result<Option<Mapping>, IdsError> {
+    let layout = Layout::new(prefix.clone());
+    let read = store.range(RangeRequest::new(KeyRange::key(layout.id(id)))).await?;
+    let Some(kv) = read.items.first() else { return Ok(None) };
+    match layout.read(kv).map_err(IdsError::Foreign)? {
+        Record::Id { key, resting: false, .. } => look_up(store, prefix, &key).await,
+        _ => Ok(None),
+    }
+}
+
 /// Gives the ids below a prefix another range. All instances follow it at once; ids that are out
 /// of it stay valid, and are not given out again.
 ///

@@ -70,7 +70,8 @@ pub struct Options {
     /// The most transactions that are on their way at once. Default 4; what comes meanwhile is
     /// put together.
     pub in_flight: usize,
-    /// How many ids a transaction may choose from. Default 4.
+    /// How many ids a transaction may choose from for a key. Default 4; it takes one where there
+    /// are very many.
     pub candidates: usize,
     /// How often references that nobody uses are looked for. Default 5 min, give or take a tenth.
     pub reconcile_interval: Duration,

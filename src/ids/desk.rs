@@ -93,14 +93,19 @@ pub(super) struct Doomed {
 pub(super) struct Session {
     pub(super) token: u64,
     pub(super) lease: LeaseId,
-    pub(super) status: Arc<dyn Fn() -> LeaseStatus + Send + Sync>,
+    /// By the clock that was just read, or that it reads.
+    pub(super) status: Arc<dyn Fn(Option<Duration>) -> LeaseStatus + Send + Sync>,
     /// The store has said that the lease is gone.
     pub(super) dead: bool,
 }
 
 impl Session {
     pub(super) fn status(&self) -> LeaseStatus {
-        if self.dead { LeaseStatus::Lost } else { (self.status)() }
+        if self.dead { LeaseStatus::Lost } else { (self.status)(None) }
+    }
+
+    fn status_at(&self, now: Duration) -> LeaseStatus {
+        if self.dead { LeaseStatus::Lost } else { (self.status)(Some(now)) }
     }
 }
 
@@ -196,7 +201,7 @@ impl Desk {
     ) -> Option<Granted> {
         let serial = self.serial + 1;
         let slot = self.slots.get_mut(key).filter(|slot| slot.standing == Standing::Held)?;
-        if self.session.as_ref()?.status() != LeaseStatus::Held {
+        if self.session.as_ref()?.status_at(now) != LeaseStatus::Held {
             return None;
         }
         let life = Arc::clone(slot.life.as_ref()?);

@@ -127,7 +127,9 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         let session = Session {
             token,
             lease: keeper.id(),
-            status: Arc::new(move || ours.status()),
+            status: Arc::new(move |now| {
+                now.map_or_else(|| ours.status(), |now| ours.status_at(now))
+            }),
             dead: false,
         };
         self.keeper = Some(keeper);
@@ -261,6 +263,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             std::mem::take(&mut desk.closing)
         };
         self.core.turned.notify_waiters();
+        self.core.ticks.end();
         if let Some(keeper) = self.keeper.take()
             && let Err(error) = keeper.revoke().await
         {

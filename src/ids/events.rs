@@ -6,14 +6,13 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use tokio::sync::watch;
-
 use crate::store::{Bytes, mirror::View};
 
 use super::{
     handle::{Alive, Core},
     layout::Record,
     source::{Known, Mirrored, Source, known},
+    ticks::Ticks,
 };
 
 /// What happened to an id. `origin` is the name of the remote cache; `None`: the own store.
@@ -56,7 +55,7 @@ type Seen = (Arc<View<Record>>, Arc<Mirrored>);
 /// misses what has come of it; nobody waits for it.
 pub struct Events {
     core: Weak<Core>,
-    ticks: watch::Receiver<u64>,
+    ticks: Arc<Ticks>,
     seen: BTreeMap<Option<Arc<str>>, Seen>,
     queue: VecDeque<Event>,
     synced: bool,
@@ -70,7 +69,7 @@ impl fmt::Debug for Events {
 
 impl Events {
     pub(super) fn new(alive: &Arc<Alive>) -> Self {
-        let (core, ticks) = (Arc::downgrade(&alive.0), alive.0.ticks.subscribe());
+        let (core, ticks) = (Arc::downgrade(&alive.0), Arc::clone(&alive.0.ticks));
         Self { core, ticks, seen: BTreeMap::new(), queue: VecDeque::new(), synced: false }
     }
 
@@ -80,9 +79,10 @@ impl Events {
             if let Some(event) = self.queue.pop_front() {
                 return Some(event);
             }
-            self.ticks.borrow_and_update();
+            let ticks = Arc::clone(&self.ticks);
+            let seen = ticks.count();
             self.collect()?;
-            if self.queue.is_empty() && self.ticks.changed().await.is_err() {
+            if self.queue.is_empty() && !ticks.changed(seen).await {
                 return None;
             }
         }

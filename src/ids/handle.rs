@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::store::Bytes;
 
@@ -16,6 +16,7 @@ use super::{
     error::IdsError,
     life::{Generation, Life, Origin, Status},
     source::Source,
+    ticks::Ticks,
 };
 
 /// What the driver, the callers and the handles of an instance share.
@@ -28,8 +29,7 @@ pub(super) struct Core {
     pub(super) turned: Notify,
     /// The cache is to be read anew.
     pub(super) reopen: Arc<Notify>,
-    /// Counts up whenever a cache has changed.
-    pub(super) ticks: watch::Sender<u64>,
+    pub(super) ticks: Arc<Ticks>,
     remotes: Mutex<Remotes>,
 }
 
@@ -39,7 +39,7 @@ pub(super) type Remotes = BTreeMap<Arc<str>, Source>;
 impl Core {
     pub(super) fn new(desk: Desk) -> Self {
         let (wake, turned, reopen) = (Notify::new(), Notify::new(), Arc::new(Notify::new()));
-        let (ticks, remotes) = (watch::Sender::new(0), Mutex::default());
+        let (ticks, remotes) = (Arc::default(), Mutex::default());
         Self { desk: Mutex::new(desk), wake, turned, reopen, ticks, remotes }
     }
 
@@ -49,7 +49,7 @@ impl Core {
 
     /// A cache has changed.
     pub(super) fn tick(&self) {
-        self.ticks.send_modify(|ticks| *ticks += 1);
+        self.ticks.tick();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {

@@ -361,8 +361,9 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     /// [`IdsError::Unassigned`] after [`Options::patience`], or those of the store.
     pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
         let end = self.link.runtime.now() + self.options.patience;
-        let mut ticks = self.alive.0.ticks.subscribe();
+        let ticks = &self.alive.0.ticks;
         loop {
+            let seen = ticks.count();
             if let Some(id) = self.get(key).await? {
                 return Ok(id);
             }
@@ -372,7 +373,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             }
             tokio::select! {
                 biased;
-                _ = ticks.changed() => {}
+                _ = ticks.changed(seen) => {}
                 () = self.link.runtime.sleep(left.min(Duration::from_secs(1))) => {}
             }
         }
@@ -414,8 +415,9 @@ impl<S: Store, R: Runtime> Ids<S, R> {
 
     /// Waits until the cache has come to a revision of the store.
     pub async fn wait_revision(&self, revision: u64) {
-        let mut ticks = self.alive.0.ticks.subscribe();
+        let ticks = &self.alive.0.ticks;
         loop {
+            let seen = ticks.count();
             let mirror = {
                 let desk = self.alive.0.lock();
                 let source = desk.stock.source();
@@ -440,7 +442,9 @@ impl<S: Store, R: Runtime> Ids<S, R> {
                     // Another mirror is on its way.
                     None => self.link.runtime.sleep(Duration::from_millis(50)).await,
                 },
-                _ = ticks.changed() => {}
+                goes_on = ticks.changed(seen) => if !goes_on {
+                    return;
+                },
             }
         }
     }

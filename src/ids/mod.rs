@@ -25,10 +25,11 @@ mod remote;
 mod slot;
 mod source;
 mod stock;
+mod ticks;
 mod txns;
 mod typed;
 
-pub use admin::{Listing, Reference, configure, delete_everything, list};
+pub use admin::{Listing, Reference, configure, delete_everything, list, look_up, look_up_id};
 pub use audit::{Violation, audit};
 pub use collector::{Collected, Collector, CollectorOptions};
 pub use config::{Caching, Creation, Options, Reclaim, Validator};

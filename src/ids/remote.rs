@@ -123,11 +123,11 @@ impl RemoteCache {
 
     /// Waits until all of it has been read.
     pub async fn wait_synced(&self) {
-        let Some(mut ticks) = self.shared.instance.upgrade().map(|i| i.0.ticks.subscribe()) else {
-            return;
-        };
-        while self.shared.shown().is_none() {
-            if ticks.changed().await.is_err() {
+        let instance = self.shared.instance.upgrade();
+        let Some(ticks) = instance.map(|instance| Arc::clone(&instance.0.ticks)) else { return };
+        loop {
+            let seen = ticks.count();
+            if self.shared.shown().is_some() || !ticks.changed(seen).await {
                 return;
             }
         }

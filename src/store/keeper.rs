@@ -101,6 +101,11 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
         self.inner.status()
     }
 
+    /// The same for who has just read the runtime's clock, and need not read it again.
+    pub fn status_at(&self, now: Duration) -> LeaseStatus {
+        self.inner.status_at(now)
+    }
+
     /// Until when the lease surely lives, in the runtime's time; for whoever starts something that
     /// takes long.
     pub fn until(&self) -> Duration {
@@ -151,7 +156,10 @@ impl<S: Store, R: Runtime> Inner<S, R> {
     }
 
     fn status(&self) -> LeaseStatus {
-        let now = self.runtime.now();
+        self.status_at(self.runtime.now())
+    }
+
+    fn status_at(&self, now: Duration) -> LeaseStatus {
         let mut state = self.lock();
         // Once it may have ended it stays so, whatever answer is still on its way.
         state.lost |= now >= state.until;

@@ -6,4 +6,5 @@
 mod brute;
 mod case;
 mod flow;
+mod large;
 mod optimal;

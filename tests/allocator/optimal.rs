@@ -151,5 +151,5 @@ fn counting_finds_the_best_of_most_small_worlds_and_says_so_when_it_did() {
         best += u32::from(check_counting(&world(rule, slack, &seats, &items)));
     }
     println!("{best} of {cases}");
-    assert!(best * 10 >= cases * 5, "{best} of {cases}");
+    assert!(best * 10 >= cases * 9, "{best} of {cases}");
 }

@@ -34,6 +34,8 @@ struct Inner {
     hangs: bool,
     /// How long a step takes.
     takes: Duration,
+    /// How often the host does not remove.
+    keeps: u32,
     /// Which records the host does not take.
     refuses: fn(&Record) -> bool,
 }
@@ -54,6 +56,7 @@ impl Host {
             observations: 0,
             hangs: false,
             takes: Duration::from_millis(1),
+            keeps: 0,
             refuses: |_| false,
         };
         Self(Arc::new((Mutex::new(inner), Notify::new())))
@@ -146,6 +149,10 @@ impl Cluster for Host {
         if change.fence.membership != found {
             return Err(ClusterError::Moved(format!("{found:?}")));
         }
+        if matches!(change.step, Step::Remove { .. }) && inner.keeps > 0 {
+            inner.keeps -= 1;
+            return Err(ClusterError::Refused(io::Error::other("not now")));
+        }
         inner.apply(&change.step);
         inner.done.push((change.step.to_string(), TokioRuntime.now()));
         self.0.1.notify_one();
@@ -196,8 +203,14 @@ async fn an_order_about_a_server_that_nobody_knows_is_refused_and_leaves_nothing
         assert_eq!(handle.demote(id).await, refused);
         assert_eq!(handle.promote(id).await, refused);
         assert_eq!(handle.replace(id, Server::new("5", "there")).await, refused);
+        assert_eq!(handle.cordon(id, "a test", None).await, refused);
+        assert_eq!(handle.intend(id, IntentKind::Reboot, time("1m")).await, refused);
+        // Nothing is lifted by what there is nothing of.
+        assert_eq!((handle.uncordon(id).await, handle.unintend(id).await), (Ok(()), Ok(())));
     }
-    let orders = |record: &Record| matches!(record, Record::Begin(_) | Record::Cordon { .. });
+    let orders = |record: &Record| {
+        matches!(record, Record::Begin(_) | Record::Cordon { .. } | Record::Intend { .. })
+    };
     assert!(!host.inner().records.iter().any(orders), "{:?}", host.inner().records);
     assert!(host.inner().world.ledger.as_ref().unwrap().cordons.is_empty());
     assert_eq!(host.done(), [""; 0]);
@@ -238,6 +251,27 @@ async fn a_removal_is_recorded_once() {
     let removals = |record: &&Record| matches!(record, Record::Removed(_));
     assert_eq!(host.inner().records.iter().filter(removals).count(), 1);
     assert_eq!(host.removed(), ["4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_on_the_way_out_gets_no_vote_back_while_the_removal_waits() {
+    for replace in [false, true] {
+        let host =
+            Host::new(if replace { "1 leader\n2\n3\n4\n5 learner" } else { "1 leader\n2\n3\n4" });
+        let handle = host.run(Stable::with_target(4), |_| {});
+        healthy(&handle).await;
+        TokioRuntime.sleep(time("15s")).await;
+        host.inner().keeps = 3;
+        let handle = handle.within(time("10m"));
+        let (answer, votes) = if replace {
+            (handle.replace("4", Server::new("5", "10.0.0.5")).await, "promote 5 and demote 4")
+        } else {
+            (handle.remove("4").await, "demote 4")
+        };
+        assert_eq!(answer, Ok(()));
+        let left = host.inner().keeps;
+        assert_eq!((left, host.done()), (0, vec![votes.to_owned(), "remove 4".to_owned()]));
+    }
 }
 
 // What hangs, and what takes longer than it may.

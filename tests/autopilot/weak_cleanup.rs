@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use raft_autopilot::{
     autopilot::{
-        Config, NodeStatus, NodeType, Origin, Probe, Promoter, Reason, Record, Refusal,
-        ServerState, State, Verdict, Wishes, plan,
+        Config, IntentKind, Ledger, NodeStatus, NodeType, Origin, Probe, Promoter, Reason, Record,
+        Refusal, ServerId, ServerState, State, Verdict, Wishes, plan,
     },
     promoters::Stable,
 };
@@ -246,4 +246,24 @@ fn b9_whoever_has_caught_up_once_is_not_joining_any_more() {
     assert!(world.pass(time("1s")).server(&"4".into()).unwrap().joining.is_none());
     world.server("4").matched = Some(entry(10));
     assert!(world.pass(time("1s")).server(&"4".into()).unwrap().joining.is_none());
+}
+
+// Records about a server that is gone.
+
+#[test]
+fn what_comes_too_late_about_a_removed_server_is_not_kept() {
+    let mut ledger = Ledger::default();
+    let (server, ttl) = (ServerId::from("4"), time("1h"));
+    let cordon =
+        Record::Cordon { server: server.clone(), reason: "old disk".to_owned(), ttl: None };
+    let intend = Record::Intend { server: server.clone(), kind: IntentKind::Reboot, ttl };
+    for record in [cordon.clone(), intend.clone()] {
+        ledger.apply(1, AT, record);
+    }
+    assert_eq!((ledger.cordons.len(), ledger.intents.len()), (1, 1));
+    ledger.apply(2, AT, Record::Removed(vec![server]));
+    for record in [cordon, intend] {
+        ledger.apply(3, AT, record);
+    }
+    assert_eq!((ledger.cordons.len(), ledger.intents.len()), (0, 0));
 }

@@ -211,6 +211,34 @@ fn a3_an_entry_on_its_way_is_no_stall_however_far_apart_the_rounds_are() {
     assert_eq!(reasons(&state, "2"), [Reason::Stalled, Reason::NotApplying]);
 }
 
+#[test]
+fn a3_a_probe_that_misses_now_and_then_hides_no_state_machine_that_stands_still() {
+    let mut world = World::of("1 leader\n2\n3");
+    let mut round = |probe: Probe| {
+        world.server("3").probe = probe;
+        let state = world.pass(time("1s"));
+        (health(&state, "3"), reasons(&state, "3"))
+    };
+    let answer = |boot, applied| Probe::Answered(status(boot, 1_000, 1_000, applied));
+    let silent = Probe::Silent(time("1s"));
+    round(answer(1, 900));
+    assert_eq!(round(silent), (Verdict::Healthy, vec![Reason::ProbeSilent]));
+    assert_eq!(round(answer(1, 900)).0, Verdict::Healthy, "two seconds are its time");
+    round(silent);
+    assert_eq!(round(answer(1, 900)), (Verdict::Unhealthy, vec![Reason::NotApplying]));
+    let both = vec![Reason::NotApplying, Reason::ProbeSilent];
+    assert_eq!(round(silent), (Verdict::Unhealthy, both));
+    assert_eq!(round(answer(1, 900)).0, Verdict::Unhealthy);
+    // Whoever applies a little between two answers is well, and so is whoever has restarted.
+    assert_eq!(round(answer(1, 901)).0, Verdict::Healthy);
+    round(silent);
+    round(silent);
+    assert_eq!(round(answer(1, 902)).0, Verdict::Healthy);
+    round(silent);
+    round(silent);
+    assert_eq!(round(answer(2, 0)).0, Verdict::Healthy);
+}
+
 // A4: an unparsable contact looks perfect.
 
 #[test]

@@ -181,3 +181,36 @@ async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
     assert!(granted > 0 && snapshots > 0);
     drop(server);
 }
+
+#[cfg(feature = "cli")]
+fn command(server: &Server, arguments: &[&str]) -> (bool, String) {
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_raft-autopilot"))
+        .args(["ids", "--etcd", server.address()])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = if done.status.success() { done.stdout } else { done.stderr };
+    (done.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_lists_looks_up_and_collects() {
+    let server = Server::start().await;
+    assert_eq!(command(&server, &["list"]), (true, "there are no ids\n".to_owned()));
+    let ids = open(&server, 1).await;
+    let kept = ids.allocate("app=web;").await.unwrap();
+    ids.allocate("app=db;").await.unwrap().release().await;
+    let (_, listed) = command(&server, &["list"]);
+    assert!(listed.contains("1 user") && listed.contains("node1"), "{listed}");
+    assert!(listed.contains("unused") && listed.contains("2 of 12 ids"), "{listed}");
+    let id = kept.id().to_string();
+    assert_eq!(command(&server, &["lookup", "app=web;"]), (true, format!("{id}\n")));
+    assert_eq!(command(&server, &["lookup", "--id", &id]), (true, "app=web;\n".to_owned()));
+    assert!(!command(&server, &["lookup", "app=none;"]).0);
+    let collected = command(&server, &["collect"]);
+    assert_eq!(collected, (true, "1 ids were taken back, 1 are left\n".to_owned()));
+    let (_, json) = command(&server, &["--json", "list"]);
+    assert!(json.contains("\"key\": \"app=web;\""), "{json}");
+    assert!(!json.contains("app=db;"), "{json}");
+}

@@ -28,6 +28,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/policy",
     "src/autopilot/wake",
     "src/allocator/case",
+    "src/allocator/detour",
     "src/allocator/exact",
     "src/allocator/fair",
     "src/allocator/fill",
@@ -126,7 +127,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["fair", "state", "takers"],
             &["exact", "quota"],
             &["fill"],
-            &["primaries"],
+            &["detour", "primaries"],
             &["network"],
             &["case", "plan"],
         ],
@@ -134,7 +135,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "ids",
         &[
-            &["dice", "forecast", "life", "range", "slot"],
+            &["dice", "forecast", "life", "range", "slot", "ticks"],
             &["config", "error", "layout", "notices", "pool"],
             &["admin", "audit", "source", "txns"],
             &["follow", "ledger", "link", "stock"],

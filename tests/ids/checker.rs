@@ -1,7 +1,7 @@
 //! Reads one revision of the store, and judges it and all handles by what must never be. It shares
 //! no code with the ids but the hash.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use raft_autopilot::{
     ids::{Generation, Handle, KeyHash, Status},
@@ -68,7 +68,7 @@ impl Snapshot {
                 Some((owner, false)) if owner == key => {}
                 other => faults.push(format!("{} has {id}, which is {other:?}", show(key))),
             }
-            if KeyHash::of(key).to_string() != *hash {
+            if hash_of(key) != *hash {
                 faults.push(format!("{} stands under {hash}", show(key)));
             }
             if let Some((first, last, since)) = self.range
@@ -79,7 +79,7 @@ impl Snapshot {
             }
         }
         for (id, (key, resting)) in &self.ids {
-            let mapping = self.mappings.get(&KeyHash::of(key).to_string());
+            let mapping = self.mappings.get(&hash_of(key));
             if !resting && mapping.is_none_or(|mapping| mapping.0 != *id) {
                 faults.push(format!("{id} is {}'s, who has {mapping:?}", show(key)));
             }
@@ -98,22 +98,33 @@ impl Snapshot {
         if !matches!(status, Status::Held | Status::Suspect | Status::Restored) {
             return None;
         }
-        let hash = KeyHash::of(handle.key()).to_string();
-        let what = format!("{node} holds {} as {} ({status:?})", handle.key(), handle.id());
+        let hash = hash_of(handle.key());
+        let what = || format!("{node} holds {} as {} ({status:?})", handle.key(), handle.id());
         match self.mappings.get(&hash) {
-            None => return Some(format!("{what}, which has no id")),
+            None => return Some(format!("{}, which has no id", what())),
             Some((id, _, revision)) => {
                 if *id != handle.id() {
-                    return Some(format!("{what}, which is {id}"));
+                    return Some(format!("{}, which is {id}", what()));
                 }
                 if *revision != handle.generation().revision {
-                    return Some(format!("{what}, by revision {revision}: {handle:?}"));
+                    return Some(format!("{}, by revision {revision}: {handle:?}", what()));
                 }
             }
         }
         let referred = |(to, by): &(String, Vec<u8>)| *to == hash && by == node.as_bytes();
-        (!self.references.iter().any(referred)).then(|| format!("{what}, without a reference"))
+        (!self.references.iter().any(referred)).then(|| format!("{}, without a reference", what()))
     }
+}
+
+/// The hash of a key; there are few keys.
+fn hash_of(key: &[u8]) -> String {
+    thread_local! {
+        static KNOWN: RefCell<BTreeMap<Vec<u8>, String>> = RefCell::default();
+    }
+    KNOWN.with_borrow_mut(|known| match known.get(key) {
+        Some(hash) => hash.clone(),
+        None => known.entry(key.to_vec()).or_insert(KeyHash::of(key).to_string()).clone(),
+    })
 }
 
 fn show(bytes: &[u8]) -> String {

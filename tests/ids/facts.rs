@@ -389,7 +389,7 @@ async fn remote_ids_come_all_at_once_are_replaced_in_one_step_and_go_when_they_a
     // One that is given up before it has read everything leaves no trace.
     let third = other(&[(1, "qux"), (7, "foo")]).await;
     let line = crate::faulty::Faulty::new(&third, 1, None);
-    line.line.paused.send_replace(true);
+    line.line.pause();
     let late = ids.watch_remote("remote", line, PREFIX, Vec::new());
     pause(100).await;
     drop(late);

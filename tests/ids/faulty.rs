@@ -2,7 +2,10 @@
 //! stopped.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use raft_autopilot::{
         Watch,
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Numbers from a seed.
 #[derive(Clone, Debug)]
@@ -98,7 +101,8 @@ pub(crate) struct Faulty {
 pub(crate) struct Line {
     pub(crate) faults: Mutex<Faults>,
     pub(crate) without: Option<Without>,
-    pub(crate) paused: watch::Sender<bool>,
+    paused: AtomicBool,
+    resumed: Notify,
     dice: Mutex<Dice>,
     /// How many transactions were sent.
     pub(crate) commits: Mutex<u64>,
@@ -121,7 +125,8 @@ impl Faulty {
         let line = Line {
             faults: Mutex::default(),
             without,
-            paused: watch::Sender::new(false),
+            paused: AtomicBool::new(false),
+            resumed: Notify::new(),
             dice: Mutex::new(Dice(seed)),
             commits: Mutex::new(0),
         };
@@ -184,10 +189,22 @@ impl Faulty {
 }
 
 impl Line {
+    /// Stops the process.
+    pub(crate) fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.paused.store(false, Ordering::Relaxed);
+        self.resumed.notify_waiters();
+    }
+
     /// Waits until the process goes on.
     async fn running(&self) {
-        let mut paused = self.paused.subscribe();
-        let _ = paused.wait_for(|paused| !paused).await;
+        while self.paused.load(Ordering::Relaxed) {
+            self.resumed.notified().await;
+        }
     }
 }
 
@@ -220,10 +237,8 @@ impl Watch for FaultyWatch {
     async fn next(&mut self) -> Result<Update, StoreError> {
         self.line.running().await;
         let update = self.watch.next().await;
-        if *self.line.paused.borrow() {
-            // It arrives when the process goes on.
-            self.line.running().await;
-        }
+        // It arrives when the process goes on.
+        self.line.running().await;
         update
     }
 

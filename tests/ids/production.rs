@@ -34,7 +34,7 @@ async fn leases(store: &Embedded) -> Vec<LeaseId> {
 
 /// A process that is gone at once.
 async fn kill(ids: Instance, line: &Faulty) {
-    line.line.paused.send_replace(true);
+    line.line.pause();
     drop(ids);
     pause(1).await;
 }
@@ -82,7 +82,7 @@ async fn a_node_that_died_while_it_asked_blocked_the_key_for_everybody() {
     let asking = dying.clone();
     let asking = tokio::task::spawn(async move { asking.allocate("key").await });
     pause(5).await;
-    line.line.paused.send_replace(true);
+    line.line.pause();
     let sent = commits(&living_line);
     let handle = living.allocate("key").await.unwrap();
     assert_eq!(commits(&living_line), sent + 1);
@@ -223,7 +223,7 @@ async fn a_cache_missed_what_happened_while_its_watch_was_broken() {
     let mut stream = reader.subscribe();
     let first = writer.allocate_many(["a", "b", "c"]).await.unwrap();
     assert_eq!(events(&mut stream).await.len(), 4);
-    line.line.paused.send_replace(true);
+    line.line.pause();
     let _kept = writer.allocate("b").await.unwrap();
     drop(first);
     pause(100).await;
@@ -231,7 +231,7 @@ async fn a_cache_missed_what_happened_while_its_watch_was_broken() {
     let _more = writer.allocate("d").await.unwrap();
     let revision = look(&store).await.revision;
     store.compact(revision).await.unwrap();
-    line.line.paused.send_replace(false);
+    line.line.resume();
     let told = events(&mut stream).await;
     assert_eq!(told.len(), 3, "{told:?}");
     let cached: Vec<_> = reader.cached().into_iter().map(|cached| cached.key).collect();
@@ -300,7 +300,7 @@ async fn keys_vanished_a_lease_after_a_restart() {
     let store = store();
     let (before, line) = open(&store, options("node")).await;
     std::mem::forget(before.allocate("key").await.unwrap());
-    line.line.paused.send_replace(true);
+    line.line.pause();
     drop(before);
     let (after, _) = open(&store, Options { seed: Some(2), ..options("node") }).await;
     let handle = after.allocate("key").await.unwrap();
@@ -470,7 +470,7 @@ async fn a_node_that_slept_went_on_with_an_id_that_was_anothers_by_then() {
     let (other, _) = open(&store, options("other")).await;
     let handle = sleeper.allocate("mine").await.unwrap();
     let mut notices = sleeper.notices();
-    line.line.paused.send_replace(true);
+    line.line.pause();
     pause(30_000).await;
     assert!(matches!(other.allocate("theirs").await, Err(IdsError::Exhausted { .. })));
     assert_eq!(handle.status(), Status::Held);
@@ -481,7 +481,7 @@ async fn a_node_that_slept_went_on_with_an_id_that_was_anothers_by_then() {
     collector(&store, Duration::ZERO).await.collect().await.unwrap();
     let theirs = other.allocate("theirs").await.unwrap();
     assert_eq!(theirs.id(), handle.id());
-    line.line.paused.send_replace(false);
+    line.line.resume();
     pause(5_000).await;
     assert_eq!((handle.status(), theirs.status()), (Status::Changed, Status::Held));
     assert!(theirs.generation() > handle.generation());

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use raft_autopilot::{
     autopilot::{Step, UpgradeStatus},
     promoters::{Stable, Upgrade},
+    rehearse::{Case, rehearse},
 };
 
 use crate::{
@@ -70,6 +71,8 @@ fn six_nodes_migrate_through_every_status() {
         assert_eq!(status(&first), Some(Is::AwaitNewVoters));
         assert_eq!(first.voters(), [["1", "2", "3"]]);
         world.join("6").await;
+        world.until("6 is seen well", || first.server("6").is_some_and(|s| s.live)).await;
+        let case = serde_json::to_string(&Case::saved(&first.view()).unwrap()).unwrap();
         world
             .until("the new ones vote alone", || {
                 world.nodes().iter().any(|n| n.leads() && n.voters() == [["4", "5", "6"]])
@@ -105,6 +108,11 @@ fn six_nodes_migrate_through_every_status() {
         assert!(matches!(&moved[0], Step::Votes { promote, demote }
             if *promote == ids(&["4", "5", "6"]) && demote.len() == 2));
         assert_eq!(moved[2], last);
+        // The moment before, replayed at a desk, takes the same steps.
+        let case = serde_json::from_str(&case).unwrap();
+        let replayed = rehearse(&case, &Upgrade::new(Stable::with_target(3)), secs(60));
+        let replayed: Vec<Step> = replayed.steps.into_iter().map(|step| step.step).collect();
+        assert_eq!(replayed, moved);
     });
 }
 

@@ -13,7 +13,7 @@ use raft_autopilot::{
 
 /// As many as there is time for.
 fn examination() -> Examination {
-    Examination::new().histories(if cfg!(debug_assertions) { 20 } else { 300 })
+    Examination::new().histories(if cfg!(debug_assertions) { 10 } else { 300 })
 }
 
 #[test]

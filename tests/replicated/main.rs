@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cluster;
+#[cfg(feature = "ids")]
+mod ids;
 mod storage;
 mod types;
 

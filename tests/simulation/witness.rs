@@ -103,7 +103,8 @@ impl<C> Witness<C> {
             truth.margin(&before, &after);
             after.voters.difference(&before.voters).for_each(|id| truth.gains(*id));
             before.nodes.difference(&after.nodes).for_each(|id| truth.leaves(*id));
-            before.voters.difference(&after.voters).for_each(|id| truth.loses(&after, *id));
+            let losers = before.voters.difference(&after.voters);
+            losers.for_each(|id| truth.loses(&before, &after, *id));
         }
         Some(after)
     }
@@ -172,7 +173,12 @@ impl<C> Truth<'_, C> {
         if new < old && new < i64::from(config.min_margin) && !self.is_forced() {
             self.violated(format_args!("the margin falls from {old} to {new}"));
         }
-        let floor = config.min_quorum as usize;
+        let person = matches!(self.change.origin, Origin::Operator { .. });
+        let floor = match config.min_quorum {
+            // Two stand no more failures than one.
+            0 if !person && before.voters.len() > 2 => 3,
+            set => set as usize,
+        };
         let fewer = after.voters.len() < before.voters.len();
         if fewer && after.voters.len() < floor && !self.is_forced() {
             self.violated(format_args!("fewer than {floor} voters are left"));
@@ -232,11 +238,19 @@ impl<C> Truth<'_, C> {
     }
 
     /// Rule 6: nobody who is well loses a vote but by a wish or an order.
-    fn loses(&self, after: &Goal, id: u64) {
-        if matches!(self.change.origin, Origin::Operator { .. }) {
-            return;
+    fn loses(&self, before: &Goal, after: &Goal, id: u64) {
+        // The stable promoter wishes away whoever is above its target, and those who show a sign
+        // of death for a while.
+        let surplus = self
+            .world()
+            .character
+            .target
+            .is_some_and(|target| before.voters.len() > target && after.voters.len() >= target);
+        match self.change.origin {
+            Origin::Operator { .. } => return,
+            Origin::Promoter if surplus => return,
+            Origin::Unfinished | Origin::Promoter | Origin::Cleanup | Origin::Drain => {}
         }
-        // The stable promoter wishes away only those who show a sign of death for a while.
         let (world, grace) = (self.world(), self.view.config.voter_replacement_grace);
         let leader = self.witness.id;
         let age = |at: Option<Duration>| self.at.saturating_sub(at.unwrap_or_default());

@@ -2,6 +2,8 @@
 
 mod client;
 mod explain;
+#[cfg(all(feature = "etcd", feature = "ids"))]
+mod ids;
 mod input;
 mod place;
 mod plan;
@@ -44,6 +46,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the ids in an etcd, and take those back that nobody uses.
+    #[cfg(all(feature = "etcd", feature = "ids"))]
+    Ids(ids::Arguments),
     /// Rehearse a case: print what is thought of it, and every step until it has converged.
     Plan {
         /// A case as JSON, as `GET /v1/operator/autopilot/case` gives it; `-` reads standard input.
@@ -72,6 +77,8 @@ fn main() -> ExitCode {
             explain::run(server.as_deref(), &address, token.as_deref(), json)
         }
         Verb::Place { file, json } => place::run(&file, json),
+        #[cfg(all(feature = "etcd", feature = "ids"))]
+        Verb::Ids(arguments) => ids::run(&arguments),
         Verb::Plan { file, horizon, json } => plan::run(&file, horizon, json),
     };
     match done {

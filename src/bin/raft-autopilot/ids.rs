@@ -1,0 +1,217 @@
+//! `ids`: what stands below a prefix of an etcd, who uses it, and what nobody uses any more.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+use raft_autopilot::{
+    ids::{Collector, CollectorOptions, KeyHash, Listing, list, look_up, look_up_id},
+    runtime::{Runtime, TokioRuntime},
+    store::etcd::{Etcd, Options, Tls},
+};
+use serde_json::json;
+
+use super::{Failure, plan::table};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where the etcd answers: `http://host:2379`; several are separated by commas.
+    #[arg(long, env = "RAFT_AUTOPILOT_ETCD", value_delimiter = ',', required = true)]
+    etcd: Vec<String>,
+    /// A user and a password, as `user:password`.
+    #[arg(long, env = "RAFT_AUTOPILOT_ETCD_USER", hide_env_values = true)]
+    user: Option<String>,
+    /// A file with the certificates that the servers' are signed with.
+    #[arg(long)]
+    cacert: Option<PathBuf>,
+    /// A file with the own certificate.
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// A file with the key of the own certificate.
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
+    /// What the keys of the ids begin with.
+    #[arg(long, default_value = "ids/")]
+    prefix: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List all keys with their ids, and who uses them.
+    List,
+    /// Print the id of a key; or, with `--id`, the key of an id.
+    #[command(group = clap::ArgGroup::new("what").required(true))]
+    Lookup {
+        /// The key, as text.
+        #[arg(group = "what")]
+        name: Option<String>,
+        /// The id.
+        #[arg(long, group = "what")]
+        id: Option<u64>,
+    },
+    /// Take ids back that nobody uses.
+    Collect {
+        /// How long nobody has to use them; it waits as long.
+        #[arg(long, default_value = "0s", value_parser = raft_autopilot::duration::parse)]
+        grace: Duration,
+        /// How long they rest before another key may have them.
+        #[arg(long, default_value = "0s", value_parser = raft_autopilot::duration::parse)]
+        rest: Duration,
+    },
+}
+
+/// Does what is asked for.
+pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
+    let options = options(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Answer(error.to_string()))?;
+    runtime.block_on(async {
+        let store = Etcd::connect(options, TokioRuntime).await.map_err(answer)?;
+        match &arguments.verb {
+            Verb::List => {
+                let found = list(&store, arguments.prefix.as_str()).await.map_err(answer)?;
+                Ok(if arguments.json { listing_json(&found) } else { listing(&found) })
+            }
+            Verb::Lookup { name, id } => lookup(&store, arguments, name.as_deref(), *id).await,
+            Verb::Collect { grace, rest } => collect(store, arguments, *grace, *rest).await,
+        }
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn answer(error: impl ToString) -> Failure {
+    Failure::Answer(error.to_string())
+}
+
+fn options(arguments: &Arguments) -> Result<Options, Failure> {
+    let read = |path: &PathBuf| {
+        fs::read_to_string(path)
+            .map_err(|error| Failure::Input(format!("{}: {error}", path.display())))
+    };
+    let user = match &arguments.user {
+        None => None,
+        Some(user) => match user.split_once(':') {
+            Some((user, password)) => Some((user.to_owned(), password.to_owned())),
+            None => return Err(Failure::Input("`--user` is not `user:password`".to_owned())),
+        },
+    };
+    let identity = match (&arguments.cert, &arguments.key) {
+        (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+        _ => None,
+    };
+    let ca = arguments.cacert.as_ref().map(read).transpose()?;
+    let secret = ca.is_some()
+        || identity.is_some()
+        || arguments.etcd.iter().any(|address| address.starts_with("https"));
+    let tls = secret.then_some(Tls { ca, identity, domain: None });
+    Ok(Options { endpoints: arguments.etcd.clone(), user, tls, ..Options::default() })
+}
+
+/// How many users each key has, and their names.
+fn users(found: &Listing) -> BTreeMap<KeyHash, Vec<String>> {
+    let mut users: BTreeMap<KeyHash, Vec<String>> = BTreeMap::new();
+    for reference in &found.references {
+        users.entry(reference.hash).or_default().push(reference.node.to_string());
+    }
+    users
+}
+
+fn listing(found: &Listing) -> String {
+    let Some(meta) = found.meta else { return "there are no ids\n".to_owned() };
+    let users = users(found);
+    let mut mappings: Vec<_> = found.mappings.iter().collect();
+    mappings.sort_by_key(|mapping| mapping.id);
+    let rows = mappings.iter().map(|mapping| {
+        let users = users.get(&KeyHash::of(&mapping.key)).map(Vec::as_slice).unwrap_or_default();
+        let count = match users.len() {
+            0 => "unused".to_owned(),
+            1 => "1 user".to_owned(),
+            count => format!("{count} users"),
+        };
+        [mapping.id.to_string(), mapping.key.to_string(), count, users.join(" ")]
+    });
+    let mut text = table(&rows.collect::<Vec<_>>());
+    let (used, resting, total) = (mappings.len(), found.resting.len(), meta.range.total());
+    let figures = format!(
+        "{used} of {total} ids ({}) are used, {resting} rest; epoch {}, revision {}\n",
+        meta.range, meta.epoch, found.revision
+    );
+    text.push_str(&figures);
+    if !found.foreign.is_empty() {
+        let foreign = format!("{} keys below the prefix are not ids\n", found.foreign.len());
+        text.push_str(&foreign);
+    }
+    text
+}
+
+fn listing_json(found: &Listing) -> String {
+    let users = users(found);
+    let mappings = found.mappings.iter().map(|mapping| {
+        let users = users.get(&KeyHash::of(&mapping.key)).cloned().unwrap_or_default();
+        json!({ "id": mapping.id, "key": mapping.key.to_string(), "users": users })
+    });
+    let range = found.meta.map(|meta| json!([meta.range.first(), meta.range.last()]));
+    let found = json!({
+        "revision": found.revision,
+        "epoch": found.meta.map(|meta| meta.epoch),
+        "range": range,
+        "ids": mappings.collect::<Vec<_>>(),
+        "resting": found.resting,
+        "foreign": found.foreign.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    format!("{found:#}\n")
+}
+
+async fn lookup(
+    store: &Etcd,
+    arguments: &Arguments,
+    name: Option<&str>,
+    id: Option<u64>,
+) -> Result<String, Failure> {
+    let prefix = arguments.prefix.as_str();
+    let mapping = match (name, id) {
+        (Some(name), _) => look_up(store, prefix, name.as_bytes()).await.map_err(answer)?,
+        (None, id) => look_up_id(store, prefix, id.unwrap_or_default()).await.map_err(answer)?,
+    };
+    let Some(mapping) = mapping else {
+        return Err(Failure::Answer(match name {
+            Some(name) => format!("`{name}` has no id"),
+            None => format!("{} is no key's id", id.unwrap_or_default()),
+        }));
+    };
+    let key = mapping.key.to_string();
+    Ok(match (arguments.json, name) {
+        (true, _) => format!("{:#}\n", json!({ "id": mapping.id, "key": key })),
+        (false, Some(_)) => format!("{}\n", mapping.id),
+        (false, None) => format!("{key}\n"),
+    })
+}
+
+async fn collect(
+    store: Etcd,
+    arguments: &Arguments,
+    grace: Duration,
+    rest: Duration,
+) -> Result<String, Failure> {
+    let options = CollectorOptions {
+        grace,
+        grace_floor: grace,
+        rest,
+        rate_limit: u32::MAX,
+        ..CollectorOptions::default()
+    };
+    let prefix = arguments.prefix.as_str();
+    let collector = Collector::open(store, TokioRuntime, prefix, options).await;
+    let mut collector = collector.map_err(answer)?;
+    TokioRuntime.sleep(grace).await;
+    let done = collector.collect().await.map_err(answer)?;
+    let left = done.found - done.deleted.min(done.found);
+    if arguments.json {
+        return Ok(format!("{:#}\n", json!({ "deleted": done.deleted, "left": left })));
+    }
+    Ok(format!("{} ids were taken back, {left} are left\n", done.deleted))
+}

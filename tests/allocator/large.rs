@@ -1,0 +1,148 @@
+//! Worlds beyond brute force, held by chance: plans by counting are full, within the rule and even, as
+//! the small network says that they can be; and planned worlds that change move no more than they must.
+
+use raft_autopilot::allocator::{Certificate, Holder, Problem, Seat, ZoneRule, solve_by_counting};
+
+/// Chance, from a seed: xorshift.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        u32::try_from((self.0 >> 33) % u64::from(end)).unwrap()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct World {
+    items: usize,
+    members: u32,
+    zones: u32,
+    /// Out of ten members, how many are in the first zone besides its share.
+    skew: u32,
+    /// Whether some items are restricted to two zones.
+    restricted: bool,
+    /// Room of the members, in percent of what is wanted.
+    room: u32,
+    rule: ZoneRule,
+}
+
+impl World {
+    fn problem(&self, seed: u64) -> Problem {
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        for _ in 0..8 {
+            dice.below(2);
+        }
+        let replication: Vec<u32> = (0..self.items).map(|_| 1 + dice.below(5)).collect();
+        let fair = replication.iter().sum::<u32>() / self.members + 1;
+        let mut problem = Problem::new(self.rule, 0);
+        for member in 0..self.members {
+            let zone = if dice.below(10) < self.skew { 0 } else { member % self.zones };
+            let limit = fair * self.room / 100 * (80 + dice.below(41)) / 100;
+            let gone = dice.below(20) == 0;
+            problem.add_member(Seat::new(zone, if gone { 0 } else { limit }));
+        }
+        for wanted in replication {
+            let holders: Vec<Holder> = (0..if dice.below(20) == 0 { 0 } else { wanted })
+                .map(|at| {
+                    let holder = Holder::new(dice.below(self.members));
+                    if at == 0 { holder.primary() } else { holder }
+                })
+                .collect();
+            problem.add_item(wanted, &holders);
+            if self.restricted && dice.below(3) == 0 {
+                let first = dice.below(self.zones);
+                problem.restrict(&[first, (first + 1) % self.zones]);
+            }
+        }
+        problem
+    }
+}
+
+fn plan(world: World, seed: u64) -> Certificate {
+    let mut problem = world.problem(seed);
+    let solution = solve_by_counting(&problem);
+    let certificate = solution.certificate.clone();
+    assert_eq!(certificate.placed, certificate.placeable, "{world:?} {seed}");
+    assert_eq!(certificate.beyond, certificate.beyond_least, "{world:?} {seed}");
+    assert_eq!(certificate.spread, 0, "{world:?} {seed}");
+    assert!(certificate.added >= certificate.lower_bound);
+    problem.hold(solution.desired.clone());
+    let again = solve_by_counting(&problem);
+    assert!(again.desired == solution.desired, "{world:?} {seed}: no fixed point");
+    certificate
+}
+
+#[test]
+fn large_worlds_are_planned_by_counting_as_full_and_as_even_as_can_be() {
+    let plain = World {
+        items: 3_000,
+        members: 60,
+        zones: 3,
+        skew: 0,
+        restricted: false,
+        room: 150,
+        rule: ZoneRule::Two,
+    };
+    let worlds = [
+        plain,
+        World { room: 110, ..plain },
+        World { skew: 4, ..plain },
+        World { restricted: true, ..plain },
+        World { zones: 4, skew: 3, restricted: true, ..plain },
+        World { rule: ZoneRule::Spread, ..plain },
+        World { rule: ZoneRule::Spread, zones: 6, ..plain },
+        World { rule: ZoneRule::MaxPerZone(2), skew: 3, ..plain },
+        World { room: 95, ..plain },
+        World { zones: 1, ..plain },
+    ];
+    for world in worlds {
+        for seed in 0..3 {
+            plan(world, seed);
+        }
+    }
+}
+
+/// A planned world, then changed.
+fn changed(world: World, seed: u64, change: impl FnOnce(&mut Problem)) -> Certificate {
+    let mut problem = world.problem(seed);
+    let desired = solve_by_counting(&problem).desired;
+    problem.hold(desired);
+    change(&mut problem);
+    solve_by_counting(&problem).certificate
+}
+
+#[test]
+fn planned_worlds_that_change_move_no_more_than_they_must() {
+    let plain = World {
+        items: 5_000,
+        members: 50,
+        zones: 3,
+        skew: 0,
+        restricted: false,
+        room: 150,
+        rule: ZoneRule::Two,
+    };
+    for world in
+        [plain, World { rule: ZoneRule::Spread, zones: 5, ..plain }, World { zones: 1, ..plain }]
+    {
+        for seed in 0..3 {
+            let lost = changed(world, seed, |problem| {
+                let member = (0..50).find(|member| problem.seats()[*member].limit > 0).unwrap();
+                problem.seat_mut(u32::try_from(member).unwrap()).unwrap().limit = 0;
+            });
+            let added = changed(world, seed, |problem| {
+                problem.add_member(Seat::new(0, problem.seats()[0].limit.max(400)));
+            });
+            for certificate in [lost, added] {
+                assert_eq!(certificate.placed, certificate.placeable);
+                // With every zone bound by the rule, the bound itself is not always reached.
+                let gap = if world.rule == ZoneRule::Spread { 10 } else { 50 };
+                let most = certificate.lower_bound + certificate.lower_bound.div_ceil(gap);
+                assert!(certificate.added <= most, "{world:?} {seed} {certificate:?}");
+            }
+        }
+    }
+}
