@@ -43,15 +43,27 @@ pub struct Embedded<R: Runtime = TokioRuntime> {
 struct Shared<R> {
     runtime: R,
     limits: Limits,
-    /// The machine's time at the runtime's zero, either of which may be ahead: the machine has
-    /// lived in other processes too.
-    ahead: Duration,
-    behind: Duration,
+    clock: Clock,
     local: Arc<Local>,
     journal: Option<Journal>,
     /// Tells the task that ends leases to look again.
     leases: Arc<Notify>,
     recovered: Recovered,
+}
+
+/// The machine's time at the runtime's zero, either of which may be ahead: the machine has lived
+/// in other processes too.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    ahead: Duration,
+    behind: Duration,
+}
+
+impl Clock {
+    /// The machine's time now.
+    fn now(self, runtime: &impl Runtime) -> Duration {
+        (runtime.now() + self.ahead).saturating_sub(self.behind)
+    }
 }
 
 impl<R> Drop for Shared<R> {
@@ -99,39 +111,56 @@ impl<R: Runtime> Embedded<R> {
         let (then, now) = (local.look(Machine::now), runtime.now());
         let shared = Arc::new(Shared {
             limits: config.limits,
-            ahead: then.saturating_sub(now),
-            behind: now.saturating_sub(then),
+            clock: Clock { ahead: then.saturating_sub(now), behind: now.saturating_sub(then) },
             local,
             journal,
             leases: Arc::new(Notify::new()),
             recovered,
             runtime,
         });
-        let (store, wake) = (Arc::downgrade(&shared), Arc::clone(&shared.leases));
-        shared.runtime.spawn(end_leases(store, wake, shared.runtime.clone()));
+        let leases = Leases {
+            store: Arc::downgrade(&shared),
+            local: Arc::clone(&shared.local),
+            wake: Arc::clone(&shared.leases),
+            runtime: shared.runtime.clone(),
+            clock: shared.clock,
+        };
+        shared.runtime.spawn(leases.end());
         Self { shared }
     }
 }
 
 /// Ends each lease in its time, for as long as the store is open.
-async fn end_leases<R: Runtime>(store: Weak<Shared<R>>, wake: Arc<Notify>, runtime: R) {
-    while let Some(shared) = store.upgrade() {
-        let deadline = shared.local.look(Machine::next_deadline);
-        let wait = deadline.map(|deadline| deadline.saturating_sub(shared.now()));
-        if wait == Some(Duration::ZERO) {
-            if shared.run(Command::Tick).await.is_err() {
-                return;
+///
+/// While none has ended it does not hold the store, whose directory is free as soon as its last
+/// handle is dropped.
+struct Leases<R> {
+    store: Weak<Shared<R>>,
+    local: Arc<Local>,
+    wake: Arc<Notify>,
+    runtime: R,
+    clock: Clock,
+}
+
+impl<R: Runtime> Leases<R> {
+    async fn end(self) {
+        while self.store.strong_count() > 0 {
+            let deadline = self.local.look(Machine::next_deadline);
+            let now = self.clock.now(&self.runtime);
+            match deadline.map(|deadline| deadline.saturating_sub(now)) {
+                Some(Duration::ZERO) => {
+                    let Some(shared) = self.store.upgrade() else { return };
+                    if shared.run(Command::Tick).await.is_err() {
+                        return;
+                    }
+                }
+                None => self.wake.notified().await,
+                Some(wait) => tokio::select! {
+                    biased;
+                    () = self.wake.notified() => {}
+                    () = self.runtime.sleep(wait) => {}
+                },
             }
-            continue;
-        }
-        drop(shared);
-        match wait {
-            None => wake.notified().await,
-            Some(wait) => tokio::select! {
-                biased;
-                () = wake.notified() => {}
-                () = runtime.sleep(wait) => {}
-            },
         }
     }
 }
@@ -139,7 +168,7 @@ async fn end_leases<R: Runtime>(store: Weak<Shared<R>>, wake: Arc<Notify>, runti
 impl<R: Runtime> Shared<R> {
     /// The machine's time now.
     fn now(&self) -> Duration {
-        (self.runtime.now() + self.ahead).saturating_sub(self.behind)
+        self.clock.now(&self.runtime)
     }
 
     async fn run(&self, command: Command) -> Result<Outcome, StoreError> {
