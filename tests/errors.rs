@@ -142,6 +142,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NotCaughtUp { server: id(), lag: 9 },
         Refusal::Cordoned { server: id(), reason: "why".into() },
         Refusal::ReadReplica { server: id() },
+        Refusal::NotMember { server: id() },
         Refusal::NotKnown { server: id() },
         Refusal::GraceRuns { server: id(), passed: second, grace: second * 2 },
         Refusal::TooFewSigns { server: id(), signs: 1 },
