@@ -2,6 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -9,13 +12,14 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    cluster::{Observation, Origin, Role, Step},
+    cluster::{Cluster, ClusterError, Observation, Origin, Role, Step},
     handle::{Reply, VerbError},
-    records::{Ledger, Report, ServerRecord, Task, Verdict},
+    records::{Ledger, Outcome, Record, Report, ServerRecord, Task, Verdict},
     refusal::Refusal,
     server::ServerId,
     state::{ServerState, State},
 };
+use crate::runtime::Runtime;
 
 /// What follows a record.
 pub(super) enum Then {
@@ -310,5 +314,58 @@ pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Opt
         disk,
         signs,
         flaps: server.flaps,
+    })
+}
+
+/// Why a record has no outcome.
+pub(super) enum Unrecorded {
+    /// Nothing was written: this node no longer leads.
+    Moved(String),
+    /// Nothing was written.
+    Refused(String),
+    /// It may still be written.
+    Unknown(String),
+}
+
+impl fmt::Display for Unrecorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Moved(why) | Self::Refused(why) | Self::Unknown(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// What a call comes to, or `None` if its time is over first.
+pub(super) async fn within<T>(
+    runtime: &impl Runtime,
+    deadline: Duration,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    // No clock can count to the longest time that there is.
+    let deadline = deadline.min(Duration::from_secs(365 * 86_400));
+    let (mut call, mut late) = (pin!(call), pin!(runtime.sleep(deadline)));
+    tokio::select! {
+        biased;
+        outcome = &mut call => Some(outcome),
+        () = &mut late => None,
+    }
+}
+
+/// Writes a record into the host's log, if the host answers in time.
+pub(super) async fn record<C: Cluster>(
+    cluster: &C,
+    runtime: &impl Runtime,
+    deadline: Duration,
+    record: Record,
+) -> Result<Outcome, Unrecorded> {
+    let Some(result) = within(runtime, deadline, cluster.record(record)).await else {
+        return Err(Unrecorded::Unknown("the host did not answer in time".to_owned()));
+    };
+    result.map_err(|error| {
+        let why = error.to_string();
+        match error {
+            ClusterError::Moved(_) => Unrecorded::Moved(why),
+            ClusterError::Unknown(_) => Unrecorded::Unknown(why),
+            ClusterError::Refused(_) => Unrecorded::Refused(why),
+        }
     })
 }

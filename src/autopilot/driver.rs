@@ -18,15 +18,15 @@ use super::{
         Server, Step,
     },
     config::{Config, ConfigError},
-    desk::{Desk, Then},
+    desk::{Desk, Then, Unrecorded, record, within},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
     plan::{Held, Plan, Why, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
-    requests::{Unrecorded, record, within},
     safety::check,
     state::State,
+    wake,
 };
 use crate::runtime::Runtime;
 
@@ -548,8 +548,8 @@ async fn dismiss<C: Cluster, R: Runtime>(
 /// not pass are held, with the rule that they would break.
 fn judge(config: &Config, state: &State, plan: &mut Plan) -> Option<Change> {
     let mut next = None;
-    let Plan { changes, held, idle, .. } = &mut *plan;
-    let planned = changes.len();
+    let Plan { changes, held, .. } = &mut *plan;
+    let planned = !changes.is_empty();
     changes.retain(|change| {
         if next.is_some() {
             return true;
@@ -569,11 +569,10 @@ fn judge(config: &Config, state: &State, plan: &mut Plan) -> Option<Change> {
             }
         }
     });
-    let idles = idle.is_some();
-    if changes.len() < planned {
-        plan.look_again(config, state);
+    if planned && changes.is_empty() {
+        plan.undecided = wake::next(config, state).undecided;
     }
-    if idles { None } else { next }
+    if plan.idle.is_some() { None } else { next }
 }
 
 fn running(state: &State, plan: &Plan) -> Running {

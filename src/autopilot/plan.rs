@@ -12,7 +12,7 @@ use super::{
     records::{IntentKind, Verdict, age},
     refusal::Refusal,
     state::{Reason, ServerState, State},
-    wake::removal_grace,
+    wake::{self, removal_grace},
 };
 
 /// Why something is not done.
@@ -584,7 +584,11 @@ impl<'a> Planner<'a> {
         } else {
             ledger.and_then(|ledger| ledger.paused.clone()).map(Why::Paused)
         };
-        self.plan.look_again(self.config, self.state);
+        // While it idles no step is taken, and looking more often would change nothing.
+        let idles = matches!(self.plan.idle, Some(Why::Paused(_) | Why::Observing));
+        let next = wake::next(self.config, self.state);
+        self.plan.wake = next.at;
+        self.plan.undecided = next.undecided || !(idles || self.plan.changes.is_empty());
         self.plan
     }
 }

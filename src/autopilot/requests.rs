@@ -1,10 +1,10 @@
 //! The verbs on their way: what becomes of a request, an answer, a record and a round.
 
-use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
-    cluster::{Cluster, ClusterError, Origin},
-    desk::{Order, Pending, RECORD_INTERVAL, Then, report},
+    cluster::{Cluster, Origin},
+    desk::{Order, Pending, RECORD_INTERVAL, Then, Unrecorded, record, report, within},
     driver::{Autopilot, Event},
     handle::{Request, Verb, VerbError},
     orders::{is_absent, stranger},
@@ -15,59 +15,6 @@ use super::{
     state::State,
 };
 use crate::runtime::Runtime;
-
-/// Why a record has no outcome.
-pub(super) enum Unrecorded {
-    /// Nothing was written: this node no longer leads.
-    Moved(String),
-    /// Nothing was written.
-    Refused(String),
-    /// It may still be written.
-    Unknown(String),
-}
-
-impl fmt::Display for Unrecorded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Moved(why) | Self::Refused(why) | Self::Unknown(why)) = self;
-        f.write_str(why)
-    }
-}
-
-/// What a call comes to, or `None` if its time is over first.
-pub(super) async fn within<T>(
-    runtime: &impl Runtime,
-    deadline: Duration,
-    call: impl Future<Output = T>,
-) -> Option<T> {
-    // No clock can count to the longest time that there is.
-    let deadline = deadline.min(Duration::from_secs(365 * 86_400));
-    let (mut call, mut late) = (pin!(call), pin!(runtime.sleep(deadline)));
-    tokio::select! {
-        biased;
-        outcome = &mut call => Some(outcome),
-        () = &mut late => None,
-    }
-}
-
-/// Writes a record into the host's log, if the host answers in time.
-pub(super) async fn record<C: Cluster>(
-    cluster: &C,
-    runtime: &impl Runtime,
-    deadline: Duration,
-    record: Record,
-) -> Result<Outcome, Unrecorded> {
-    let Some(result) = within(runtime, deadline, cluster.record(record)).await else {
-        return Err(Unrecorded::Unknown("the host did not answer in time".to_owned()));
-    };
-    result.map_err(|error| {
-        let why = error.to_string();
-        match error {
-            ClusterError::Moved(_) => Unrecorded::Moved(why),
-            ClusterError::Unknown(_) => Unrecorded::Unknown(why),
-            ClusterError::Refused(_) => Unrecorded::Refused(why),
-        }
-    })
-}
 
 impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     /// Takes a verb in.
@@ -176,19 +123,19 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     }
 
     /// Writes a record where the records are kept.
-    pub(super) fn submit(&mut self, record: Record, then: Then) {
+    pub(super) fn submit(&mut self, entry: Record, then: Then) {
         if self.desk.records_are_local {
             let now = self.runtime.now();
             self.serial += 1;
             let ledger: &mut Ledger = Arc::make_mut(self.local.get_or_insert_default());
-            let outcome = ledger.apply(self.serial, now, record);
+            let outcome = ledger.apply(self.serial, now, entry);
             self.recorded(&then, Ok(outcome));
             return;
         }
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
         self.runtime.spawn(async move {
-            let result = self::record(&*cluster, &runtime, deadline, record).await;
+            let result = record(&*cluster, &runtime, deadline, entry).await;
             let _ = events.send(Box::new(Event::Recorded { then, result }));
         });
     }

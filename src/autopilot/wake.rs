@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{
     cluster::NodeStatus,
     config::Config,
-    plan::{Plan, Why},
     records::{Verdict, age},
     state::{ServerState, State},
 };
@@ -20,26 +19,15 @@ pub(super) fn removal_grace(config: &Config, server: &ServerState) -> Duration {
 }
 
 /// When a state may lead to another plan.
-struct Next {
+pub(super) struct Next {
     /// When time alone may change it, on the clock of the state.
-    at: Option<Duration>,
+    pub(super) at: Option<Duration>,
     /// Something is being decided: look again after one heartbeat.
-    undecided: bool,
-}
-
-impl Plan {
-    /// Decides when to look again. Where a step may be taken, soon; while autopilot is paused or
-    /// observes none is, and looking more often would change nothing.
-    pub(super) fn look_again(&mut self, config: &Config, state: &State) {
-        let next = next(config, state);
-        let idles = matches!(self.idle, Some(Why::Paused(_) | Why::Observing));
-        self.wake = next.at;
-        self.undecided = next.undecided || !(idles || self.changes.is_empty());
-    }
+    pub(super) undecided: bool,
 }
 
 /// When to look at this state's cluster again.
-fn next(config: &Config, state: &State) -> Next {
+pub(super) fn next(config: &Config, state: &State) -> Next {
     let mut wake = Wake { at: state.at, next: None };
     let feedback = state.feedback.as_deref();
     let mut undecided = feedback.is_some_and(|feedback| feedback.in_flight.is_some());

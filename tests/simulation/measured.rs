@@ -112,11 +112,16 @@ fn a_new_leader_has_assessed_its_cluster_when_the_election_ends() {
     // before it moves the term, and after.
     let votes = 2 * 2 * Duration::from_millis(3) + 2 * Duration::from_millis(2);
     let election = 2 * ELECTION.1 + HEARTBEAT + votes;
-    let within = takeovers.iter().filter(|(led, judged)| *led + *judged <= election).count();
-    assert!(within * 10 >= takeovers.len() * 9, "{within} had judged within {election:?}");
-    // The first round of a leader sees that it must wait for an entry of its own; the next one
-    // judges.
-    assert!(assessments[last] <= HEARTBEAT + 2 * LOOK, "{:?}", assessments[last]);
+    // Then its own first entry goes to the other disks and back, and is applied.
+    let entry = 2 * Duration::from_millis(3) + 2 * Duration::from_millis(2);
+    assert!(assessments[last] <= entry + 2 * LOOK, "{:?}", assessments[last]);
+    // A vote that is split costs another timeout: that is an election more, and counted apart.
+    let split = takeovers.iter().filter(|(led, _)| *led > election).count();
+    println!("split votes: {split}");
+    // None of these seeds has one.
+    assert_eq!(split, 0, "took longer than {election:?}");
+    let mut single = takeovers.iter().filter(|(led, _)| *led <= election);
+    assert!(single.all(|(led, judged)| *led + *judged <= election + entry), "{takeovers:?}");
 }
 
 #[test]
