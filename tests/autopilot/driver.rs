@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use raft_autopilot::{
     autopilot::{
         Applied, Autopilot, Change, Cluster, ClusterError, Config, Handle, IntentKind, LogId,
@@ -476,10 +477,9 @@ async fn many_verbs_hear_in_time_though_every_observation_hangs() {
     let begin = TokioRuntime.now();
     let verbs = (0..100).map(|_| {
         let handle = handle.clone().within(time("5s"));
-        tokio::spawn(async move { (handle.remove("3").await, TokioRuntime.now()) })
+        async move { (handle.remove("3").await, TokioRuntime.now()) }
     });
-    for verb in verbs.collect::<Vec<_>>() {
-        let (said, at) = verb.await.unwrap();
+    for (said, at) in join_all(verbs).await {
         assert!(matches!(said, Err(VerbError::Deadline { .. })), "{said:?}");
         let took = at.saturating_sub(begin);
         // One observation more than it has time for, and one for whoever had to queue.
@@ -515,9 +515,9 @@ async fn a_step_that_has_failed_waits_longer_every_time_though_the_membership_mo
 async fn leaders_whose_steps_fail_together_do_not_try_again_together() {
     let mut moments = Vec::new();
     let hosts = ["1 leader\n2\n3\n4 learner", "2 leader\n1\n3\n4 learner"].map(Host::new);
-    hosts.iter().for_each(|host| {
+    for host in &hosts {
         host.inner().fails = |_| Some(ClusterError::Refused(io::Error::other("not now")));
-    });
+    }
     let handles = hosts.each_ref().map(|host| host.run(Stable::new(), |_| {}));
     for handle in &handles {
         until("it failed", || waits(handle).is_some()).await;

@@ -286,7 +286,10 @@ fn records_and_ledgers_of_this_release_stay_readable() {
     for (index, record) in (8..).zip(records.clone()) {
         ledger.apply(index, AT, record);
     }
-    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: Vec<u8>| {
+        let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    };
     assert_eq!(hex(encode(&records).unwrap()), RECORDS);
     assert_eq!(hex(encode(&ledger).unwrap()), LEDGER);
     let bytes = |hex: &str| -> Vec<u8> {

@@ -215,7 +215,7 @@ fn a_joint_membership_whose_leader_died_for_good_is_ended_though_a_leaver_is_ele
             let four = world.node("4");
             let voters = four.voters();
             let ended = voters.len() == 1 && voters[0].contains(&"5".to_owned());
-            let committed = four.metrics().committed_membership_config.log_id().clone();
+            let committed = *four.metrics().committed_membership_config.log_id();
             ended && committed == *four.metrics().membership_config.log_id()
         };
         world.until("the membership is uniform", uniform).await;
