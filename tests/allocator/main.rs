@@ -8,3 +8,4 @@ mod case;
 mod flow;
 mod large;
 mod optimal;
+mod steps;

@@ -33,6 +33,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/fair",
     "src/allocator/fill",
     "src/allocator/flow",
+    "src/allocator/item",
     "src/allocator/network",
     "src/allocator/plan",
     "src/allocator/primaries",

@@ -1,0 +1,202 @@
+//! Items, members and assignments, and the keys that they are stored under.
+//!
+//! ```text
+//! ROOT/items/<item>
+//! ROOT/members/<zone>#<member>
+//! ROOT/assign/<item>#<zone>#<member>#<slot>
+//! ```
+//!
+//! Slot 0 is the primary. `#` and everything below it in ASCII is refused in names, so the order of
+//! the keys is that of the parts they are made of.
+
+use std::fmt;
+
+/// Parts a key.
+const SEPARATOR: char = '#';
+
+/// Why a name cannot be part of a key. Nothing was made; choose another name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It holds a character that is not above the separator.
+    #[error("{name:?} holds {found:?} at byte {at}: only characters above '#' may be in a name")]
+    Character {
+        /// The name.
+        name: String,
+        /// The character.
+        found: char,
+        /// Where it stands, in bytes.
+        at: usize,
+    },
+    /// It is empty.
+    #[error("a name is empty")]
+    Empty,
+}
+
+/// Why a key is none of the allocator's. It is skipped, and the rest goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It does not stand under one of the three prefixes.
+    #[error("the key stands under no prefix of items, members or assignments")]
+    Prefix,
+    /// It has too few or too many parts.
+    #[error("the key has {found} parts, not {expected}")]
+    Parts {
+        /// How many it has.
+        found: usize,
+        /// How many it should have.
+        expected: usize,
+    },
+    /// Its slot is no number, or not written as numbers are.
+    #[error("the slot {0:?} is no number in its shortest form")]
+    Slot(String),
+    /// One of its names cannot be one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// Checks a name: of an item, a zone, or a member.
+///
+/// # Errors
+/// [`NameError`], with the place of the first character that may not be in it.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    match name.char_indices().find(|(_, found)| *found <= SEPARATOR) {
+        None => Ok(()),
+        Some((at, found)) => Err(NameError::Character { name: name.to_owned(), found, at }),
+    }
+}
+
+/// What a key names, in the order of keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// An assignment.
+    Assignment {
+        /// The item's name.
+        item: String,
+        /// The member's zone.
+        zone: String,
+        /// The member's name.
+        member: String,
+        /// Zero: it is the primary.
+        slot: u32,
+    },
+    /// An item.
+    Item(String),
+    /// A member.
+    Member {
+        /// Its zone.
+        zone: String,
+        /// Its name, unique within the zone.
+        member: String,
+    },
+}
+
+/// The keys under one root.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Keys {
+    root: String,
+}
+
+impl Keys {
+    /// The keys under `root`; a slash at its end counts for nothing.
+    pub fn new(root: impl Into<String>) -> Self {
+        let mut root = root.into();
+        root.truncate(root.trim_end_matches('/').len());
+        Self { root }
+    }
+
+    /// The root.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The prefix of all items.
+    pub fn items(&self) -> String {
+        format!("{}/items/", self.root)
+    }
+
+    /// The prefix of all members.
+    pub fn members(&self) -> String {
+        format!("{}/members/", self.root)
+    }
+
+    /// The prefix of all assignments.
+    pub fn assignments(&self) -> String {
+        format!("{}/assign/", self.root)
+    }
+
+    /// The prefix of an item's assignments, and of no other item's.
+    ///
+    /// # Errors
+    /// The item's name cannot be one.
+    pub fn assignments_of(&self, item: &str) -> Result<String, NameError> {
+        check_name(item)?;
+        Ok(format!("{}{item}{SEPARATOR}", self.assignments()))
+    }
+
+    /// The key as text.
+    ///
+    /// # Errors
+    /// One of its names cannot be one.
+    pub fn encode(&self, key: &Key) -> Result<String, NameError> {
+        let names: &[&String] = match key {
+            Key::Item(item) => &[item],
+            Key::Member { zone, member } => &[zone, member],
+            Key::Assignment { item, zone, member, .. } => &[item, zone, member],
+        };
+        names.iter().try_for_each(|name| check_name(name))?;
+        let prefix = match key {
+            Key::Item(_) => self.items(),
+            Key::Member { .. } => self.members(),
+            Key::Assignment { .. } => self.assignments(),
+        };
+        Ok(format!("{prefix}{key}"))
+    }
+
+    /// What a key names.
+    ///
+    /// # Errors
+    /// [`KeyError`]: it is none of the allocator's.
+    pub fn decode(&self, key: &str) -> Result<Key, KeyError> {
+        let rest = key.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
+        let (kind, rest) = rest.and_then(|rest| rest.split_once('/')).ok_or(KeyError::Prefix)?;
+        let parts: Vec<&str> = rest.split(SEPARATOR).collect();
+        let expected = match kind {
+            "items" => 1,
+            "members" => 2,
+            "assign" => 4,
+            _ => return Err(KeyError::Prefix),
+        };
+        if parts.len() != expected {
+            return Err(KeyError::Parts { found: parts.len(), expected });
+        }
+        parts.iter().take(3).try_for_each(|name| check_name(name))?;
+        let owned = |at: usize| parts[at].to_owned();
+        Ok(match parts.len() {
+            1 => Key::Item(owned(0)),
+            2 => Key::Member { zone: owned(0), member: owned(1) },
+            _ => {
+                let slot: Option<u32> = parts[3].parse().ok();
+                // A slot in another form would be encoded as another key.
+                let slot = slot.filter(|slot| slot.to_string() == parts[3]);
+                let slot = slot.ok_or_else(|| KeyError::Slot(owned(3)))?;
+                Key::Assignment { item: owned(0), zone: owned(1), member: owned(2), slot }
+            }
+        })
+    }
+}
+
+/// The parts after the prefix.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(item) => f.write_str(item),
+            Self::Member { zone, member } => write!(f, "{zone}{SEPARATOR}{member}"),
+            Self::Assignment { item, zone, member, slot } => {
+                write!(f, "{item}{SEPARATOR}{zone}{SEPARATOR}{member}{SEPARATOR}{slot}")
+            }
+        }
+    }
+}

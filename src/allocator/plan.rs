@@ -1,0 +1,152 @@
+//! The next safe steps of one item, from who holds it to who should.
+//!
+//! Replicas are added before any is removed; one that is consistent is removed only while more than
+//! the item wants are left that are; slot 0 passes to a replica that is ready, and there is exactly
+//! one. Slots between the others may have gaps: nobody is renamed to close them.
+//!
+//! One call gives the steps that are safe at one revision. What they leave is the next call's start,
+//! and when nothing is left to do, there are no steps.
+
+/// One of an item's assignments, and what is known of its member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Held<M> {
+    /// The member.
+    pub member: M,
+    /// Its slot: zero is the primary.
+    pub slot: u32,
+    /// Whether the replica is consistent.
+    pub consistent: bool,
+    /// How loaded the member is: the most loaded lose replicas first.
+    pub load: u64,
+    /// Whether the member holds more than it should, or is leaving.
+    pub leaving: bool,
+}
+
+/// One of the members that should hold an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted<M> {
+    /// The member.
+    pub member: M,
+    /// Whether it should be the primary.
+    pub primary: bool,
+    /// Whether it has room for one more item now.
+    pub room: bool,
+}
+
+/// A step. Each is one or two writes, fenced by the revisions of the keys that it was decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step<M> {
+    /// A replica is created in a slot that is free.
+    Add {
+        /// Its member.
+        member: M,
+        /// Its slot.
+        slot: u32,
+    },
+    /// A replica is deleted.
+    Remove {
+        /// Its member.
+        member: M,
+        /// Its slot.
+        slot: u32,
+    },
+    /// A replica becomes the primary; if another one is it, that one takes its slot, in the same
+    /// transaction.
+    Promote {
+        /// Its member.
+        member: M,
+        /// Its slot until then.
+        slot: u32,
+        /// Who was the primary, and stays as a replica.
+        instead_of: Option<M>,
+    },
+}
+
+/// The next safe steps of an item that wants `replication` replicas.
+///
+/// In this order: what is missing is added where there is room; then what is too much is removed, a
+/// replica that is not consistent as soon as enough are, a consistent one only while more than
+/// enough are left, members that are leaving and the most loaded first; then, if there is no primary
+/// left, the one that should be it, or the best there is, is promoted; and if another one should be
+/// it, and is consistent, the two change places. A second slot of one member is removed like one
+/// that is too much.
+pub fn steps<M: Copy + Ord>(
+    replication: usize,
+    held: &[Held<M>],
+    wanted: &[Wanted<M>],
+) -> Vec<Step<M>> {
+    let mut steps = Vec::new();
+    let mut next = held.iter().map(|held| held.slot.saturating_add(1)).max().unwrap_or(0);
+    let mut added = Vec::new();
+    let holds = |member: M| held.iter().any(|held| held.member == member);
+    // The primary comes first, so that a new item has it in slot 0.
+    let mut order: Vec<&Wanted<M>> = wanted.iter().collect();
+    order.sort_by_key(|wanted| (!wanted.primary, wanted.member));
+    for new in order.into_iter().filter(|new| new.room && !holds(new.member)) {
+        steps.push(Step::Add { member: new.member, slot: next });
+        added.push(next);
+        next = next.saturating_add(1);
+    }
+    let removed = removals(replication, held, wanted);
+    for at in &removed {
+        steps.push(Step::Remove { member: held[*at].member, slot: held[*at].slot });
+    }
+    let left: Vec<Held<M>> =
+        (0..held.len()).filter(|at| !removed.contains(at)).map(|at| held[at]).collect();
+    if !added.contains(&0) {
+        steps.extend(promotion(&left, wanted));
+    }
+    steps
+}
+
+/// Which assignments go now.
+fn removals<M: Copy + Ord>(
+    replication: usize,
+    held: &[Held<M>],
+    wanted: &[Wanted<M>],
+) -> Vec<usize> {
+    // Of two slots of one member the consistent one stays, then the lower.
+    let rank = |held: &Held<M>| (!held.consistent, held.slot);
+    let second = |at: usize| {
+        let better =
+            |other: &Held<M>| other.member == held[at].member && rank(other) < rank(&held[at]);
+        held.iter().any(better)
+    };
+    let surplus =
+        |at: &usize| second(*at) || wanted.iter().all(|wanted| wanted.member != held[*at].member);
+    let mut candidates: Vec<usize> = (0..held.len()).filter(surplus).collect();
+    candidates.sort_by_key(|at| {
+        let held = &held[*at];
+        (!held.leaving, std::cmp::Reverse(held.load), held.member, held.slot)
+    });
+    // A member's second slot is no replica more.
+    let consistent = |at: &usize| held[*at].consistent && !second(*at);
+    let mut left = (0..held.len()).filter(consistent).count();
+    let mut removed = Vec::new();
+    for at in candidates {
+        let enough = if consistent(&at) { left > replication } else { left >= replication };
+        if second(at) || enough {
+            left -= usize::from(consistent(&at));
+            removed.push(at);
+        }
+    }
+    removed
+}
+
+/// Who becomes the primary of those who are left.
+fn promotion<M: Copy + Ord>(left: &[Held<M>], wanted: &[Wanted<M>]) -> Option<Step<M>> {
+    let wish = wanted.iter().find(|wanted| wanted.primary).map(|wanted| wanted.member);
+    let wished = left.iter().filter(|held| Some(held.member) == wish).min_by_key(|held| held.slot);
+    let primary = left.iter().find(|held| held.slot == 0);
+    if let Some(primary) = primary {
+        // A hand-off goes to a replica that is ready, and never from one to the other and back.
+        let to = wished.filter(|to| to.slot != 0 && to.consistent)?;
+        let instead_of = Some(primary.member);
+        return Some(Step::Promote { member: to.member, slot: to.slot, instead_of });
+    }
+    let best = left.iter().min_by_key(|held| {
+        let wished = Some(held.member) == wish;
+        (!held.consistent, held.leaving, !wished, held.load, held.slot)
+    })?;
+    Some(Step::Promote { member: best.member, slot: best.slot, instead_of: None })
+}
