@@ -543,14 +543,6 @@ impl<'a> Planner<'a> {
     /// The best other voter that is fit to lead and not waiting after a failed transfer; one that
     /// gains its vote with a joint membership only where there is no other.
     fn best_leader(&self) -> Option<ServerId> {
-        let waits = |id: &ServerId| {
-            self.state.feedback.as_ref().is_some_and(|feedback| {
-                feedback.retries.iter().any(|retry| {
-                    retry.until > self.state.at
-                        && matches!(&retry.step, Step::Transfer { to } if to == id)
-                })
-            })
-        };
         let fit = |s: &&ServerState| {
             let id = &s.server.id;
             matches!(s.role, Role::Voter | Role::Incoming)
@@ -560,7 +552,7 @@ impl<'a> Planner<'a> {
                 && *id != self.state.local
                 && self.state.cordoned(id).is_none()
                 && self.state.intended(id).is_none()
-                && !waits(id)
+                && !self.state.refused_leadership(id)
         };
         let gains = |s: &ServerState| s.role == Role::Incoming;
         let best = self.state.servers.iter().filter(fit);

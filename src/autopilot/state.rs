@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::{
         Feedback, Fence, Leading, LogId, Membership, NodeStatus, Role, Server, ServerId, Status,
+        Step,
     },
     config::Config,
     records::{IntentKind, Ledger, Signs, Verdict},
@@ -414,6 +415,14 @@ impl State {
     /// What is announced about a server.
     pub fn intended(&self, id: &ServerId) -> Option<IntentKind> {
         self.ledger.as_ref().and_then(|ledger| ledger.intended(id, self.ledger_at))
+    }
+
+    /// Whether a transfer of leadership to a server has failed lately, and is not tried again yet.
+    pub fn refused_leadership(&self, id: &ServerId) -> bool {
+        let retries = self.feedback.as_ref().map_or(&[][..], |feedback| &feedback.retries);
+        retries.iter().any(|retry| {
+            retry.until > self.at && matches!(&retry.step, Step::Transfer { to } if to == id)
+        })
     }
 
     /// Whether an id was removed and must not come back: it is recorded, or will be, because

@@ -1,7 +1,7 @@
 //! Who may hold a vote now (`Ballot`), who should (`Electorate`), and the wishes that lead from the one to the other.
 
 use crate::autopilot::{
-    Config, IntentKind, Promoter, Role, ServerId, ServerState, State, Step, Verdict, Wishes,
+    Config, IntentKind, Promoter, Role, ServerId, ServerState, State, Verdict, Wishes,
 };
 
 /// How a server stands to a vote.
@@ -194,7 +194,7 @@ fn successor(ballot: &Ballot<'_>, elected: &[ServerId]) -> Option<ServerId> {
         return None;
     }
     let fit = |s: &&&ServerState| may_lead(state, s);
-    let best = voters.iter().filter(fit).min_by_key(|s| failed_transfer(state, &s.server.id));
+    let best = voters.iter().filter(fit).min_by_key(|s| state.refused_leadership(&s.server.id));
     best.map(|s| s.server.id.clone())
 }
 
@@ -206,12 +206,4 @@ pub(super) fn may_lead(state: &State, server: &ServerState) -> bool {
         && server.live
         && state.cordoned(id).is_none()
         && state.intended(id).is_none()
-}
-
-/// Whether leadership has lately failed to go to a server.
-fn failed_transfer(state: &State, id: &ServerId) -> bool {
-    let retries = state.feedback.as_ref().map_or(&[][..], |feedback| &feedback.retries);
-    retries.iter().any(|retry| {
-        retry.until > state.at && matches!(&retry.step, Step::Transfer { to } if to == id)
-    })
 }
