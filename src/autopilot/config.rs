@@ -22,13 +22,15 @@ pub struct Config {
     /// late packet does not swing the verdict).
     #[serde(with = "crate::duration")]
     pub last_contact_recovery: Duration,
-    /// A server further behind than this many entries is trailing. Default 250, as in Consul.
+    /// A server further behind than this many entries is trailing. Any number: with 0 whoever
+    /// lacks one entry is, with the largest nobody is. Default 250, as in Consul.
     pub max_trailing_logs: u64,
     /// A trailing server has caught up at this many entries or fewer. At most
     /// `max_trailing_logs`. Default half of it (ours).
     pub trailing_logs_recovery: u64,
     /// A server further behind than `max_trailing_logs` is not trailing yet if, at its measured
-    /// rate, it catches up within this time. 0 judges by entries alone, as the reference.
+    /// rate, it catches up within this time. 0 judges by entries alone, as the reference. At most
+    /// a day.
     /// Default 1 s (ours: on a busy cluster 250 entries are a few milliseconds).
     #[serde(with = "crate::duration")]
     pub max_catch_up_time: Duration,
@@ -37,7 +39,9 @@ pub struct Config {
     /// thresholds (ours).
     #[serde(with = "crate::duration")]
     pub stall_threshold: Duration,
-    /// A status answer older than this says nothing any more. Default 10 s (ours: five rounds).
+    /// A status answer older than this says nothing any more. At least 2 s, two probes (or no
+    /// answer would ever be young enough), and `last_contact_threshold`. Default 10 s (ours: five
+    /// rounds).
     #[serde(with = "crate::duration")]
     pub status_max_age: Duration,
     /// No step leaves fewer voters. 0: not set; then, without a person's order, none leaves fewer
@@ -189,6 +193,7 @@ impl Config {
         at_least("join_grace", self.join_grace, contact, "last_contact_threshold")?;
         at_least("left_server_grace", self.left_server_grace, contact, "last_contact_threshold")?;
         at_least("status_max_age", self.status_max_age, contact, "last_contact_threshold")?;
+        at_least("status_max_age", self.status_max_age, Duration::from_secs(2), "two probes")?;
         if self.trailing_logs_recovery > self.max_trailing_logs {
             return Err(ConfigError {
                 field: "trailing_logs_recovery",
@@ -200,6 +205,7 @@ impl Config {
         few("min_margin", self.min_margin)?;
         let day = Duration::from_secs(24 * 60 * 60);
         at_most("server_stabilization_time", self.server_stabilization_time, day, "a day")?;
+        at_most("max_catch_up_time", self.max_catch_up_time, day, "a day")?;
         let grace = self.dead_server_last_contact_threshold;
         if self.cleanup_dead_servers {
             let minute = Duration::from_secs(60);

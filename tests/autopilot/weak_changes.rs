@@ -466,7 +466,7 @@ fn f2_a_server_outside_the_membership_is_neither_sick_nor_joining() {
 #[test]
 fn f4_a_dangerous_configuration_is_refused_by_the_name_of_its_field() {
     type Spoil = fn(&mut Config);
-    let spoils: [(&str, Spoil); 9] = [
+    let spoils: &[(&str, Spoil)] = &[
         ("last_contact_threshold", |c| c.last_contact_threshold = HEARTBEAT * 2),
         ("last_contact_recovery", |c| c.last_contact_recovery = c.last_contact_threshold * 2),
         ("last_contact_recovery", |c| c.last_contact_recovery = Duration::ZERO),
@@ -474,6 +474,12 @@ fn f4_a_dangerous_configuration_is_refused_by_the_name_of_its_field() {
         ("stall_threshold", |c| c.stall_threshold = Duration::ZERO),
         ("voter_replacement_grace", |c| c.voter_replacement_grace = Duration::ZERO),
         ("join_grace", |c| c.join_grace = Duration::ZERO),
+        ("left_server_grace", |c| c.left_server_grace = Duration::ZERO),
+        ("status_max_age", |c| c.status_max_age = time("1999ms")),
+        ("max_catch_up_time", |c| c.max_catch_up_time = time("25h")),
+        ("server_stabilization_time", |c| c.server_stabilization_time = time("25h")),
+        ("min_quorum", |c| c.min_quorum = 100),
+        ("min_margin", |c| c.min_margin = 100),
         ("dead_server_last_contact_threshold", |c| {
             c.dead_server_last_contact_threshold = Duration::from_secs(59);
         }),
@@ -487,8 +493,23 @@ fn f4_a_dangerous_configuration_is_refused_by_the_name_of_its_field() {
         config.validate(HEARTBEAT).unwrap();
         spoil(&mut config);
         let error = config.validate(HEARTBEAT).unwrap_err();
-        assert_eq!(error.field, field, "{error}");
+        assert_eq!(error.field, *field, "{error}");
     }
+    // Every threshold and grace is above; switches, names, and a number of which any makes sense.
+    let free = |name: &str| {
+        let name_of = name.ends_with("_tag") || name == "upgrade_target_version";
+        let switch = ["cleanup_dead_servers", "disable_upgrade_migration"].contains(&name);
+        name_of || switch || name == "max_trailing_logs"
+    };
+    let json = serde_json::to_value(Config::for_heartbeat(HEARTBEAT)).unwrap();
+    for name in json.as_object().unwrap().keys() {
+        let ruled = spoils.iter().any(|(field, _)| field == name);
+        assert_ne!(ruled, free(name), "{name}: a rule, or a reason for none");
+    }
+    let mut edge = Config::for_heartbeat(HEARTBEAT);
+    (edge.min_quorum, edge.min_margin) = (99, 99);
+    edge.server_stabilization_time = Duration::ZERO;
+    edge.validate(HEARTBEAT).unwrap();
     for heartbeat in [Duration::ZERO, time("1ms"), time("1s"), time("1h"), Duration::MAX / 8] {
         Config::for_heartbeat(heartbeat).validate(heartbeat).unwrap();
     }

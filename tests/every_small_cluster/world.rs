@@ -223,27 +223,73 @@ impl Maker {
     }
 }
 
+/// Which place the leader has, which way round the others stand, and the settings.
+#[derive(Clone, Copy)]
+struct Deal {
+    place: u8,
+    reversed: bool,
+    min_quorum: u32,
+    min_margin: u32,
+}
+
+impl Deal {
+    /// One of them, in turn with the count.
+    fn turn(size: u8, count: usize) -> Self {
+        let turn = u8::try_from(count % 60).unwrap();
+        Self {
+            place: turn % size,
+            reversed: turn % 2 == 1,
+            min_quorum: [0, 0, 3, 1][usize::from(turn / 2 % 4)],
+            min_margin: u32::from(turn % 3 == 2),
+        }
+    }
+
+    fn case(self, mut members: Vec<(Role, Is)>, leading: (Role, Is)) -> Case {
+        if self.reversed {
+            members.reverse();
+        }
+        members.insert(usize::from(self.place), leading);
+        let Self { min_quorum, min_margin, .. } = self;
+        Case {
+            members: (1..).zip(members).collect(),
+            leader: self.place + 1,
+            min_quorum,
+            min_margin,
+        }
+    }
+}
+
+/// All of them.
+fn deals(size: u8) -> impl Iterator<Item = Deal> {
+    let settings = [0, 1, 3].into_iter().flat_map(|quorum| [(quorum, 0), (quorum, 1)]);
+    settings.flat_map(move |(min_quorum, min_margin)| {
+        let places = (0..size).flat_map(|place| [(place, false), (place, true)]);
+        places.map(move |(place, reversed)| Deal { place, reversed, min_quorum, min_margin })
+    })
+}
+
 /// Every cluster of `size` members: each way to give the others a role and a state, and each way
-/// for the leader to be; who has which number turns with the count, as do floor and margin.
-pub(crate) fn cases(size: u8, states: &[Is], roles: &[Role], leaders: &[(Role, Is)]) -> Vec<Case> {
+/// for the leader to be. The rest turns with the count; in a `whole` walk clusters of up to three
+/// have each of every leader's place, floor and margin.
+pub(crate) fn cases(
+    size: u8,
+    states: &[Is],
+    roles: &[Role],
+    leaders: &[(Role, Is)],
+    whole: bool,
+) -> Vec<Case> {
     let kinds: Vec<(Role, Is)> =
         roles.iter().flat_map(|role| states.iter().map(move |is| (*role, *is))).collect();
     let mut cases = Vec::new();
     let mut choice = vec![0_usize; usize::from(size) - 1];
     loop {
         for leading in leaders {
-            let turn = u8::try_from(cases.len() % 60).unwrap();
-            let mut members: Vec<(Role, Is)> = choice.iter().map(|kind| kinds[*kind]).collect();
-            if turn % 2 == 1 {
-                members.reverse();
+            let members: Vec<(Role, Is)> = choice.iter().map(|kind| kinds[*kind]).collect();
+            if whole && size <= 3 {
+                cases.extend(deals(size).map(|deal| deal.case(members.clone(), *leading)));
+            } else {
+                cases.push(Deal::turn(size, cases.len()).case(members, *leading));
             }
-            let place = usize::from(turn % size);
-            members.insert(place, *leading);
-            let members = (1..).zip(members).collect();
-            let leader = u8::try_from(place).unwrap() + 1;
-            let min_quorum = [0, 0, 3, 1][usize::from(turn / 2 % 4)];
-            let min_margin = u32::from(turn % 3 == 2);
-            cases.push(Case { members, leader, min_quorum, min_margin });
         }
         // The next choice with repetition, without order.
         let Some(last) = choice.iter().rposition(|kind| kind + 1 < kinds.len()) else { break };
