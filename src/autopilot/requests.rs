@@ -255,8 +255,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         // Whoever may not act has nothing due either; the round that may again looks again.
         self.desk.dirty = false;
         let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
+        // A ledger keeps nothing of an id that was removed; it would be told again for ever.
+        let kept = state.members().filter(|s| !ledger.removed.contains(&s.server.id));
         let reports: Vec<Report> =
-            state.members().filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
+            kept.filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
         // Whoever carries out a removal records it; what is left of that is done here.
         let settled = state.membership.committed && !state.membership.joint && !self.is_stepping();
         let is_member = |id: &ServerId| {

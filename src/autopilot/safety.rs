@@ -370,10 +370,11 @@ impl Judge<'_> {
 /// by what the plan counts with. A boot id and a log come from the same answers: one sign.
 fn begin_of(signs: &Signs, needed: usize) -> Result<Duration, usize> {
     let reborn = signs.shrunk.or(signs.identity);
-    let all = [signs.contact, signs.probe, signs.discovery, reborn];
-    let mut begins: Vec<Duration> = all.into_iter().flatten().collect();
-    begins.sort_unstable();
-    needed.checked_sub(1).and_then(|nth| begins.get(nth).copied()).ok_or(begins.len())
+    let mut all = [signs.contact, signs.probe, signs.discovery, reborn];
+    let stand = all.iter().flatten().count();
+    all.sort_unstable_by_key(|since| since.unwrap_or(Duration::MAX));
+    let nth = needed.checked_sub(1).and_then(|nth| all.get(nth).copied());
+    nth.flatten().ok_or(stand)
 }
 
 fn size(n: i64) -> usize {

@@ -560,8 +560,7 @@ async fn what_is_not_done_now_costs_no_more_rounds_than_a_quiet_cluster() {
     host.inner().world.ledger.as_mut().unwrap().removed.insert("2".into());
     let handle = host.run(Stubborn, |_| {});
     let refused = rounds(&host).await;
-    // One that a ledger does not take back is reported every second; each record wakes the driver.
-    assert!(refused <= 200, "{refused}");
+    assert!((55..=65).contains(&refused), "{refused}");
     let view = handle.view();
     assert!(view.plan.held.iter().any(|held| matches!(held.why, Why::Refused(_))));
     assert!(view.plan.changes.is_empty());
