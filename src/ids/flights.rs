@@ -23,6 +23,14 @@ pub(super) struct Flight {
     pub(super) batch: Vec<Acquire>,
 }
 
+impl Flight {
+    /// Whether a key of the batch may get this id. No transaction may write one twice: the store
+    /// would refuse the whole.
+    fn has(&self, id: u64) -> bool {
+        self.batch.iter().any(|acquire| acquire.candidates.contains(&id))
+    }
+}
+
 /// What is left to do after an answer.
 #[derive(Debug, Default)]
 pub(super) struct Aftermath {
@@ -69,7 +77,17 @@ impl Desk {
                         fence,
                         batch: Vec::new(),
                     });
-                    let acquire = self.acquire(&key, &mut slot, session.token, most);
+                    // An id that was lost, and given to another key since, waits for the next.
+                    if slot.life.as_ref().is_some_and(|life| flight.has(life.id)) {
+                        later.push((key, slot));
+                        continue;
+                    }
+                    let mut acquire = self.acquire(&key, &mut slot, session.token, most);
+                    for id in
+                        acquire.candidates.extract_if(.., |id| !acquire.again && flight.has(*id))
+                    {
+                        self.stock.release(id);
+                    }
                     bytes += (2 * acquire.candidates.len() + 3) * key.len() + 2_048;
                     flight.batch.push(acquire);
                 }

@@ -296,6 +296,29 @@ async fn a_node_said_lease_not_found_for_sixteen_hours() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_id_that_was_lost_and_looked_free_was_written_twice_in_one_transaction() {
+    for seed in 1..20 {
+        let store = store();
+        let ours = Options { range: Some(range(1, 3)), seed: Some(seed), ..options("a") };
+        let (ids, _) = open(&store, ours).await;
+        let lost = ids.allocate("lost").await.unwrap();
+        for lease in leases(&store).await {
+            store.revoke(lease).await.unwrap();
+        }
+        let (id, hash) = (format!("{PREFIX}i/{:016x}", lost.id()), KeyHash::of(b"lost"));
+        let collected = [Op::delete(id), Op::delete(format!("{PREFIX}k/{hash}"))];
+        store.commit(Txn::new(collected)).await.unwrap();
+        pause(1).await;
+        // The session has ended, unnoticed: all three are asked for again, together.
+        let others = ids.allocate_many(["x", "y"]).await.unwrap();
+        pause(1_000).await;
+        let after = look(&store).await;
+        assert_eq!((after.mappings.len(), after.references.len()), (3, 3), "seed {seed}");
+        assert!(others.iter().all(|handle| handle.status() == Status::Held), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn keys_vanished_a_lease_after_a_restart() {
     let store = store();
     let (before, line) = open(&store, options("node")).await;
