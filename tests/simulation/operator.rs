@@ -209,8 +209,8 @@ impl Operator {
         }
     }
 
-    /// After all trouble: ends pauses, replaces what has lost its disk, and mends dead machines if
-    /// there is no leader without them.
+    /// After all trouble: ends pauses, and cordons that keep a joint membership open; replaces what
+    /// has lost its disk; mends dead machines if there is no leader without them.
     async fn tidy_up(&mut self) {
         let mut leaderless = 0;
         loop {
@@ -224,8 +224,17 @@ impl Operator {
             };
             let Some(handle) = self.world.autopilot(leader) else { continue };
             let paused = handle.view().running == raft_autopilot::autopilot::Running::Paused;
-            if paused && let Err(error) = handle.within(Duration::from_secs(1)).resume().await {
+            let handle = handle.within(Duration::from_secs(1));
+            if paused && let Err(error) = handle.resume().await {
                 self.world.oracle.note(format_args!("operator cannot resume: {error}"));
+            }
+            // Nobody who keeps a vote may lead, if it is them that somebody has cordoned.
+            let state = handle.state().filter(|state| state.membership.joint);
+            for id in state.iter().flat_map(|state| state.members()).map(|s| &s.server.id) {
+                let cordoned = state.as_ref().is_some_and(|state| state.cordoned(id).is_some());
+                if cordoned && let Err(error) = handle.uncordon(id.clone()).await {
+                    self.world.oracle.note(format_args!("operator cannot uncordon: {error}"));
+                }
             }
             self.replace_bare_servers(true);
         }

@@ -1,7 +1,7 @@
 //! A witness between the driver and the adapter: every step that is applied is judged again, by the
 //! rules that planned it and by what is really so.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -154,25 +154,29 @@ impl<C> Truth<'_, C> {
         world.is_up(id) && world.lacks_disk(id) && clock().saturating_sub(reborn) > UNMASKED
     }
 
-    fn live(&self, voters: &BTreeSet<u64>) -> usize {
-        voters.iter().filter(|id| self.is_live(**id)).count()
-    }
-
     /// Rules 2 to 4.
     fn margin(&self, before: &Goal, after: &Goal) {
         let config = &self.view.config;
         if clock().saturating_sub(self.at) > HEARTBEAT {
             self.violated("it comes late");
         }
-        let margin = |goal: &Goal| {
-            let live = i64::try_from(self.live(&goal.voters)).expect("few servers");
-            live - i64::try_from(goal.voters.len() / 2 + 1).expect("few servers")
+        let margin = |goal: &Goal, counts: &dyn Fn(u64) -> bool| {
+            let live = goal.voters.iter().filter(|id| self.is_live(**id) && counts(**id)).count();
+            let quorum = goal.voters.len() / 2 + 1;
+            i64::try_from(live).expect("few servers") - i64::try_from(quorum).expect("few servers")
         };
-        let (old, new) = (margin(before), margin(after));
+        let all = |_| true;
+        let (old, new) = (margin(before, &all), margin(after, &all));
         if old < 0 || new < 0 {
             self.violated(format_args!("the margin of live voters goes from {old} to {new}"));
         }
-        if new < old && new < i64::from(config.min_margin) && !self.is_forced() {
+        let falls = |counts: &dyn Fn(u64) -> bool| {
+            let (old, new) = (margin(before, counts), margin(after, counts));
+            new < old && new < i64::from(config.min_margin)
+        };
+        // Who lost its disk and has filled it again counts for nobody who has noticed.
+        let kept = |id| !self.world().lost_disk(id);
+        if falls(&all) && falls(&kept) && !self.is_forced() {
             self.violated(format_args!("the margin falls from {old} to {new}"));
         }
         let person = matches!(self.change.origin, Origin::Operator { .. });
