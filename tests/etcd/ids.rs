@@ -18,7 +18,7 @@ use raft_autopilot::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::server::{PATIENCE, Server};
+use super::server::{BUSY, PATIENCE, Server, until};
 
 #[allow(dead_code, reason = "the stress in virtual time uses more of it")]
 #[path = "../ids/checker.rs"]
@@ -33,14 +33,14 @@ fn chance(state: &mut u64, sides: u64) -> u64 {
 
 async fn reach(server: &Server) -> Etcd {
     let options = etcd::Options { deadline: Duration::from_millis(700), ..server.options() };
-    Etcd::connect(options, TokioRuntime).await.unwrap()
+    until(|| Etcd::connect(options.clone(), TokioRuntime)).await
 }
 
-async fn open(server: &Server, number: u64) -> Ids<Etcd, TokioRuntime> {
+async fn open(server: &Server, number: u64, ttl: Duration) -> Ids<Etcd, TokioRuntime> {
     let options = Options {
         node: format!("node{number}").into(),
         range: Some(IdRange::new(1, 12).unwrap()),
-        ttl: Duration::from_secs(2),
+        ttl,
         request_timeout: Duration::from_secs(1),
         patience: Duration::from_secs(5),
         backoff_max: Duration::from_millis(200),
@@ -48,7 +48,8 @@ async fn open(server: &Server, number: u64) -> Ids<Etcd, TokioRuntime> {
         reclaim: if number == 0 { Reclaim::Eager } else { Reclaim::Collector },
         ..Options::default()
     };
-    Ids::open(reach(server).await, TokioRuntime, PREFIX, options).await.unwrap()
+    let store = reach(server).await;
+    until(|| Ids::open(store.clone(), TokioRuntime, PREFIX, options.clone())).await
 }
 
 /// What a node holds, for the checker to look at.
@@ -129,13 +130,14 @@ async fn check(store: &Etcd, nodes: &[Held]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
+    let _alone = BUSY.lock().await;
     let seconds = std::env::var("IDS_SECONDS").ok().and_then(|text| text.parse().ok());
     let server = Server::start().await;
     let (store, done) = (reach(&server).await, Arc::new(AtomicBool::new(false)));
     let (mut nodes, mut working) = (Vec::new(), Vec::new());
     for number in 0..4 {
         let held = Held::default();
-        let ids = open(&server, number).await;
+        let ids = open(&server, number, Duration::from_secs(2)).await;
         nodes.push(Arc::clone(&held));
         working.push(tokio::spawn(work(ids, held, number, Arc::clone(&done))));
     }
@@ -145,8 +147,10 @@ async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
             rate_limit: u32::MAX,
             ..CollectorOptions::default()
         };
+        let store = reach(&server).await;
         let collector =
-            Collector::open(reach(&server).await, TokioRuntime, PREFIX, options).await.unwrap();
+            until(|| Collector::open(store.clone(), TokioRuntime, PREFIX, options.clone()));
+        let collector = collector.await;
         tokio::spawn(collector.run(std::future::pending()));
     }
     let havoc = tokio::spawn(havoc(server, Arc::clone(&done)));
@@ -198,7 +202,7 @@ fn command(server: &Server, arguments: &[&str]) -> (bool, String) {
 async fn the_command_lists_looks_up_and_collects() {
     let server = Server::start().await;
     assert_eq!(command(&server, &["list"]), (true, "there are no ids\n".to_owned()));
-    let ids = open(&server, 1).await;
+    let ids = open(&server, 1, Duration::from_secs(60)).await;
     let kept = ids.allocate("app=web;").await.unwrap();
     ids.allocate("app=db;").await.unwrap().release().await;
     let (_, listed) = command(&server, &["list"]);

@@ -1,6 +1,7 @@
 //! A real etcd as a process of its own: on free ports of the loopback, in a directory that goes with it.
 
 use std::{
+    fmt::Debug,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -17,6 +18,9 @@ use tokio::time::{Instant, sleep};
 
 /// How long anything may take on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Held by whoever keeps the whole machine busy: one at a time.
+pub(crate) static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// How an etcd can be had.
 const HOW: &str = "these tests need a real etcd, 3.4 or newer, and `etcd` is not on the path. \
@@ -266,5 +270,19 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Tries until it is done: on a busy machine a healthy server may answer late.
+pub(crate) async fn until<T, E: Debug, F: Future<Output = Result<T, E>>>(
+    mut act: impl FnMut() -> F,
+) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match act().await {
+            Ok(done) => return done,
+            Err(error) if Instant::now() >= end => panic!("{error:?}"),
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
     }
 }

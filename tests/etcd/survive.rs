@@ -136,7 +136,7 @@ async fn a_lease_is_suspect_before_it_is_lost_and_lost_before_it_has_ended() {
     let frozen = Instant::now();
     let suspect = until(&keeper, LeaseStatus::Suspect).await;
     let lost = until(&keeper, LeaseStatus::Lost).await;
-    assert!(suspect < lost && lost - frozen <= ttl + Duration::from_millis(300));
+    assert!(suspect < lost && lost - frozen <= ttl + Duration::from_secs(2));
     server.thaw();
     // It never comes back, whatever the server says of it.
     sleep(Duration::from_millis(500)).await;
