@@ -565,3 +565,46 @@ async fn what_is_not_done_now_costs_no_more_rounds_than_a_quiet_cluster() {
     assert!(view.plan.held.iter().any(|held| matches!(held.why, Why::Refused(_))));
     assert!(view.plan.changes.is_empty());
 }
+
+// The reference's cases of a failing host: config-error, remove-failure, add-failure, and the
+// removal that fails. The caller hears the cause, and nothing was changed by halves. Ours tries
+// again until the order's time is over.
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_the_host_refuses_tells_the_cause_and_changes_nothing() {
+    let host = Host::new("1 leader\n2\n3\n4 learner lost=1h silent=1h");
+    host.inner().fails = |_| Some(ClusterError::Refused(io::Error::other("the disk is full")));
+    let handle = host.run(Stable::with_target(3), |_| {});
+    until("it leads", || handle.running() == Running::Leading).await;
+    let handle = handle.within(time("5s"));
+    let taken = host.inner().server("4").server.address.clone();
+    let orders = [
+        handle.add(Server::new("5", "new:1")).await,
+        handle.add(Server::new("5", taken)).await,
+        handle.remove("3").await,
+    ];
+    for said in orders {
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains("nothing was changed"), "{said}");
+        assert!(said.contains("the disk is full"), "{said}");
+    }
+    assert_eq!(host.done(), [""; 0]);
+    assert_eq!(host.inner().world.seen.servers.len(), 4);
+    let history = handle.history();
+    assert!(history.iter().any(|d| format!("{:?}", d.fate).contains("the disk is full")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_the_host_does_not_record_is_not_in_force() {
+    let host = Host::new("1 leader\n2\n3");
+    host.inner().refuses = |record| matches!(record, Record::Configure { .. });
+    let handle = host.run(Stable::new(), |_| {});
+    until("it leads", || handle.running() == Running::Leading).await;
+    let before = Config::clone(&handle.view().config);
+    let wanted = before.clone().with_max_trailing_logs(7);
+    let said = handle.configure(wanted, None).await.unwrap_err();
+    assert!(matches!(said, VerbError::NotRecorded { .. }), "{said:?}");
+    assert!(said.to_string().contains("not now"), "{said}");
+    TokioRuntime.sleep(time("5s")).await;
+    assert_eq!(*handle.view().config, before);
+}

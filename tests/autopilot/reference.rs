@@ -415,3 +415,14 @@ fn defaults_and_words_are_those_of_the_reference() {
     assert_eq!(words.map(NodeStatus::as_str), ["unknown", "alive", "failed", "left"]);
     assert_eq!(Wish::default().wishes(&config, &World::of("1").state()), Wishes::default());
 }
+
+// Where the other facts are, or why there is none:
+// - A host that fails to configure, add or remove (config-error, add-failure, remove-failure): in
+//   `driver.rs`, over a host that refuses.
+// - Input gathering: who leads and whether is read once with everything else (`golden_no_leader`,
+//   `golden_not_the_leader` for a candidate). There is no time of a first state to be kept or set:
+//   stability is never waived (`stabilization_is_never_waived_for_a_promotion`).
+// - Life cycle: there is no start, stop or restart to race. One future runs for the node's whole
+//   life; what a restart drops in the reference the ledger keeps (A7 in `weak_health.rs`), and
+//   pausing and `remove_dead_servers` are verbs (`driver.rs`).
+// - The filter of requests for statistics: there are none; a probe asks every member.
