@@ -423,6 +423,6 @@ fn defaults_and_words_are_those_of_the_reference() {
 //   `golden_not_the_leader` for a candidate). There is no time of a first state to be kept or set:
 //   stability is never waived (`stabilization_is_never_waived_for_a_promotion`).
 // - Life cycle: there is no start, stop or restart to race. One future runs for the node's whole
-//   life; what a restart drops in the reference the ledger keeps (A7 in `weak_health.rs`), and
+//   life; what a restart drops in the reference the ledger keeps (A1 in `weak_health.rs`), and
 //   pausing and `remove_dead_servers` are verbs (`driver.rs`).
 // - The filter of requests for statistics: there are none; a probe asks every member.
