@@ -270,7 +270,8 @@ impl Handle {
     }
 
     /// The same handle, whose verbs have this long, counted from the call. Default 30 s. One whose
-    /// time is over hears so within a round, which takes as long as an observation may.
+    /// time is over hears so within a round, which takes as long as an observation may. It is the
+    /// driver that answers: before [`Autopilot::run`](super::Autopilot::run) has begun a verb waits.
     #[must_use]
     pub fn within(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
