@@ -125,6 +125,10 @@ fn cases(name: &str, world: &World, runs: usize) {
 
 fn main() {
     let only: Option<usize> = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    // Else it is only to be seen that it runs.
+    let full = std::env::args().any(|argument| argument == "--bench")
+        && !std::env::args().any(|argument| argument == "--test");
+    let largest = if full { usize::MAX } else { 10_000 };
     let plain = World {
         items: 0,
         members: 0,
@@ -135,8 +139,8 @@ fn main() {
     };
     let sizes =
         [(1_000, 10), (10_000, 100), (100_000, 1_000), (1_000_000, 10_000), (10_000_000, 10_000)];
-    for (items, members) in sizes.into_iter().filter(|(items, _)| only.is_none_or(|n| n == *items))
-    {
+    let wanted = |items: usize| items <= largest && only.is_none_or(|n| n == items);
+    for (items, members) in sizes.into_iter().filter(|(items, _)| wanted(*items)) {
         let world = World { items, members, ..plain };
         cases("plain", &world, if items > 1_000_000 { 3 } else { 9 });
         if items > 1_000_000 {

@@ -17,8 +17,9 @@ mod world;
 const TICK: Duration = Duration::from_secs(10);
 
 fn main() {
-    // `cargo bench -- --test` only wants to know that it runs.
-    let smoke = std::env::args().any(|argument| argument == "--test");
+    // `cargo test --bench standby` only wants to know that it runs.
+    let smoke = !std::env::args().any(|argument| argument == "--bench")
+        || std::env::args().any(|argument| argument == "--test");
     let (standing, leading, runs) = if smoke { (100, 100, 1) } else { (10_000, 1000, 5) };
     println!("standing by, each with a cluster of its own of 5 servers");
     println!("| autopilots | bytes each | of that the state of its servers | beside it |");
