@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     network::{Reason, solve},
     problem::{Holder, Problem, Seat, ZoneRule},
-    state::{Standing, shed},
+    state::{Post, Standing, seats},
 };
 
 /// Members, items and assignments. Their order means nothing, but for members that are exiting: the
@@ -260,43 +260,24 @@ impl Case {
         replication: &[u32],
         ignored: &mut Vec<String>,
     ) -> Vec<Seat> {
-        let fraction = |share: f64| share.fract() != 0.0;
-        // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
-        let fractions = self.members.iter().filter_map(|member| member.share).any(fraction);
-        let scale = if fractions { 1000.0 } else { 1.0 };
-        let mut seats: Vec<Seat> = Vec::new();
-        for ((zone, _), at) in members {
-            let member = &self.members[*at];
-            let limit = u32::try_from(member.limit).unwrap_or(u32::MAX);
-            let mut share = member.share;
-            if share.is_some_and(|share| !share.is_finite() || share < 0.0) {
-                ignored.push(format!("member {zone}#{}: its share is no weight", member.id));
-                share = None;
-            }
-            let seat = member.standing.apply(Seat::new(zones[zone], limit));
-            let share = share.unwrap_or(f64::from(seat.limit)) * scale;
-            seats.push(Seat { share: whole(share), ..seat });
-        }
-        let limits: Vec<u32> = seats.iter().map(|seat| seat.limit).collect();
-        let mut exiting: Vec<(usize, usize)> = members.values().copied().zip(0..).collect();
-        exiting.retain(|(at, _)| self.members[*at].exiting);
-        exiting.sort_unstable();
-        let exiting: Vec<usize> = exiting.into_iter().map(|(_, number)| number).collect();
-        for (seat, shed) in seats.iter_mut().zip(shed(&limits, &exiting, replication)) {
-            let own = f64::from(seat.share) / f64::from(seat.limit.max(1));
-            seat.limit -= shed;
-            // Who gives up a part of its limit gives up as much of its share.
-            if shed > 0 {
-                seat.share = whole(own * f64::from(seat.limit));
-            }
-        }
-        seats
+        let posts: Vec<Post> = members
+            .iter()
+            .map(|((zone, _), at)| {
+                let member = &self.members[*at];
+                let post = Post {
+                    zone: zones[zone],
+                    limit: u32::try_from(member.limit).unwrap_or(u32::MAX),
+                    share: member.share,
+                    standing: member.standing,
+                    // The order in which they are listed is that of their age.
+                    exiting: member.exiting.then_some(u64::try_from(*at).unwrap_or(u64::MAX)),
+                };
+                if !post.has_sane_share() {
+                    ignored.push(format!("member {zone}#{}: its share is no weight", member.id));
+                }
+                post
+            })
+            .collect();
+        seats(&posts, replication)
     }
-}
-
-/// The nearest whole number that a share can be.
-fn whole(share: f64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    let whole = share.round() as u32;
-    whole
 }

@@ -12,7 +12,7 @@
 use std::fmt;
 
 /// Parts a key.
-const SEPARATOR: char = '#';
+pub(super) const SEPARATOR: char = '#';
 
 /// Why a name cannot be part of a key. Nothing was made; choose another name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

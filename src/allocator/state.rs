@@ -31,6 +31,62 @@ impl Standing {
     }
 }
 
+/// What decides how much a member is to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Post {
+    /// The number of its zone, from zero.
+    pub zone: u32,
+    /// How many items it may hold.
+    pub limit: u32,
+    /// Its weight when items are shared out. `None`, or no weight at all (negative, not a number):
+    /// its limit.
+    pub share: Option<f64>,
+    /// What it may hold, as judged from outside.
+    pub standing: Standing,
+    /// Since when it wants to leave, in any unit: the oldest goes first. `None`: it does not.
+    pub exiting: Option<u64>,
+}
+
+impl Post {
+    /// Whether its share is one.
+    pub fn has_sane_share(&self) -> bool {
+        self.share.is_none_or(|share| share.is_finite() && share >= 0.0)
+    }
+
+    fn weight(&self) -> f64 {
+        let share = self.share.filter(|_| self.has_sane_share());
+        share.unwrap_or(f64::from(self.limit))
+    }
+}
+
+/// What is left of each member's limit and share, after its standing and its wish to leave. Who gives
+/// up a part of its limit gives up as much of its share.
+pub fn seats(posts: &[Post], replication: &[u32]) -> Vec<Seat> {
+    let stand = |post: &Post| post.standing.apply(Seat::new(post.zone, post.limit));
+    let mut seats: Vec<Seat> = posts.iter().map(stand).collect();
+    let limits: Vec<u32> = seats.iter().map(|seat| seat.limit).collect();
+    let mut exiting: Vec<usize> = (0..posts.len()).collect();
+    exiting.retain(|at| posts[*at].exiting.is_some());
+    exiting.sort_by_key(|at| posts[*at].exiting);
+    // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
+    let fractions = posts.iter().any(|post| post.weight().fract() != 0.0);
+    let scale = if fractions { 1000.0 } else { 1.0 };
+    let shed = shed(&limits, &exiting, replication);
+    for ((seat, post), shed) in seats.iter_mut().zip(posts).zip(shed) {
+        seat.limit -= shed;
+        let left = f64::from(seat.limit) / f64::from(post.limit.max(1));
+        seat.share = whole(post.weight() * scale * left);
+    }
+    seats
+}
+
+/// The nearest whole number that a share can be.
+fn whole(share: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    let whole = share.round() as u32;
+    whole
+}
+
 /// How much of its limit each exiting member gives up now.
 ///
 /// `exiting` are the numbers of the members that want to leave, the oldest first; it goes first. All

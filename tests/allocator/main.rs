@@ -8,4 +8,6 @@ mod case;
 mod flow;
 mod large;
 mod optimal;
+mod scenarios;
+mod scene;
 mod steps;

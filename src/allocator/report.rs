@@ -1,0 +1,152 @@
+//! What the leader sees and does, for people.
+
+use std::collections::BTreeMap;
+
+use super::{
+    converge::{Doing, Round},
+    intent::{Intent, Lacking, Outside},
+    network::Certificate,
+    state::Standing,
+    value::{Entity, MemberKey, MemberValue, Workload},
+    world::World,
+};
+use crate::store::mirror::View;
+
+/// How many keys that make no sense are named.
+const PROBLEMS: usize = 100;
+
+/// A member, as the leader sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberReport {
+    /// Its place and name.
+    pub key: MemberKey,
+    /// Whether it stands; otherwise only assignments are left of it.
+    pub stands: bool,
+    /// How many items it says that it may hold.
+    pub limit: u32,
+    /// How many of these it may hold now, after its standing and its wish to leave.
+    pub room: u32,
+    /// How many assignments it has.
+    pub load: u32,
+    /// How many of them are in slot 0.
+    pub primaries: u32,
+    /// Whether it wants to leave.
+    pub exiting: bool,
+    /// What it may hold, as judged from outside.
+    pub standing: Standing,
+}
+
+/// What stands, what is meant, and what is done about it, at one revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The revision.
+    pub revision: u64,
+    /// Who plans.
+    pub leader: MemberKey,
+    /// The members by zone and name.
+    pub members: Vec<MemberReport>,
+    /// How many items there are.
+    pub items: usize,
+    /// How many assignments there are.
+    pub assignments: usize,
+    /// How many replicas are not consistent.
+    pub copying: usize,
+    /// What the items are doing that do not stand as they are meant to.
+    pub doing: BTreeMap<Doing, usize>,
+    /// How good the plan is.
+    pub certificate: Certificate,
+    /// Items that lack replicas, by name, and why.
+    pub lacking: Vec<Lacking>,
+    /// How many items have no value that decodes, and are left as they are.
+    pub unreadable: usize,
+    /// Keys that make no sense, at most 100 of them, and why.
+    pub problems: Vec<(String, String)>,
+    /// What was done since this member leads.
+    pub done: Done,
+}
+
+/// What a leader has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Plans.
+    pub plans: u64,
+    /// Rounds in which something was sent.
+    pub rounds: u64,
+    /// Transactions.
+    pub batches: u64,
+    /// Transactions that were refused, because something had changed meanwhile, or failed.
+    pub failed: u64,
+    /// Assignments made, if all that was sent was done.
+    pub added: u64,
+    /// Assignments ended.
+    pub removed: u64,
+    /// Primaries handed from a replica that stayed.
+    pub handed: u64,
+}
+
+impl Done {
+    /// Counts a round that is sent.
+    pub(super) fn count(&mut self, round: &Round) {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.rounds += 1;
+        self.batches += count(round.batches.len());
+        self.added += count(round.added);
+        self.removed += count(round.removed);
+        self.handed += count(round.handed);
+    }
+}
+
+impl Report {
+    /// What a world looks like under an intent, and what a round does about it.
+    pub fn new<W: Workload>(
+        world: &World<W>,
+        view: &View<Entity<W>>,
+        intent: &Intent,
+        outside: &Outside,
+        round: &Round,
+    ) -> Self {
+        let mut members: Vec<MemberReport> = world
+            .members()
+            .map(|(number, member)| MemberReport {
+                key: member.key.clone(),
+                stands: member.stands(),
+                limit: member.value().map_or(0, MemberValue::limit),
+                room: intent.seat(number).map_or(0, |seat| seat.limit),
+                load: member.load,
+                primaries: member.primaries,
+                exiting: member.value().is_some_and(MemberValue::is_exiting),
+                standing: outside.standings.get(&member.key).copied().unwrap_or_default(),
+            })
+            .collect();
+        members.sort_by(|a, b| a.key.cmp(&b.key));
+        let problems = view.undecoded().take(PROBLEMS).map(|entry| {
+            let why = entry.error.as_ref().map_or_else(String::new, ToString::to_string);
+            (entry.kv.key.to_string(), why)
+        });
+        Self {
+            revision: world.revision(),
+            leader: world.leader().map_or_else(|| MemberKey::new("", ""), |one| one.key.clone()),
+            members,
+            items: world.items().filter(|(_, item)| item.stands()).count(),
+            assignments: world.assignments(),
+            copying: world.copying(),
+            doing: round.doing.clone(),
+            certificate: intent.certificate().clone(),
+            lacking: intent.lacking().to_vec(),
+            unreadable: intent.unreadable(),
+            problems: problems.collect(),
+            done: Done::default(),
+        }
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_settled(&self) -> bool {
+        self.doing.is_empty()
+    }
+
+    /// An item that lacks replicas.
+    pub fn lacks(&self, item: &str) -> Option<&Lacking> {
+        let at = self.lacking.binary_search_by(|lacking| (*lacking.item).cmp(item)).ok()?;
+        self.lacking.get(at)
+    }
+}

@@ -1,0 +1,407 @@
+//! What stands at one revision, indexed: members, items, who holds what, and what is not settled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    item::{Key, Keys},
+    value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
+};
+use crate::store::{
+    LeaseId,
+    mirror::{Change, Entry, View},
+};
+
+/// A key as the mirror has it.
+pub(super) type Kept<W> = Arc<Entry<Entity<W>>>;
+
+/// A member, or what is left of one: some assignments.
+pub struct Member<W: Workload> {
+    /// Its place and name.
+    pub key: MemberKey,
+    pub(super) entry: Option<Kept<W>>,
+    /// How many assignments it has.
+    pub load: u32,
+    /// How many of them are in slot 0.
+    pub primaries: u32,
+}
+
+/// An assignment.
+pub struct Assignment<W: Workload> {
+    /// The number of its member, see [`World::member`].
+    pub member: u32,
+    /// Its slot: zero is the primary.
+    pub slot: u32,
+    /// Whether the replica is consistent.
+    pub consistent: bool,
+    pub(super) entry: Kept<W>,
+}
+
+/// An item, or what is left of one: some assignments.
+pub struct Item<W: Workload> {
+    pub(super) entry: Option<Kept<W>>,
+    /// Its assignments, by zone, member and slot.
+    pub held: Vec<Assignment<W>>,
+    /// Its number in the plan.
+    pub(super) number: Option<u32>,
+}
+
+/// What stands at one revision. It follows a mirror by its changes, each at a cost that does not
+/// depend on how much stands.
+pub struct World<W: Workload> {
+    keys: Keys,
+    workload: Arc<W>,
+    revision: u64,
+    members: Vec<Member<W>>,
+    numbers: BTreeMap<MemberKey, u32>,
+    items: BTreeMap<Arc<str>, Item<W>>,
+    pub(super) unsettled: BTreeSet<Arc<str>>,
+    fingerprint: u64,
+    assignments: usize,
+    copying: usize,
+}
+
+impl<W: Workload> Default for Item<W> {
+    fn default() -> Self {
+        Self { entry: None, held: Vec::new(), number: None }
+    }
+}
+
+impl<W: Workload> Member<W> {
+    /// Whether it stands, and not only assignments that it had.
+    pub fn stands(&self) -> bool {
+        self.entry.is_some()
+    }
+
+    /// Its value: the last that decoded. `None`: it does not stand, or never had one that decodes.
+    pub fn value(&self) -> Option<&W::Member> {
+        self.entry.as_ref()?.value.as_ref()?.member()
+    }
+
+    /// The lease with which it, and all that it holds, ends.
+    pub fn lease(&self) -> LeaseId {
+        self.entry.as_ref().map_or(LeaseId::NONE, |entry| entry.kv.lease)
+    }
+
+    /// The revision at which it came to be; zero if it does not stand.
+    pub fn since(&self) -> u64 {
+        self.entry.as_ref().map_or(0, |entry| entry.kv.create_revision)
+    }
+
+    fn print(&self) -> u64 {
+        if self.entry.is_none() {
+            return 0;
+        }
+        let value = self.value();
+        let share = value.and_then(MemberValue::share).map(f64::to_bits);
+        let facts = value.map(|value| (value.limit(), share, value.is_exiting()));
+        print(&("member", &self.key, facts, self.since()))
+    }
+}
+
+impl<W: Workload> Assignment<W> {
+    /// What its member says of it.
+    pub fn state(&self) -> Option<&W::State> {
+        self.entry.value.as_ref()?.state()
+    }
+}
+
+impl<W: Workload> Item<W> {
+    /// Whether it stands, and not only assignments that it had.
+    pub fn stands(&self) -> bool {
+        self.entry.is_some()
+    }
+
+    /// Its value: the last that decoded. `None`: it does not stand, or never had one that decodes.
+    pub fn value(&self) -> Option<&W::Item> {
+        self.entry.as_ref()?.value.as_ref()?.item()
+    }
+
+    /// How many of its replicas are consistent, at most one a member.
+    pub fn consistent(&self) -> usize {
+        let good = self.held.iter().enumerate().filter(|(at, held)| {
+            let mut earlier = self.held[..*at].iter();
+            held.consistent && !earlier.any(|other| other.member == held.member && other.consistent)
+        });
+        good.count()
+    }
+
+    fn print(&self, name: &str) -> u64 {
+        if self.entry.is_none() {
+            return 0;
+        }
+        let facts = self.value().map(|value| (value.replication(), value.zones()));
+        print(&("item", name, facts))
+    }
+}
+
+/// A number that differs where the facts differ. Numbers of independent facts are added up, so that
+/// one of them can change alone.
+pub(super) fn print(facts: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    facts.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<W: Workload> World<W> {
+    /// What a view of a mirror shows.
+    pub fn new(keys: Keys, workload: Arc<W>, view: &View<Entity<W>>) -> Self {
+        let mut world = Self {
+            keys,
+            workload,
+            revision: 0,
+            members: Vec::new(),
+            numbers: BTreeMap::new(),
+            items: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            fingerprint: 0,
+            assignments: 0,
+            copying: 0,
+        };
+        world.follow(&View::default(), view);
+        world
+    }
+
+    /// Goes on from one view of a mirror to a later one. Returns the assignments that ended
+    /// meanwhile, by item and member.
+    pub fn follow(
+        &mut self,
+        from: &View<Entity<W>>,
+        to: &View<Entity<W>>,
+    ) -> Vec<(Arc<str>, MemberKey)> {
+        let mut ended = Vec::new();
+        for change in from.changes(to) {
+            ended.extend(self.apply(change));
+        }
+        self.revision = to.revision();
+        ended
+    }
+
+    fn apply(&mut self, change: Change<Entity<W>>) -> Option<(Arc<str>, MemberKey)> {
+        // Keys that are none of ours are shown by the mirror as such.
+        match key_of(&self.keys, &change.key).ok()? {
+            Key::Item(item) => self.set_item(item.into(), change.after),
+            Key::Member { zone, member } => {
+                let number = self.number(MemberKey::new(zone, member));
+                let member = &mut self.members[number as usize];
+                self.fingerprint = self.fingerprint.wrapping_sub(member.print());
+                member.entry = change.after;
+                self.fingerprint = self.fingerprint.wrapping_add(member.print());
+            }
+            Key::Assignment { item, zone, member, slot } => {
+                let (item, key): (Arc<str>, _) = (item.into(), MemberKey::new(zone, member));
+                let number = self.number(key.clone());
+                let ended = change.after.is_none();
+                self.set_assignment(Arc::clone(&item), number, slot, change.after);
+                return ended.then_some((item, key));
+            }
+        }
+        None
+    }
+
+    /// The number of a member; a new one if it was not heard of.
+    fn number(&mut self, key: MemberKey) -> u32 {
+        if let Some(number) = self.numbers.get(&key) {
+            return *number;
+        }
+        let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        self.members.push(Member { key: key.clone(), entry: None, load: 0, primaries: 0 });
+        self.numbers.insert(key, number);
+        number
+    }
+
+    fn set_item(&mut self, name: Arc<str>, entry: Option<Kept<W>>) {
+        let item = self.items.entry(Arc::clone(&name)).or_default();
+        self.fingerprint = self.fingerprint.wrapping_sub(item.print(&name));
+        item.entry = entry;
+        self.fingerprint = self.fingerprint.wrapping_add(item.print(&name));
+        self.touch(name);
+    }
+
+    fn set_assignment(&mut self, name: Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
+        let item = self.items.entry(Arc::clone(&name)).or_default();
+        let key = |number: u32| &self.members[number as usize].key;
+        let at = item
+            .held
+            .binary_search_by(|held| (key(held.member), held.slot).cmp(&(key(member), slot)));
+        let row = &mut self.members[member as usize];
+        match (at, entry) {
+            (Ok(at), Some(entry)) => item.held[at].entry = entry,
+            (Err(at), Some(entry)) => {
+                item.held.insert(at, Assignment { member, slot, consistent: true, entry });
+                row.load += 1;
+                row.primaries += u32::from(slot == 0);
+                self.assignments += 1;
+            }
+            (Ok(at), None) => {
+                let held = item.held.remove(at);
+                row.load -= 1;
+                row.primaries -= u32::from(slot == 0);
+                self.assignments -= 1;
+                self.copying -= usize::from(!held.consistent);
+            }
+            (Err(_), None) => {}
+        }
+        self.touch(name);
+    }
+
+    /// Looks again at an item of which something has changed.
+    fn touch(&mut self, name: Arc<str>) {
+        let Some(item) = self.items.get_mut(&name) else { return };
+        if item.entry.is_none() && item.held.is_empty() {
+            self.items.remove(&name);
+            self.unsettled.remove(&name);
+            return;
+        }
+        let good = consistency(&*self.workload, &self.members, item).unwrap_or_default();
+        for (held, good) in item.held.iter_mut().zip(good) {
+            self.copying = self.copying + usize::from(!good) - usize::from(!held.consistent);
+            held.consistent = good;
+        }
+        self.unsettled.insert(name);
+    }
+
+    /// The revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The keys' layout.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The members that stand, and those of which only assignments are left, each by its number.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &Member<W>)> {
+        (0..).zip(&self.members).filter(|(_, member)| member.stands() || member.load > 0)
+    }
+
+    /// A member by the number that it has in this world.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub fn member(&self, number: u32) -> &Member<W> {
+        &self.members[number as usize]
+    }
+
+    /// A member by its key.
+    pub fn find(&self, key: &MemberKey) -> Option<&Member<W>> {
+        Some(self.member(self.find_number(key)?))
+    }
+
+    pub(super) fn find_number(&self, key: &MemberKey) -> Option<u32> {
+        self.numbers.get(key).copied()
+    }
+
+    /// All numbers of members are below this.
+    pub(super) fn numbers_end(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Makes these items, and no others, unsettled.
+    pub(super) fn unsettle(&mut self, is_unsettled: impl Fn(&Item<W>) -> bool) {
+        let unsettled = self.items.iter().filter(|(_, item)| is_unsettled(item));
+        self.unsettled = unsettled.map(|(name, _)| Arc::clone(name)).collect();
+    }
+
+    /// The items by name, and those of which only assignments are left.
+    pub fn items(&self) -> impl Iterator<Item = (&Arc<str>, &Item<W>)> {
+        self.items.iter()
+    }
+
+    pub(super) fn items_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Item<W>)> {
+        self.items.iter_mut()
+    }
+
+    /// An item by its name.
+    pub fn item(&self, name: &str) -> Option<&Item<W>> {
+        self.items.get(name)
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How many assignments there are.
+    pub fn assignments(&self) -> usize {
+        self.assignments
+    }
+
+    /// How many of them are not consistent: copies on their way, as a rule.
+    pub fn copying(&self) -> usize {
+        self.copying
+    }
+
+    /// How many items are not known to stand as the plan wants them.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Says of what a plan depends on, and of nothing else, whether it has changed: members with
+    /// limits, shares and wishes to leave, items with replication and zones.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The member that plans for all: the oldest, and of those that came to be at one revision the
+    /// first by zone and name.
+    pub fn leader(&self) -> Option<&Member<W>> {
+        let standing = self.members.iter().filter(|member| member.stands());
+        standing.min_by(|a, b| (a.since(), &a.key).cmp(&(b.since(), &b.key)))
+    }
+}
+
+impl<W: Workload> fmt::Debug for Member<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, load, primaries, .. } = self;
+        write!(f, "{key}: {load}, primary of {primaries}")
+    }
+}
+
+impl<W: Workload> fmt::Debug for Assignment<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.entry.kv.key, if self.consistent { "*" } else { "" })
+    }
+}
+
+impl<W: Workload> fmt::Debug for Item<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.held).finish()
+    }
+}
+
+impl<W: Workload> fmt::Debug for World<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("revision", &self.revision)
+            .field("members", &self.numbers.len())
+            .field("items", &self.items.len())
+            .field("assignments", &self.assignments)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which of an item's replicas are consistent. `None`: without the item nobody can tell.
+fn consistency<W: Workload>(
+    workload: &W,
+    members: &[Member<W>],
+    item: &Item<W>,
+) -> Option<Vec<bool>> {
+    let replica = |held| {
+        let Assignment { member, slot, .. }: &Assignment<W> = held;
+        let MemberKey { zone, member } = &members[*member as usize].key;
+        Replica { zone, member, slot: *slot, value: held.state() }
+    };
+    let all: Vec<Replica<'_, W::State>> = item.held.iter().map(replica).collect();
+    Some(judge(workload, item.value()?, &all))
+}
