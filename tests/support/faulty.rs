@@ -1,6 +1,8 @@
 //! An embedded store behind a connection that loses, delays and repeats, and a process that can be
 //! stopped.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -13,8 +15,7 @@ use raft_autopilot::{
     runtime::{Runtime, TokioRuntime},
     store::{
         Compare, Embedded, KeyRange, Lease, LeaseId, LeaseState, Limits, LocalWatch, Op,
-        RangeRequest, RangeResponse, Relation, Store, StoreError, Target, Txn, TxnResponse, Update,
-        Watch,
+        RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Update, Watch,
     },
 };
 use tokio::sync::{Notify, watch};
@@ -33,47 +34,15 @@ impl Dice {
     }
 }
 
-/// A compare that is left out of every transaction, to see whether anybody misses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Without {
-    /// That the range and the epoch are as they were.
-    Fence,
-    /// That the key has an id already.
-    Stands,
-    /// That the candidate is free.
-    Free,
-    /// That the id rests since this key had it.
-    Rests,
-    /// That nobody uses the key that is collected.
-    Unused,
-    /// That the mapping that is collected is still the same.
-    Same,
-    /// That there is no reference but the one that goes.
-    Alone,
-}
+/// Says of a compare that it is left out of every transaction, to see whether anybody misses it.
+pub(crate) type Without = Arc<dyn Fn(&Compare) -> bool + Send + Sync>;
 
-impl Without {
-    fn is(self, compare: &Compare) -> bool {
-        let name = compare.range.start();
-        let part = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
-        let one = matches!(compare.range, KeyRange::Key(_));
-        match self {
-            Self::Fence => name.ends_with(b"/m"),
-            Self::Stands => part(b"/k/") && compare.relation == Relation::Greater,
-            Self::Free => part(b"/i/") && compare.target == Target::CreateRevision(0),
-            Self::Rests => part(b"/i/") && matches!(compare.target, Target::Value(_)),
-            Self::Unused => part(b"/r/") && compare.target == Target::CreateRevision(0),
-            Self::Same => part(b"/k/") && compare.relation == Relation::Equal,
-            Self::Alone => part(b"/r/") && !one && matches!(compare.target, Target::ModRevision(_)),
-        }
-    }
-
-    fn strip(self, txn: &mut Txn) {
-        txn.compares.retain(|compare| !self.is(compare));
-        for op in txn.success.iter_mut().chain(&mut txn.failure) {
-            if let Op::Txn(nested) = op {
-                self.strip(nested);
-            }
+/// Takes the compares out that `without` names, also of nested transactions.
+fn strip(txn: &mut Txn, without: &Without) {
+    txn.compares.retain(|compare| !without(compare));
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        if let Op::Txn(nested) = op {
+            strip(nested, without);
         }
     }
 }
@@ -262,8 +231,8 @@ impl Store for Faulty {
     }
 
     async fn commit(&self, mut txn: Txn) -> Result<TxnResponse, StoreError> {
-        if let Some(without) = self.line.without {
-            without.strip(&mut txn);
+        if let Some(without) = &self.line.without {
+            strip(&mut txn, without);
         }
         *self.line.commits.lock().unwrap() += 1;
         self.through(|store| async move { store.commit(txn).await }).await
