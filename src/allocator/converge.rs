@@ -9,6 +9,7 @@ use super::{
     intent::Intent,
     item::SEPARATOR,
     plan::{self, Step, Wanted, steps},
+    progress::Doing,
     value::{ItemValue, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
@@ -25,21 +26,6 @@ pub struct Bounds {
     /// How many replicas may be on their way at once, and how many primaries may be handed over in a
     /// round. `None`: any number.
     pub moves: Option<usize>,
-}
-
-/// What an item is doing that does not stand as it is meant to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Doing {
-    /// It is being changed now.
-    Changing,
-    /// It waits until its new replicas are consistent.
-    Copying,
-    /// It waits until a member has room.
-    NoRoom,
-    /// It waits until fewer replicas are on their way.
-    OverBudget,
-    /// It has more replicas than fit into one transaction, and is left as it is.
-    TooLarge,
 }
 
 /// A transaction, and whom it is about.
@@ -59,8 +45,6 @@ pub struct Batch {
 pub struct Round {
     /// What is to be sent.
     pub batches: Vec<Batch>,
-    /// What the items that are not settled are doing.
-    pub doing: BTreeMap<Doing, usize>,
     /// New assignments.
     pub added: usize,
     /// Assignments that end.
@@ -88,12 +72,12 @@ struct Spent {
     handed: usize,
 }
 
-/// Makes the transactions that are safe now. Items that stand as meant are settled, and not looked at
-/// again before they change.
+/// Makes the transactions that are safe now. What the items that are not settled are doing then, says
+/// [`World::doing`].
 ///
 /// Every transaction holds only while the member that leads is as it was, and while everything that
-/// its decisions used is. The items of `apart` were in a transaction that failed;
-/// each gets one of its own.
+/// its decisions used is. The items of `apart` were in a transaction that failed; each gets one of
+/// its own.
 pub fn round<W: Workload>(
     world: &mut World<W>,
     intent: &Intent,
@@ -102,39 +86,37 @@ pub fn round<W: Workload>(
 ) -> Round {
     let mut round = Round::default();
     let mut packer = Packer::new(world, bounds);
-    let mut settled = Vec::new();
     let mut spent = Spent { given: BTreeMap::new(), copying: world.copying(), handed: 0 };
-    for name in by_danger(world) {
+    let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
+    for name in by_danger(world, budget) {
         let Some(item) = world.item(&name) else { continue };
         let now = Now { world, intent, name: &name, item, bounds };
         match now.next(&mut spent) {
-            Next::Settled => settled.push(name),
-            Next::Wait(doing) => *round.doing.entry(doing).or_default() += 1,
+            Next::Settled => world.progress.settle(&name),
+            Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
             Next::Change(part) => {
-                *round.doing.entry(Doing::Changing).or_default() += 1;
                 round.removed += part.ended.len();
                 packer.add(world, Arc::clone(&name), part, apart.contains(&name));
+                world.progress.wait(&name, Doing::Changing, &[]);
             }
         }
     }
     round.added = spent.given.values().map(|given| *given as usize).sum();
     round.handed = spent.handed;
     round.batches = packer.finish();
-    for name in settled {
-        world.unsettled.remove(&name);
-    }
     round
 }
 
-/// The items that are not settled, those that may be lost first.
-fn by_danger<W: Workload>(world: &World<W>) -> Vec<Arc<str>> {
-    let danger = |name: &Arc<str>| {
-        let item = world.item(name)?;
+/// The items that are to be looked at, those that may be lost first.
+fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<Arc<str>> {
+    let names = world.progress.take(budget);
+    let danger = |name: Arc<str>| {
+        let item = world.item(&name)?;
         let wanted = item.value().map_or(0, ItemValue::replication) as usize;
         let good = item.consistent();
-        Some((if good < wanted { good } else { usize::MAX }, Arc::clone(name)))
+        Some((if good < wanted { good } else { usize::MAX }, name))
     };
-    let mut names: Vec<(usize, Arc<str>)> = world.unsettled.iter().filter_map(danger).collect();
+    let mut names: Vec<(usize, Arc<str>)> = names.into_iter().filter_map(danger).collect();
     names.sort();
     names.into_iter().map(|(_, name)| name).collect()
 }
@@ -142,7 +124,7 @@ fn by_danger<W: Workload>(world: &World<W>) -> Vec<Arc<str>> {
 /// What becomes of an item in a round.
 enum Next {
     Settled,
-    Wait(Doing),
+    Wait { doing: Doing, full: Vec<u32> },
     Change(Part),
 }
 
@@ -162,58 +144,61 @@ impl<W: Workload> Now<'_, W> {
             return Next::Settled;
         };
         if self.intent.is_met(self.item) {
-            return Next::Settled;
+            let copying = self.item.held.iter().any(|held| !held.consistent);
+            let wait = Next::Wait { doing: Doing::Copying, full: Vec::new() };
+            return if copying { wait } else { Next::Settled };
         }
-        let mut over_budget = false;
-        let mut coming = 0;
-        let mut room = |member: u32| {
-            let given = spent.given.get(&member).copied().unwrap_or(0);
-            let limit = self.intent.seat(member).map_or(0, |seat| seat.limit);
-            let has_room = self.world.member(member).load.saturating_add(given) < limit;
-            let most = self.bounds.moves.unwrap_or(usize::MAX);
-            if has_room && spent.copying + coming >= most {
-                over_budget = true;
-                return false;
-            }
-            coming += usize::from(has_room);
-            has_room
-        };
-        let mut missing = false;
+        let budget = self.bounds.moves.unwrap_or(usize::MAX);
+        let (mut over_budget, mut coming, mut full) = (false, 0, Vec::new());
         let wanted: Vec<Wanted<u32>> = wanted
             .into_iter()
             .map(|(member, primary)| {
-                let holds = self.item.held.iter().any(|held| held.member == member);
-                let room = !holds && room(member);
-                missing |= !holds && !room;
+                let mut room = false;
+                if !self.item.held.iter().any(|held| held.member == member) {
+                    if !self.has_room(member, spent) {
+                        full.push(member);
+                    } else if spent.copying + coming >= budget {
+                        over_budget = true;
+                    } else {
+                        room = true;
+                        coming += 1;
+                    }
+                }
                 Wanted { member, primary, room }
             })
             .collect();
         let held: Vec<plan::Held<u32>> =
             self.item.held.iter().map(|held| self.held(held)).collect();
         let mut steps = steps(value.replication() as usize, &held, &wanted);
-        let most = self.bounds.moves.unwrap_or(usize::MAX);
         steps.retain(|step| {
             let hands = matches!(step, Step::Promote { instead_of: Some(_), .. });
-            let allowed = !hands || spent.handed < most;
+            let allowed = !hands || spent.handed < budget;
             over_budget |= !allowed;
             spent.handed += usize::from(hands && allowed);
             allowed
         });
         if steps.is_empty() {
-            return Next::Wait(match (over_budget, missing) {
+            let doing = match (over_budget, full.is_empty()) {
                 (true, _) => Doing::OverBudget,
-                (false, true) => Doing::NoRoom,
-                (false, false) => Doing::Copying,
-            });
+                (false, false) => Doing::NoRoom,
+                (false, true) => Doing::Copying,
+            };
+            return Next::Wait { doing, full };
         }
         let Some(part) = self.fit(item.kv.mod_revision, steps) else {
-            return Next::Wait(Doing::TooLarge);
+            return Next::Wait { doing: Doing::TooLarge, full: Vec::new() };
         };
         spent.copying += part.takers.len();
         for member in &part.takers {
             *spent.given.entry(*member).or_default() += 1;
         }
         Next::Change(part)
+    }
+
+    fn has_room(&self, member: u32, spent: &Spent) -> bool {
+        let given = spent.given.get(&member).copied().unwrap_or(0);
+        let limit = self.intent.seat(member).map_or(0, |seat| seat.limit);
+        self.world.member(member).load.saturating_add(given) < limit
     }
 
     fn held(&self, held: &Assignment<W>) -> plan::Held<u32> {

@@ -11,10 +11,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::{
     converge::{Batch, Bounds, Round, round},
     desk::Core,
-    intent::{Intent, Outside, Rules},
+    intent::{Intent, Outside, Rules, Standings},
     item::Key,
     report::{Done, Report},
-    state::Standing,
     value::{Entity, MemberKey, Workload, key_of},
     world::World,
 };
@@ -32,9 +31,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 
 /// The longest.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// What members may hold, as judged from outside; who is not named may hold all it can.
-pub type Standings = Arc<BTreeMap<MemberKey, Standing>>;
 
 /// How the leader works; each member may become it, so all should have the same.
 #[derive(Clone, Debug)]
@@ -194,7 +190,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         let standings = self.options.standings.as_mut();
         let standings = standings.map(|standings| Arc::clone(&standings.borrow_and_update()));
         Outside {
-            standings: standings.map(|standings| (*standings).clone()).unwrap_or_default(),
+            standings: standings.unwrap_or_default(),
             avoided: office.avoided.keys().cloned().collect(),
         }
     }
@@ -212,7 +208,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         };
         let bounds = Bounds { limits: self.store.limits(), moves: self.options.moves_in_flight };
         let round = round(world, intent, &bounds, &office.apart);
-        let mut report = Report::new(world, view, intent, outside, &round);
+        let mut report = Report::new(world, view, intent, outside);
         report.done = office.done;
         self.core.lock().report = Some(Arc::new(report));
         self.core.turned.notify_waiters();
@@ -282,6 +278,9 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         office.done.failed += u64::try_from(sent - outcome.succeeded).unwrap_or(u64::MAX);
         if outcome.unknown {
             outcome.revision = outcome.revision.max(self.fence().await?);
+        }
+        for item in &outcome.failed {
+            office.world.look_again(item);
         }
         office.apart = outcome.failed;
         if outcome.succeeded > 0 {

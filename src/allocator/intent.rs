@@ -24,11 +24,14 @@ pub struct Rules {
     pub balance_slack: u32,
 }
 
+/// What members may hold, as judged from outside; who is not named may hold all it can.
+pub type Standings = Arc<BTreeMap<MemberKey, Standing>>;
+
 /// What is known from outside of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outside {
     /// What members may hold, as judged from outside; who is not named may hold all it can.
-    pub standings: BTreeMap<MemberKey, Standing>,
+    pub standings: Standings,
     /// Items that should rather not go to a member: it has just given them back.
     pub avoided: BTreeSet<(Arc<str>, MemberKey)>,
 }
@@ -53,7 +56,7 @@ pub struct Intent {
     members: Vec<u32>,
     seats: Vec<Option<Seat>>,
     certificate: Certificate,
-    lacking: Vec<Lacking>,
+    lacking: Arc<[Lacking]>,
     unreadable: usize,
 }
 
@@ -83,7 +86,8 @@ impl Intent {
         let unreadable = world.items().filter(|(_, item)| is_unreadable(item)).count();
         let (desired, certificate) = (solution.desired, solution.certificate);
         let intent = Self { of, desired, members, seats, certificate, lacking, unreadable };
-        world.unsettle(|item| !intent.is_met(item));
+        world
+            .unsettle(|item| !intent.is_met(item) || item.held.iter().any(|held| !held.consistent));
         intent
     }
 
@@ -106,7 +110,7 @@ impl Intent {
         self.seats.get(member as usize).copied().flatten()
     }
 
-    /// Whether an item stands as it is meant to.
+    /// Whether an item is held by whom it is meant to.
     pub(super) fn is_met<W: Workload>(&self, item: &Item<W>) -> bool {
         let Some(wanted) = self.wanted(item) else { return item.stands() };
         let held = |member: u32| item.held.iter().find(|held| held.member == member);
@@ -122,7 +126,7 @@ impl Intent {
     }
 
     /// The items that lack replicas, by name.
-    pub fn lacking(&self) -> &[Lacking] {
+    pub fn lacking(&self) -> &Arc<[Lacking]> {
         &self.lacking
     }
 
@@ -225,9 +229,9 @@ fn lacking<W: Workload>(
     world: &World<W>,
     problem: &Problem,
     solution: &super::network::Solution,
-) -> Vec<Lacking> {
+) -> Arc<[Lacking]> {
     if solution.certificate.unplaced() == 0 {
-        return Vec::new();
+        return Arc::default();
     }
     let lacks = |(name, item): (&Arc<str>, &Item<W>)| {
         let number = item.number? as usize;

@@ -1,11 +1,12 @@
 //! What the leader sees and does, for people.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    converge::{Doing, Round},
+    converge::Round,
     intent::{Intent, Lacking, Outside},
     network::Certificate,
+    progress::Doing,
     state::Standing,
     value::{Entity, MemberKey, MemberValue, Workload},
     world::World,
@@ -56,7 +57,7 @@ pub struct Report {
     /// How good the plan is.
     pub certificate: Certificate,
     /// Items that lack replicas, by name, and why.
-    pub lacking: Vec<Lacking>,
+    pub lacking: Arc<[Lacking]>,
     /// How many items have no value that decodes, and are left as they are.
     pub unreadable: usize,
     /// Keys that make no sense, at most 100 of them, and why.
@@ -97,13 +98,12 @@ impl Done {
 }
 
 impl Report {
-    /// What a world looks like under an intent, and what a round does about it.
+    /// What a world looks like under an intent, after a round.
     pub fn new<W: Workload>(
         world: &World<W>,
         view: &View<Entity<W>>,
         intent: &Intent,
         outside: &Outside,
-        round: &Round,
     ) -> Self {
         let mut members: Vec<MemberReport> = world
             .members()
@@ -127,12 +127,12 @@ impl Report {
             revision: world.revision(),
             leader: world.leader().map_or_else(|| MemberKey::new("", ""), |one| one.key.clone()),
             members,
-            items: world.items().filter(|(_, item)| item.stands()).count(),
+            items: world.len(),
             assignments: world.assignments(),
             copying: world.copying(),
-            doing: round.doing.clone(),
+            doing: world.doing().clone(),
             certificate: intent.certificate().clone(),
-            lacking: intent.lacking().to_vec(),
+            lacking: Arc::clone(intent.lacking()),
             unreadable: intent.unreadable(),
             problems: problems.collect(),
             done: Done::default(),

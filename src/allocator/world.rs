@@ -1,7 +1,7 @@
 //! What stands at one revision, indexed: members, items, who holds what, and what is not settled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     item::{Key, Keys},
+    progress::{Doing, Progress},
     value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
 };
 use crate::store::{
@@ -59,7 +60,8 @@ pub struct World<W: Workload> {
     members: Vec<Member<W>>,
     numbers: BTreeMap<MemberKey, u32>,
     items: BTreeMap<Arc<str>, Item<W>>,
-    pub(super) unsettled: BTreeSet<Arc<str>>,
+    pub(super) progress: Progress,
+    standing: usize,
     fingerprint: u64,
     assignments: usize,
     copying: usize,
@@ -157,7 +159,8 @@ impl<W: Workload> World<W> {
             members: Vec::new(),
             numbers: BTreeMap::new(),
             items: BTreeMap::new(),
-            unsettled: BTreeSet::new(),
+            progress: Progress::default(),
+            standing: 0,
             fingerprint: 0,
             assignments: 0,
             copying: 0,
@@ -217,9 +220,11 @@ impl<W: Workload> World<W> {
     fn set_item(&mut self, name: Arc<str>, entry: Option<Kept<W>>) {
         let item = self.items.entry(Arc::clone(&name)).or_default();
         self.fingerprint = self.fingerprint.wrapping_sub(item.print(&name));
+        self.standing -= usize::from(item.stands());
         item.entry = entry;
+        self.standing += usize::from(item.stands());
         self.fingerprint = self.fingerprint.wrapping_add(item.print(&name));
-        self.touch(name);
+        self.touch(&name);
     }
 
     fn set_assignment(&mut self, name: Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
@@ -240,21 +245,22 @@ impl<W: Workload> World<W> {
             (Ok(at), None) => {
                 let held = item.held.remove(at);
                 row.load -= 1;
+                self.progress.freed(member);
                 row.primaries -= u32::from(slot == 0);
                 self.assignments -= 1;
                 self.copying -= usize::from(!held.consistent);
             }
             (Err(_), None) => {}
         }
-        self.touch(name);
+        self.touch(&name);
     }
 
     /// Looks again at an item of which something has changed.
-    fn touch(&mut self, name: Arc<str>) {
-        let Some(item) = self.items.get_mut(&name) else { return };
+    fn touch(&mut self, name: &Arc<str>) {
+        let Some(item) = self.items.get_mut(name) else { return };
         if item.entry.is_none() && item.held.is_empty() {
-            self.items.remove(&name);
-            self.unsettled.remove(&name);
+            self.items.remove(name);
+            self.progress.settle(name);
             return;
         }
         let good = consistency(&*self.workload, &self.members, item).unwrap_or_default();
@@ -262,7 +268,7 @@ impl<W: Workload> World<W> {
             self.copying = self.copying + usize::from(!good) - usize::from(!held.consistent);
             held.consistent = good;
         }
-        self.unsettled.insert(name);
+        self.progress.touch(name);
     }
 
     /// The revision.
@@ -302,10 +308,18 @@ impl<W: Workload> World<W> {
         self.members.len()
     }
 
+    /// An item was not changed as it was meant to be.
+    pub(super) fn look_again(&mut self, name: &Arc<str>) {
+        if self.items.contains_key(name) {
+            self.progress.touch(name);
+        }
+    }
+
     /// Makes these items, and no others, unsettled.
     pub(super) fn unsettle(&mut self, is_unsettled: impl Fn(&Item<W>) -> bool) {
         let unsettled = self.items.iter().filter(|(_, item)| is_unsettled(item));
-        self.unsettled = unsettled.map(|(name, _)| Arc::clone(name)).collect();
+        let unsettled = unsettled.map(|(name, _)| Arc::clone(name)).collect();
+        self.progress.restart(unsettled);
     }
 
     /// The items by name, and those of which only assignments are left.
@@ -322,14 +336,14 @@ impl<W: Workload> World<W> {
         self.items.get(name)
     }
 
-    /// How many items there are.
+    /// How many items stand.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.standing
     }
 
-    /// Whether there are no items.
+    /// Whether no items stand.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.standing == 0
     }
 
     /// How many assignments there are.
@@ -342,9 +356,9 @@ impl<W: Workload> World<W> {
         self.copying
     }
 
-    /// How many items are not known to stand as the plan wants them.
-    pub fn unsettled(&self) -> usize {
-        self.unsettled.len()
+    /// What the items are doing that do not stand as they are meant to, as far as they were looked at.
+    pub fn doing(&self) -> &BTreeMap<Doing, usize> {
+        self.progress.counts()
     }
 
     /// Says of what a plan depends on, and of nothing else, whether it has changed: members with

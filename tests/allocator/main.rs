@@ -5,9 +5,13 @@
 
 mod brute;
 mod case;
+#[path = "../support/faulty.rs"]
+mod faulty;
 mod flow;
 mod large;
+mod members;
 mod optimal;
 mod scenarios;
 mod scene;
 mod steps;
+mod town;

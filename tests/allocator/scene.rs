@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use raft_autopilot::{
     allocator::{
-        AssignmentValue, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Rules, Workload,
-        World,
-        converge::{Bounds, Doing, Round, round},
+        AssignmentValue, Doing, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Rules,
+        Workload, World,
+        converge::{Bounds, round},
         item::Keys,
     },
     runtime::TokioRuntime,
@@ -90,8 +90,6 @@ pub(crate) struct Scene {
     pub(crate) rules: Rules,
     pub(crate) outside: Outside,
     pub(crate) moves: Option<usize>,
-    /// What the last round left undone.
-    pub(crate) last: Round,
     pub(crate) added: usize,
     pub(crate) removed: usize,
     pub(crate) handed: usize,
@@ -136,7 +134,6 @@ impl Scene {
             rules: Rules::default(),
             outside: Outside::default(),
             moves: None,
-            last: Round::default(),
             added: 0,
             removed: 0,
             handed: 0,
@@ -182,7 +179,7 @@ impl Scene {
     /// whenever nothing else is. Returns the number of rounds before the last.
     pub(crate) async fn settle(&mut self, mode: Mode) -> usize {
         for number in 0.. {
-            assert!(number < 100, "it does not settle: {:?}", self.last.doing);
+            assert!(number < 100, "it does not settle: {:?}", self.world.doing());
             if self.round().await || (mode == Mode::Mark && self.mark().await) {
                 continue;
             }
@@ -204,7 +201,6 @@ impl Scene {
         self.added += next.added;
         self.removed += next.removed;
         self.handed += next.handed;
-        self.last = next;
         for batch in &batches {
             let done = self.store.commit(batch.txn.clone()).await.unwrap();
             assert!(done.succeeded, "nobody else writes: {:?}", batch.txn);
@@ -253,7 +249,7 @@ impl Scene {
     }
 
     pub(crate) fn doing(&self, doing: Doing) -> usize {
-        self.last.doing.get(&doing).copied().unwrap_or(0)
+        self.world.doing().get(&doing).copied().unwrap_or(0)
     }
 
     pub(crate) fn intent(&self) -> &Intent {
