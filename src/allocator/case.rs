@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     network::{Reason, solve},
     problem::{Holder, Problem, Seat, ZoneRule},
+    retire::retire,
     state::{Post, Standing, seats},
 };
 
@@ -210,8 +211,7 @@ impl Case {
             }
         }
         let mut problem = Problem::new(self.zone_rule, self.balance_slack);
-        let replication: Vec<u32> = items.values().map(|at| self.items[*at].replication).collect();
-        for seat in self.seats(&members, &zones, &replication, &mut ignored) {
+        for seat in self.seats(&members, &zones, &mut ignored) {
             problem.add_member(seat);
         }
         let numbers: BTreeMap<(&str, &str), u32> = members.keys().copied().zip(0..).collect();
@@ -243,6 +243,12 @@ impl Case {
                 problem.restrict(&allowed.collect::<Vec<u32>>());
             }
         }
+        // The order in which they are listed is that of their age.
+        let mut exiting: Vec<(usize, u32)> = members.values().copied().zip(0..).collect();
+        exiting.retain(|(at, _)| self.members[*at].exiting);
+        exiting.sort_unstable();
+        let exiting: Vec<u32> = exiting.into_iter().map(|(_, number)| number).collect();
+        retire(&mut problem, &exiting);
         Indexed {
             problem,
             members: members.values().map(|at| &self.members[*at]).collect(),
@@ -257,7 +263,6 @@ impl Case {
         &self,
         members: &BTreeMap<(&str, &str), usize>,
         zones: &BTreeMap<&str, u32>,
-        replication: &[u32],
         ignored: &mut Vec<String>,
     ) -> Vec<Seat> {
         let posts: Vec<Post> = members
@@ -269,8 +274,6 @@ impl Case {
                     limit: u32::try_from(member.limit).unwrap_or(u32::MAX),
                     share: member.share,
                     standing: member.standing,
-                    // The order in which they are listed is that of their age.
-                    exiting: member.exiting.then_some(u64::try_from(*at).unwrap_or(u64::MAX)),
                 };
                 if !post.has_sane_share() {
                     ignored.push(format!("member {zone}#{}: its share is no weight", member.id));
@@ -278,6 +281,6 @@ impl Case {
                 post
             })
             .collect();
-        seats(&posts, replication)
+        seats(&posts)
     }
 }

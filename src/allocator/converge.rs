@@ -13,7 +13,7 @@ use super::{
     value::{ItemValue, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
-use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Relation, Target, Txn};
+use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Txn};
 
 /// How much of a request it takes to say that a member is as it was, in bytes: never too little.
 const MEMBER_COMPARE: usize = 1_024;
@@ -178,10 +178,12 @@ impl<W: Workload> Now<'_, W> {
             allowed
         });
         if steps.is_empty() {
+            let copying = self.item.held.iter().any(|held| !held.consistent);
             let doing = match (over_budget, full.is_empty()) {
                 (true, _) => Doing::OverBudget,
                 (false, false) => Doing::NoRoom,
-                (false, true) => Doing::Copying,
+                (false, true) if copying => Doing::Copying,
+                (false, true) => Doing::NoPlace,
             };
             return Next::Wait { doing, full };
         }
@@ -241,7 +243,7 @@ impl<W: Workload> Now<'_, W> {
             return Some(part);
         }
         steps.retain(|step| matches!(step, Step::Add { .. }));
-        steps.truncate(self.bounds.limits.operations.saturating_sub(3));
+        steps.truncate(self.bounds.limits.operations.saturating_sub(2));
         Some(self.part(revision, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
     }
 
@@ -250,12 +252,6 @@ impl<W: Workload> Now<'_, W> {
         let item = format!("{}{}", self.world.keys().items(), self.name);
         let mut part = Part::default();
         part.compares.push(Compare::unchanged(item, revision));
-        // Nobody has given it a replica that was not seen here.
-        part.compares.push(Compare {
-            range: KeyRange::prefix(prefix.as_str()),
-            relation: Relation::Less,
-            target: Target::CreateRevision(self.world.revision() + 1),
-        });
         if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
             part.compares.extend(self.item.held.iter().map(unchanged));
         }
@@ -267,6 +263,8 @@ impl<W: Workload> Now<'_, W> {
         };
         let mut put: Vec<Op> = Vec::new();
         let mut gone: Vec<&Assignment<W>> = Vec::new();
+        // From one slot to another.
+        let mut moves: Vec<(u32, u32, u32)> = Vec::new();
         for step in steps {
             match *step {
                 Step::Add { member, slot } => {
@@ -279,15 +277,17 @@ impl<W: Workload> Now<'_, W> {
                     part.ended.push(member);
                 }
                 Step::Promote { member, slot, instead_of } => {
-                    let old = instead_of.map(|old| (old, 0, slot));
-                    for (member, from, to) in [Some((member, slot, 0)), old].into_iter().flatten() {
-                        let Some(held) = find(member, from) else { continue };
-                        let kv = &held.entry.kv;
-                        gone.push(held);
-                        put.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
-                    }
+                    moves.push((member, slot, 0));
+                    moves.extend(instead_of.map(|old| (old, 0, slot)));
                 }
+                Step::Demote { member, slot } => moves.push((member, 0, slot)),
             }
+        }
+        for (member, from, to) in moves {
+            let Some(held) = find(member, from) else { continue };
+            let kv = &held.entry.kv;
+            gone.push(held);
+            put.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
         }
         // A key is changed once: who gets a slot that the same member leaves writes over it.
         let kept = |held: &&&Assignment<W>| !put.iter().any(|op| puts(op, &held.entry.kv.key));

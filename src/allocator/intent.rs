@@ -9,6 +9,7 @@ use super::{
     evade::evade,
     network::{Certificate, Reason, solve},
     problem::{Holder, Holdings, Problem, Seat, ZoneRule},
+    retire::retire,
     state::{Post, Standing, seats},
     value::{ItemValue, MemberKey, MemberValue, Workload},
     world::{Item, Member, World, print},
@@ -162,15 +163,23 @@ fn problem<W: Workload>(
             post(member, zones[&member.key.zone], standing, frozen)
         })
         .collect();
-    let replication: Vec<u32> =
-        world.items().filter_map(|(_, item)| item.value().map(ItemValue::replication)).collect();
     let problem = Problem::new(rules.zone_rule, rules.balance_slack);
-    let mut problem = problem.with_capacity(replication.len(), world.assignments());
-    for seat in seats(&posts, &replication) {
+    let mut problem = problem.with_capacity(world.len(), world.assignments());
+    for seat in seats(&posts) {
         problem.add_member(seat);
     }
     let numbers: BTreeMap<u32, u32> = members.iter().copied().zip(0..).collect();
     add_items(world, &mut problem, &numbers, &zones);
+    let mut exiting: Vec<(u64, u32)> = members
+        .iter()
+        .zip(0..)
+        .map(|(number, seat)| (world.member(*number), seat))
+        .filter(|(member, _)| member.value().is_some_and(MemberValue::is_exiting))
+        .map(|(member, seat)| (member.since(), seat))
+        .collect();
+    exiting.sort_unstable();
+    let exiting: Vec<u32> = exiting.into_iter().map(|(_, seat)| seat).collect();
+    retire(&mut problem, &exiting);
     (problem, members)
 }
 
@@ -216,13 +225,7 @@ fn post<W: Workload>(member: &Member<W>, zone: u32, standing: Standing, frozen: 
         let limit = member.load.saturating_sub(frozen);
         return Post { zone, limit, standing, ..Post::default() };
     };
-    Post {
-        zone,
-        limit: value.limit().saturating_sub(frozen),
-        share: value.share(),
-        standing,
-        exiting: value.is_exiting().then(|| member.since()),
-    }
+    Post { zone, limit: value.limit().saturating_sub(frozen), share: value.share(), standing }
 }
 
 fn lacking<W: Workload>(

@@ -16,6 +16,8 @@ pub enum Doing {
     NoRoom,
     /// It waits until fewer replicas are on their way.
     OverBudget,
+    /// It keeps replicas where they should not be, until there is another place for them.
+    NoPlace,
     /// It has more replicas than fit into one transaction, and is left as it is.
     TooLarge,
 }

@@ -187,7 +187,7 @@ impl<W: Workload> World<W> {
     fn apply(&mut self, change: Change<Entity<W>>) -> Option<(Arc<str>, MemberKey)> {
         // Keys that are none of ours are shown by the mirror as such.
         match key_of(&self.keys, &change.key).ok()? {
-            Key::Item(item) => self.set_item(item.into(), change.after),
+            Key::Item(item) => self.set_item(&item.into(), change.after),
             Key::Member { zone, member } => {
                 let number = self.number(MemberKey::new(zone, member));
                 let member = &mut self.members[number as usize];
@@ -199,7 +199,7 @@ impl<W: Workload> World<W> {
                 let (item, key): (Arc<str>, _) = (item.into(), MemberKey::new(zone, member));
                 let number = self.number(key.clone());
                 let ended = change.after.is_none();
-                self.set_assignment(Arc::clone(&item), number, slot, change.after);
+                self.set_assignment(&item, number, slot, change.after);
                 return ended.then_some((item, key));
             }
         }
@@ -217,18 +217,18 @@ impl<W: Workload> World<W> {
         number
     }
 
-    fn set_item(&mut self, name: Arc<str>, entry: Option<Kept<W>>) {
-        let item = self.items.entry(Arc::clone(&name)).or_default();
-        self.fingerprint = self.fingerprint.wrapping_sub(item.print(&name));
+    fn set_item(&mut self, name: &Arc<str>, entry: Option<Kept<W>>) {
+        let item = self.items.entry(Arc::clone(name)).or_default();
+        self.fingerprint = self.fingerprint.wrapping_sub(item.print(name));
         self.standing -= usize::from(item.stands());
         item.entry = entry;
         self.standing += usize::from(item.stands());
-        self.fingerprint = self.fingerprint.wrapping_add(item.print(&name));
-        self.touch(&name);
+        self.fingerprint = self.fingerprint.wrapping_add(item.print(name));
+        self.touch(name);
     }
 
-    fn set_assignment(&mut self, name: Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
-        let item = self.items.entry(Arc::clone(&name)).or_default();
+    fn set_assignment(&mut self, name: &Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
+        let item = self.items.entry(Arc::clone(name)).or_default();
         let key = |number: u32| &self.members[number as usize].key;
         let at = item
             .held
@@ -252,7 +252,7 @@ impl<W: Workload> World<W> {
             }
             (Err(_), None) => {}
         }
-        self.touch(&name);
+        self.touch(name);
     }
 
     /// Looks again at an item of which something has changed.

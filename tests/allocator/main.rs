@@ -13,5 +13,7 @@ mod members;
 mod optimal;
 mod scenarios;
 mod scene;
+mod simulation;
 mod steps;
 mod town;
+mod witness;

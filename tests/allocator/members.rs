@@ -263,7 +263,7 @@ async fn fixed_items_exist_from_the_start_and_are_made_again() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_panics_is_told_the_next_thing_all_the_same() {
     use raft_autopilot::allocator::{Allocator, Task, Worker};
-    use raft_autopilot::runtime::TokioRuntime;
+    use raft_autopilot::runtime::{Runtime, TokioRuntime};
 
     struct Panics;
     impl Worker<Plain> for Panics {
@@ -278,7 +278,7 @@ async fn a_worker_that_panics_is_told_the_next_thing_all_the_same() {
     put_items(&store, [("i".to_owned(), 1)]).await;
     let made = Allocator::new(store.clone(), TokioRuntime, Plain, Panics, options("a", "one", 1));
     let (allocator, handle) = made.unwrap();
-    tokio::spawn(allocator.run(std::future::pending()));
+    TokioRuntime.spawn(async move { drop(allocator.run(std::future::pending()).await) });
     let report = handle.report_when(|report| report.is_settled() && report.assignments == 1).await;
     assert!(report.is_some());
     store.commit(Txn::new([Op::delete(format!("{ROOT}/items/i"))])).await.unwrap();

@@ -135,6 +135,10 @@ fn apply(all: &mut Vec<Held<u32>>, step: Step<u32>) {
             let to = all.iter_mut().find(|held| (held.member, held.slot) == (member, slot));
             to.unwrap().slot = 0;
         }
+        Step::Demote { member, slot } => {
+            let from = all.iter_mut().find(|held| (held.member, held.slot) == (member, 0));
+            from.unwrap().slot = slot;
+        }
     }
 }
 
@@ -145,12 +149,16 @@ proptest! {
     fn the_way_is_safe_and_ends_where_it_should(
         holders in vec((0..6u32, any::<bool>(), 0..9u64, any::<bool>()), 0..5),
         first in 0..3u32,
+        second_primary in any::<bool>(),
         members in prop::collection::btree_set(0..6u32, 0..5),
         chief in 0..5usize,
     ) {
         let mut all: Vec<Held<u32>> = Vec::new();
         for (slot, (member, consistent, load, leaving)) in (first..).zip(holders) {
             all.push(Held { member, slot, consistent, load, leaving });
+        }
+        if let (true, [a, b, ..]) = (second_primary, &mut all[..]) && a.member != b.member {
+            (a.slot, b.slot) = (0, 0);
         }
         let want: Vec<Wanted<u32>> = members
             .iter()
