@@ -56,6 +56,7 @@ pub struct Round {
 /// What is to be done with one item.
 #[derive(Debug, Default)]
 struct Part {
+    danger: usize,
     compares: Vec<Compare>,
     ops: Vec<Op>,
     /// Members that get a replica; their keys must be as they were.
@@ -85,30 +86,38 @@ pub fn round<W: Workload>(
     apart: &BTreeSet<Arc<str>>,
 ) -> Round {
     let mut round = Round::default();
-    let mut packer = Packer::new(world, bounds);
+    let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
     let mut spent = Spent { given: BTreeMap::new(), copying: world.copying(), handed: 0 };
     let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
-    for name in by_danger(world, budget) {
+    for (danger, name) in by_danger(world, budget) {
         let Some(item) = world.item(&name) else { continue };
-        let now = Now { world, intent, name: &name, item, bounds };
+        let now = Now { world, intent, name: &name, item, bounds, danger };
         match now.next(&mut spent) {
             Next::Settled => world.progress.settle(&name),
             Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
             Next::Change(part) => {
                 round.removed += part.ended.len();
-                packer.add(world, Arc::clone(&name), part, apart.contains(&name));
                 world.progress.wait(&name, Doing::Changing, &[]);
+                parts.push((name, part));
             }
         }
     }
     round.added = spent.given.values().map(|given| *given as usize).sum();
     round.handed = spent.handed;
+    // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
+    parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
+    let mut packer = Packer::new(world, bounds);
+    for (name, part) in parts {
+        let alone = apart.contains(&name);
+        packer.add(world, name, part, alone);
+    }
     round.batches = packer.finish();
     round
 }
 
-/// The items that are to be looked at, those that may be lost first.
-fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<Arc<str>> {
+/// The items that are to be looked at, those that may be lost first: by how many good replicas they
+/// have, if these are less than wanted.
+fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, Arc<str>)> {
     let names = world.progress.take(budget);
     let danger = |name: Arc<str>| {
         let item = world.item(&name)?;
@@ -118,7 +127,7 @@ fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<Arc<str>> {
     };
     let mut names: Vec<(usize, Arc<str>)> = names.into_iter().filter_map(danger).collect();
     names.sort();
-    names.into_iter().map(|(_, name)| name).collect()
+    names
 }
 
 /// What becomes of an item in a round.
@@ -135,6 +144,7 @@ struct Now<'a, W: Workload> {
     name: &'a str,
     item: &'a Item<W>,
     bounds: &'a Bounds,
+    danger: usize,
 }
 
 impl<W: Workload> Now<'_, W> {
@@ -220,7 +230,7 @@ impl<W: Workload> Now<'_, W> {
     /// Assignments whose item is gone.
     fn bury(&self) -> Part {
         let key = format!("{}{}", self.world.keys().items(), self.name);
-        let mut part = Part::default();
+        let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::absent(KeyRange::key(key)));
         // Where there are too many, the rest goes in the next round.
         for held in self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(2)) {
@@ -250,7 +260,7 @@ impl<W: Workload> Now<'_, W> {
     fn part(&self, revision: u64, steps: &[Step<u32>]) -> Part {
         let prefix = format!("{}{}#", self.world.keys().assignments(), self.name);
         let item = format!("{}{}", self.world.keys().items(), self.name);
-        let mut part = Part::default();
+        let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::unchanged(item, revision));
         if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
             part.compares.extend(self.item.held.iter().map(unchanged));

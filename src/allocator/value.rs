@@ -198,7 +198,7 @@ impl<W: Workload> Entity<W> {
 ///
 /// # Errors
 /// It is none of the allocator's; for an operator to read.
-pub(super) fn key_of(keys: &Keys, key: &[u8]) -> Result<Key, String> {
+pub(super) fn key_of<'a>(keys: &Keys, key: &'a [u8]) -> Result<Key<'a>, String> {
     let text = std::str::from_utf8(key).map_err(|_| "the key is not UTF-8".to_owned())?;
     keys.decode(text).map_err(|error| error.to_string())
 }

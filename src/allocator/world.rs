@@ -58,7 +58,8 @@ pub struct World<W: Workload> {
     workload: Arc<W>,
     revision: u64,
     members: Vec<Member<W>>,
-    numbers: BTreeMap<MemberKey, u32>,
+    /// By zone and name.
+    numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
     items: BTreeMap<Arc<str>, Item<W>>,
     pub(super) progress: Progress,
     standing: usize,
@@ -185,40 +186,55 @@ impl<W: Workload> World<W> {
     }
 
     fn apply(&mut self, change: Change<Entity<W>>) -> Option<(Arc<str>, MemberKey)> {
+        let Change { key, after, .. } = change;
         // Keys that are none of ours are shown by the mirror as such.
-        match key_of(&self.keys, &change.key).ok()? {
-            Key::Item(item) => self.set_item(&item.into(), change.after),
+        match key_of(&self.keys, &key).ok()? {
+            Key::Item(item) => {
+                let name = self.name(item);
+                self.set_item(&name, after);
+            }
             Key::Member { zone, member } => {
-                let number = self.number(MemberKey::new(zone, member));
+                let number = self.number(zone, member);
                 let member = &mut self.members[number as usize];
                 self.fingerprint = self.fingerprint.wrapping_sub(member.print());
-                member.entry = change.after;
+                member.entry = after;
                 self.fingerprint = self.fingerprint.wrapping_add(member.print());
             }
             Key::Assignment { item, zone, member, slot } => {
-                let (item, key): (Arc<str>, _) = (item.into(), MemberKey::new(zone, member));
-                let number = self.number(key.clone());
-                let ended = change.after.is_none();
-                self.set_assignment(&item, number, slot, change.after);
-                return ended.then_some((item, key));
+                let (name, number) = (self.name(item), self.number(zone, member));
+                let ended = after.is_none();
+                self.set_assignment(&name, number, slot, after);
+                return ended.then(|| (name, self.member(number).key.clone()));
             }
         }
         None
     }
 
+    /// An item's name, shared with its row, which is made if there is none.
+    fn name(&mut self, item: &str) -> Arc<str> {
+        if let Some((name, _)) = self.items.get_key_value(item) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = item.into();
+        self.items.insert(Arc::clone(&name), Item::default());
+        name
+    }
+
     /// The number of a member; a new one if it was not heard of.
-    fn number(&mut self, key: MemberKey) -> u32 {
-        if let Some(number) = self.numbers.get(&key) {
+    fn number(&mut self, zone: &str, member: &str) -> u32 {
+        if let Some(number) = self.numbers.get(zone).and_then(|zone| zone.get(member)) {
             return *number;
         }
         let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        self.members.push(Member { key: key.clone(), entry: None, load: 0, primaries: 0 });
-        self.numbers.insert(key, number);
+        let key = MemberKey::new(zone, member);
+        let zone = self.numbers.entry(Arc::clone(&key.zone)).or_default();
+        zone.insert(Arc::clone(&key.member), number);
+        self.members.push(Member { key, entry: None, load: 0, primaries: 0 });
         number
     }
 
     fn set_item(&mut self, name: &Arc<str>, entry: Option<Kept<W>>) {
-        let item = self.items.entry(Arc::clone(name)).or_default();
+        let Some(item) = self.items.get_mut(name) else { return };
         self.fingerprint = self.fingerprint.wrapping_sub(item.print(name));
         self.standing -= usize::from(item.stands());
         item.entry = entry;
@@ -228,7 +244,7 @@ impl<W: Workload> World<W> {
     }
 
     fn set_assignment(&mut self, name: &Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
-        let item = self.items.entry(Arc::clone(name)).or_default();
+        let Some(item) = self.items.get_mut(name) else { return };
         let key = |number: u32| &self.members[number as usize].key;
         let at = item
             .held
@@ -300,7 +316,7 @@ impl<W: Workload> World<W> {
     }
 
     pub(super) fn find_number(&self, key: &MemberKey) -> Option<u32> {
-        self.numbers.get(key).copied()
+        self.numbers.get(&key.zone)?.get(&key.member).copied()
     }
 
     /// All numbers of members are below this.
@@ -398,7 +414,7 @@ impl<W: Workload> fmt::Debug for World<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
             .field("revision", &self.revision)
-            .field("members", &self.numbers.len())
+            .field("members", &self.members.len())
             .field("items", &self.items.len())
             .field("assignments", &self.assignments)
             .finish_non_exhaustive()

@@ -286,3 +286,45 @@ async fn an_item_that_was_given_back_goes_to_somebody_else() {
     // Nothing that is held moves for it.
     assert_eq!(scene.removed, 0);
 }
+
+/// So many members of three zones, so many items of three replicas.
+fn full(members: usize, items: usize, limit: usize) -> String {
+    let zone = |at: usize| ["a", "b", "c"][at % 3];
+    let members = (0..members).map(|at| format!("{}/m{at:04}={limit}", zone(at)));
+    let items = (0..items).map(|at| format!("i{at:05}:3"));
+    members.chain(items).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_are_almost_full_take_everything_that_fits() {
+    // 61,000 slots for 60,000 replicas, where the reference leaves 444 unplaced for ever.
+    let mut scene = Scene::with(&full(1_000, 20_000, 61)).await;
+    let rounds = scene.settle(Mark).await;
+    assert!(rounds < 5, "{rounds} rounds");
+    assert_eq!((scene.added, scene.removed), (60_000, 0));
+    assert!(scene.loads().iter().all(|load| (59..=61).contains(load)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_members_that_are_full_only_what_was_lost_moves() {
+    // One percent of headroom, and then a member less: six replicas do not fit any more.
+    let mut scene = Scene::with(&full(100, 20_000, 606)).await;
+    scene.settle(Mark).await;
+    let lost = scene.world.members().find(|(_, member)| &*member.key.member == "m0042");
+    let (number, lost) = lost.map(|(number, member)| (number, member.load)).unwrap();
+    let held = scene.world.items().filter_map(|(name, item)| {
+        let held = item.held.iter().find(|held| held.member == number)?;
+        Some(Op::delete(format!("/root/assign/{name}#a#m0042#{}", held.slot)))
+    });
+    let mut ops: Vec<Op> = held.collect();
+    ops.push(Op::delete("/root/members/a#m0042"));
+    let added = scene.added;
+    for ops in ops.chunks(100) {
+        scene.commit(ops.to_vec()).await;
+    }
+    let rounds = scene.settle(Mark).await;
+    assert!(rounds < 5, "{rounds} rounds");
+    let missing: u32 = scene.intent().lacking().iter().map(|item| item.missing).sum();
+    assert_eq!(missing, 6);
+    assert_eq!((scene.added - added, scene.removed), (lost as usize - 6, 0));
+}

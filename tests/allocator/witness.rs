@@ -185,40 +185,37 @@ impl Witness {
         let kv = if let Event::Put(kv) = event { Some(kv) } else { None };
         match key {
             Key::Item(item) => match kv {
-                None => drop(self.now.items.remove(&item)),
+                None => drop(self.now.items.remove(item)),
                 Some(kv) => {
                     if let Ok(value) = PlainItem::decode(&kv.value) {
-                        self.now.items.insert(item, value.replication);
+                        self.now.items.insert(item.to_owned(), value.replication);
                     }
                 }
             },
-            Key::Member { zone, member } => match kv {
-                None => drop(self.now.members.remove(&(zone, member))),
-                Some(kv) => {
-                    let limit = PlainMember::decode(&kv.value).map_or(0, |value| value.limit());
-                    let seat = Seat { limit, since: kv.create_revision };
-                    self.now.members.insert((zone, member), seat);
-                }
-            },
+            Key::Member { zone, member } => {
+                let name = (zone.to_owned(), member.to_owned());
+                let Some(kv) = kv else { return drop(self.now.members.remove(&name)) };
+                let limit = PlainMember::decode(&kv.value).map_or(0, |value| value.limit());
+                let seat = Seat { limit, since: kv.create_revision };
+                self.now.members.insert(name, seat);
+            }
             Key::Assignment { item, zone, member, slot } => {
-                let held = self.now.held.entry(item.clone()).or_default();
+                let name = (zone.to_owned(), member.to_owned());
+                let held = self.now.held.entry(item.to_owned()).or_default();
                 match kv {
                     // A rename puts another slot, before or after.
-                    None if held
-                        .get(&(zone.clone(), member.clone()))
-                        .is_some_and(|r| r.slot == slot) =>
-                    {
-                        held.remove(&(zone, member));
+                    None if held.get(&name).is_some_and(|replica| replica.slot == slot) => {
+                        held.remove(&name);
                     }
                     None => {}
                     Some(kv) => {
                         let state: Option<PlainState> = serde_json::from_slice(&kv.value).ok();
                         let consistent = state.is_some_and(|state| state.consistent);
-                        held.insert((zone, member), Replica { slot, consistent });
+                        held.insert(name, Replica { slot, consistent });
                     }
                 }
                 if held.is_empty() {
-                    self.now.held.remove(&item);
+                    self.now.held.remove(item);
                 }
             }
         }
