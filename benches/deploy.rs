@@ -110,17 +110,21 @@ async fn send(store: &impl Store, txns: Vec<Txn>) -> u64 {
     last
 }
 
+/// Sixty percent of the members are in one zone, forty in the other.
+fn key(at: usize) -> String {
+    let zone = if matches!(at % 5, 1 | 3) { "zone-b" } else { "zone-a" };
+    format!("{ROOT}/members/{zone}#m{at:05}")
+}
+
 fn member(at: usize, limit: usize, exiting: bool) -> Op {
-    let zone = if at % 5 % 2 == 0 { "zone-a" } else { "zone-b" };
     let limit = u32::try_from(limit).unwrap();
     let value = PlainMember { limit, exiting, share: None };
     let value = serde_json::to_vec(&value).unwrap();
-    Op::put(format!("{ROOT}/members/{zone}#m{at:05}"), value)
+    Op::put(key(at), value)
 }
 
 fn leave(at: usize) -> Op {
-    let zone = if at % 5 % 2 == 0 { "zone-a" } else { "zone-b" };
-    Op::delete(format!("{ROOT}/members/{zone}#m{at:05}"))
+    Op::delete(key(at))
 }
 
 /// What a run took.

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     evade::evade,
     network::{Certificate, Reason, solve},
@@ -12,7 +14,7 @@ use super::{
     retire::retire,
     state::{Post, Standing, seats},
     value::{ItemValue, MemberKey, MemberValue, Workload},
-    world::{Item, Member, World, print},
+    world::{Item, Member, World, digest},
 };
 
 /// By what rules items are placed.
@@ -38,7 +40,7 @@ pub struct Outside {
 }
 
 /// An item that lacks replicas, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lacking {
     /// The item's name.
     pub item: Arc<str>,
@@ -63,7 +65,7 @@ pub struct Intent {
 
 /// A number that says whether the same is meant.
 fn fingerprint<W: Workload>(world: &World<W>, rules: &Rules, outside: &Outside) -> u64 {
-    world.fingerprint().wrapping_add(print(&(rules, outside)))
+    world.fingerprint().wrapping_add(digest(&(rules, outside)))
 }
 
 impl Intent {

@@ -157,7 +157,7 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
         let (keeper, mirror) = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(Left::default()),
-            joined = self.join() => joined?,
+            joined = Box::pin(self.join()) => joined?,
         };
         self.core.turn(Status::Active);
         let left = tokio::select! {
@@ -166,8 +166,8 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
             error = worker::follow(&self.core, &self.runtime, &self.worker, &mirror) => {
                 Err(error.into())
             }
-            error = self.errands(&keeper, &mirror).run() => Err(error),
-            error = self.driver(&keeper, &mirror).run() => Err(error.into()),
+            error = Box::pin(self.errands(&keeper, &mirror).run()) => Err(error),
+            error = Box::pin(self.driver(&keeper, &mirror).run()) => Err(error.into()),
             left = self.drain(shutdown) => left,
         }?;
         // What was abandoned is given up here before anybody else can have it.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::item::{Key, Keys};
 use crate::store::KeyValue;
@@ -204,7 +204,7 @@ pub(super) fn key_of<'a>(keys: &Keys, key: &'a [u8]) -> Result<Key<'a>, String> 
 }
 
 /// A member's place and name, in the order of keys.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberKey {
     /// Its zone.
     pub zone: Arc<str>,

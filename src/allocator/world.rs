@@ -95,14 +95,14 @@ impl<W: Workload> Member<W> {
         self.entry.as_ref().map_or(0, |entry| entry.kv.create_revision)
     }
 
-    fn print(&self) -> u64 {
+    fn digest(&self) -> u64 {
         if self.entry.is_none() {
             return 0;
         }
         let value = self.value();
         let share = value.and_then(MemberValue::share).map(f64::to_bits);
         let facts = value.map(|value| (value.limit(), share, value.is_exiting()));
-        print(&("member", &self.key, facts, self.since()))
+        digest(&("member", &self.key, facts, self.since()))
     }
 }
 
@@ -133,18 +133,18 @@ impl<W: Workload> Item<W> {
         good.count()
     }
 
-    fn print(&self, name: &str) -> u64 {
+    fn digest(&self, name: &str) -> u64 {
         if self.entry.is_none() {
             return 0;
         }
         let facts = self.value().map(|value| (value.replication(), value.zones()));
-        print(&("item", name, facts))
+        digest(&("item", name, facts))
     }
 }
 
 /// A number that differs where the facts differ. Numbers of independent facts are added up, so that
 /// one of them can change alone.
-pub(super) fn print(facts: &impl Hash) -> u64 {
+pub(super) fn digest(facts: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     facts.hash(&mut hasher);
     hasher.finish()
@@ -196,9 +196,9 @@ impl<W: Workload> World<W> {
             Key::Member { zone, member } => {
                 let number = self.number(zone, member);
                 let member = &mut self.members[number as usize];
-                self.fingerprint = self.fingerprint.wrapping_sub(member.print());
+                self.fingerprint = self.fingerprint.wrapping_sub(member.digest());
                 member.entry = after;
-                self.fingerprint = self.fingerprint.wrapping_add(member.print());
+                self.fingerprint = self.fingerprint.wrapping_add(member.digest());
             }
             Key::Assignment { item, zone, member, slot } => {
                 let (name, number) = (self.name(item), self.number(zone, member));
@@ -235,11 +235,11 @@ impl<W: Workload> World<W> {
 
     fn set_item(&mut self, name: &Arc<str>, entry: Option<Kept<W>>) {
         let Some(item) = self.items.get_mut(name) else { return };
-        self.fingerprint = self.fingerprint.wrapping_sub(item.print(name));
+        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(name));
         self.standing -= usize::from(item.stands());
         item.entry = entry;
         self.standing += usize::from(item.stands());
-        self.fingerprint = self.fingerprint.wrapping_add(item.print(name));
+        self.fingerprint = self.fingerprint.wrapping_add(item.digest(name));
         self.touch(name);
     }
 

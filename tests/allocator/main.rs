@@ -7,6 +7,7 @@ mod brute;
 mod case;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod fixture;
 mod flow;
 mod large;
 mod members;

@@ -10,6 +10,10 @@ use crate::scene::{
     Scene,
 };
 
+fn words(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Settles in at most so many rounds, and compares who holds what; `!` marks the primary. The rounds
 /// are the reference's where it does the same.
 async fn settles(scene: &mut Scene, mode: crate::scene::Mode, rounds: usize, held: &str) {
@@ -27,7 +31,7 @@ async fn s1_items_that_nobody_holds_are_placed() {
 
 #[tokio::test(start_paused = true)]
 async fn s2_a_zone_of_one_member_takes_a_replica_of_every_item() {
-    let items: String = (1..=7).map(|item| format!("i0{item}:3 ")).collect();
+    let items = words((1..=7).map(|item| format!("i0{item}:3")));
     let mut scene = Scene::with(&format!("{items} a/A1=1024 a/A2=1024 b/B1=1024")).await;
     scene.settle(Mark).await;
     assert_eq!(scene.loads(), [7, 7, 7]);
@@ -230,7 +234,7 @@ async fn two_slots_of_one_member_become_one() {
 
 #[tokio::test(start_paused = true)]
 async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
-    let items: String = (0..40).map(|item| format!("i{item:02}:1 ")).collect();
+    let items = words((0..40).map(|item| format!("i{item:02}:1")));
     let mut scene = Scene::with(&format!("{items} a/A=40")).await;
     scene.settle(Mark).await;
     scene.moves = Some(3);
@@ -246,7 +250,7 @@ async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_may_be_lost_is_replaced_first() {
-    let items: String = (0..9).map(|item| format!("i{item}:2 ")).collect();
+    let items = words((0..9).map(|item| format!("i{item}:2")));
     let mut scene = Scene::with(&format!("{items} a/A=9 b/B=9")).await;
     scene.settle(Mark).await;
     // One item loses a replica, and a member joins that all want to move to.
@@ -259,7 +263,7 @@ async fn what_may_be_lost_is_replaced_first() {
 
 #[tokio::test(start_paused = true)]
 async fn an_item_of_more_replicas_than_a_transaction_takes_is_added_bit_by_bit() {
-    let members: String = (0..300).map(|member| format!("a/m{member:03}=1 ")).collect();
+    let members = words((0..300).map(|member| format!("a/m{member:03}=1")));
     let mut scene = Scene::with(&format!("i1:200 {members}")).await;
     scene.settle(Mark).await;
     assert_eq!(scene.world.item("i1").unwrap().held.len(), 200);
@@ -292,7 +296,7 @@ fn full(members: usize, items: usize, limit: usize) -> String {
     let zone = |at: usize| ["a", "b", "c"][at % 3];
     let members = (0..members).map(|at| format!("{}/m{at:04}={limit}", zone(at)));
     let items = (0..items).map(|at| format!("i{at:05}:3"));
-    members.chain(items).collect::<Vec<_>>().join(" ")
+    words(members.chain(items))
 }
 
 #[tokio::test(start_paused = true)]

@@ -142,12 +142,11 @@ impl World {
     }
 
     async fn put_item(&mut self, number: u64) {
-        let value = match self.dice.roll(20) {
-            0 => b"{\"replication\":-1}".to_vec(),
-            _ => {
-                let replication = u32::try_from(self.dice.roll(4)).unwrap();
-                serde_json::to_vec(&item(replication)).unwrap()
-            }
+        let value = if self.dice.roll(20) == 0 {
+            b"{\"replication\":-1}".to_vec()
+        } else {
+            let replication = u32::try_from(self.dice.roll(4)).unwrap();
+            serde_json::to_vec(&item(replication)).unwrap()
         };
         self.put(Op::put(format!("{ROOT}/items/i{number:02}"), value)).await;
     }
@@ -310,9 +309,9 @@ impl World {
         let (from, mut rounds, mut last) = (TokioRuntime.now(), 0, None);
         loop {
             self.pass(20).await?;
-            let took = TokioRuntime.now() - from;
-            let running = self.members.iter().filter_map(|member| member.running.as_ref());
-            let report = running.filter_map(|running| running.handle.report()).next();
+            let took = TokioRuntime.now().saturating_sub(from);
+            let mut running = self.members.iter().filter_map(|member| member.running.as_ref());
+            let report = running.find_map(|running| running.handle.report());
             if let Some(report) = report {
                 let before = last.replace(report.done.rounds);
                 let new = before.is_some_and(|before| before > report.done.rounds);

@@ -108,6 +108,7 @@ pub(crate) fn start_over(line: Faulty, options: Options<Plain>, takes: Duration)
     let (allocator, handle) =
         Allocator::new(line.clone(), line.runtime(), Plain, worker, options).unwrap();
     let (shutdown, asked) = oneshot::channel();
+    #[expect(clippy::disallowed_methods, reason = "it is waited for, and ended")]
     let task = tokio::spawn(async move {
         let asked = async {
             if asked.await.is_err() {

@@ -194,7 +194,10 @@ impl Witness {
             },
             Key::Member { zone, member } => {
                 let name = (zone.to_owned(), member.to_owned());
-                let Some(kv) = kv else { return drop(self.now.members.remove(&name)) };
+                let Some(kv) = kv else {
+                    self.now.members.remove(&name);
+                    return;
+                };
                 let limit = PlainMember::decode(&kv.value).map_or(0, |value| value.limit());
                 let seat = Seat { limit, since: kv.create_revision };
                 self.now.members.insert(name, seat);
