@@ -112,6 +112,11 @@ impl Progress {
         items
     }
 
+    /// Items that were looked at and are not settled, by name.
+    pub(super) fn doing(&self) -> &BTreeMap<Arc<str>, Doing> {
+        &self.doing
+    }
+
     /// How many items are doing what.
     pub(super) fn counts(&self) -> &BTreeMap<Doing, usize> {
         &self.counts

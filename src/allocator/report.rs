@@ -12,6 +12,7 @@ use super::{
     converge::{Bounds, Round, round},
     intent::{Intent, Lacking, Outside, Rules},
     item::Keys,
+    moves::{Move, moves},
     network::Certificate,
     progress::Doing,
     state::Standing,
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::store::{Limits, mirror::View};
 
-/// How many keys that make no sense are named.
-const PROBLEMS: usize = 100;
+/// How many keys that make no sense, and how many items that move, are named.
+const LISTED: usize = 100;
 
 /// A member, as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,8 @@ pub struct MemberReport {
     pub exiting: bool,
     /// What it may hold, as judged from outside.
     pub standing: Standing,
+    /// Why; `None`: nobody has judged it.
+    pub why: Option<Arc<str>>,
 }
 
 /// What stands, what is meant, and what is done about it, at one revision.
@@ -61,6 +64,8 @@ pub struct Report {
     pub copying: usize,
     /// What the items are doing that do not stand as they are meant to.
     pub doing: BTreeMap<Doing, usize>,
+    /// The items that move, by name, at most 100 of them, and why.
+    pub moves: Vec<Move>,
     /// How good the plan is.
     pub certificate: Certificate,
     /// Items that lack replicas, by name, and why.
@@ -122,11 +127,12 @@ impl Report {
                 load: member.load,
                 primaries: member.primaries,
                 exiting: member.value().is_some_and(MemberValue::is_exiting),
-                standing: outside.standings.get(&member.key).copied().unwrap_or_default(),
+                standing: outside.standing(&member.key),
+                why: outside.standings.get(&member.key).map(|judgement| Arc::clone(&judgement.why)),
             })
             .collect();
         members.sort_by(|a, b| a.key.cmp(&b.key));
-        let problems = view.undecoded().take(PROBLEMS).map(|entry| {
+        let problems = view.undecoded().take(LISTED).map(|entry| {
             let why = entry.error.as_ref().map_or_else(String::new, ToString::to_string);
             (entry.kv.key.to_string(), why)
         });
@@ -138,6 +144,7 @@ impl Report {
             assignments: world.assignments(),
             copying: world.copying(),
             doing: world.doing().clone(),
+            moves: moves(world, intent, outside, LISTED),
             certificate: intent.certificate().clone(),
             lacking: Arc::clone(intent.lacking()),
             unreadable: intent.unreadable(),
@@ -182,7 +189,7 @@ impl Report {
 /// How long a bar is.
 const BAR: u64 = 30;
 
-/// How many items that lack replicas are named, and how many keys that make no sense.
+/// How many items that move or lack replicas are named, and how many keys that make no sense.
 const NAMED: usize = 10;
 
 /// A table for a terminal.
@@ -211,6 +218,12 @@ impl fmt::Display for Report {
         }
         if self.copying > 0 {
             writeln!(f, "replicas that are not consistent: {}", self.copying)?;
+        }
+        for moving in self.moves.iter().take(NAMED) {
+            writeln!(f, "moving: {moving}")?;
+        }
+        if let more @ 1.. = self.unsettled().saturating_sub(NAMED) {
+            writeln!(f, "moving or waiting: {more} more items")?;
         }
         for lacking in self.lacking.iter().take(NAMED) {
             let Lacking { item, missing, reason } = lacking;
@@ -252,11 +265,8 @@ impl fmt::Display for MemberReport {
         if self.exiting {
             f.write_str(", leaving")?;
         }
-        match self.standing {
-            Standing::Full => {}
-            Standing::NoNewPrimaries => f.write_str(", gets no new primaries")?,
-            Standing::Shed(items) => write!(f, ", sheds {items}")?,
-            Standing::Gone => f.write_str(", holds nothing by its standing")?,
+        if self.standing != Standing::Full {
+            write!(f, ", {}", self.standing)?;
         }
         if room < limit { write!(f, ", may hold {room}") } else { Ok(()) }
     }

@@ -1,5 +1,7 @@
 //! What a member may hold: its limit and share, and what its standing leaves of them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::problem::{Primaries, Seat};
@@ -13,6 +15,10 @@ pub enum Standing {
     Full,
     /// The same, but it becomes the primary of no item whose primary it is not.
     NoNewPrimaries,
+    /// The same, but it is the primary of no item that anybody else holds too.
+    NoPrimaries,
+    /// What it holds, and nothing new; it becomes no primary either.
+    NothingNew,
     /// So many items fewer than its limit says.
     Shed(u32),
     /// Nothing: what it holds counts as lost.
@@ -20,13 +26,45 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// What is left of a seat.
-    pub fn apply(self, seat: Seat) -> Seat {
+    /// What is left of a limit, of a member that holds so many items.
+    pub fn limit(self, limit: u32, load: u32) -> u32 {
         match self {
-            Self::Full => seat,
-            Self::NoNewPrimaries => Seat { primaries: Primaries::Kept, ..seat },
-            Self::Shed(items) => Seat { limit: seat.limit.saturating_sub(items), ..seat },
-            Self::Gone => Seat { limit: 0, ..seat },
+            Self::Full | Self::NoNewPrimaries | Self::NoPrimaries => limit,
+            Self::NothingNew => limit.min(load),
+            Self::Shed(items) => limit.saturating_sub(items),
+            Self::Gone => 0,
+        }
+    }
+
+    /// Of which items it may become the primary.
+    pub fn primaries(self) -> Primaries {
+        match self {
+            Self::NoNewPrimaries | Self::NoPrimaries | Self::NothingNew => Primaries::Kept,
+            Self::Full | Self::Shed(_) | Self::Gone => Primaries::Any,
+        }
+    }
+
+    /// Whether it takes away items that a member holds.
+    pub fn takes(self) -> bool {
+        matches!(self, Self::Shed(1..) | Self::Gone)
+    }
+
+    /// Whether it may stay the primary of items that others hold too.
+    pub fn keeps_primaries(self) -> bool {
+        self != Self::NoPrimaries
+    }
+}
+
+/// In words, for people; nothing for a full one.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => Ok(()),
+            Self::NoNewPrimaries => f.write_str("gets no new primaries"),
+            Self::NoPrimaries => f.write_str("hands its primaries over"),
+            Self::NothingNew => f.write_str("gets nothing new"),
+            Self::Shed(items) => write!(f, "sheds {items}"),
+            Self::Gone => f.write_str("holds nothing by its standing"),
         }
     }
 }
@@ -41,8 +79,8 @@ pub struct Post {
     /// Its weight when items are shared out. `None`, or no weight at all (negative, not a number):
     /// its limit.
     pub share: Option<f64>,
-    /// What it may hold, as judged from outside.
-    pub standing: Standing,
+    /// Of which items it may become the primary.
+    pub primaries: Primaries,
 }
 
 impl Post {
@@ -57,18 +95,28 @@ impl Post {
     }
 }
 
-/// What is left of each member's limit and share after its standing. Who may hold less has as much
-/// less of its share.
+/// The seats of members, with all that they may hold.
 pub fn seats(posts: &[Post]) -> Vec<Seat> {
     // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
     let fractions = posts.iter().any(|post| post.weight().fract() != 0.0);
     let scale = if fractions { 1000.0 } else { 1.0 };
-    let seat = |post: &Post| {
-        let seat = post.standing.apply(Seat::new(post.zone, post.limit));
-        let left = f64::from(seat.limit) / f64::from(post.limit.max(1));
-        Seat { share: whole(post.weight() * scale * left), ..seat }
+    let seat = |post: &Post| Seat {
+        zone: post.zone,
+        limit: post.limit,
+        share: whole(post.weight() * scale),
+        primaries: post.primaries,
     };
     posts.iter().map(seat).collect()
+}
+
+impl Seat {
+    /// The same with at most this limit. Who gives up a part of its limit gives up as much of its share.
+    #[must_use]
+    pub fn lowered(self, limit: u32) -> Self {
+        let limit = limit.min(self.limit);
+        let share = u64::from(self.share) * u64::from(limit) / u64::from(self.limit.max(1));
+        Self { limit, share: u32::try_from(share).unwrap_or(self.share), ..self }
+    }
 }
 
 /// The nearest whole number that a share can be.

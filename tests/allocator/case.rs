@@ -71,7 +71,8 @@ fn capacity_is_shed_by_the_oldest_and_never_more_than_can_be_spared() {
         for wanted in replication {
             problem.add_item(*wanted, &[]);
         }
-        retire(&mut problem, exiting);
+        let exiting: Vec<(u32, u32)> = exiting.iter().map(|member| (*member, 0)).collect();
+        retire(&mut problem, &exiting);
         let left = problem.seats().iter().zip(limits);
         left.map(|(seat, limit)| limit - seat.limit).collect::<Vec<u32>>()
     };
@@ -104,7 +105,7 @@ fn who_cannot_leave_does_not_keep_those_that_can() {
     problem.restrict(&[0]);
     problem.add_item(1, &[]);
     problem.restrict(&[1]);
-    retire(&mut problem, &[0, 1]);
+    retire(&mut problem, &[(0, 0), (1, 0)]);
     let left: Vec<u32> = problem.seats().iter().map(|seat| seat.limit).collect();
     // The first is needed for one item, and gives up its other slot.
     assert_eq!(left, [1, 0, 2]);

@@ -1,11 +1,11 @@
 //! Members that die, stall, lose leases, drain and come back over a connection that loses, delays and
 //! repeats, while people change items, limits and standings; with a witness of every revision.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
     allocator::{
-        Leading, MemberKey, Options, Rules, Standing, ZoneRule,
+        Judgement, Leading, MemberKey, Options, Rules, Standing, Standings, ZoneRule,
         plain::{Plain, PlainMember},
     },
     runtime::{Runtime, TokioRuntime},
@@ -33,6 +33,7 @@ struct Member {
 
 /// A compare that the leader's transactions are built of, and that is left out of all of them, to
 /// see whether anybody misses it.
+#[cfg_attr(debug_assertions, allow(dead_code, reason = "an optimised build leaves compares out"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Without {
     /// That members are as they were: the leader, and those that get an item.
@@ -62,7 +63,7 @@ struct World {
     dice: Dice,
     faults: Faults,
     leading: Leading,
-    standings: watch::Sender<Arc<BTreeMap<MemberKey, Standing>>>,
+    standings: watch::Sender<Standings>,
     members: Vec<Member>,
     witness: Witness,
 }
@@ -243,16 +244,18 @@ impl World {
     }
 
     fn judge(&mut self, at: usize) {
-        let standing = match self.dice.roll(5) {
+        let standing = match self.dice.roll(6) {
             0 => Standing::NoNewPrimaries,
             1 => Standing::Shed(u32::try_from(self.dice.roll(6)).unwrap()),
             2 => Standing::Gone,
+            3 => [Standing::NoPrimaries, Standing::NothingNew][self.roll(2)],
             _ => Standing::Full,
         };
         let Member { zone, name, .. } = &self.members[at];
         let key = MemberKey::new(zone.as_str(), name.as_str());
         self.standings.send_modify(|standings| {
-            Arc::make_mut(standings).insert(key, standing);
+            let judgement = Judgement { standing, why: "by chance".into() };
+            Arc::make_mut(standings).insert(key, judgement);
         });
     }
 
@@ -412,7 +415,9 @@ fn the_same_seed_tells_the_same_story() {
 
 /// Each is found by itself: without `Members` who leads no more goes on, and limits are exceeded;
 /// without `Item` replicas go that are wanted again; without `Replicas` one goes that was the last
-/// good one but for another that has just gone.
+/// good one but for another that has just gone. It takes some thousand stories, and an optimised
+/// build.
+#[cfg(not(debug_assertions))]
 #[test]
 fn no_compare_can_be_left_out() {
     for without in [Without::Members, Without::Item, Without::Replicas] {
