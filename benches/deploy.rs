@@ -201,9 +201,9 @@ async fn deploy(n: usize, down_first: bool, slack: u32) -> Sums {
     };
     let started = Instant::now();
     let made = Allocator::new(store.clone(), TokioRuntime, Plain, (), options);
-    let (allocator, handle) = made.unwrap();
+    let (mut allocator, handle) = made.unwrap();
     let (shutdown, asked) = tokio::sync::oneshot::channel::<()>();
-    let task = tokio::spawn(allocator.run(async { drop(asked.await) }));
+    let task = tokio::spawn(async move { allocator.run(async { drop(asked.await) }).await });
     handle.report_when(|_| true).await.unwrap();
     let mut deploy = Deploy { store: store.clone(), handle, plans: 0, bound: 0 };
     let item = |at: usize| Op::put(format!("{ROOT}/items/i{at:05}"), r#"{"replication":3}"#);
@@ -259,10 +259,10 @@ async fn loss(items: usize, repeats: usize) -> (Duration, Duration, f64) {
         leading,
         ..Options::new(ROOT, "zone-a", "leader", value)
     };
-    let (allocator, handle) =
+    let (mut allocator, handle) =
         Allocator::new(store.clone(), TokioRuntime, Plain, (), options).unwrap();
     let (shutdown, asked) = tokio::sync::oneshot::channel::<()>();
-    let task = tokio::spawn(allocator.run(async { drop(asked.await) }));
+    let task = tokio::spawn(async move { allocator.run(async { drop(asked.await) }).await });
     handle.report_when(|_| true).await.unwrap();
     let mut deploy = Deploy { store: store.clone(), handle, plans: 0, bound: 0 };
     let item = |at: usize| Op::put(format!("{ROOT}/items/i{at:05}"), r#"{"replication":3}"#);

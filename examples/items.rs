@@ -47,7 +47,7 @@ async fn live(
     let value = PlainMember { limit: LIMIT, ..PlainMember::default() };
     let ttl = Duration::from_secs(3);
     let options = Options { ttl, ..Options::new(ROOT, zone, name, value) };
-    let (allocator, _) = Allocator::new(store, TokioRuntime, Plain, Copies, options)?;
+    let (mut allocator, _) = Allocator::new(store, TokioRuntime, Plain, Copies, options)?;
     allocator.run(drain).await?;
     Ok(())
 }
@@ -55,7 +55,7 @@ async fn live(
 /// Somebody who watches, and is the oldest member without holding anything: it plans for all.
 fn watch(store: impl Store) -> Result<Handle<Plain>, Failure> {
     let options = Options::new(ROOT, "control", "watcher", PlainMember::default());
-    let (allocator, handle) = Allocator::new(store, TokioRuntime, Plain, (), options)?;
+    let (mut allocator, handle) = Allocator::new(store, TokioRuntime, Plain, (), options)?;
     TokioRuntime.spawn(async move {
         if let Err(error) = allocator.run(std::future::pending()).await {
             eprintln!("the watcher ends: {error}");

@@ -154,19 +154,20 @@ impl Report {
     }
 
     /// What somebody sees who only looks: the same as the leader, if it has the same rules, and knows
-    /// nothing from outside.
+    /// the same from outside. It costs a plan of the whole world.
     pub fn of_view<W: Workload>(
         keys: Keys,
         workload: Arc<W>,
         view: &View<Entity<W>>,
         rules: &Rules,
+        outside: &Outside,
     ) -> Self {
-        let (mut world, outside) = (World::new(keys, workload, view), Outside::default());
-        let intent = Intent::new(&mut world, rules, &outside);
+        let mut world = World::new(keys, workload, view);
+        let intent = Intent::new(&mut world, rules, outside);
         let bounds = Bounds { limits: Limits::default(), moves: None };
         // What would be sent now is what is being changed.
         round(&mut world, &intent, &bounds, &BTreeSet::new());
-        Self::new(&world, view, &intent, &outside)
+        Self::new(&world, view, &intent, outside)
     }
 
     /// How many items do not stand as they are meant to.

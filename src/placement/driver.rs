@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{
     decide::{Decision, Facts, Hold, Stood, decide},
     notice::{Keys, Notice, Term},
-    policy::Policy,
+    policy::{Config, Policy},
     yielding::limits,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub struct Options {
     /// What the keys of notices begin with: a prefix of its own, beside the allocator's root and not
     /// below it; the same for all servers.
     pub prefix: String,
-    /// See [`Config::max_share_percent`](super::Config::max_share_percent).
+    /// See [`Config::max_share_percent`].
     pub max_share_percent: u8,
     /// How notices are followed.
     pub mirror: mirror::Options,
@@ -44,7 +44,7 @@ pub struct Options {
 impl Options {
     /// Notices under a prefix, with all else by default.
     pub fn new(prefix: impl Into<String>) -> Self {
-        let max_share_percent = super::Config::default().max_share_percent;
+        let max_share_percent = Config::default().max_share_percent;
         Self { prefix: prefix.into(), max_share_percent, mirror: mirror::Options::default() }
     }
 }

@@ -40,14 +40,14 @@ fn start(store: &Etcd, zone: &str, name: &str) -> Member {
     // Longer than any pause of a machine that is busy with other things.
     let options = Options { ttl: PATIENCE, ..Options::new(ROOT, zone, name, value) };
     let made = Allocator::new(store.clone(), TokioRuntime, Plain, Copies, options);
-    let (allocator, handle) = made.unwrap();
+    let (mut allocator, handle) = made.unwrap();
     let (drain, told) = oneshot::channel::<()>();
     let told = async {
         if told.await.is_err() {
             std::future::pending::<()>().await;
         }
     };
-    Member { handle, drain, task: tokio::spawn(allocator.run(told)) }
+    Member { handle, drain, task: tokio::spawn(async move { allocator.run(told).await }) }
 }
 
 async fn settled(leader: &Member, members: usize) -> std::sync::Arc<Report> {

@@ -65,6 +65,10 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/ids/source",
     "src/ids/stock",
     "src/ids/txns",
+    "src/placement/decide",
+    "src/placement/notice",
+    "src/placement/policy",
+    "src/placement/yielding",
     "src/promoters",
     "src/rehearse",
     "src/store/machine",
@@ -114,7 +118,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
-    ("placement", &["runtime", "autopilot", "allocator"]),
+    ("placement", &["duration", "runtime", "autopilot", "allocator", "store"]),
     ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
@@ -154,6 +158,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["session"],
         ],
     ),
+    ("placement", &[&["notice"], &["policy", "yielding"], &["decide"], &["driver"], &["picture"]]),
     (
         "ids",
         &[

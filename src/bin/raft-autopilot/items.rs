@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Write as _, sync::Arc, time::Duration};
 use clap::Args;
 use raft_autopilot::{
     allocator::{
-        AssignmentValue, Entity, ItemValue, MemberValue, Replica, Report, Rules, Workload,
+        AssignmentValue, Entity, ItemValue, MemberValue, Outside, Replica, Report, Rules, Workload,
         ZoneRule, item::Keys,
     },
     runtime::{Runtime, TokioRuntime},
@@ -158,9 +158,10 @@ async fn look(arguments: &Arguments) -> Result<String, Failure> {
     );
     let mirror = mirror.await.map_err(answer)?;
     let rules = Rules { zone_rule: arguments.zone_rule, balance_slack: arguments.balance_slack };
-    let mut pace = Pace::default();
+    let (mut pace, outside) = (Pace::default(), Outside::default());
     loop {
-        let report = Report::of_view(keys.clone(), Arc::new(Usual), &mirror.view(), &rules);
+        let report =
+            Report::of_view(keys.clone(), Arc::new(Usual), &mirror.view(), &rules, &outside);
         pace.see(TokioRuntime.now(), report.unsettled());
         let text = text(arguments, &report, &pace)?;
         if !arguments.watch {
