@@ -123,7 +123,13 @@ pub fn decide(policy: &dyn Policy, facts: &Facts<'_>) -> Decision {
             cause,
             stood: now.map_or(Duration::ZERO, |now| now.stood),
         };
-        let wish = policy.wish(&seen);
+        let wish = if facts.limits.contains_key(&key) {
+            policy.wish(&seen)
+        } else {
+            // What it held it has lost; it finds its standing when it is back.
+            let why = "its member is not there".to_owned();
+            Wish { standing, cause, why, again: None }
+        };
         let notice = Notice {
             server: server.server.id.clone(),
             verdict: server.health.verdict,

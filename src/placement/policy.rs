@@ -22,7 +22,7 @@ pub struct Seen<'a> {
     pub state: &'a State,
     /// The server.
     pub server: &'a ServerState,
-    /// How many items it may hold, by its own word.
+    /// How many items it may hold, by its own word. Whoever is no member is not asked about.
     pub limit: u32,
     /// Its standing now.
     pub standing: Standing,
