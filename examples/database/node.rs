@@ -75,6 +75,10 @@ pub(crate) struct Options {
     /// anything.
     #[arg(long, env = "DATABASE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Keep ranges and standings in this etcd, `http://host:port`, instead of in the database's own log.
+    #[cfg(feature = "etcd")]
+    #[arg(long, value_name = "URL")]
+    etcd: Option<String>,
     /// Stop when the standard input ends, that is, together with the process that started this.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -82,6 +86,10 @@ pub(crate) struct Options {
 
 /// Runs one server until it is told to stop, or was removed, or cannot go on.
 pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    #[cfg(feature = "etcd")]
+    let etcd = options.etcd.clone();
+    #[cfg(not(feature = "etcd"))]
+    let etcd: Option<String> = None;
     std::fs::create_dir_all(&options.dir)?;
     let (log, state) = storage::open(&options.dir)?;
     let known = log.identity()?;
@@ -108,7 +116,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let (autopilot, handle) = autopilot::new(&raft, database)?;
     let store = store::new(&raft, state.replica(), store::Database { cluster, id });
     let server = autopilot::server(id, &identity.member);
-    let (ranges, placed) = ranges::new(store.clone(), &server, state.clone(), handle.clone())?;
+    let (ranges, placed) = match etcd {
+        Some(etcd) => ranges::new(store::connect(&etcd).await?, &server, &state, &handle)?,
+        None => ranges::new(store.clone(), &server, &state, &handle)?,
+    };
     // Autopilot, which was made first, asks for it from now on.
     let _ = work.set(placed.clone());
     let work = (store, placed);

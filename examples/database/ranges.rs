@@ -1,6 +1,7 @@
 //! The key ranges of this database, each held by servers that answer reads of it: all that it takes to
 //! place work by health.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const RANGES: u32 = 48;
 const REPLICAS: u32 = 2;
 
 /// The most ranges that a server holds.
-const LIMIT: u32 = 40;
+const LIMIT: u32 = 60;
 
 /// Where ranges, servers and assignments are stored, and where their standings are.
 const ROOT: &str = "/ranges";
@@ -101,6 +102,9 @@ pub(crate) enum Answers {
     Leader,
 }
 
+/// What a server does for its whole life.
+pub(crate) type Life = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What this server knows of ranges and of who holds them.
 #[derive(Clone)]
 pub(crate) struct Placed {
@@ -111,12 +115,12 @@ pub(crate) struct Placed {
 
 /// Makes what places ranges on this server: a future to run for the server's whole life, and what it
 /// knows.
-pub(crate) fn new<S: Store>(
-    store: S,
+pub(crate) fn new(
+    store: impl Store,
     server: &Server,
-    state: StateMachine,
-    autopilot: autopilot::Handle,
-) -> Result<(impl Future<Output = ()> + Send + use<S>, Placed), Box<dyn std::error::Error>> {
+    state: &StateMachine,
+    autopilot: &autopilot::Handle,
+) -> Result<(Life, Placed), Box<dyn std::error::Error>> {
     let MemberKey { zone, member } = member_of(server)?;
     let http = crate::autopilot::http(server).unwrap_or_default();
     let policy = Graded::new(times())?;
@@ -130,7 +134,7 @@ pub(crate) fn new<S: Store>(
         leading: Leading { standings: Some(standings.standings()), ..Leading::default() },
         ..Options::new(ROOT, &*zone, &*member, value)
     };
-    let reader = Reader { state, http };
+    let reader = Reader { state: state.clone(), http };
     let (mut member, ranges) = Allocator::new(store, TokioRuntime, Ranges, reader, options)?;
     let leaves = Arc::new(Notify::new());
     let placed = Placed { ranges: ranges.clone(), standings, leaves: Arc::clone(&leaves) };
@@ -142,6 +146,7 @@ pub(crate) fn new<S: Store>(
             TokioRuntime.sleep(REJOIN_PAUSE).await;
         }
     };
+    let autopilot = autopilot.clone();
     let follows = async move {
         let error = placement.run(autopilot, ranges).await;
         tracing::error!(%error, "nobody's standing follows its health any more");
@@ -149,7 +154,7 @@ pub(crate) fn new<S: Store>(
     let both = async move {
         tokio::join!(lives, follows);
     };
-    Ok((both, placed))
+    Ok((Box::pin(both), placed))
 }
 
 /// Short times, for watching: the defaults are 15 s, 10 s, 1 min, 30 s and 10 s.

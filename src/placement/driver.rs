@@ -304,9 +304,12 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
     }
 }
 
-/// Whether a notice says the same; the words may be older.
+/// Whether a notice says the same. The words of who loses something are those of when it did; they
+/// tell ages, and would never stay the same.
 fn same(a: &Notice, b: &Notice) -> bool {
-    (&a.server, a.verdict, a.standing, a.cause) == (&b.server, b.verdict, b.standing, b.cause)
+    let words = a.standing != Standing::Full || a.why == b.why;
+    let told = |notice: &Notice| (notice.verdict, notice.standing, notice.cause);
+    a.server == b.server && told(a) == told(b) && words
 }
 
 fn wait<R: Runtime>(runtime: &R, time: Option<Duration>) -> impl Future<Output = ()> {
