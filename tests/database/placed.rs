@@ -158,7 +158,7 @@ async fn losing_autopilots_leader_in_the_middle_drains_nobody_else() {
     let at = servers.iter().position(|server| server.id == leader).unwrap();
     servers.swap_remove(at).kill().await;
     let state = thought(&servers, "somebody else leads, and sees both", |state| {
-        state["Leader"] != leader.to_string() && state["Work"]["Hold"].is_string()
+        state["Leader"].as_str() != Some(&*leader.to_string()) && state["Work"]["Hold"].is_string()
     })
     .await;
     let hold = state["Work"]["Hold"].as_str().unwrap();
@@ -205,7 +205,9 @@ async fn a_leader_that_is_told_to_leave_hands_over_ranges_and_leadership_and_sto
     assert!(ended.success(), "{ended}");
     // Nobody has to find out that it is gone.
     let state = thought(&servers, "another leads, and all ranges are held", |state| {
-        state["Leader"] != leader.id.to_string() && settled(state) && holders(state) == 4
+        state["Leader"].as_str() != Some(&*leader.id.to_string())
+            && settled(state)
+            && holders(state) == 4
     })
     .await;
     assert_eq!(number(&state, leader.id, "Items"), 0);
