@@ -173,6 +173,45 @@ async fn a_running_node_explains_and_saves_what_can_be_replayed() {
     assert_eq!(bad.status.code(), Some(2));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_shows_votes_and_work_side_by_side() {
+    let work = |server: &str, standing: Value, why: &str| {
+        let shown = json!({"Items": 7, "Limit": 9, "Primaries": 3, "Standing": standing,
+            "Why": why, "Leaving": false});
+        (server.into(), shown)
+    };
+    let settings = fixture::settings().with_work(move |servers| {
+        assert_eq!(servers.len(), 4);
+        let cluster = json!({"Items": 9, "Replicas": 18, "Doing": {"changing": 1},
+            "Moving": ["r1 from a to b (being changed): a is gone"], "Lacking": [],
+            "Hold": "two look bad at once"});
+        let servers = [work("a", json!("full"), ""), work("d", json!({"shed": 2}), "it is sick")];
+        Some((cluster, servers.into_iter().collect()))
+    });
+    let world = fixture::World::with(fixture::healthy(), settings).await;
+    let state = world.get("/state").await;
+    let state: Value = serde_json::from_str(&state.text).unwrap();
+    assert_eq!(state["Servers"]["d"]["Work"]["Items"], 7);
+    assert!(state["Servers"]["b"].get("Work").is_none(), "nothing is told of it");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let app = world.app.clone();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let arguments = ["state", "--address", &address, "--token", fixture::TOKEN].map(str::to_owned);
+    let asked = tokio::task::spawn_blocking(move || {
+        command(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "")
+    });
+    let shown = out(&asked.await.unwrap());
+    assert!(
+        shown.starts_with("a leads in term 3; 3 vote, 1 more may fail; all healthy\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("7 of 9 items, primary of 3  sheds 2: it is sick\n"), "{shown}");
+    assert!(shown.contains("9 items, 18 replicas, 1 changing\n"), "{shown}");
+    assert!(shown.contains("moving: r1 from a to b (being changed): a is gone\n"), "{shown}");
+    assert!(shown.contains("nothing is taken by health: two look bad at once\n"), "{shown}");
+}
+
 #[test]
 fn items_are_placed_from_a_case() {
     let case = r#"{"members":[{"zone":"a","id":"m1","limit":10,"exiting":false}],
