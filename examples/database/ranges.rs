@@ -193,11 +193,13 @@ impl Placed {
 
     /// Who answers reads of a key; the primary of its range, if this server holds it not.
     pub(crate) fn answers(&self, key: &str) -> Answers {
+        // Whoever may have lost its lease does not know who holds what, either.
+        if !matches!(self.ranges.status(), Status::Active | Status::Draining) {
+            return Answers::Leader;
+        }
         let Ok(route) = self.ranges.route(&range_of(key)) else { return Answers::Leader };
         let Route { hops, .. } = &route;
-        let trusted = matches!(self.ranges.status(), Status::Active | Status::Draining);
-        let here = hops.iter().any(|hop| hop.consistent && hop.member == *self.ranges.member());
-        if here && trusted {
+        if hops.iter().any(|hop| hop.consistent && hop.member == *self.ranges.member()) {
             return Answers::Here;
         }
         let mut others = hops.iter().filter(|hop| hop.member != *self.ranges.member());

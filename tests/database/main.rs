@@ -4,6 +4,9 @@
 #![allow(dead_code, reason = "the example uses more of its files than this test")]
 #![allow(unused_imports, reason = "the example uses more of its files than this test")]
 
+#[cfg(feature = "etcd")]
+#[path = "../etcd/server.rs"]
+mod etcd;
 #[path = "../../examples/database/http.rs"]
 mod http;
 mod placed;

@@ -12,9 +12,14 @@ const RANGES: u64 = 48;
 
 /// So many servers, all of which vote, and which share all ranges.
 async fn cluster(dirs: &[TempDir]) -> Vec<Server> {
-    let mut servers = vec![Server::first(dirs[0].path()).await];
+    cluster_with(dirs, &[]).await
+}
+
+async fn cluster_with(dirs: &[TempDir], more: &[&str]) -> Vec<Server> {
+    let mut servers = vec![Server::new(dirs[0].path(), more).await];
     for dir in &dirs[1..] {
-        servers.push(Server::joining(dir.path(), &servers[0].addr).await);
+        let seed = servers[0].addr.clone();
+        servers.push(Server::new(dir.path(), &[more, &["--seed", &seed]].concat()).await);
     }
     thought(&servers, "all vote, and share all ranges", |state| {
         count_voters(state) == dirs.len() && settled(state) && holders(state) == dirs.len()
@@ -211,4 +216,33 @@ async fn a_leader_that_is_told_to_leave_hands_over_ranges_and_leadership_and_sto
     })
     .await;
     assert_eq!(number(&state, leader.id, "Items"), 0);
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_is_gone_for_a_minute_takes_no_vote_and_no_standing_and_ranges_come_back() {
+    let etcd = crate::etcd::Server::start().await;
+    let address = format!("http://{}", etcd.socket());
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let servers = cluster_with(&dirs, &["--etcd", &address]).await;
+    let keys: Vec<String> = (0..20).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        write(&[&servers[0]], key).await;
+    }
+    let before = thinks(&servers).await.unwrap();
+    etcd.freeze();
+    for _ in 0..6 {
+        sleep(Duration::from_secs(10)).await;
+        // Whoever holds a range or not: what was written can be read, and nobody is drained.
+        check(&servers[1], &keys).await;
+        let state = thought(&servers, "somebody leads", |_| true).await;
+        assert_eq!((&state["Leader"], count_voters(&state)), (&before["Leader"], 3));
+        for server in &servers {
+            assert_eq!(work(&state, server.id, "Standing"), "full", "{}", server.id);
+        }
+    }
+    etcd.thaw();
+    thought(&servers, "all ranges are held again", |state| settled(state) && holders(state) == 3)
+        .await;
+    check(&servers[2], &keys).await;
 }

@@ -66,11 +66,16 @@ impl Server {
     }
 
     pub(crate) async fn first(dir: &Path) -> Self {
-        Self::start(dir, &NEW).await
+        Self::new(dir, &[]).await
     }
 
     pub(crate) async fn joining(dir: &Path, seed: &str) -> Self {
-        Self::start(dir, &[&NEW[..], &["--seed", seed]].concat()).await
+        Self::new(dir, &["--seed", seed]).await
+    }
+
+    /// A new server, at addresses that are free.
+    pub(crate) async fn new(dir: &Path, more: &[&str]) -> Self {
+        Self::start(dir, &[&NEW[..], more].concat()).await
     }
 
     pub(crate) fn pid(&self) -> u32 {
