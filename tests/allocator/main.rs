@@ -17,4 +17,5 @@ mod scene;
 mod simulation;
 mod steps;
 mod town;
+#[path = "../support/items.rs"]
 mod witness;

@@ -9,7 +9,10 @@ use raft_autopilot::{
         plain::{Plain, PlainMember},
     },
     runtime::{Runtime, TokioRuntime},
-    store::{Compare, Embedded, KeyRange, Op, RangeRequest, Store, Target, Txn},
+    store::{
+        Compare, Embedded, KeyRange, LocalWatch, Op, RangeRequest, Store, Target, Txn, Update,
+        Watch,
+    },
 };
 use tokio::sync::watch;
 
@@ -66,6 +69,7 @@ struct World {
     standings: watch::Sender<Standings>,
     members: Vec<Member>,
     witness: Witness,
+    watch: LocalWatch,
 }
 
 /// What has happened in a story.
@@ -100,9 +104,19 @@ impl World {
         };
         let harsh = dice.roll(4);
         let faults = Faults { lost: harsh, unanswered: harsh, late: harsh, way: 2 * harsh };
-        let witness = Witness::new(&store).await;
-        let mut world =
-            Self { store, without, dice, faults, leading, standings, members: Vec::new(), witness };
+        let witness = Witness::new(ROOT);
+        let watch = store.watch(KeyRange::prefix(format!("{ROOT}/")), 1).await.unwrap();
+        let mut world = Self {
+            store,
+            without,
+            dice,
+            faults,
+            leading,
+            standings,
+            members: Vec::new(),
+            witness,
+            watch,
+        };
         for number in 0..3 + world.dice.roll(4) {
             let zone = ["a", "b", "c"][usize::try_from(number % 3).unwrap()].to_owned();
             let limit = 4 + u32::try_from(world.dice.roll(12)).unwrap();
@@ -266,7 +280,18 @@ impl World {
             let member = members.iter().find(|member| member.lines.iter().any(wrote))?;
             Some((member.zone.clone(), member.name.clone()))
         };
-        self.witness.look(wrote).await
+        // All that has happened.
+        loop {
+            let update = tokio::select! {
+                biased;
+                update = self.watch.next() => update.unwrap(),
+                () = std::future::ready(()) => return Ok(()),
+            };
+            if let Update::Events(events) = update {
+                let judged = self.witness.judge(&events, Some(&wrote));
+                judged.map_err(|fault| format!("at revision {}: {fault}", events.revision))?;
+            }
+        }
     }
 
     async fn pass(&mut self, millis: u64) -> Result<(), String> {

@@ -1,4 +1,6 @@
-//! Sees every revision of a store, and what in it may never happen.
+//! Sees every revision of the items of a store, and what in it may never happen.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +10,11 @@ use raft_autopilot::{
         item::{Key, Keys},
         plain::{PlainItem, PlainMember, PlainState},
     },
-    store::{Embedded, Event, Events, KeyRange, LocalWatch, Store, Update, Watch},
+    store::{Event, Events},
 };
 
-use crate::town::ROOT;
-
-type Name = (String, String);
+/// A member's zone and name.
+pub(crate) type Name = (String, String);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seat {
@@ -52,9 +53,8 @@ impl Standing {
     }
 }
 
-/// The witness.
+/// Judges every revision of the keys under a root, one after the other.
 pub(crate) struct Witness {
-    watch: LocalWatch,
     keys: Keys,
     now: Standing,
     pub(crate) revisions: u64,
@@ -67,10 +67,9 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    pub(crate) async fn new(store: &Embedded) -> Self {
+    pub(crate) fn new(root: &str) -> Self {
         Self {
-            watch: store.watch(KeyRange::prefix(format!("{ROOT}/")), 1).await.unwrap(),
-            keys: Keys::new(ROOT),
+            keys: Keys::new(root),
             now: Standing::default(),
             revisions: 0,
             given_back: BTreeSet::new(),
@@ -81,26 +80,19 @@ impl Witness {
         }
     }
 
-    /// Looks at all that has happened. `wrote` says of a revision which member has written it.
-    pub(crate) async fn look(&mut self, wrote: impl Fn(u64) -> Option<Name>) -> Result<(), String> {
-        loop {
-            let update = tokio::select! {
-                biased;
-                update = self.watch.next() => update.unwrap(),
-                () = std::future::ready(()) => return Ok(()),
-            };
-            if let Update::Events(events) = update {
-                let revision = events.revision;
-                let faults = self.judge(&events, &wrote);
-                faults.map_err(|fault| format!("at revision {revision}: {fault}"))?;
-            }
-        }
+    /// How many items the members that stand may hold, by zone and name.
+    pub(crate) fn limits(&self) -> BTreeMap<Name, u32> {
+        self.now.members.iter().map(|(name, seat)| (name.clone(), seat.limit)).collect()
     }
 
-    fn judge(
+    /// Judges what a revision did. `wrote` says which member has written it; `None`: nobody can tell.
+    ///
+    /// # Errors
+    /// What in it may never happen.
+    pub(crate) fn judge(
         &mut self,
         events: &Events,
-        wrote: &impl Fn(u64) -> Option<Name>,
+        wrote: Option<&dyn Fn(u64) -> Option<Name>>,
     ) -> Result<(), String> {
         let before = self.now.clone();
         for event in &events.events {
@@ -154,7 +146,7 @@ impl Witness {
             made |= promoted;
             self.promoted += u64::from(promoted);
         }
-        if made {
+        if let (true, Some(wrote)) = (made, wrote) {
             let (by, leader) = (wrote(events.revision), before.leader().cloned());
             if by != leader {
                 return Err(format!("{by:?} made assignments, while {leader:?} led"));
