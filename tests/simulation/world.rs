@@ -18,6 +18,7 @@ use crate::process::Process;
 use crate::store::Store;
 use crate::transport::Links;
 use crate::types::{Raft, Server, clock, sleep};
+use crate::work::Work;
 
 /// What runs beside openraft in every process: made anew at every start, dropped by a crash.
 pub(crate) type Rider = Arc<dyn Fn(Seat) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -62,6 +63,8 @@ struct Machine {
     boots: Vec<Duration>,
     /// The autopilot of the process that runs.
     autopilot: Option<Handle>,
+    /// The hosted store and the member of the process that runs.
+    work: Option<Work>,
     /// Down for so long that nobody waits for it.
     dead: bool,
     retired: bool,
@@ -79,6 +82,7 @@ impl Machine {
             process: None,
             boots: Vec::new(),
             autopilot: None,
+            work: None,
             dead: false,
             retired: false,
             owes: None,
@@ -180,12 +184,13 @@ impl World {
     /// Kills a server's process and loses what its disk had not flushed. Does nothing if it is
     /// down.
     pub(crate) fn crash(&self, id: u64) {
-        let Some((process, disk, autopilot)) = self.servers().get_mut(&id).and_then(|machine| {
-            Some((machine.process.take()?, machine.disk.clone(), machine.autopilot.take()))
+        let Some((process, disk, handles)) = self.servers().get_mut(&id).and_then(|machine| {
+            let handles = (machine.autopilot.take(), machine.work.take());
+            Some((machine.process.take()?, machine.disk.clone(), handles))
         }) else {
             return;
         };
-        drop(autopilot);
+        drop(handles);
         self.oracle.note(format_args!("n{id} crashes"));
         self.network.hang_up(id);
         process.kill();
@@ -271,6 +276,18 @@ impl World {
     /// The autopilot of a server, if it is up.
     pub(crate) fn autopilot(&self, id: u64) -> Option<Handle> {
         self.servers().get(&id)?.autopilot.clone()
+    }
+
+    /// Tells everybody how to reach the hosted store of a process that runs.
+    pub(crate) fn employ(&self, id: u64, work: Work) {
+        if let Some(machine) = self.servers().get_mut(&id) {
+            machine.work = Some(work);
+        }
+    }
+
+    /// The hosted store and the member of a server, if it is up.
+    pub(crate) fn work(&self, id: u64) -> Option<Work> {
+        self.servers().get(&id)?.work.clone()
     }
 
     /// Kills a server's process for so long that nobody waits for it, if a quorum of the voters

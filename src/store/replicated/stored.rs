@@ -165,8 +165,15 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             return Ok(stamp);
         }
         let leader = draw();
-        // Nobody else's entry is counted as stamped by it before the replica knows.
-        self.log.append(Entry::Lead(leader)).await?;
+        // Nobody else's entry is counted as stamped by it before the replica knows. A log may never
+        // tell what became of an entry that another leader has overwritten.
+        tokio::select! {
+            biased;
+            done = self.log.append(Entry::Lead(leader)) => done?,
+            () = self.runtime.sleep(self.options.patience) => {
+                return Err(LogError::Retry("it took too long to take the word".to_owned()));
+            }
+        };
         self.replica.lead(leader, self.runtime.now());
         let lost = || LogError::Retry("another node has come to lead".to_owned());
         self.replica.stamp(self.runtime.now()).ok_or_else(lost)
