@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::{Role, ServerId, Step},
     config::Config,
+    foresee::{Foreseen, foresee},
     plan::{Held, Plan, Why},
     promoter::{NodeType, Promoter, StateExt, UpgradeStatus},
     records::Verdict,
@@ -38,6 +39,8 @@ pub enum Code {
     Next,
     /// A step that names it waits behind another, or until autopilot acts again.
     Queued,
+    /// A step that names it comes at a known time, if everything stays as it is.
+    Due,
     /// Its vote waits until it has been stable for long enough.
     NotStable,
     /// Its vote waits until it is healthy.
@@ -138,7 +141,8 @@ pub fn explain(
     promoter: &dyn Promoter,
 ) -> Explanation {
     let ext = promoter.state_ext(config, state);
-    let why = Explainer { config, state, plan, promoter, ext: &ext };
+    let comes = foresee(config, state, plan, promoter).filter(|_| plan.idle.is_none());
+    let why = Explainer { config, state, plan, promoter, ext: &ext, comes };
     let servers: Vec<Answer> = state.servers.iter().map(|server| why.answer(server)).collect();
     let mut warnings = ext.warnings.clone();
     if let Some(upgrade) = &ext.upgrade
@@ -148,7 +152,7 @@ pub fn explain(
     }
     Explanation {
         summary: summary(state),
-        next: why.next(&servers),
+        next: why.next(),
         zones: why.zones(),
         held: plan.held.iter().map(|held| format!("{}: {}", held.step, held.why)).collect(),
         servers,
@@ -177,6 +181,8 @@ struct Explainer<'a> {
     plan: &'a Plan,
     promoter: &'a dyn Promoter,
     ext: &'a StateExt,
+    /// What time alone brings next.
+    comes: Option<Foreseen>,
 }
 
 /// Code, words, and the time left.
@@ -203,10 +209,18 @@ impl Explainer<'_> {
         if let Some(said) = self.planned(id) {
             return prefixed(&stands, said);
         }
-        if let Some(held) = self.held(id) {
-            return prefixed(&stands, self.waits(server, held));
+        let said = if let Some(held) = self.held(id) {
+            prefixed(&stands, self.waits(server, held))
+        } else if server.role.votes() {
+            self.votes(server, stands.clone())
+        } else {
+            self.reserve(server, &stands)
+        };
+        match self.due(id) {
+            // Where its own time is over no later, that says more.
+            Some(due) if said.2.is_none_or(|left| Some(left) > due.2) => prefixed(&stands, due),
+            Some(_) | None => said,
         }
-        if server.role.votes() { self.votes(server, stands) } else { self.reserve(server, &stands) }
     }
 
     /// Its place, and its health where that is not good.
@@ -240,6 +254,14 @@ impl Explainer<'_> {
             (None, 0) => (Code::Next, format!("comes next: {step}"), Some(Duration::ZERO)),
             (None, _) => (Code::Queued, format!("comes later: {step}"), None),
         })
+    }
+
+    /// A step that time alone brings and that names it.
+    fn due(&self, id: &ServerId) -> Option<Said> {
+        let Foreseen { step, after } = self.comes.as_ref()?;
+        let named = step.servers().any(|named| named == id);
+        let words = || format!("in {}: {step}", rounded(*after));
+        named.then(|| (Code::Due, words(), Some(*after)))
     }
 
     /// What is held and names it: best a reason that is about the server itself.
@@ -391,26 +413,23 @@ impl Explainer<'_> {
         of.values().map(|name| (name.clone(), lost(name))).collect()
     }
 
-    fn next(&self, servers: &[Answer]) -> Next {
+    fn next(&self) -> Next {
+        let said = |words: String, after| Next { words, after };
         if let Some(idle) = &self.plan.idle {
-            return Next { words: format!("nothing: {idle}"), after: None };
+            return said(format!("nothing: {idle}"), None);
         }
         if let Some(change) = self.plan.changes.first() {
-            return Next { words: change.step.to_string(), after: Some(Duration::ZERO) };
+            return said(change.step.to_string(), Some(Duration::ZERO));
         }
-        let timed = servers.iter().filter(|answer| answer.changes_in.is_some());
-        match timed.min_by_key(|answer| answer.changes_in) {
-            Some(Answer { server, words, changes_in, .. }) => Next {
-                words: format!("looks at {server} again, which {words}"),
-                after: *changes_in,
-            },
+        match &self.comes {
+            Some(Foreseen { step, after }) => said(step.to_string(), Some(*after)),
+            None if self.plan.undecided => {
+                said("nothing yet: looks again every heartbeat until all is decided".into(), None)
+            }
             None if self.plan.held.is_empty() => {
-                Next { words: "nothing: everything is as it should be".to_owned(), after: None }
+                said("nothing: everything is as it should be".into(), None)
             }
-            None => {
-                let words = "nothing, until what is held can be done".to_owned();
-                Next { words, after: None }
-            }
+            None => said("nothing, until what is held can be done".into(), None),
         }
     }
 }

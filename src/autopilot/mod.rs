@@ -6,6 +6,7 @@ mod config;
 mod desk;
 mod driver;
 mod explain;
+mod foresee;
 mod handle;
 mod history;
 mod lapse;
@@ -16,6 +17,7 @@ mod promoter;
 mod records;
 mod refusal;
 mod requests;
+mod retries;
 mod safety;
 mod server;
 mod state;
@@ -41,5 +43,6 @@ pub use records::{
     Signs, StoredConfig, Task, Verdict,
 };
 pub use refusal::Refusal;
+pub(crate) use retries::Retries;
 pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

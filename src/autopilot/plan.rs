@@ -165,7 +165,7 @@ pub fn plan(config: &Config, state: &State, promoter: &dyn Promoter) -> Plan {
         planner.drain();
         planner.lead(wishes.leader);
     }
-    planner.finish()
+    planner.finish(promoter)
 }
 
 struct Planner<'a> {
@@ -566,7 +566,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether anything may be done at all, and when to look again.
-    fn finish(mut self) -> Plan {
+    fn finish(mut self, promoter: &dyn Promoter) -> Plan {
         let feedback = self.state.feedback.as_deref();
         let ledger = self.state.ledger.as_deref();
         self.plan.idle = if let Some(step) = feedback.and_then(|f| f.in_flight.clone()) {
@@ -579,7 +579,8 @@ impl<'a> Planner<'a> {
         // While it idles no step is taken, and looking more often would change nothing.
         let idles = matches!(self.plan.idle, Some(Why::Paused(_) | Why::Observing));
         let next = wake::next(self.config, self.state);
-        self.plan.wake = next.at;
+        let own = promoter.wake(self.config, self.state).filter(|at| *at > self.state.at);
+        self.plan.wake = [next.at, own].into_iter().flatten().min();
         self.plan.undecided = next.undecided || !(idles || self.plan.changes.is_empty());
         self.plan
     }

@@ -1,6 +1,6 @@
 //! What an application would like: the `Promoter` names wishes, and is never trusted with more.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -245,6 +245,14 @@ pub trait Promoter: fmt::Debug + Send + Sync + 'static {
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let _ = (config, state);
         StateExt::default()
+    }
+
+    /// When time alone may change its wishes, on the clock of [`State::at`]; a moment that has
+    /// passed says nothing. It need not name those known of every promoter: stability, graces,
+    /// retries, and the ends of cordons, intents and orders. Default: none.
+    fn wake(&self, config: &Config, state: &State) -> Option<Duration> {
+        let _ = (config, state);
+        None
     }
 
     /// What it is, as data, so that a moment can be replayed elsewhere. Default: nothing that is

@@ -5,7 +5,9 @@
 mod bad_days;
 mod chance;
 mod driver;
+mod host;
 mod reference;
+mod verbs;
 mod weak_changes;
 mod weak_cleanup;
 mod weak_health;

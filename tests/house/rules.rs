@@ -113,9 +113,9 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["cluster", "config", "policy", "records", "server"],
             &["state"],
-            &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
+            &["assess", "lapse", "refusal", "retries", "promoter", "orders", "wake"],
             &["plan", "safety"],
-            &["explain"],
+            &["explain", "foresee"],
             &["handle", "history"],
             &["desk"],
             &["driver", "requests"],
