@@ -357,7 +357,13 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 tracing::info!(%step, %why, "held");
             }
         }
-        let (Some(last), true) = (&self.last, state.may_act()) else { return };
+        let (last, true) = (&self.last, state.may_act()) else { return };
+        let before = last.iter().filter(|last| last.may_act());
+        let stood = |new| before.clone().flat_map(|last| last.warnings()).any(|old| old == new);
+        for warning in state.warnings().filter(|new| !stood(*new)) {
+            tracing::warn!("{warning}");
+        }
+        let Some(last) = last else { return };
         for server in &state.servers {
             let id = &server.server.id;
             let Some(before) = last.server(id) else { continue };

@@ -29,8 +29,10 @@ pub enum Code {
     StandsIn,
     /// It does not vote, could, and nobody needs it to.
     StandsBy,
-    /// It never votes.
+    /// It never votes: a read replica.
     ReadReplica,
+    /// It never votes: by the promoter's word for servers of its type.
+    NeverVotes,
     /// It is not a member.
     NotMember,
     /// This node does not lead with a fresh lease, and judges nobody.
@@ -144,7 +146,8 @@ pub fn explain(
     let comes = foresee(config, state, plan, promoter).filter(|_| plan.idle.is_none());
     let why = Explainer { config, state, plan, promoter, ext: &ext, comes };
     let servers: Vec<Answer> = state.servers.iter().map(|server| why.answer(server)).collect();
-    let mut warnings = ext.warnings.clone();
+    let mut warnings: Vec<String> = state.warnings().map(str::to_owned).collect();
+    warnings.extend(ext.warnings.iter().cloned());
     if let Some(upgrade) = &ext.upgrade
         && let Some(waits) = &upgrade.waits
     {
@@ -343,6 +346,10 @@ impl Explainer<'_> {
         if server.server.read_replica {
             return said(Code::ReadReplica, "it is a read replica and never will");
         }
+        let node_type = self.promoter.node_type(self.config, self.state, server);
+        if !self.promoter.is_potential_voter(&node_type) {
+            return said(Code::NeverVotes, &format!("servers of its type ({node_type}) never do"));
+        }
         if self.state.removed(id) {
             return said(Code::RemovedId, "its id was removed once; join with a new one");
         }
@@ -366,13 +373,12 @@ impl Explainer<'_> {
             Verdict::Healthy if server.matched.is_none() => {
                 said(Code::NotCaughtUp, "how much of the log it holds is not known")
             }
-            Verdict::Healthy => said(Code::StandsBy, &self.not_needed(server)),
+            Verdict::Healthy => said(Code::StandsBy, &self.not_needed(server, &node_type)),
         }
     }
 
     /// Why a server that could vote does not.
-    fn not_needed(&self, server: &ServerState) -> String {
-        let node_type = self.promoter.node_type(self.config, self.state, server);
+    fn not_needed(&self, server: &ServerState, node_type: &NodeType) -> String {
         let upgrade = self.ext.upgrade.as_ref();
         let migrates = upgrade.filter(|u| {
             let lists = &u.versions;
@@ -441,71 +447,53 @@ fn prefixed(stands: &str, (code, words, left): Said) -> Said {
 /// Whom a reason is about.
 fn about(why: &Why) -> Option<&ServerId> {
     let Why::Refused(refusal) = why else { return None };
-    match refusal {
-        Refusal::Twice { server }
-        | Refusal::WrongRole { server, .. }
-        | Refusal::NotHealthy { server, .. }
-        | Refusal::NotStable { server, .. }
-        | Refusal::NotCaughtUp { server, .. }
-        | Refusal::Cordoned { server, .. }
-        | Refusal::ReadReplica { server }
-        | Refusal::NotKnown { server }
-        | Refusal::NotMember { server }
-        | Refusal::Intended { server, .. }
-        | Refusal::GraceRuns { server, .. }
-        | Refusal::TooFewSigns { server, .. }
-        | Refusal::LiveVoter { server }
-        | Refusal::RemovedId { server }
-        | Refusal::AddressInUse { server, .. } => Some(server),
-        Refusal::NotLeading
-        | Refusal::Moved { .. }
-        | Refusal::ChangeInFlight
-        | Refusal::JointUnfinished
-        | Refusal::NotJoint
-        | Refusal::Empty
-        | Refusal::NoQuorum { .. }
-        | Refusal::Margin { .. }
-        | Refusal::LeaderKeepsVote
-        | Refusal::MinQuorum { .. }
-        | Refusal::VanishedTogether { .. } => None,
-    }
+    subject(refusal).1
 }
 
 fn refused(refusal: &Refusal) -> Said {
-    let code = match refusal {
+    let (words, left) = match refusal {
         Refusal::NotStable { healthy_for, needed, .. } => {
             let words = format!("{} of {} stable", rounded(*healthy_for), rounded(*needed));
-            return (Code::NotStable, words, Some(needed.saturating_sub(*healthy_for)));
+            (words, Some(needed.saturating_sub(*healthy_for)))
         }
         Refusal::GraceRuns { passed, grace, .. } => {
             let left = grace.saturating_sub(*passed);
             let words = format!("the grace of {} ends in {}", rounded(*grace), rounded(left));
-            return (Code::GraceRuns, words, Some(left));
+            (words, Some(left))
         }
-        Refusal::NotHealthy { .. } => Code::NotHealthy,
-        Refusal::NotCaughtUp { .. } => Code::NotCaughtUp,
-        Refusal::Cordoned { .. } => Code::Cordoned,
-        Refusal::ReadReplica { .. } => Code::ReadReplica,
-        Refusal::NotKnown { .. } => Code::Unknown,
-        Refusal::Intended { .. } => Code::Announced,
-        Refusal::TooFewSigns { .. } => Code::TooFewSigns,
-        Refusal::VanishedTogether { .. } => Code::VanishedTogether,
-        Refusal::RemovedId { .. } => Code::RemovedId,
-        Refusal::NoQuorum { .. }
-        | Refusal::Margin { .. }
-        | Refusal::MinQuorum { .. }
-        | Refusal::LiveVoter { .. } => Code::Needed,
+        _ => (refusal.to_string(), None),
+    };
+    (subject(refusal).0, words, left)
+}
+
+/// The code of a refusal, and the server that it is about, where it is about one.
+fn subject(refusal: &Refusal) -> (Code, Option<&ServerId>) {
+    match refusal {
+        Refusal::NotStable { server, .. } => (Code::NotStable, Some(server)),
+        Refusal::GraceRuns { server, .. } => (Code::GraceRuns, Some(server)),
+        Refusal::NotHealthy { server, .. } => (Code::NotHealthy, Some(server)),
+        Refusal::NotCaughtUp { server, .. } => (Code::NotCaughtUp, Some(server)),
+        Refusal::Cordoned { server, .. } => (Code::Cordoned, Some(server)),
+        Refusal::ReadReplica { server } => (Code::ReadReplica, Some(server)),
+        Refusal::NotKnown { server } => (Code::Unknown, Some(server)),
+        Refusal::Intended { server, .. } => (Code::Announced, Some(server)),
+        Refusal::TooFewSigns { server, .. } => (Code::TooFewSigns, Some(server)),
+        Refusal::RemovedId { server } => (Code::RemovedId, Some(server)),
+        Refusal::LiveVoter { server } => (Code::Needed, Some(server)),
+        Refusal::Twice { server }
+        | Refusal::WrongRole { server, .. }
+        | Refusal::NotMember { server }
+        | Refusal::AddressInUse { server, .. } => (Code::Held, Some(server)),
+        Refusal::VanishedTogether { .. } => (Code::VanishedTogether, None),
+        Refusal::NoQuorum { .. } | Refusal::Margin { .. } | Refusal::MinQuorum { .. } => {
+            (Code::Needed, None)
+        }
         Refusal::NotLeading
         | Refusal::Moved { .. }
         | Refusal::ChangeInFlight
         | Refusal::JointUnfinished
         | Refusal::NotJoint
         | Refusal::Empty
-        | Refusal::Twice { .. }
-        | Refusal::WrongRole { .. }
-        | Refusal::NotMember { .. }
-        | Refusal::LeaderKeepsVote
-        | Refusal::AddressInUse { .. } => Code::Held,
-    };
-    (code, refusal.to_string(), None)
+        | Refusal::LeaderKeepsVote => (Code::Held, None),
+    }
 }

@@ -387,6 +387,13 @@ impl State {
         self.servers.iter().filter(votes).count()
     }
 
+    /// What is unsafe about the membership itself, whatever the promoter, in words.
+    pub fn warnings(&self) -> impl Iterator<Item = &'static str> {
+        let pair = self.num_voters() == 2;
+        let words = "two voters: the loss of either stops the cluster; add a third, or a witness";
+        pair.then_some(words).into_iter()
+    }
+
     /// Whether a server is the leader.
     pub fn is_leader(&self, id: &ServerId) -> bool {
         self.leader.as_ref() == Some(id)

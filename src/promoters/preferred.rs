@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::electorate::may_lead;
-use crate::autopilot::{
-    Config, Liking, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt,
-    Wishes,
-};
+use super::{electorate::may_lead, wrapper::Wrapper};
+use crate::autopilot::{Config, Liking, Policy, Promoter, ServerState, State, Wishes};
 
 /// Adds a preferred leader to another promoter.
 ///
@@ -102,7 +99,13 @@ impl<P: Promoter> Preferred<P> {
     }
 }
 
-impl<P: Promoter> Promoter for Preferred<P> {
+impl<P: Promoter> Wrapper for Preferred<P> {
+    type Inner = P;
+
+    fn inner(&self) -> &P {
+        &self.inner
+    }
+
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
         let mut wishes = self.inner.wishes(config, state);
         let leader = state.leader.as_ref().and_then(|id| state.server(id));
@@ -126,26 +129,6 @@ impl<P: Promoter> Promoter for Preferred<P> {
             .find(|best| self.would_stay(config, state, best));
         wishes.leader = best.map(|best| best.server.id.clone());
         wishes
-    }
-
-    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        self.inner.node_type(config, state, server)
-    }
-
-    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.inner.is_potential_voter(node_type)
-    }
-
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        self.inner.filter_removals(config, state, dead)
-    }
-
-    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        self.inner.server_ext(config, state, server)
-    }
-
-    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        self.inner.state_ext(config, state)
     }
 
     fn wake(&self, config: &Config, state: &State) -> Option<Duration> {

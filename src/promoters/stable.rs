@@ -68,7 +68,7 @@ impl Promoter for Stable {
     }
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        let tolerance = Ballot::new(config, state).optimistic_failure_tolerance();
+        let tolerance = self.optimistic_failure_tolerance(&Ballot::new(config, state));
         StateExt { optimistic_failure_tolerance: Some(tolerance), ..StateExt::default() }
     }
 

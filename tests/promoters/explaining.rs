@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{Code, Explanation, IntentKind, Promoter, Record, Role, ServerId, explain, plan},
-    promoters::{Preferred, Stable, Upgrade, Zones},
+    autopilot::{
+        Code, Config, Explanation, IntentKind, NodeType, Promoter, Record, Role, ServerId,
+        ServerState, State, Wishes, explain, plan,
+    },
+    promoters::{Preferred, Stable, Upgrade, Wrapper, Zones},
     rehearse::World,
 };
 
@@ -102,7 +105,8 @@ fn a_preferred_leader_says_when_it_will_lead() {
     let promoter = Preferred::new(Stable::new()).zone("b").cool_down(20 * MINUTE);
     let mut world = cluster("a@a b@b c@c", "");
     let found = explained(&mut world, &promoter);
-    assert_eq!((found.next.words, found.next.after), (transfer("b").to_string(), Some(SECOND * 0)));
+    let expected = (transfer("b").to_string(), Some(Duration::ZERO));
+    assert_eq!((found.next.words, found.next.after), expected);
     // It fails, and is tried again after the cool-down, longer than any back-off.
     world.refuses_leadership.insert("b".into());
     world.run(&promoter, 7 * MINUTE);
@@ -156,7 +160,7 @@ fn what_is_said_to_come_next_comes_then() {
                     break;
                 }
                 while world.at() < begin + wait {
-                    world.run(promoter, begin + wait - world.at());
+                    world.run(promoter, (begin + wait).saturating_sub(world.at()));
                 }
                 if world.steps().len() == before {
                     world.round(promoter);
@@ -213,6 +217,48 @@ fn what_waits_says_for_what() {
     world.record(Record::Pause("holidays".to_owned()));
     let found = explained(&mut world, &promoter);
     assert_eq!(found.next.words, "nothing: paused: holidays; resume to go on");
+}
+
+/// Whoever is tagged as an archive never votes, by a type of its own.
+#[derive(Debug)]
+struct Archives(Stable);
+
+impl Wrapper for Archives {
+    type Inner = Stable;
+
+    fn inner(&self) -> &Stable {
+        &self.0
+    }
+
+    fn wishes(&self, config: &Config, state: &State) -> Wishes {
+        let mut wishes = self.0.wishes(config, state);
+        wishes.promote.retain(|id| state.server(id).is_some_and(|s| s.tag("archive").is_none()));
+        wishes
+    }
+
+    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
+        match server.tag("archive") {
+            Some(_) => NodeType::new("archive"),
+            None => self.0.node_type(config, state, server),
+        }
+    }
+
+    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
+        node_type.as_str() != "archive" && self.0.is_potential_voter(node_type)
+    }
+}
+
+#[test]
+fn whoever_may_never_vote_says_so() {
+    let promoter = Archives(Stable::new());
+    let mut world = cluster("a b c", "d");
+    world.describe("d", |server| {
+        server.meta.insert("archive".to_owned(), "yes".to_owned());
+    });
+    assert_eq!(world.run(&promoter, MINUTE), []);
+    let found = explained(&mut world, &promoter);
+    let words = "does not vote; servers of its type (archive) never do";
+    says(&found, "d", Code::NeverVotes, words);
 }
 
 #[test]

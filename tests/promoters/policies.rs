@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{IntentKind, Promoter, Record, Role},
+    autopilot::{IntentKind, Promoter, Record, Role, explain, plan},
     promoters::{Preferred, Stable, Upgrade, Witness, Zones},
     rehearse::World,
 };
@@ -200,8 +200,31 @@ fn a_witness_is_refused_where_it_is_no_use() {
     // Two that stand without a witness are left alone, and warned of.
     let mut world = cluster("a b", "");
     assert_eq!(world.run(&promoter, MINUTE), []);
-    let warnings = ext(&mut world, &promoter).warnings;
-    assert_eq!(warnings.last().unwrap(), "two voters: the loss of either stops the cluster");
+    assert_eq!(ext(&mut world, &promoter).warnings, ["2 voters and no witness to break a tie"]);
+}
+
+/// Whatever the policy, and whoever made them two.
+#[test]
+fn two_voters_are_warned_of_under_every_policy() {
+    let policies: [&dyn Promoter; 5] = [
+        &Content,
+        &Stable::new(),
+        &Zones::new(),
+        &Upgrade::new(Stable::with_target(2)),
+        &Witness::new(Stable::new(), "witness"),
+    ];
+    let words = "two voters: the loss of either stops the cluster; add a third, or a witness";
+    let warned = |world: &mut World, promoter: &dyn Promoter| {
+        let (config, state) = (world.config.clone(), world.assess());
+        let plan = plan(&config, &state, promoter);
+        explain(&config, &state, &plan, promoter).warnings.contains(&words.to_owned())
+    };
+    for promoter in policies {
+        assert!(warned(&mut cluster("a b", ""), promoter), "{promoter:?}");
+        assert!(warned(&mut cluster("a b", "rr"), promoter), "{promoter:?}");
+        assert!(!warned(&mut cluster("a", ""), promoter), "{promoter:?}");
+        assert!(!warned(&mut cluster("a b c", ""), promoter), "{promoter:?}");
+    }
 }
 
 #[test]
