@@ -21,13 +21,14 @@ use super::{
     desk::{Desk, Then, Unrecorded, record, within},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
-    plan::{Held, Plan, Why, plan},
+    plan::{Plan, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
     retries::Retries,
     safety::check,
     state::State,
     wake,
+    why::{Held, Why},
 };
 use crate::runtime::Runtime;
 

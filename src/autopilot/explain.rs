@@ -8,11 +8,12 @@ use super::{
     cluster::{Role, ServerId, Step},
     config::Config,
     foresee::{Foreseen, foresee},
-    plan::{Held, Plan, Why},
+    plan::Plan,
     promoter::{NodeType, Promoter, StateExt, UpgradeStatus},
     records::Verdict,
     refusal::Refusal,
     state::{ServerState, State},
+    why::{Held, Why},
 };
 use crate::duration::rounded;
 

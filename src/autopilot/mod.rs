@@ -22,6 +22,7 @@ mod safety;
 mod server;
 mod state;
 mod wake;
+mod why;
 
 pub use cluster::{
     Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Fence, Leading, LogId, Membership,
@@ -32,7 +33,7 @@ pub use driver::{Autopilot, Options};
 pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
 pub use history::{Decision, Fate, History};
-pub use plan::{Held, Plan, Why, plan};
+pub use plan::{Plan, plan};
 pub use policy::{Liking, Policy};
 pub use promoter::{
     NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
@@ -46,3 +47,4 @@ pub use refusal::Refusal;
 pub(crate) use retries::Retries;
 pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};
+pub use why::{Held, Why};

@@ -228,11 +228,11 @@ pub trait Promoter: fmt::Debug + Send + Sync + 'static {
         *node_type != NodeType::READ_REPLICA
     }
 
-    /// Which of the dead servers may be removed. Entries that were not offered are ignored.
-    /// Default: all of them.
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        let _ = (config, state);
-        dead
+    /// Which of the dead servers stay although their grace has passed; nobody else is removed for
+    /// not being named. Default: none of them.
+    fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {
+        let _ = (config, state, dead);
+        Vec::new()
     }
 
     /// What to show beside a server. Default: nothing.

@@ -90,16 +90,24 @@ impl Signs {
         .filter_map(|(sign, since)| Some((sign, since?)))
     }
 
-    /// Since when at least so many independent signs have stood; `Err`: fewer do, so many.
-    pub(super) fn standing(&self, needed: usize) -> Result<Duration, usize> {
-        let (mut begins, mut count) = ([Duration::MAX; 4], 0);
-        for (begin, (_, since)) in begins.iter_mut().zip(self.iter()) {
-            *begin = since;
-            count += 1;
-        }
+    /// Since when each independent sign has stood; [`Duration::MAX`] where it does not.
+    pub(super) fn since(&self) -> [Duration; 4] {
+        let reborn = self.shrunk.or(self.identity);
+        let signs = [self.contact, self.probe, self.discovery, reborn];
+        signs.map(|since| since.unwrap_or(Duration::MAX))
+    }
+
+    /// Since when any sign has stood; `None`: there is none.
+    pub fn first(&self) -> Option<Duration> {
+        self.since().into_iter().min().filter(|since| *since != Duration::MAX)
+    }
+
+    /// The beginnings of the independent signs that stand, the earliest first.
+    pub(super) fn begins(&self) -> Begins {
+        let mut begins = self.since();
         begins.sort_unstable();
-        let begin = needed.checked_sub(1).and_then(|nth| begins[..count].get(nth).copied());
-        begin.ok_or(count)
+        let count = begins.iter().filter(|since| **since != Duration::MAX).count();
+        Begins { begins, count }
     }
 
     /// The same signs, each with its beginning moved by `map`.
@@ -122,6 +130,21 @@ impl Signs {
             Sign::Identity => &mut self.identity,
             Sign::Shrunk => &mut self.shrunk,
         }
+    }
+}
+
+/// Since when signs have stood, in their order.
+#[derive(Clone, Copy)]
+pub(super) struct Begins {
+    begins: [Duration; 4],
+    pub(super) count: usize,
+}
+
+impl Begins {
+    /// Since when at least so many have stood.
+    pub(super) fn nth(&self, needed: usize) -> Option<Duration> {
+        let nth = needed.checked_sub(1)?;
+        self.begins[..self.count].get(nth).copied()
     }
 }
 

@@ -8,11 +8,12 @@ use super::{
     driver::{Autopilot, Event},
     handle::{Request, Verb, VerbError},
     orders::{is_absent, stranger},
-    plan::{Plan, Why},
+    plan::Plan,
     records::{Ledger, Operation, Outcome, Record, Report, Task},
     refusal::Refusal,
     server::ServerId,
     state::State,
+    why::Why,
 };
 use crate::runtime::Runtime;
 

@@ -56,7 +56,7 @@ pub(super) fn is_ready(config: &Config, state: &State, server: &ServerState) -> 
     server.is_stable(config, state.at)
         && state.cordoned(id).is_none()
         && state.intended(id).is_none()
-        && !state.removed(id)
+        && !state.removed_member(server)
 }
 
 /// A server whose restart is announced is not lost; one that is drained may be.
@@ -66,7 +66,7 @@ fn is_lost(config: &Config, state: &State, server: &ServerState) -> bool {
     let announced = state.intended(id).is_some_and(|kind| kind != IntentKind::Drain);
     server.health.verdict == Verdict::Unhealthy
         && !server.live
-        && server.signs.iter().any(|(_, since)| state.at.saturating_sub(since) >= grace)
+        && server.signs.first().is_some_and(|since| state.at.saturating_sub(since) >= grace)
         && !state.is_leader(id)
         && !announced
 }

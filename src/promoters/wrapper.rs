@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt, Wishes,
+    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerId, ServerState, State,
+    StateExt, Wishes,
 };
 
 /// A promoter that changes what another one says. Whoever implements this is a [`Promoter`], each
@@ -57,9 +58,9 @@ pub trait Wrapper: std::fmt::Debug + Send + Sync + 'static {
         self.inner().is_potential_voter(node_type)
     }
 
-    /// See [`Promoter::filter_removals`].
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        self.inner().filter_removals(config, state, dead)
+    /// See [`Promoter::keeps`].
+    fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {
+        self.inner().keeps(config, state, dead)
     }
 
     /// See [`Promoter::server_ext`].
@@ -96,8 +97,8 @@ impl<W: Wrapper> Promoter for W {
         Wrapper::is_potential_voter(self, node_type)
     }
 
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        Wrapper::filter_removals(self, config, state, dead)
+    fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {
+        Wrapper::keeps(self, config, state, dead)
     }
 
     fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {

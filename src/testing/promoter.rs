@@ -316,8 +316,8 @@ fn ask_everything(
     same(promoter, config, state)?;
     let all: Vec<ServerId> = state.servers.iter().map(|s| s.server.id.clone()).collect();
     let dead = Removals { failed_voters: all.clone(), stale_learners: all, ..Removals::default() };
-    let _ = promoter.filter_removals(config, state, dead);
-    let _ = promoter.filter_removals(config, state, Removals::default());
+    let _ = promoter.keeps(config, state, &dead);
+    let _ = promoter.keeps(config, state, &Removals::default());
     let _ = promoter.state_ext(config, state);
     for server in &state.servers {
         let _ = promoter.server_ext(config, state, server);

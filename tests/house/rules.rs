@@ -114,6 +114,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["cluster", "config", "policy", "records", "server"],
             &["state"],
             &["assess", "lapse", "refusal", "retries", "promoter", "orders", "wake"],
+            &["why"],
             &["plan", "safety"],
             &["explain", "foresee"],
             &["handle", "history"],

@@ -43,10 +43,8 @@ impl Promoter for Random {
         Wishes { promote, demote, leader: self.some(state).pop() }
     }
 
-    fn filter_removals(&self, _: &Config, state: &State, dead: Removals) -> Removals {
-        let mut kept = dead;
-        kept.failed_voters.extend(self.some(state));
-        kept
+    fn keeps(&self, _: &Config, state: &State, _: &Removals) -> Vec<ServerId> {
+        self.some(state)
     }
 }
 
