@@ -9,6 +9,7 @@ use super::{
     config::Config,
     lapse::Lapse,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
+    signs::Evidence,
     state::{Health, Reason, Reasons, ServerState, State, Trail, flaps},
 };
 
@@ -212,13 +213,27 @@ struct Identity {
 }
 
 impl Before {
+    fn of(last: &ServerState) -> Self {
+        Self {
+            health: last.health,
+            signs: last.signs,
+            joining: last.joining,
+            matched: last.matched,
+            snapshot: last.status.and_then(|status| status.snapshot),
+            lag: last.lag,
+            flaps: last.flaps,
+            trail: last.trail,
+        }
+    }
+
     /// Forgets what was counted in time; a log that shrank stays shrunk.
     fn restart(&mut self, at: Duration) {
         self.health.since = at;
         self.health.healthy_since = None;
         self.signs = Signs { shrunk: self.signs.shrunk.map(|_| at), ..Signs::default() };
         self.joining = self.joining.map(|_| at);
-        self.trail = Trail { seen: at, progressed: at, applied: at, carried: None, ..self.trail };
+        self.trail =
+            Trail { seen: at, progressed: at, applied: at, carried: None, told: 0, ..self.trail };
     }
 
     /// Leaves a time that nobody observed out of every count.
@@ -242,16 +257,7 @@ impl Round<'_> {
     fn server(&self, sighting: &Sighting, last: Option<&ServerState>) -> ServerState {
         let is_member = sighting.role != Role::Absent;
         let mut before = match last.filter(|last| (last.role != Role::Absent) == is_member) {
-            Some(last) => Before {
-                health: last.health,
-                signs: last.signs,
-                joining: last.joining,
-                matched: last.matched,
-                snapshot: last.status.and_then(|status| status.snapshot),
-                lag: last.lag,
-                flaps: last.flaps,
-                trail: last.trail,
-            },
+            Some(last) => Before::of(last),
             None => self.recorded(sighting),
         };
         if self.judges && !self.lapse.time.is_zero() {
@@ -283,6 +289,15 @@ impl Round<'_> {
             Verdict::Unknown => self.is_short(health.since),
         });
         before.trail.reborn &= !healthy;
+        let evidence = Evidence {
+            config: self.config,
+            seen: self.seen,
+            sighting,
+            shrunken: self.shrunken,
+            reasons,
+            contact: measure.contact,
+        };
+        let signs = evidence.signs(before.signs, &mut before.trail);
         let gained = measure.matched > before.matched
             || measure.status.is_some_and(|status| status.snapshot > before.snapshot);
         ServerState {
@@ -291,7 +306,7 @@ impl Round<'_> {
             health,
             flaps: flaps(self.config, before.flaps, &before.health, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
-            signs: self.signs(sighting, &before, reasons, &measure),
+            signs,
             joining: before
                 .joining
                 .filter(|_| !healthy && sighting.role == Role::Learner)
@@ -536,56 +551,6 @@ impl Round<'_> {
     fn is_short(&self, since: Duration) -> bool {
         self.seen.at.saturating_sub(since) <= self.config.last_contact_threshold
     }
-
-    fn signs(
-        &self,
-        sighting: &Sighting,
-        before: &Before,
-        reasons: Reasons,
-        measure: &Measure<'_>,
-    ) -> Signs {
-        let (at, old, floor) = (self.seen.at, before.signs, before.trail.seen);
-        if reasons.contains(Reason::NotJudged) {
-            return old;
-        }
-        // While it is not known whether a sign of contact or of a probe still stands, what was
-        // known of it is kept. Discovery that is stale or shrunken has failed itself: what it said
-        // removes nobody, and its sign begins anew when it is back.
-        let contact = if reasons.contains(Reason::NoContactYet) {
-            old.contact
-        } else {
-            let age = measure.contact.unwrap_or_else(|| at.saturating_sub(before.trail.seen));
-            let since = at.saturating_sub(age).max(floor);
-            reasons.contains(Reason::ContactLost).then(|| earlier(old.contact, since))
-        };
-        let probe = match sighting.probe {
-            Probe::Silent(age) if age > self.config.last_contact_threshold => {
-                Some(earlier(old.probe, at.saturating_sub(age).max(floor)))
-            }
-            Probe::Silent(_) => old.probe,
-            // Nobody probes any more: what replication hears from is not silent.
-            Probe::Off => old.probe.filter(|_| reasons.intersects(SILENT)),
-            Probe::Answered(_) => None,
-        };
-        let discovery = [Reason::DiscoveryFailed, Reason::DiscoveryLeft, Reason::DiscoveryAbsent];
-        Signs {
-            contact,
-            probe,
-            discovery: reasons
-                .intersects(Reasons::of(&discovery))
-                .then(|| old.discovery.unwrap_or(at)),
-            identity: before.trail.reborn.then(|| old.identity.unwrap_or(at)),
-            shrunk: reasons.contains(Reason::LogShrank).then(|| old.shrunk.unwrap_or(at)),
-        }
-    }
-}
-
-/// Replication has not heard from it.
-const SILENT: Reasons = Reasons::of(&[Reason::ContactLost, Reason::NoContactYet]);
-
-/// The earlier of two beginnings, the first of which may not be known.
-fn earlier(known: Option<Duration>, since: Duration) -> Duration {
-    known.map_or(since, |known| known.min(since))
 }
 
 /// Time to reach the end of the log: at the measured rate, and never less than the time that

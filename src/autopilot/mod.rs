@@ -16,10 +16,12 @@ mod policy;
 mod promoter;
 mod records;
 mod refusal;
+mod report;
 mod requests;
 mod retries;
 mod safety;
 mod server;
+mod signs;
 mod state;
 mod wake;
 mod why;
@@ -41,9 +43,10 @@ pub use promoter::{
 };
 pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
-    Signs, StoredConfig, Task, Verdict,
+    Signs, StandingSign, StoredConfig, Task, Verdict,
 };
 pub use refusal::Refusal;
+pub(crate) use report::report;
 pub(crate) use retries::Retries;
 pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

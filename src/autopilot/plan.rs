@@ -361,6 +361,7 @@ impl<'a> Planner<'a> {
         let id = || server.server.id.clone();
         let few = || Refusal::TooFewSigns { server: id(), signs: begins.count };
         let begin = begins.nth(needed).ok_or_else(few)?;
+        let begin = if needed > 1 { begin.max(self.heard(server)) } else { begin };
         // A joining server that has just made progress is not dead, however silent it is.
         let begin = server.joining.map_or(begin, |progress| begin.max(progress));
         let passed = self.state.at.saturating_sub(begin);
@@ -368,6 +369,16 @@ impl<'a> Planner<'a> {
             return Err(Refusal::GraceRuns { server: id(), passed, grace });
         }
         Ok(())
+    }
+
+    /// When replication heard from a server last: it was alive then, whatever else is silent. One
+    /// that is wiped may be heard of, and is of no use.
+    fn heard(&self, server: &ServerState) -> Duration {
+        if server.signs.shrunk.is_some() {
+            return Duration::ZERO;
+        }
+        let heard = server.last_contact.map(|age| self.state.at.saturating_sub(age));
+        heard.max(server.signs.contact).unwrap_or_default()
     }
 
     /// Dead servers, those without a vote first.
@@ -383,9 +394,6 @@ impl<'a> Planner<'a> {
             let id = server.server.id.clone();
             let why = if let Err(refusal) = self.may_go(server, grace, 2) {
                 Why::Refused(refusal)
-            } else if server.live && server.role.votes() {
-                // What still acknowledges is not dead.
-                Why::Refused(Refusal::LiveVoter { server: id.clone() })
             } else if let Some(kind) = state.intended(&id).filter(|kind| *kind != IntentKind::Drain)
             {
                 Why::Intended(kind)

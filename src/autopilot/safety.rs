@@ -281,7 +281,12 @@ impl<'a> Judge<'a> {
         if signs < needed {
             return Err(Refusal::TooFewSigns { server: id.clone(), signs });
         }
-        let passed = age(begins[needed - 1]);
+        let mut passed = age(begins[needed - 1]);
+        // Replication heard from it no longer ago than that; of a wiped one that proves nothing.
+        if server.signs.shrunk.is_none() && needed > 1 {
+            let silent = server.signs.contact.map_or(NEVER, age);
+            passed = passed.min(silent).min(server.last_contact.unwrap_or(NEVER));
+        }
         let passed = match server.joining {
             // What has just made progress is not dead, however long it has been silent.
             Some(progress) => passed.min(age(progress)),

@@ -258,6 +258,10 @@ pub struct Trail {
     pub(super) disk: Option<u64>,
     /// Its boot id has changed, and it has not been healthy since.
     pub(super) reborn: bool,
+    /// For how many seconds discovery had told of its death when discovery itself failed; until it
+    /// is back.
+    #[serde(default)]
+    pub(super) told: u32,
     /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.
     #[serde(with = "crate::duration::option")]
     pub(super) carried: Option<Duration>,

@@ -10,7 +10,7 @@ use super::case::Case;
 use crate::autopilot::{
     Change, Config, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan, Probe,
     Promoter, Record, Report, Retries, Role, Server, ServerId, Sighting, State, Status, Step,
-    Verdict, check, plan,
+    Verdict, check, plan, report,
 };
 
 /// How long after a step the driver looks again.
@@ -433,20 +433,8 @@ impl World {
     /// Writes the verdicts and signs that the ledger does not know yet.
     fn remember(&mut self) {
         let Some(state) = self.last.as_ref().filter(|state| state.may_act()) else { return };
-        let report = |server: &crate::autopilot::ServerState| {
-            let id = server.server.id.clone();
-            let record = self.ledger.servers.get(&id);
-            let verdict = server.health.verdict;
-            let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
-            let boot = server.status.map(|status| status.boot);
-            let disk = server.status.and_then(|status| status.disk);
-            let known = record.is_some_and(|r| {
-                r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
-            });
-            let told = verdict != Verdict::Unknown && !known;
-            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps: server.flaps })
-        };
-        let reports: Vec<Report> = state.members().filter_map(report).collect();
+        let judged = state.members().filter(|s| s.health.verdict != Verdict::Unknown);
+        let reports: Vec<Report> = judged.filter_map(|server| report(state, server)).collect();
         if !reports.is_empty() {
             self.ledger.apply(self.index, self.at, Record::Health(reports));
         }

@@ -7,6 +7,7 @@ mod chance;
 mod driver;
 mod host;
 mod reference;
+mod signs_of_life;
 mod verbs;
 mod weak_changes;
 mod weak_cleanup;

@@ -113,7 +113,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["cluster", "config", "policy", "records", "server"],
             &["state"],
-            &["assess", "lapse", "refusal", "retries", "promoter", "orders", "wake"],
+            &[
+                "assess", "lapse", "refusal", "report", "retries", "signs", "promoter", "orders",
+                "wake",
+            ],
             &["why"],
             &["plan", "safety"],
             &["explain", "foresee"],
