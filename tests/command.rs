@@ -118,6 +118,14 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
         &with("/observation/leader", json!("nobody")),
         &["`observation.leader`", "`nobody`", "expected the id of one of"],
     );
+    refused(
+        &with("/observation/servers/1/role", json!("incoming")),
+        &["`observation.servers[1].role`", "one half", "expected `voter`"],
+    );
+    refused(
+        &with("/observation/servers/1/server/id", json!("o1")),
+        &["`observation.servers[", "].server.id`", "`o1` again"],
+    );
     refused(&with("/promoter", Value::Null), &["`promoter`", "{\"stable\": {}}"]);
     refused(&with("/promoter", json!({"dictator": {}})), &["`promoter`", "dictator", "expected"]);
     refused(
@@ -126,7 +134,29 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
     );
     let mut case = migration();
     case["observation"]["servers"][0]["contct"] = json!("1s");
-    refused(&case.to_string(), &["`observation.servers.0.contct`", "not known"]);
+    refused(&case.to_string(), &["`observation.servers[0].contct`", "not known"]);
+    // Whatever is wrong is named with its place: a syntax, a type, a name, and a meaning.
+    let case = r#"{ "promoter": {"stable": {}},
+  "config": { "min_quorum": 3,
+    "stall_threshold":   "1ms" },
+  "observation": {
+    "at": "1h", "local": "a", "leader": "b",
+    "membership": {"log_id": {"term": 3, "index": 90}, "committed": true},
+    "last_log": {"term": 3, "index": 1000},
+    "servers": [ {"server": {"id": "a"}, "role": "voter", "extra": 0} ]
+  }
+}"#;
+    refused(case, &["standard input: line 8 column 68: field `observation.servers[0].extra`: not"]);
+    let case = case.replace(", \"extra\": 0", "");
+    refused(
+        &case,
+        &["standard input: line 3 column 26: field `config.stall_threshold`: found 1ms"],
+    );
+    let case = case.replace("1ms", "10s");
+    refused(&case, &["standard input: line 5 column 41: field `observation.leader`: found `b`"]);
+    let case = case.replace("\"promoter\": {\"stable\": {}},", "");
+    let case = case.replace("\"leader\": \"b\"", "\"leader\": \"a\"");
+    refused(&case, &["standard input: line 1 column 1: field `promoter`: not set"]);
     let missing = command(&["plan", "no/such/file.json"], "");
     assert_eq!(missing.status.code(), Some(2));
     assert!(error(&missing).contains("no/such/file.json"), "{}", error(&missing));

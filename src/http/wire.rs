@@ -300,7 +300,7 @@ pub(super) fn state<'a>(reading: &Reading<'a>, work: &'a Work) -> StateReply<'a>
         read_replicas: replicas.map(|s| s.server.id.as_str()).collect(),
         redundancy_zones: ext.redundancy_zones.into_iter().map(|(n, z)| (n, zone(&z))).collect(),
         upgrade: ext.upgrade.map(upgrade),
-        warnings: ext.warnings,
+        warnings: state.warnings().map(str::to_owned).chain(ext.warnings).collect(),
         voters_healthy: state.voters_healthy,
         quorum: state.quorum,
         term: state.leading.map_or(0, |leading| leading.term),

@@ -129,9 +129,13 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["cluster", "config", "policy", "records", "server"],
             &["state"],
-            &["assess", "lapse", "refusal", "promoter", "orders", "wake"],
+            &[
+                "assess", "lapse", "refusal", "report", "retries", "signs", "promoter", "orders",
+                "wake",
+            ],
+            &["why"],
             &["plan", "safety"],
-            &["explain"],
+            &["explain", "foresee"],
             &["handle", "history"],
             &["desk"],
             &["driver", "requests"],

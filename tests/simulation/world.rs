@@ -361,17 +361,26 @@ impl World {
         machine.owes.is_some_and(|owed| machine.disk.survives().1 < Some(owed))
     }
 
+    /// Whether a server that is dead had the time to say good-bye: every other one.
+    fn left(id: u64, machine: &Machine) -> bool {
+        machine.dead && id.is_multiple_of(2)
+    }
+
+    /// The same by its id.
+    pub(crate) fn says_goodbye(&self, id: u64) -> bool {
+        self.servers().get(&id).is_some_and(|machine| Self::left(id, machine))
+    }
+
     /// What the servers' own discovery says: all, nothing, or less than all.
     pub(crate) fn discover(&self) -> Option<Vec<(ServerId, NodeStatus)>> {
         let mood = *self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.servers();
         let listed = servers.iter().filter(|(_, machine)| !machine.retired);
         let listed = listed.map(|(id, machine)| {
-            let status = match (machine.process.is_some(), id % 2) {
-                (true, _) => NodeStatus::Alive,
-                // Every other one had the time to say good-bye.
-                (false, 0) if machine.dead => NodeStatus::Left,
-                (false, _) => NodeStatus::Failed,
+            let status = match machine.process {
+                Some(_) => NodeStatus::Alive,
+                None if Self::left(*id, machine) => NodeStatus::Left,
+                None => NodeStatus::Failed,
             };
             (name(*id), status)
         });
