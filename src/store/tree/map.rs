@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use super::{keys::Keys, row::Row};
 
-pub(super) const LEAF_LEN: usize = 16;
-pub(super) const BRANCH_LEN: usize = 16;
+pub(super) const LEAF_LEN: usize = 32;
+pub(super) const BRANCH_LEN: usize = 64;
 
 /// A value that knows its key.
 pub(crate) trait Keyed {
