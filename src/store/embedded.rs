@@ -175,9 +175,12 @@ impl<R: Runtime> Shared<R> {
         let Some(journal) = &self.journal else {
             return self.local.apply_one(self.now(), command);
         };
-        self.local.open_or_closed()?;
-        let answer = journal.submit(command, || self.now()).await;
-        answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store has closed".to_owned())))
+        let closed = || StoreError::Unknown("the store has closed".to_owned());
+        let Some(answer) = journal.submit(command, || self.now()) else {
+            // Why stands there.
+            return Err(self.local.open_or_closed().err().unwrap_or_else(closed));
+        };
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
 
