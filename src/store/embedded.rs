@@ -184,11 +184,6 @@ impl<R: Runtime> Shared<R> {
     }
 }
 
-/// What an outcome of another kind means: the machine has broken its word.
-fn unexpected(outcome: &Outcome) -> StoreError {
-    StoreError::Unknown(format!("the machine answered {outcome:?}"))
-}
-
 impl<R: Runtime> Store for Embedded<R> {
     type Watch = LocalWatch;
 
@@ -205,10 +200,7 @@ impl<R: Runtime> Store for Embedded<R> {
         if let Some(done) = self.shared.local.read(&txn)? {
             return Ok(done);
         }
-        match self.shared.run(Command::Txn(txn)).await? {
-            Outcome::Txn(done) => Ok(done),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Txn(txn)).await?.txn()
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<LocalWatch, StoreError> {
@@ -216,19 +208,13 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        let outcome = self.shared.run(Command::Grant { id, ttl }).await?;
+        let granted = self.shared.run(Command::Grant { id, ttl }).await?.lease();
         self.shared.leases.notify_one();
-        match outcome {
-            Outcome::Lease { id, ttl } => Ok(Lease { id, ttl }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        granted
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        match self.shared.run(Command::KeepAlive(id)).await? {
-            Outcome::Lease { ttl, .. } => Ok(ttl),
-            outcome => Err(unexpected(&outcome)),
-        }
+        Ok(self.shared.run(Command::KeepAlive(id)).await?.lease()?.ttl)
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {

@@ -56,23 +56,7 @@ fn the_contract_holds_while_leaders_are_killed() {
     simulate(3, async {
         let cluster = Cluster::start().await;
         let here = cluster.follower().await;
-        let killer = cluster.clone();
-        drop(Sim::spawn(async move {
-            loop {
-                sleep(1_500).await;
-                let leader = killer.leader().await;
-                if leader == here {
-                    // The one that is looked at lives; it is cut off instead.
-                    killer.isolate(here);
-                    sleep(1_000).await;
-                    killer.heal();
-                } else {
-                    killer.kill(leader).await;
-                    sleep(700).await;
-                    killer.boot(leader).await;
-                }
-            }
-        }));
+        cluster.kill_leaders(here, Duration::from_millis(1_500));
         suite::run(cluster.node(here).store, cluster.runtime(), "suite/").await;
     });
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{history::History, leases::Leases};
 use crate::store::{
-    contract::LeaseState,
-    error::Refusal,
+    contract::{Lease, LeaseState},
+    error::{Refusal, StoreError},
     kv::{Bytes, Events, KeyRange, LeaseId},
     txn::{
         Compare, Limits, Op, OpResponse, RangeRequest, RangeResponse, Target, Txn, TxnResponse,
@@ -51,6 +51,29 @@ pub enum Outcome {
     },
     /// It was done, and there is nothing to say about it.
     Done,
+}
+
+impl Outcome {
+    /// What the transaction did, that was asked for.
+    pub(in crate::store) fn txn(self) -> Result<TxnResponse, StoreError> {
+        match self {
+            Self::Txn(done) => Ok(done),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// The lease that was asked for.
+    pub(in crate::store) fn lease(self) -> Result<Lease, StoreError> {
+        match self {
+            Self::Lease { id, ttl } => Ok(Lease { id, ttl }),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// Whoever hosts the machine has broken his word.
+    fn unexpected(self) -> StoreError {
+        StoreError::Unknown(format!("the machine answered {self:?}"))
+    }
 }
 
 /// What a machine keeps, and how much it takes. Machines that apply the same commands must have

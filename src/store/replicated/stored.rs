@@ -310,11 +310,6 @@ async fn end_leases<L: Log, R: Runtime>(store: Weak<Shared<L, R>>, replica: Repl
     }
 }
 
-/// What an outcome of another kind means: the log has broken its word.
-fn unexpected(outcome: &Outcome) -> StoreError {
-    StoreError::Unknown(format!("the log answered {outcome:?}"))
-}
-
 impl<L: Log, R: Runtime> Store for Replicated<L, R> {
     type Watch = ReplicatedWatch;
 
@@ -335,10 +330,7 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
                 return Ok(done);
             }
         }
-        match self.shared.run(Command::Txn(txn)).await? {
-            Outcome::Txn(done) => Ok(done),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Txn(txn)).await?.txn()
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<ReplicatedWatch, StoreError> {
@@ -359,17 +351,11 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        match self.shared.run(Command::Grant { id, ttl }).await? {
-            Outcome::Lease { id, ttl } => Ok(Lease { id, ttl }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Grant { id, ttl }).await?.lease()
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        match self.shared.run(Command::KeepAlive(id)).await? {
-            Outcome::Lease { ttl, .. } => Ok(ttl),
-            outcome => Err(unexpected(&outcome)),
-        }
+        Ok(self.shared.run(Command::KeepAlive(id)).await?.lease()?.ttl)
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
