@@ -303,7 +303,7 @@ fn ranges() -> impl Strategy<Value = KeyRange> {
 fn reads() -> impl Strategy<Value = RangeRequest> {
     (
         ranges(),
-        prop_oneof![4 => Just(None), 1 => (0..90_u64).prop_map(Some)],
+        prop_oneof![4 => Just(None), 1 => (1..90_u64).prop_map(Some)],
         0..9_usize,
         any::<bool>(),
     )
@@ -466,6 +466,23 @@ fn compare(machine: &Machine, model: &Model, ranges: &[KeyRange], reads: &[Range
         assert_eq!(found.map(|found| (found.ttl, found.remaining, found.keys)), expected);
     }
     assert_eq!(machine.next_deadline(), model.leases.values().map(|lease| lease.1).min());
+}
+
+#[test]
+fn bytes_that_nest_without_end_are_refused() {
+    // A list of one operation, which is a transaction: the beginning of each level.
+    let level = |txn: &Txn| codec::encode(txn).unwrap()[codec::HEADER_LEN..].to_vec();
+    let (flat, nested) = (level(&Txn::default()), level(&Txn::new([Op::Txn(Txn::default())])));
+    let begin = &nested[..nested.len() - flat.len() - 1];
+    for levels in [Txn::DEPTH, 1_000, 1_000_000] {
+        let bytes = begin.repeat(levels);
+        let error = codec::decode_payload::<Txn>(&bytes).unwrap_err().to_string();
+        assert!(error.contains("nested too deep"), "{error}");
+    }
+    // And the next ones are none the worse.
+    let deepest = (1..Txn::DEPTH).fold(Txn::default(), |txn, _| Txn::new([Op::Txn(txn)]));
+    assert_eq!(deepest.depth(), Txn::DEPTH);
+    assert_eq!(codec::decode::<Txn>(&codec::encode(&deepest).unwrap()).unwrap(), deepest);
 }
 
 proptest! {

@@ -291,7 +291,7 @@ impl<R: Runtime> Store for Etcd<R> {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        check_range(&request.range)?;
+        request.check()?;
         let revision = request.revision.unwrap_or_default();
         self.get(&request).await.map_err(|failure| match failure {
             Failure::Compacted => Refusal::Compacted { compacted: revision + 1 }.into(),

@@ -199,7 +199,7 @@ impl Machine {
     /// # Errors
     /// [`Refusal::Compacted`], [`Refusal::Ahead`] or [`Refusal::Invalid`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
-        check_range(&request.range)?;
+        request.check()?;
         self.history.check(request.revision)?;
         Ok(self.history.range(request))
     }
