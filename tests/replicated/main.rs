@@ -4,6 +4,7 @@
 mod cluster;
 #[cfg(feature = "ids")]
 mod ids;
+mod once;
 mod storage;
 mod types;
 
@@ -237,7 +238,8 @@ fn a_snapshot_that_is_not_whole_is_refused() {
     assert_eq!(replica.apply(Entry::Lead(7)), Applied::Done(Ok(Outcome::Done)));
     let propose = |client, number| {
         let command = Command::Txn(Txn::new([Op::put("a", vec![1; 1000])]));
-        Entry::Propose(Proposal { client, number, floor: number, stamp, command })
+        let since = Duration::ZERO;
+        Entry::Propose(Proposal { client, number, floor: number, since, stamp, command })
     };
     for client in 1..=200 {
         assert!(matches!(replica.apply(propose(client, 0)), Applied::Done(Ok(_))));

@@ -186,6 +186,9 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             Applied::Done(answer) => Ok(answer),
             Applied::Forgotten => Err(LogError::Forgotten),
             Applied::Stale => Err(LogError::Retry("another node has come to lead".to_owned())),
+            Applied::Late => {
+                Err(LogError::Retry("the asking node is too far behind the others".to_owned()))
+            }
         }
     }
 
@@ -240,10 +243,12 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             Waiting { flight: &self.flight, number }
         };
         let number = waiting.number;
+        // The same for all attempts: none of them can have been done before.
+        let since = self.replica.shared.local.look(Machine::now);
         let done = self.retry(|| {
             let floor = lock(&self.flight).waiting.first().copied().unwrap_or(number);
             let (stamp, command) = (Stamp::default(), command.clone());
-            self.propose(Proposal { client: self.client, number, floor, stamp, command })
+            self.propose(Proposal { client: self.client, number, floor, since, stamp, command })
         });
         match done.await {
             Ok(answer) => answer.map_err(StoreError::Refused),
