@@ -5,6 +5,7 @@ mod cluster;
 #[cfg(feature = "ids")]
 mod ids;
 mod once;
+mod stopped;
 mod storage;
 mod types;
 

@@ -346,9 +346,13 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
         let catch_up = move || -> CatchingUp {
             let shared = shared.upgrade();
             Box::pin(async move {
-                if let Some(shared) = shared {
-                    // Without it the progress is that of this node alone.
-                    let _ = shared.catch_up().await;
+                let Some(shared) = shared else {
+                    return Err(Refusal::Closed("its last handle is gone".to_owned()).into());
+                };
+                match shared.catch_up().await {
+                    Err(closed @ StoreError::Refused(_)) => Err(closed),
+                    // Without the others the progress is that of this node alone.
+                    Ok(()) | Err(_) => Ok(()),
                 }
             })
         };
