@@ -1,7 +1,7 @@
 //! The thread that writes commands down and applies them, many with one sync.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -77,6 +77,7 @@ impl Journal {
         };
         let file = file.map_err(io_error(&name))?;
         let len = file.metadata().map_err(io_error(&name))?.len();
+        let snapshot_len = fs::metadata(directory.snapshot(log)).map_or(0, |found| found.len());
         let local = Arc::new(Local::new(machine));
         let queue = Arc::new(Queue::default());
         let writer = Writer {
@@ -87,7 +88,7 @@ impl Journal {
             len,
             next,
             snapshot: None,
-            snapshot_len: 0,
+            snapshot_len,
             pace: Pace::default(),
         };
         let thread = std::thread::Builder::new().name("store".to_owned());
@@ -160,12 +161,6 @@ impl Writer {
             tracing::error!("the store in {} closes: {why}", self.directory.path.display());
         }
         self.local.close(&why);
-        self.queue.stop();
-        if let Some(snapshot) = self.snapshot.take() {
-            let _ = snapshot.join();
-        }
-        // Whoever comes after a failure is told at once; their senders are dropped.
-        while !self.queue.wait(&mut Pace::default()).is_empty() {}
     }
 
     fn commit_all(&mut self, batch: Vec<(Entry, Answer)>) -> io::Result<()> {
@@ -216,7 +211,10 @@ impl Writer {
         if self.snapshot.is_some() || self.len < LOG_LEN.max(self.snapshot_len) {
             return Ok(());
         }
-        self.file = self.directory.create_log(self.next)?;
+        let file = self.directory.create_log(self.next)?;
+        // From here on the old one is not the last.
+        self.write(&Vec::new())?;
+        self.file = file;
         self.len = 0;
         let (directory, queue) = (Arc::clone(&self.directory), Arc::clone(&self.queue));
         let (sequence, machine) = (self.next, self.local.look(Clone::clone));
@@ -224,6 +222,18 @@ impl Writer {
         let thread = std::thread::Builder::new().name("store-snapshot".to_owned());
         self.snapshot = Some(thread.spawn(write)?);
         Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.local.close("the thread that writes has ended");
+        self.queue.stop();
+        if let Some(snapshot) = self.snapshot.take() {
+            let _ = snapshot.join();
+        }
+        // Whoever comes after a failure is told at once; their senders are dropped.
+        while !self.queue.wait(&mut Pace::default()).is_empty() {}
     }
 }
 
