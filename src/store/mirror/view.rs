@@ -160,7 +160,11 @@ impl<T> View<T> {
                     kv.key,
                     kv.mod_revision
                 );
-                let last = self.get(&kv.key).and_then(|entry| entry.value.clone());
+                // One that was deleted meanwhile, perhaps unseen, had another life.
+                let last = self
+                    .get(&kv.key)
+                    .filter(|entry| entry.kv.create_revision == kv.create_revision)
+                    .and_then(|entry| entry.value.clone());
                 (last, Some(error.into()))
             }
         };
