@@ -160,6 +160,32 @@ async fn another_endpoint_is_taken_where_one_is_dead() {
 }
 
 #[tokio::test]
+async fn a_server_of_another_cluster_is_not_asked() {
+    let (mut server, other) = (Server::start().await, Server::start().await);
+    let endpoints = vec![server.address().to_owned(), other.address().to_owned()];
+    let store =
+        connect(Options { endpoints, deadline: SHORT, ..Options::default() }).await.unwrap();
+    store.commit(put("a", "1")).await.unwrap();
+    server.kill();
+    let read = store.range(RangeRequest::new(KeyRange::key("a"))).await;
+    assert!(matches!(&read, Err(StoreError::Retry(_))), "{read:?}");
+    let written = store.commit(put("a", "2")).await;
+    assert!(matches!(written, Err(StoreError::Retry(_) | StoreError::Unknown(_))), "{written:?}");
+    let theirs = other.store().await.range(RangeRequest::new(KeyRange::key("a"))).await.unwrap();
+    assert_eq!(theirs.items, [], "nothing was written there");
+    server.restart();
+    server.ready().await;
+    let found = timeout(PATIENCE, async {
+        loop {
+            if let Ok(found) = store.range(RangeRequest::new(KeyRange::key("a"))).await {
+                return found;
+            }
+        }
+    });
+    assert!(!found.await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
 async fn a_request_ends_with_its_deadline() {
     let server = Server::start().await;
     let store = connect(Options { deadline: SHORT, ..server.options() }).await.unwrap();

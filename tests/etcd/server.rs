@@ -234,6 +234,11 @@ impl Server {
         }
     }
 
+    /// Loses what it has on disk. Not while it runs.
+    pub(crate) fn wipe(&self) {
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
+    }
+
     /// Starts it again, with what it has on disk, without waiting for it.
     pub(crate) fn restart(&mut self) {
         self.kill();
