@@ -19,7 +19,7 @@ const HISTORY_LEN: usize = 40;
 const HISTORY_AGE: Duration = Duration::from_secs(60);
 
 fn config() -> Config {
-    let limits = Limits { operations: 9, bytes: 1_000 };
+    let limits = Limits { operations: 9, bytes: 1_500 };
     Config { limits, history_len: HISTORY_LEN, history_age: HISTORY_AGE }
 }
 
@@ -285,8 +285,12 @@ fn stamp(response: &mut TxnResponse, revision: u64) {
     }
 }
 
+/// Short ones, and such as need memory of their own.
 fn keys() -> impl Strategy<Value = Bytes> {
-    (0..3_u8, 0..5_u8).prop_map(|(a, b)| format!("{}/{b}", char::from(b'a' + a)).into())
+    (0..3_u8, 0..5_u8).prop_map(|(a, b)| {
+        let rest = if b > 2 { "/a/long/way/down/from/there" } else { "" };
+        format!("{}/{b}{rest}", char::from(b'a' + a)).into()
+    })
 }
 
 fn ranges() -> impl Strategy<Value = KeyRange> {
@@ -344,7 +348,8 @@ fn compares() -> impl Strategy<Value = Compare> {
 fn txns() -> impl Strategy<Value = Txn> {
     let op = prop_oneof![
         5 => (keys(), 0..4_u8, leases()).prop_map(|(key, value, lease)| {
-            Op::Put { key, value: format!("{value}").into(), lease }
+            let value = format!("{value}").repeat(if value == 3 { 30 } else { 1 });
+            Op::Put { key, value: value.into(), lease }
         }),
         2 => ranges().prop_map(Op::Delete),
         2 => reads().prop_map(Op::Range),
@@ -529,6 +534,7 @@ proptest! {
         steps in vec(commands(), 1..60),
         drop in any::<prop::sample::Index>(),
         changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        more in vec(commands(), 0..30),
     ) {
         let mut machine = Machine::new(config());
         for command in steps {
@@ -552,7 +558,13 @@ proptest! {
         });
         if let (Ok(()), Ok(mut machine)) = (pushed, restore.finish()) {
             prop_assert!(!missing);
-            let _ = machine.apply(Command::Txn(Txn::new([Op::Delete(KeyRange::all())])), Duration::MAX);
+            for command in more {
+                let _ = machine.apply(command, Duration::from_secs(9));
+            }
+            let _ = machine.events(&KeyRange::all(), machine.compacted() + 1, 9);
+            let delete = Command::Txn(Txn::new([Op::Delete(KeyRange::all())]));
+            let _ = machine.apply(delete, Duration::MAX);
+            let _ = machine.snapshot().count();
         }
     }
 }

@@ -332,6 +332,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn short_bytes_and_long_ones_are_compared_alike() {
+        let texts: Vec<Vec<u8>> =
+            (0..60_u8).map(|len| (0..len / 2).chain([len % 2]).collect()).collect();
+        for a in &texts {
+            for b in &texts {
+                let (x, y) = (Bytes::from(&**a), Bytes::from(b.clone()));
+                assert_eq!((x == y, x.cmp(&y)), (a == b, a.cmp(b)), "{x} and {y}");
+            }
+            let bytes = Bytes::from(&**a);
+            assert_eq!((&*bytes, &*bytes.clone()), (&**a, &**a));
+            let set = std::collections::HashSet::from([bytes]);
+            assert!(set.contains(&**a), "it hashes like its bytes");
+        }
+    }
+
+    #[test]
     fn a_prefix_ends_where_the_next_one_begins() {
         assert_eq!(KeyRange::prefix("ab"), KeyRange::span("ab", "ac"));
         assert_eq!(KeyRange::prefix(b"a\xff\xff"), KeyRange::span(b"a\xff\xff", "b"));

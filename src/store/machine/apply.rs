@@ -187,7 +187,7 @@ impl Machine {
 
     fn end_lease(&mut self, id: LeaseId) -> Result<(), Refusal> {
         let lease = self.leases.remove(id)?;
-        for key in &lease.keys {
+        for key in lease.keys.iter() {
             self.history.delete(key, self.now);
         }
         self.history.commit();
