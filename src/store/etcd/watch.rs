@@ -52,8 +52,16 @@ impl EtcdWatch {
         let runtime = etcd.shared.runtime.clone();
         let end = runtime.now() + etcd.shared.options.deadline;
         let ask_too = Arc::clone(&ask);
-        let mut follower =
-            Follower { etcd, range, next: from, told: 0, send, ask: ask_too, asked: false };
+        let mut follower = Follower {
+            etcd,
+            range,
+            next: from,
+            told: 0,
+            send,
+            ask: ask_too,
+            asked: false,
+            refreshed: false,
+        };
         // It is opened here for the first time, so that "from now on" is settled on return.
         let (endpoint, connection) = loop {
             let endpoint = follower.etcd.current();
@@ -119,6 +127,8 @@ struct Follower<R: Runtime> {
     ask: Arc<Notify>,
     /// Progress was asked for, and none was told yet.
     asked: bool,
+    /// The token is fresh, and no watch has stood with it yet.
+    refreshed: bool,
 }
 
 impl<R: Runtime> Follower<R> {
@@ -210,13 +220,18 @@ impl<R: Runtime> Follower<R> {
             return Err(Failure::Unanswered("a watch was not created".to_owned()));
         };
         if created.canceled() && created.compact_revision() == 0 {
-            if is_stale(created.cancel_reason()) {
+            let why = created.cancel_reason().to_owned();
+            // Some versions do not say that it is the token; they deny a fresh one again.
+            let doubtful = self.etcd.shared.options.user.is_some() && !self.refreshed;
+            if is_stale(&why) || doubtful {
                 // Only requests refresh a token by themselves.
                 client.refresh_token().await.map_err(|error| failure(&error))?;
-                return Err(Failure::Unsent(created.cancel_reason().to_owned()));
+                self.refreshed = true;
+                return Err(Failure::Unsent(why));
             }
-            return Err(Failure::Refused(Refusal::Denied(created.cancel_reason().to_owned())));
+            return Err(Failure::Refused(Refusal::Denied(why)));
         }
+        self.refreshed = false;
         let revision = self.etcd.revision(created.header())?;
         if self.next == 0 {
             self.next = revision + 1;
