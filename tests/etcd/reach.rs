@@ -111,6 +111,32 @@ async fn a_user_does_what_it_may() {
     assert_eq!(next.await.unwrap(), again);
 }
 
+#[tokio::test]
+async fn a_token_that_is_older_than_the_roles_is_fetched_again() {
+    let server = Server::start_with_signed_tokens().await;
+    enable_users(&server).await;
+    let user = Some(("worker".to_owned(), "pass".to_owned()));
+    let worker = connect(Options { user, ..server.options() }).await.unwrap();
+    let mut watch = worker.watch(KeyRange::prefix("mine/"), 0).await.unwrap();
+    let first = worker.commit(put("mine/a", "1")).await.unwrap().revision;
+    let root = etcd_client::ConnectOptions::new().with_user("root", "secret");
+    let mut root = etcd_client::Client::connect([server.address()], Some(root)).await.unwrap();
+    for round in 0..3 {
+        // Any change of any role makes all tokens old.
+        root.role_add(format!("role{round}")).await.unwrap();
+        let done = worker.commit(put("mine/a", "2")).await;
+        let done = done.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        root.role_add(format!("other{round}")).await.unwrap();
+        let found = worker.range(RangeRequest::new(KeyRange::key("mine/a"))).await.unwrap();
+        assert_eq!(found.items[0].mod_revision, done.revision);
+    }
+    let mut again = worker.watch(KeyRange::prefix("mine/"), first).await.unwrap();
+    for watch in [&mut watch, &mut again] {
+        let Ok(Update::Events(events)) = watch.next().await else { panic!() };
+        assert_eq!(events.revision, first);
+    }
+}
+
 /// Commits what may be done twice, until it is done.
 async fn retry(store: &Etcd, txn: Txn) -> u64 {
     let end = Instant::now() + PATIENCE;

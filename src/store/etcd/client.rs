@@ -165,12 +165,8 @@ impl<R: Runtime> Etcd<R> {
         else {
             return Err(Failure::Unsent("no endpoint".to_owned()));
         };
-        match client.get_or_try_init(|| self.join(address)).await {
-            Ok(client) => Ok(client.clone()),
-            // Nothing but the password was sent.
-            Err(Failure::Unanswered(why)) => Err(Failure::Unsent(why)),
-            Err(other) => Err(other),
-        }
+        let client = client.get_or_try_init(|| self.join(address)).await;
+        client.cloned().map_err(Failure::with_nothing_sent)
     }
 
     /// Reaches for a server, and makes sure that it belongs to the same cluster as the others.
@@ -254,7 +250,12 @@ impl<R: Runtime> Etcd<R> {
             let endpoint = self.current();
             let attempt = async {
                 let client = self.client(endpoint).await?;
-                request(client).await.map_err(|error| failure(&error))
+                let done = request(client.clone()).await.map_err(|error| failure(&error));
+                if done.as_ref().is_err_and(Failure::asks_for_a_token) {
+                    let fresh = client.refresh_token().await;
+                    fresh.map_err(|error| failure(&error).with_nothing_sent())?;
+                }
+                done
             };
             let left = end.saturating_sub(runtime.now());
             // A reading tries another server where one hangs.

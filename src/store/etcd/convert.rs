@@ -224,6 +224,24 @@ const TURNED_AWAY: &[&str] = &[
     "no leader",
 ];
 
+/// What a server says to a token that is older than the last change of any user or role.
+const OLD_TOKEN: &str = "revision of auth store is old";
+
+impl Failure {
+    /// The same, where nothing but the password was sent.
+    pub(super) fn with_nothing_sent(self) -> Self {
+        match self {
+            Self::Unanswered(why) => Self::Unsent(why),
+            other => other,
+        }
+    }
+
+    /// Whether the same would do with a fresh token, which the client does not fetch by itself.
+    pub(super) fn asks_for_a_token(&self) -> bool {
+        matches!(self, Self::Unsent(why) if why.contains(OLD_TOKEN))
+    }
+}
+
 pub(super) fn failure(error: &Error) -> Failure {
     let text = error.to_string();
     let status = match error {
@@ -248,6 +266,7 @@ pub(super) fn failure(error: &Error) -> Failure {
         UNAUTHENTICATED if message.contains("invalid auth token") => {
             Failure::Unsent(message.to_owned())
         }
+        INVALID_ARGUMENT if message.contains(OLD_TOKEN) => Failure::Unsent(message.to_owned()),
         PERMISSION_DENIED | UNAUTHENTICATED => {
             Failure::Refused(Refusal::Denied(message.to_owned()))
         }
