@@ -5,6 +5,7 @@
 
 mod checker;
 mod facts;
+#[path = "../support/faulty.rs"]
 mod faulty;
 mod pool;
 mod production;

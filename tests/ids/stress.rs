@@ -12,18 +12,58 @@ use raft_autopilot::{
         Collector, CollectorOptions, Handle, IdRange, Ids, IdsError, Options, Reclaim, configure,
     },
     runtime::{Runtime, TokioRuntime},
-    store::{Embedded, KeyRange, RangeRequest, Store, machine::Config},
+    store::{Compare, Embedded, KeyRange, RangeRequest, Relation, Store, Target, machine::Config},
 };
 use tokio::sync::mpsc;
 
 use crate::{
     checker::{Snapshot, Tokens, snapshot},
-    faulty::{Dice, Faults, Faulty, Stoppable, Without},
+    faulty::{self, Dice, Faults, Faulty, Stoppable},
 };
 
 const PREFIX: &str = "ids/";
 const KEYS: u64 = 6;
 const STEPS: u64 = 120;
+
+/// A compare that is left out of every transaction, to see whether anybody misses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Without {
+    /// That the range and the epoch are as they were.
+    Fence,
+    /// That the key has an id already.
+    Stands,
+    /// That the candidate is free.
+    Free,
+    /// That the id rests since this key had it.
+    Rests,
+    /// That nobody uses the key that is collected.
+    Unused,
+    /// That the mapping that is collected is still the same.
+    Same,
+    /// That there is no reference but the one that goes.
+    Alone,
+}
+
+impl Without {
+    fn is(self, compare: &Compare) -> bool {
+        let name = compare.range.start();
+        let part = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+        let one = matches!(compare.range, KeyRange::Key(_));
+        match self {
+            Self::Fence => name.ends_with(b"/m"),
+            Self::Stands => part(b"/k/") && compare.relation == Relation::Greater,
+            Self::Free => part(b"/i/") && compare.target == Target::CreateRevision(0),
+            Self::Rests => part(b"/i/") && matches!(compare.target, Target::Value(_)),
+            Self::Unused => part(b"/r/") && compare.target == Target::CreateRevision(0),
+            Self::Same => part(b"/k/") && compare.relation == Relation::Equal,
+            Self::Alone => part(b"/r/") && !one && matches!(compare.target, Target::ModRevision(_)),
+        }
+    }
+
+    fn of(without: Option<Self>) -> Option<faulty::Without> {
+        without.map(|without| Arc::new(move |compare: &Compare| without.is(compare)) as _)
+    }
+}
 
 struct Node {
     name: String,
@@ -81,7 +121,8 @@ impl World {
     }
 
     fn line(&mut self, faults: Faults) -> Faulty {
-        let line = Faulty::new(&self.store, self.dice.roll(u64::MAX), self.without);
+        let without = Without::of(self.without);
+        let line = Faulty::new(&self.store, self.dice.roll(u64::MAX), without);
         *line.line.faults.lock().unwrap() = faults;
         line
     }
@@ -284,7 +325,7 @@ async fn story(seed: u64, without: Option<Without>) -> Result<Counts, String> {
 }
 
 /// Runs one seed in a runtime of its own, in virtual time.
-pub(crate) fn run(seed: u64, without: Option<Without>) -> Result<Counts, String> {
+fn run(seed: u64, without: Option<Without>) -> Result<Counts, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

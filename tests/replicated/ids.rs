@@ -34,7 +34,7 @@ fn nodes_agree_on_ids_while_leaders_are_killed() {
         let runtime = cluster.runtime();
         let here = cluster.follower().await;
         let store = cluster.node(here).store;
-        cluster.kill_leaders(here, Duration::from_millis(2_000));
+        cluster.kill_leaders(here, Duration::from_secs(2));
         let mut nodes = Vec::new();
         for node in 1..=3 {
             // Each with a session of its own, all through the one node that lives.

@@ -89,7 +89,7 @@ proptest! {
         let (mut here, there) = (Replica::new(Config::default()), Replica::new(Config::default()));
         let (mut leader, mut stamped, mut now) = (0, 0, Duration::ZERO);
         let mut sent: Vec<Proposal> = Vec::new();
-        let mut floors = [0; 3];
+        let mut floors: BTreeMap<u64, u64> = (0..3).map(|client| (client, 0)).collect();
         let mut done: BTreeMap<(u64, u64), Applied> = BTreeMap::new();
         for step in steps {
             match step {
@@ -107,7 +107,7 @@ proptest! {
                 Step::Arrive(index) if !sent.is_empty() => {
                     let mut proposal = index.get(&sent).clone();
                     let name = (proposal.client, proposal.number);
-                    proposal.floor = floors[proposal.client as usize];
+                    proposal.floor = floors[&proposal.client];
                     proposal.stamp = Stamp { leader: stamped, at: now };
                     let late = now > proposal.since + SESSION_AGE;
                     let answer = here.apply(Entry::Propose(proposal.clone()));
@@ -121,7 +121,7 @@ proptest! {
                             done.insert(name, answer);
                         }
                         Applied::Forgotten => {
-                            let given_up = proposal.number < floors[proposal.client as usize];
+                            let given_up = proposal.number < floors[&proposal.client];
                             prop_assert!(given_up);
                         }
                         Applied::Stale => prop_assert_ne!(stamped, leader),
@@ -130,8 +130,8 @@ proptest! {
                 }
                 Step::Arrive(_) => {}
                 Step::Forget(client) => {
-                    floors[client as usize] =
-                        sent.iter().filter(|other| other.client == client).count() as u64;
+                    let count = sent.iter().filter(|other| other.client == client).count() as u64;
+                    floors.insert(client, count);
                 }
                 Step::Late => stamped = leader.saturating_sub(1),
                 Step::Wait(time) => now += time,
@@ -174,7 +174,7 @@ proptest! {
             && let Ok(frozen) = replica.restore(parts)
         {
             replica.install(frozen);
-            for client in 0..clients + 1 {
+            for client in 0..=clients {
                 let _ = replica.apply(propose(client, 9));
             }
             let _ = replica.freeze().parts().count();

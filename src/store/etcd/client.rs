@@ -165,7 +165,8 @@ impl<R: Runtime> Etcd<R> {
         else {
             return Err(Failure::Unsent("no endpoint".to_owned()));
         };
-        let client = client.get_or_try_init(|| self.join(address)).await;
+        // Once for each server; it need not be part of every request.
+        let client = client.get_or_try_init(|| Box::pin(self.join(address))).await;
         client.cloned().map_err(Failure::with_nothing_sent)
     }
 
@@ -252,7 +253,7 @@ impl<R: Runtime> Etcd<R> {
                 let client = self.client(endpoint).await?;
                 let done = request(client.clone()).await.map_err(|error| failure(&error));
                 if done.as_ref().is_err_and(Failure::asks_for_a_token) {
-                    let fresh = client.refresh_token().await;
+                    let fresh = Box::pin(client.refresh_token()).await;
                     fresh.map_err(|error| failure(&error).with_nothing_sent())?;
                 }
                 done

@@ -285,14 +285,7 @@ impl<R: Runtime> Follower<R> {
                 Err(error) => return Leave::Lost(error.to_string()),
             };
             if message.canceled() {
-                if is_stale(message.cancel_reason()) {
-                    let refreshed = connection.client.refresh_token().await;
-                    return Leave::Lost(refreshed.err().map_or_else(
-                        || message.cancel_reason().to_owned(),
-                        |error| error.to_string(),
-                    ));
-                }
-                return canceled(&message);
+                return canceled(&message, &connection.client).await;
             }
             let told = if message.events().is_empty() {
                 if message.watch_id() == ALL {
@@ -374,12 +367,12 @@ impl<R: Runtime> Follower<R> {
 /// The events of each revision, none of which may be before `next`; else the one that is.
 fn by_revision(next: u64, events: impl Iterator<Item = (u64, Event)>) -> Result<Vec<Events>, u64> {
     let mut revisions: Vec<Events> = Vec::new();
-    let mut least = next;
+    let mut reached = next;
     for (revision, event) in events {
-        if revision < least {
+        if revision < reached {
             return Err(revision);
         }
-        least = revision;
+        reached = revision;
         match revisions.last_mut().filter(|last| last.revision == revision) {
             Some(last) => last.events.push(event),
             None => revisions.push(Events { revision, events: vec![event] }),
@@ -394,7 +387,11 @@ fn is_stale(reason: &str) -> bool {
     reason.contains("invalid auth token")
 }
 
-fn canceled(message: &WatchResponse) -> Leave {
+async fn canceled(message: &WatchResponse, client: &Client) -> Leave {
+    if is_stale(message.cancel_reason()) {
+        let refreshed = client.refresh_token().await.map_err(|error| error.to_string());
+        return Leave::Lost(refreshed.err().unwrap_or_else(|| message.cancel_reason().to_owned()));
+    }
     let (compacted, why) = (unsigned(message.compact_revision()), message.cancel_reason());
     if compacted > 0 {
         return Leave::Ended(Refusal::Compacted { compacted }.into());

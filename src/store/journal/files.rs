@@ -388,7 +388,8 @@ mod tests {
             let found = tempfile::tempdir().unwrap();
             let path = found.path().join("snapshot-0000000000000000");
             // Each record checks; what is in it is nothing of ours.
-            let frame = [&[codec::VERSION][..], &(body.len() as u32).to_le_bytes(), &body].concat();
+            let len = u32::try_from(body.len()).unwrap().to_le_bytes();
+            let frame = [&[codec::VERSION][..], &len, &body].concat();
             let records = (0..count).map(|number| record::encode(number, &frame).unwrap());
             fs::write(&path, records.collect::<Vec<_>>().concat()).unwrap();
             prop_assert!(read_snapshot(&path, Config::default()).is_err());

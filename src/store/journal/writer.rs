@@ -258,8 +258,8 @@ impl Queue {
             waiting.wanted = wanted;
             let short = |waiting: &mut Waiting| waiting.commands.len() < wanted && !waiting.stop;
             let patience = pace.patience();
-            let waited = self.arrived.wait_timeout_while(waiting, patience, short);
-            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let done = self.arrived.wait_timeout_while(waiting, patience, short);
+            waiting = done.unwrap_or_else(PoisonError::into_inner).0;
             pace.found(waiting.commands.len() >= wanted);
         }
         waiting.wanted = 0;

@@ -292,6 +292,14 @@ impl<T: Send + Sync + 'static> Mirror<T> {
         self.shared.wait_until(revision, |view| view.revision >= revision).await
     }
 
+    /// Waits for a view that shows anything else than `seen`, which is one of this mirror.
+    ///
+    /// # Errors
+    /// Why the mirror has ended.
+    pub async fn changed(&self, seen: &View<T>) -> Result<Arc<View<T>>, StoreError> {
+        self.shared.wait_until(0, |view| view.edits != seen.edits).await
+    }
+
     /// Asks for a full check soon; its result shows in [`Mirror::status`].
     pub fn check(&self) {
         self.shared.ask_for_check();
@@ -326,9 +334,7 @@ impl<T: Send + Sync + 'static> Changes<T> {
     /// Why the mirror has ended, after the last changes.
     pub async fn next(&mut self) -> Result<(Vec<Change<T>>, Arc<View<T>>), StoreError> {
         loop {
-            let seen = Arc::clone(&self.seen);
-            let later = |view: &View<T>| view.edits != seen.edits;
-            let view = self.mirror.shared.wait_until(0, later).await?;
+            let view = self.mirror.changed(&self.seen).await?;
             let changes: Vec<Change<T>> = self.seen.changes(&view).collect();
             self.seen = Arc::clone(&view);
             if !changes.is_empty() {
