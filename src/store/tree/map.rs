@@ -1,7 +1,7 @@
 //! The map: looking up, putting and removing one key.
 //!
 //! ```text
-//!           branch               64 children at most
+//!           branch               128 children at most
 //!          /      \
 //!     branch      branch
 //!     /    \        |
@@ -12,7 +12,7 @@
 //! each level that it touches, if a clone still holds it. What such a copy costs is one count for
 //! each child, each in a place of its own; what a search costs is three places for each level. With
 //! a million keys these lengths were the best of 8 and 16, 16 and 16, 16 and 64, 32 and 32, 32 and
-//! 128, by a little.
+//! 64, 64 and 64, by a little.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::{keys::Keys, row::Row};
 use crate::store::kv::Bytes;
 
 pub(super) const LEAF_LEN: usize = 32;
-pub(super) const BRANCH_LEN: usize = 64;
+pub(super) const BRANCH_LEN: usize = 128;
 
 /// A value that knows its key.
 pub(crate) trait Keyed {
