@@ -127,7 +127,7 @@ where
                 Err(error) if self.readers.strong_count() == 0 => return Err(error),
                 Err(error) => pause = self.pause(pause, error).await,
                 Ok(view) => {
-                    self.shared.publish(Arc::new(view));
+                    drop(self.shared.publish(Arc::new(view)));
                     self.shared.report(|status| status.failing = None);
                     return Ok(());
                 }
@@ -290,8 +290,10 @@ where
                 None
             };
         }
-        self.shared.publish(Arc::new(view));
+        let old = self.shared.publish(Arc::new(view));
         self.shared.report(|status| status.failing = None);
+        tokio::task::yield_now().await;
+        drop(old);
         failed
     }
 

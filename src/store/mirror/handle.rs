@@ -137,11 +137,12 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, view: Arc<View<T>>) {
-        // The last holder of a large view should not drop it while others wait for the lock.
+    /// Shows a view. Returns the one before, whose last holder has much to drop: after those who
+    /// wait have been served.
+    pub(super) fn publish(&self, view: Arc<View<T>>) -> Arc<View<T>> {
         let old = std::mem::replace(&mut self.lock().view, view);
         self.published.notify_waiters();
-        drop(old);
+        old
     }
 
     pub(super) fn report(&self, change: impl FnOnce(&mut Status)) {
