@@ -175,15 +175,13 @@ impl<R: Runtime> Shared<R> {
         let Some(journal) = &self.journal else {
             return self.local.apply_one(self.now(), command);
         };
-        self.local.open_or_closed()?;
-        let answer = journal.submit(command, || self.now()).await;
-        answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store has closed".to_owned())))
+        let closed = || StoreError::Unknown("the store has closed".to_owned());
+        let Some(answer) = journal.submit(command, || self.now()) else {
+            // Why stands there.
+            return Err(self.local.open_or_closed().err().unwrap_or_else(closed));
+        };
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
-}
-
-/// What an outcome of another kind means: the machine has broken its word.
-fn unexpected(outcome: &Outcome) -> StoreError {
-    StoreError::Unknown(format!("the machine answered {outcome:?}"))
 }
 
 impl<R: Runtime> Store for Embedded<R> {
@@ -202,10 +200,7 @@ impl<R: Runtime> Store for Embedded<R> {
         if let Some(done) = self.shared.local.read(&txn)? {
             return Ok(done);
         }
-        match self.shared.run(Command::Txn(txn)).await? {
-            Outcome::Txn(done) => Ok(done),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Txn(txn)).await?.txn()
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<LocalWatch, StoreError> {
@@ -213,19 +208,13 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        let outcome = self.shared.run(Command::Grant { id, ttl }).await?;
+        let granted = self.shared.run(Command::Grant { id, ttl }).await?.lease();
         self.shared.leases.notify_one();
-        match outcome {
-            Outcome::Lease { id, ttl } => Ok(Lease { id, ttl }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        granted
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        match self.shared.run(Command::KeepAlive(id)).await? {
-            Outcome::Lease { ttl, .. } => Ok(ttl),
-            outcome => Err(unexpected(&outcome)),
-        }
+        Ok(self.shared.run(Command::KeepAlive(id)).await?.lease()?.ttl)
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {

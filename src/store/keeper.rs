@@ -32,8 +32,10 @@ pub enum LeaseStatus {
 ///
 /// All is reckoned on this process' own monotonic clock, from the moment *before* a request was
 /// sent, so that the answer is never too late: the store's clock started after that. A process
-/// that is stopped (`SIGSTOP`, a suspended machine) finds the lease lost by the clock when it
-/// goes on; ask [`LeaseKeeper::status`] right before acting.
+/// that was stopped (`SIGSTOP`) finds the lease lost by the clock when it goes on; ask
+/// [`LeaseKeeper::status`] right before acting. A machine that was suspended may not: on most
+/// systems the monotonic clock stands still meanwhile. There the store itself has to be asked, by
+/// a compare with the lease's keys in what is done in their name.
 #[derive(Clone, Debug)]
 pub struct LeaseKeeper<S, R: Runtime> {
     inner: Arc<Inner<S, R>>,
@@ -117,15 +119,18 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
         loop {
             let mut changed = std::pin::pin!(self.inner.changed.notified());
             changed.as_mut().enable();
-            let status = self.status();
+            let now = self.inner.runtime.now();
+            let status = self.status_at(now);
             if status != known {
                 return status;
             }
-            let turn = self.inner.next_turn();
-            tokio::select! {
-                biased;
-                () = changed => {}
-                () = self.inner.runtime.sleep(turn) => {}
+            match self.inner.next_turn(status, now) {
+                Some(turn) => tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = self.inner.runtime.sleep(turn) => {}
+                },
+                None => changed.await,
             }
         }
     }
@@ -172,12 +177,14 @@ impl<S: Store, R: Runtime> Inner<S, R> {
         }
     }
 
-    /// How long until the status changes by time alone.
-    fn next_turn(&self) -> Duration {
-        let until = self.lock().until;
-        let left = until.saturating_sub(self.runtime.now());
-        let held = left.saturating_sub(self.margin());
-        if held.is_zero() { left } else { held }
+    /// How long until a status changes by time alone; `None`: it never will.
+    fn next_turn(&self, status: LeaseStatus, now: Duration) -> Option<Duration> {
+        let left = self.lock().until.saturating_sub(now);
+        match status {
+            LeaseStatus::Held => Some(left.saturating_sub(self.margin())),
+            LeaseStatus::Suspect => Some(left),
+            LeaseStatus::Lost => None,
+        }
     }
 
     fn lose(&self) {

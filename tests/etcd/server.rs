@@ -63,6 +63,8 @@ pub(crate) struct Server {
     /// All members as `name=peer`, this one included.
     cluster: String,
     certificates: bool,
+    /// Users get signed tokens, which say of which revision of the users and roles they are.
+    signed_tokens: bool,
     child: Option<Child>,
 }
 
@@ -75,6 +77,15 @@ impl Server {
     /// The same, speaking to nobody without a certificate.
     pub(crate) async fn start_with_certificates() -> Self {
         Self::cluster(1, true).await.remove(0)
+    }
+
+    /// The same, whose users get signed tokens.
+    pub(crate) async fn start_with_signed_tokens() -> Self {
+        let mut server = Self::start().await;
+        server.signed_tokens = true;
+        server.restart();
+        server.ready().await;
+        server
     }
 
     /// A cluster whose members all answer.
@@ -117,6 +128,7 @@ impl Server {
                 peer: format!("http://127.0.0.1:{}", ports[1]),
                 cluster: String::new(),
                 certificates,
+                signed_tokens: false,
                 child: None,
             })
             .collect();
@@ -154,6 +166,13 @@ impl Server {
             command.arg(certificate_path("ca.pem"));
             command.arg("--cert-file").arg(certificate_path("server.pem"));
             command.arg("--key-file").arg(certificate_path("server.key"));
+        }
+        if self.signed_tokens {
+            let (public, private) = (certificate_path("server.pem"), certificate_path("token.key"));
+            let (public, private) = (public.display(), private.display());
+            command.arg("--auth-token");
+            command
+                .arg(format!("jwt,pub-key={public},priv-key={private},sign-method=ES256,ttl=10m"));
         }
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{error}: {HOW}")));
     }
@@ -232,6 +251,11 @@ impl Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Loses what it has on disk. Not while it runs.
+    pub(crate) fn wipe(&self) {
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
     }
 
     /// Starts it again, with what it has on disk, without waiting for it.

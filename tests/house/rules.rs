@@ -73,6 +73,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/rehearse",
     "src/store/machine",
     "src/store/replicated/sessions",
+    "src/store/tree",
 ];
 
 /// Pure files that declare an asynchronous port: they may say `Future`, and still not `async`.
