@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     runtime::Runtime,
     store::{
-        Bytes, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, StoreError, Txn,
+        Bytes, KeyRange, KeyValue, LeaseId, Limits, Op, RangeRequest, Store, StoreError, Txn,
         mirror::{self, Entry, Mirror, View},
     },
 };
@@ -13,11 +13,12 @@ use crate::{
 use super::{
     audit::{Violation, audit},
     error::IdsError,
-    layout::{Layout, Meta, Record},
+    layout::{Layout, Record},
     ledger::{Ledger, Rate},
     link::Link,
+    pool::Pool,
     range::IdRange,
-    txns::{collect, collected},
+    txns::{Dead, collect, collected},
 };
 
 /// How a collector works.
@@ -83,6 +84,8 @@ pub struct Collector<S, R> {
     mirror: Mirror<Record>,
     seen: Arc<View<Record>>,
     ledger: Ledger,
+    /// Which ids are not free, used or resting.
+    pool: Pool,
     rate: Rate,
     /// How often the store was found to have gone back.
     lives: u64,
@@ -102,9 +105,8 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let link = Link::new(store, runtime, Layout::new(prefix), options.request_timeout);
         let mirror = follow(&link, &options).await?;
         let rate = Rate::new(options.rate_limit, options.rate_interval);
-        let seen = Arc::default();
-        let mut collector =
-            Self { link, options, mirror, seen, ledger: Ledger::default(), rate, lives: 0 };
+        let (seen, ledger, pool) = (Arc::default(), Ledger::default(), Pool::default());
+        let mut collector = Self { link, options, mirror, seen, ledger, pool, rate, lives: 0 };
         collector.look(&collector.mirror.view());
         Ok(collector)
     }
@@ -131,7 +133,7 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     /// Waits until there may be something to do.
     async fn wait(&mut self) {
         let now = self.link.runtime.now();
-        let grace = self.grace(&self.seen);
+        let grace = self.grace();
         let due = self.ledger.oldest().map(|since| since + grace);
         let due = due.map(|due| if self.rate.allowed(now) == 0 { self.rate.next() } else { due });
         // Something that is due and was not deleted is tried again, but not at once.
@@ -159,7 +161,7 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         if self.mirror.status().ended.is_some() || self.lives != self.link.lives() {
             self.lives = self.link.lives();
             self.mirror = follow(&self.link, &self.options).await?;
-            self.ledger = Ledger::default();
+            (self.ledger, self.pool) = (Ledger::default(), Pool::default());
             self.seen = Arc::default();
         }
         // What was done before this call is to be seen.
@@ -172,16 +174,14 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let oldest = self.ledger.oldest().map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let mut done = Collected { found, unused, deleted: 0, oldest };
         let most = self.rate.allowed(now);
-        let dead = self.ledger.due(now, self.grace(&view), most);
-        let limits = self.link.store.limits();
-        let batch = limits.operations.saturating_sub(4).clamp(1, self.options.batch.max(1));
-        for dead in dead.chunks(batch) {
+        let dead = self.ledger.due(now, self.grace(), most);
+        for dead in portions(&dead, self.options.batch, &self.link.store.limits()) {
             self.rate.take(dead.len());
             let lease = self.rest().await?;
             let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await?;
             done.deleted += collected(&answer);
         }
-        self.calm(&view).await?;
+        self.calm().await?;
         if done.deleted > 0 {
             tracing::info!("{} ids were taken back", done.deleted);
         }
@@ -208,57 +208,60 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         Ok(Some(lease.id))
     }
 
-    /// Takes the call for help down.
-    async fn calm(&self, view: &View<Record>) -> Result<(), StoreError> {
+    /// Takes the call for help down, unless there is still no id left.
+    async fn calm(&self) -> Result<(), StoreError> {
         let urgent = self.link.layout.urgent();
-        if view.get(&urgent).is_some() {
+        if self.seen.get(&urgent).is_some() && self.pool.available() > 0 {
             self.link.commit(Txn::new([Op::delete(urgent)])).await?;
         }
         Ok(())
     }
 
-    fn meta(&self, view: &View<Record>) -> Option<Meta> {
-        match view.value(&self.link.layout.meta()).map(|record| &**record) {
-            Some(Record::Meta(meta)) => Some(*meta),
-            _ => None,
-        }
-    }
-
     /// How long an id has to be unused: less while they run low.
-    fn grace(&self, view: &View<Record>) -> Duration {
-        let range = self.meta(view).map_or_else(IdRange::default, |meta| meta.range);
-        let used = self.ledger.counts().0 as u128 * 100;
-        let low = used >= u128::from(range.total()) * u128::from(self.options.watermark_percent);
-        let urgent = view.get(&self.link.layout.urgent()).is_some();
-        if low || urgent {
+    fn grace(&self) -> Duration {
+        let used = u128::from(self.pool.unavailable()) * 100;
+        let total = u128::from(self.pool.range().total());
+        let low = used >= total * u128::from(self.options.watermark_percent);
+        if low || self.seen.get(&self.link.layout.urgent()).is_some() {
             self.options.grace.min(self.options.grace_floor)
         } else {
             self.options.grace
         }
     }
 
+    /// Counts the ids of the range that are not free.
+    fn count(&mut self, range: IdRange) {
+        self.pool = Pool::new(range);
+        for (name, _) in self.seen.range(&self.link.layout.ids()) {
+            if let Some(id) = self.link.layout.parse_id(name) {
+                self.pool.remove(id);
+            }
+        }
+    }
+
     /// Goes on to a later view.
     fn look(&mut self, view: &Arc<View<Record>>) {
         let now = self.link.runtime.now();
+        self.link.note(self.lives, view.revision());
         let seen = std::mem::replace(&mut self.seen, Arc::clone(view));
-        let mut references = Vec::new();
+        let (mut references, mut range) = (Vec::new(), None);
         for change in seen.changes(view) {
             let (before, after) = (record(change.before.as_ref()), record(change.after.as_ref()));
             match (before, after) {
-                (_, Some((Record::Mapping(hash, mapping), revision))) => {
-                    self.ledger.mapping(*hash, Some((mapping.clone(), revision)), now);
+                (_, Some(Record::Mapping(hash, mapping))) => {
+                    self.ledger.mapping(*hash, Some(mapping.clone()), now);
                 }
-                (Some((Record::Mapping(hash, _), _)), None) => {
-                    self.ledger.mapping(*hash, None, now);
-                }
-                (None, Some((Record::Reference { hash, .. }, _))) => {
-                    references.push((*hash, true));
-                }
-                (Some((Record::Reference { hash, .. }, _)), None) => {
-                    references.push((*hash, false));
-                }
+                (Some(Record::Mapping(hash, _)), None) => self.ledger.mapping(*hash, None, now),
+                (None, Some(Record::Reference { hash, .. })) => references.push((*hash, true)),
+                (Some(Record::Reference { hash, .. }), None) => references.push((*hash, false)),
+                (_, Some(Record::Id { id, .. })) => drop(self.pool.remove(*id)),
+                (Some(Record::Id { id, .. }), None) => drop(self.pool.insert(*id)),
+                (_, Some(Record::Meta(meta))) => range = Some(meta.range),
                 _ => {}
             }
+        }
+        if let Some(range) = range.filter(|range| *range != self.pool.range()) {
+            self.count(range);
         }
         // First those that came, so that none looks unused in between.
         references.sort_by_key(|(_, came)| !came);
@@ -268,9 +271,31 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     }
 }
 
-fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<(&Record, u64)> {
-    let entry = entry?;
-    Some((entry.value.as_deref()?, entry.kv.mod_revision))
+fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<&Record> {
+    entry?.value.as_deref()
+}
+
+/// Divides what is to be deleted into transactions of at most so many ids, within the limits.
+fn portions<'a>(
+    dead: &'a [Dead],
+    most: usize,
+    limits: &Limits,
+) -> impl Iterator<Item = &'a [Dead]> {
+    let most = limits.operations.saturating_sub(4).clamp(1, most.max(1));
+    let bytes = limits.bytes.saturating_sub(4_096);
+    let mut left = dead;
+    std::iter::from_fn(move || {
+        let mut filled = 0;
+        let fits = left.iter().take(most).take_while(|dead| {
+            // The key is compared, and stays with an id that rests.
+            filled += 2 * dead.mapping.key.len() + 1_024;
+            filled <= bytes
+        });
+        let count = fits.count().clamp(1, left.len().max(1));
+        let (portion, rest) = left.split_at_checked(count)?;
+        left = rest;
+        Some(portion)
+    })
 }
 
 async fn follow<S: Store, R: Runtime>(

@@ -20,14 +20,18 @@ mod life;
 mod link;
 mod notices;
 mod pool;
+mod proof;
 mod range;
 mod remote;
+mod shelf;
 mod slot;
 mod source;
 mod stock;
+mod tenure;
 mod ticks;
 mod txns;
 mod typed;
+mod uses;
 
 pub use admin::{Listing, Reference, configure, delete_everything, list, look_up, look_up_id};
 pub use audit::{Violation, audit};

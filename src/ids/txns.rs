@@ -7,7 +7,7 @@ use crate::store::{
     Bytes, Compare, KeyRange, KeyValue, LeaseId, Op, OpResponse, Relation, Target, Txn, TxnResponse,
 };
 
-use super::layout::{KeyHash, Layout, Mapping, RefName, read_mapping};
+use super::layout::{KeyHash, Layout, Mapping, Meta, RefName, read_mapping};
 
 /// What is needed to come to use a key.
 #[derive(Clone, Debug)]
@@ -109,7 +109,8 @@ fn read_attached(kv: Option<&Arc<KeyValue>>) -> Acquired {
     }
 }
 
-/// Comes to use keys, each known or new; fenced by the revision of the range and the epoch.
+/// Comes to use keys, each known or new; fenced by the range and the epoch. By what they are, not
+/// by their revision: a store that was restored may have others at the same one.
 ///
 /// ```text
 /// if the key has an id    refer to it
@@ -121,13 +122,28 @@ fn read_attached(kv: Option<&Arc<KeyValue>>) -> Acquired {
 /// has created.
 pub(super) fn acquire(
     layout: &Layout,
-    fence: u64,
+    fence: &Meta,
     node: &Bytes,
     lease: LeaseId,
     batch: &[Acquire],
 ) -> Txn {
-    Txn::when([Compare::unchanged(layout.meta(), fence)])
+    Txn::when([agreed(layout, Some(fence))])
         .and_then(batch.iter().map(|acquire| acquire.op(layout, node, lease)))
+}
+
+/// That the range and the epoch are still these, or that there are none.
+fn agreed(layout: &Layout, meta: Option<&Meta>) -> Compare {
+    let key = KeyRange::key(layout.meta());
+    match meta {
+        Some(meta) => Compare::equal(key, Target::Value(Layout::meta_value(meta))),
+        None => Compare::absent(key),
+    }
+}
+
+/// Agrees on another range or epoch, if nobody else has meanwhile.
+pub(super) fn agree(layout: &Layout, found: Option<&Meta>, meta: &Meta) -> Txn {
+    let put = Op::put(layout.meta(), Layout::meta_value(meta));
+    Txn::when([agreed(layout, found)]).and_then([put])
 }
 
 /// What came of [`acquire`].
@@ -146,24 +162,36 @@ pub(super) fn acquired(batch: &[Acquire], response: &TxnResponse) -> Fenced<Acqu
 pub(super) struct Release {
     pub(super) hash: KeyHash,
     pub(super) name: RefName,
-    /// The id of the key, and the revision at which the reference was written; if they are known,
-    /// and the mapping shall go with the last reference.
-    pub(super) eager: Option<(u64, u64)>,
+    /// If the mapping shall go with the last reference.
+    pub(super) eager: Option<Eager>,
+}
+
+/// What is needed to take a mapping along with its last reference.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Eager {
+    /// The id of the key.
+    pub(super) id: u64,
+    /// The revision at which the reference was written.
+    pub(super) attached: u64,
 }
 
 /// Deletes references. A name is never used twice, so it may be done at any time, and again.
 ///
-/// An eager one takes the mapping along if all references that stand to the key were written at
-/// that one revision: then there is no other, and the mapping is the same ever since.
+/// An eager one takes the mapping along if it stands itself since the revision at which it was
+/// written, and all references to the key do: then there is no other, and the mapping is the same
+/// ever since. Either alone would not do for a store that was restored, where another's reference
+/// may stand since the same revision.
 pub(super) fn release(layout: &Layout, batch: &[Release]) -> Txn {
     Txn::new(batch.iter().map(|release| {
-        let reference = Op::delete(layout.reference(release.hash, release.name));
-        let Some((id, revision)) = release.eager else { return reference };
+        let own = layout.reference(release.hash, release.name);
+        let reference = Op::delete(&own);
+        let Some(Eager { id, attached }) = release.eager else { return reference };
+        let stands = Compare::unchanged(own, attached);
         let references = layout.references_to(release.hash);
-        let alone = Compare::equal(references, Target::ModRevision(revision));
+        let alone = Compare::equal(references, Target::ModRevision(attached));
         let mapping = Op::delete(layout.mapping(release.hash));
         let all = [reference.clone(), mapping, Op::delete(layout.id(id))];
-        Op::Txn(Txn::when([alone]).and_then(all).or_else([reference]))
+        Op::Txn(Txn::when([stands, alone]).and_then(all).or_else([reference]))
     }))
 }
 
@@ -171,22 +199,21 @@ pub(super) fn release(layout: &Layout, batch: &[Release]) -> Txn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dead {
     pub(super) hash: KeyHash,
-    pub(super) id: u64,
-    pub(super) key: Bytes,
-    /// The revision of the mapping.
-    pub(super) revision: u64,
+    pub(super) mapping: Mapping,
 }
 
-/// Deletes mappings, each only if nobody uses it at that instant and it is still the same. With a
-/// lease the ids rest for as long as it lives.
+/// Deletes mappings, each only if nobody uses it at that instant and it is still the same: by its
+/// nonce, for a store that was restored may have another at the same revision. With a lease the
+/// ids rest for as long as it lives.
 pub(super) fn collect(layout: &Layout, rest: Option<LeaseId>, batch: &[Dead]) -> Txn {
     Txn::new(batch.iter().map(|dead| {
         let unused = Compare::absent(layout.references_to(dead.hash));
         let mapping = layout.mapping(dead.hash);
-        let same = Compare::unchanged(&mapping, dead.revision);
-        let id = layout.id(dead.id);
+        let value = Target::Value(Layout::mapping_value(&dead.mapping));
+        let same = Compare::equal(KeyRange::key(&mapping), value);
+        let id = layout.id(dead.mapping.id);
         let free = match rest {
-            Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.key), lease),
+            Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.mapping.key), lease),
             None => Op::delete(id),
         };
         Op::Txn(Txn::when([unused, same]).and_then([Op::delete(mapping), free]))
@@ -219,13 +246,13 @@ mod tests {
     struct World {
         machine: Machine,
         layout: Layout,
-        fence: u64,
+        fence: Meta,
     }
 
     impl World {
         fn new() -> Self {
-            let mut world =
-                Self { machine: Machine::default(), layout: Layout::new("p"), fence: 0 };
+            let fence = Meta { range: IdRange::default(), epoch: 1 };
+            let mut world = Self { machine: Machine::default(), layout: Layout::new("p"), fence };
             for lease in [FIRST, SECOND] {
                 let ttl = Duration::from_secs(60);
                 world
@@ -233,9 +260,8 @@ mod tests {
                     .apply(Command::Grant { id: Some(lease), ttl }, Duration::ZERO)
                     .unwrap();
             }
-            let meta = Meta { range: IdRange::default(), epoch: 1 };
-            let put = Op::put(world.layout.meta(), Layout::meta_value(&meta));
-            world.fence = world.commit(Txn::new([put])).unwrap().revision;
+            let put = Op::put(world.layout.meta(), Layout::meta_value(&fence));
+            world.commit(Txn::new([put])).unwrap();
             world
         }
 
@@ -248,7 +274,7 @@ mod tests {
 
         fn acquire(&mut self, lease: LeaseId, key: &str, candidates: &[u64]) -> Acquired {
             let batch = [asked(lease, key, candidates)];
-            let txn = acquire(&self.layout, self.fence, &"".into(), lease, &batch);
+            let txn = acquire(&self.layout, &self.fence, &"".into(), lease, &batch);
             match acquired(&batch, &self.commit(txn).unwrap()) {
                 Fenced::Done(mut done, _) => done.remove(0),
                 Fenced::Moved => panic!("the fence has moved"),
@@ -259,8 +285,7 @@ mod tests {
             let hash = KeyHash::of(key.as_bytes());
             let name = KeyRange::key(self.layout.mapping(hash));
             let kv = self.machine.range(&RangeRequest::new(name)).unwrap().items.remove(0);
-            let Mapping { id, key, .. } = read_mapping(&kv.value).unwrap();
-            Dead { hash, id, key, revision: kv.mod_revision }
+            Dead { hash, mapping: read_mapping(&kv.value).unwrap() }
         }
 
         fn collect(&mut self, dead: &Dead) -> usize {
@@ -288,7 +313,7 @@ mod tests {
         }
     }
 
-    fn gone(lease: LeaseId, key: &str, eager: Option<(u64, u64)>) -> Release {
+    fn gone(lease: LeaseId, key: &str, eager: Option<Eager>) -> Release {
         Release { hash: KeyHash::of(key.as_bytes()), name: name(lease), eager }
     }
 
@@ -344,7 +369,7 @@ mod tests {
         let attached = world.machine.revision();
         world.acquire(SECOND, "key", &[1]);
         let later = world.machine.revision();
-        let eager = |lease, at| gone(lease, "key", Some((1, at)));
+        let eager = |lease, attached| gone(lease, "key", Some(Eager { id: 1, attached }));
         let txn = release(&world.layout, &[eager(FIRST, attached)]);
         world.commit(txn).unwrap();
         assert_eq!(world.len(), 4, "somebody else uses it");
@@ -363,7 +388,7 @@ mod tests {
     fn one_candidate_for_two_keys_of_a_batch_is_refused_and_nothing_is_done() {
         let mut world = World::new();
         let batch = [asked(FIRST, "key1", &[1]), asked(FIRST, "key2", &[1])];
-        let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+        let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
         assert!(matches!(world.commit(txn), Err(Refusal::DuplicateKey(_))));
         assert_eq!(world.len(), 1);
     }
@@ -377,7 +402,7 @@ mod tests {
         };
         for (count, fits) in [(100, true), (114, true), (115, false)] {
             let batch = batch(count);
-            let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+            let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
             assert_eq!(world.commit(txn).is_ok(), fits, "{count}");
         }
     }
@@ -387,7 +412,7 @@ mod tests {
         let mut world = World::new();
         world.machine.apply(Command::Revoke(FIRST), Duration::ZERO).unwrap();
         let batch = [asked(FIRST, "key", &[1])];
-        let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+        let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
         assert_eq!(world.commit(txn), Err(Refusal::LeaseNotFound(FIRST)));
         assert_eq!(world.len(), 1);
     }
@@ -397,7 +422,7 @@ mod tests {
         let mut world = World::new();
         world.acquire(FIRST, "key", &[1]);
         let batch = [Acquire { name: name(FIRST), ..asked(SECOND, "key", &[]) }];
-        let txn = acquire(&world.layout, world.fence, &"".into(), SECOND, &batch);
+        let txn = acquire(&world.layout, &world.fence, &"".into(), SECOND, &batch);
         world.commit(txn).unwrap();
         world.machine.apply(Command::Revoke(FIRST), Duration::ZERO).unwrap();
         assert_eq!((world.len(), world.collect(&world.dead("key"))), (4, 0));
@@ -422,7 +447,8 @@ mod tests {
     fn under_another_fence_nothing_is_done() {
         let mut world = World::new();
         let batch = [asked(FIRST, "key", &[1])];
-        let txn = acquire(&world.layout, world.fence + 1, &"".into(), FIRST, &batch);
+        let other = Meta { epoch: 2, ..world.fence };
+        let txn = acquire(&world.layout, &other, &"".into(), FIRST, &batch);
         assert!(matches!(acquired(&batch, &world.commit(txn).unwrap()), Fenced::Moved));
         assert_eq!(world.len(), 1);
     }
@@ -439,7 +465,7 @@ mod tests {
         assert_eq!(world.acquire(FIRST, "other", &[1]), Acquired::Taken);
         for (key, expected) in [("other", Acquired::Taken), ("key", Acquired::Created(0))] {
             let batch = [Acquire { again: true, ..asked(FIRST, key, &[1]) }];
-            let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+            let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
             let answer = world.commit(txn).unwrap();
             assert!(
                 matches!(acquired(&batch, &answer), Fenced::Done(done, _) if done[0] == expected)

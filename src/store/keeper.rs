@@ -1,9 +1,6 @@
 //! Keeps a lease alive, and says before it can have ended that it may have.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
@@ -11,21 +8,9 @@ use super::{
     contract::{Lease, Store},
     error::{Refusal, StoreError},
     kv::LeaseId,
+    validity::{LeaseStatus, Validity},
 };
 use crate::runtime::Runtime;
-
-/// What a holder of a lease may rely on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseStatus {
-    /// The lease lives, and so do its keys, until the status changes.
-    Held,
-    /// The store has not answered for so long that the lease may end soon. It has not ended yet.
-    /// Whoever acts in the name of its keys should stop to; it may be [`LeaseStatus::Held`] again.
-    Suspect,
-    /// The lease has ended, or may have: the time that the store has promised is over. Grant
-    /// another. It never comes back.
-    Lost,
-}
 
 /// Keeps a lease alive for as long as a clone of it is held; then the lease is left to end by
 /// itself. See [`LeaseKeeper::revoke`] for ending it at once.
@@ -55,16 +40,9 @@ struct Inner<S, R> {
     runtime: R,
     id: LeaseId,
     ttl: Duration,
-    state: Mutex<State>,
+    validity: Arc<Validity>,
     changed: Notify,
     wake: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Until when the lease surely lives.
-    until: Duration,
-    lost: bool,
 }
 
 impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
@@ -77,9 +55,10 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
         let before = runtime.now();
         let Lease { id, ttl } = store.grant(ttl, None).await?;
         let wake = Arc::new(Notify::new());
-        let state = Mutex::new(State { until: before.saturating_add(ttl), lost: false });
+        // For a third of its time before it may end, a lease is suspect.
+        let validity = Arc::new(Validity::new(before.saturating_add(ttl), ttl / 3));
         let (changed, alive) = (Notify::new(), Arc::new(Alive(Arc::clone(&wake))));
-        let inner = Arc::new(Inner { store, runtime, id, ttl, state, changed, wake });
+        let inner = Arc::new(Inner { store, runtime, id, ttl, validity, changed, wake });
         let readers = Arc::downgrade(&alive);
         let keep = keep(Arc::clone(&inner), move || readers.strong_count() > 0);
         inner.runtime.spawn(keep);
@@ -101,15 +80,15 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
         self.inner.status()
     }
 
-    /// The same for who has just read the runtime's clock, and need not read it again.
-    pub fn status_at(&self, now: Duration) -> LeaseStatus {
-        self.inner.status_at(now)
-    }
-
     /// Until when the lease surely lives, in the runtime's time; for whoever starts something that
     /// takes long.
     pub fn until(&self) -> Duration {
-        self.inner.lock().until
+        self.inner.validity.until()
+    }
+
+    /// The same for whoever asks before every act. It does not keep the lease alive.
+    pub fn validity(&self) -> &Arc<Validity> {
+        &self.inner.validity
     }
 
     /// Waits until the status is another than `known`, and returns it.
@@ -121,7 +100,7 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
             if status != known {
                 return status;
             }
-            let turn = self.inner.next_turn();
+            let turn = self.inner.validity.next_turn(self.inner.runtime.now());
             tokio::select! {
                 biased;
                 () = changed => {}
@@ -146,52 +125,20 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
 }
 
 impl<S: Store, R: Runtime> Inner<S, R> {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A third of its time before it may end, a lease is suspect.
-    fn margin(&self) -> Duration {
-        self.ttl / 3
-    }
-
     fn status(&self) -> LeaseStatus {
-        self.status_at(self.runtime.now())
-    }
-
-    fn status_at(&self, now: Duration) -> LeaseStatus {
-        let mut state = self.lock();
-        // Once it may have ended it stays so, whatever answer is still on its way.
-        state.lost |= now >= state.until;
-        if state.lost {
-            LeaseStatus::Lost
-        } else if now.saturating_add(self.margin()) >= state.until {
-            LeaseStatus::Suspect
-        } else {
-            LeaseStatus::Held
-        }
-    }
-
-    /// How long until the status changes by time alone.
-    fn next_turn(&self) -> Duration {
-        let until = self.lock().until;
-        let left = until.saturating_sub(self.runtime.now());
-        let held = left.saturating_sub(self.margin());
-        if held.is_zero() { left } else { held }
+        self.validity.status_at(self.runtime.now())
     }
 
     fn lose(&self) {
-        self.lock().lost = true;
+        self.validity.end();
         self.changed.notify_waiters();
         self.wake.notify_one();
     }
 
     /// Takes note that the store has answered to a request that was sent at a time.
     fn kept(&self, sent: Duration, ttl: Duration) {
-        if self.status() != LeaseStatus::Lost {
-            self.lock().until = sent.saturating_add(ttl.min(self.ttl));
-            self.changed.notify_waiters();
-        }
+        self.validity.renew(self.runtime.now(), sent.saturating_add(ttl.min(self.ttl)));
+        self.changed.notify_waiters();
     }
 }
 

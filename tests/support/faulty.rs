@@ -234,7 +234,7 @@ impl Store for Faulty {
         if let Some(without) = &self.line.without {
             strip(&mut txn, without);
         }
-        *self.line.commits.lock().unwrap() += 1;
+        *self.line.commits.lock().unwrap() += u64::from(txn.writes());
         self.through(|store| async move { store.commit(txn).await }).await
     }
 
