@@ -18,7 +18,7 @@ use super::{
     link::Link,
     pool::Pool,
     range::IdRange,
-    txns::{Dead, collect, collected},
+    txns::{Dead, Ended, collect, collected},
 };
 
 /// How a collector works.
@@ -159,15 +159,23 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     /// Why the store does not answer; what was deleted before stays deleted.
     pub async fn collect(&mut self) -> Result<Collected, IdsError> {
         if self.mirror.status().ended.is_some() || self.lives != self.link.lives() {
-            self.lives = self.link.lives();
+            let lives = self.link.lives();
             self.mirror = follow(&self.link, &self.options).await?;
+            self.lives = lives;
             (self.ledger, self.pool) = (Ledger::default(), Pool::default());
             self.seen = Arc::default();
         }
         // What was done before this call is to be seen.
-        let probe = RangeRequest::new(KeyRange::key(self.link.layout.meta())).keys_only();
-        let revision = self.link.range(probe).await?.revision;
-        let view = self.mirror.wait(revision).await?;
+        let meta = self.link.layout.meta();
+        let probe = RangeRequest::new(KeyRange::key(&meta)).keys_only();
+        let probed = self.link.range(probe).await?;
+        let view = self.link.bounded(self.mirror.wait(probed.revision)).await?;
+        let shown = view.get(&meta).map_or(0, |entry| entry.kv.mod_revision);
+        if shown < probed.items.first().map_or(0, |kv| kv.mod_revision) {
+            // Somebody has raised the epoch where the mirror did not look any more.
+            self.link.forgot(self.lives);
+            return Err(StoreError::Unknown("the store has gone back in time".to_owned()).into());
+        }
         self.look(&view);
         let now = self.link.runtime.now();
         let (found, unused) = self.ledger.counts();
@@ -179,13 +187,35 @@ impl<S: Store, R: Runtime> Collector<S, R> {
             self.rate.take(dead.len());
             let lease = self.rest().await?;
             let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await?;
-            done.deleted += collected(&answer);
+            let ended = collected(dead, &answer);
+            done.deleted += ended.iter().filter(|ended| **ended == Ended::Deleted).count();
+            let replaced = dead.iter().zip(ended).filter(|(_, ended)| *ended == Ended::Replaced);
+            let replaced: Vec<&Dead> = replaced.map(|(dead, _)| dead).collect();
+            self.believe(&replaced, answer.revision).await?;
         }
         self.calm().await?;
         if done.deleted > 0 {
             tracing::info!("{} ids were taken back", done.deleted);
         }
         Ok(done)
+    }
+
+    /// Makes sure that what does not stand any more at a revision is not shown there. If it is, the
+    /// store has gone back unnoticed, and all is to be read again.
+    async fn believe(&self, replaced: &[&Dead], revision: u64) -> Result<(), StoreError> {
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        let view = self.link.bounded(self.mirror.wait(revision)).await?;
+        let shown = |dead: &Dead| match view.value(&self.link.layout.mapping(dead.hash)) {
+            Some(record) => matches!(&**record, Record::Mapping(_, shown) if *shown == dead.mapping),
+            None => false,
+        };
+        if replaced.iter().any(|dead| shown(dead)) {
+            self.link.forgot(self.lives);
+            return Err(StoreError::Unknown("the store has gone back in time".to_owned()));
+        }
+        Ok(())
     }
 
     /// What is wrong with the ids, at one revision; nothing ever should be. Nothing is changed.

@@ -367,13 +367,18 @@ impl Desk {
 
     /// Compares the references that stand in the store with those that should: dooms those that
     /// nobody uses, and makes sure of those that were held and are not there.
-    pub(super) fn reconcile(&mut self, token: u64, held: &BTreeSet<RefName>, standing: &[Bytes]) {
-        if self.session.as_ref().is_none_or(|session| session.token != token) {
+    pub(super) fn reconcile(
+        &mut self,
+        asked: &Arc<Tenure>,
+        held: &BTreeSet<RefName>,
+        standing: &[Bytes],
+    ) {
+        if self.session.as_ref().is_none_or(|session| !Arc::ptr_eq(session, asked)) {
             return;
         }
         let ours = standing.iter().filter_map(|key| self.layout.parse_reference(key));
         let ours: BTreeMap<RefName, KeyHash> = ours
-            .filter(|(_, name)| name.session == token)
+            .filter(|(_, name)| name.session == asked.lease)
             .map(|(hash, name)| (name, hash))
             .collect();
         let mut known: BTreeSet<RefName> = self.leaving.clone();

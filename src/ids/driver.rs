@@ -9,7 +9,7 @@ use std::{
 use crate::{
     runtime::Runtime,
     store::{
-        LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn, mirror::View,
+        LeaseId, LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn, mirror::View,
     },
 };
 
@@ -128,10 +128,10 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         let ttl = self.core.lock().options.ttl;
         let (store, runtime) = (self.link.store.clone(), self.link.runtime.clone());
         let asked_at = runtime.now();
-        let keeper = LeaseKeeper::grant(store, runtime, ttl).await?;
+        let drawn = LeaseId(1 + self.dice.roll() % LeaseId::MAX.0);
+        let keeper = LeaseKeeper::grant_as(store, runtime, ttl, drawn).await?;
         let (ttl, kept) = (keeper.ttl(), Arc::clone(keeper.validity()));
-        let tenure = Tenure::new(self.dice.roll(), keeper.id(), kept, asked_at, ttl);
-        let tenure = Arc::new(tenure);
+        let tenure = Arc::new(Tenure::new(keeper.id(), kept, asked_at, ttl));
         let (core, proven) = (Arc::downgrade(&self.core), Arc::downgrade(&tenure));
         self.link.runtime.spawn(prove(self.link.clone(), core, proven, ttl));
         self.keeper = Some(keeper);
@@ -235,7 +235,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         self.link.runtime.spawn(async move {
             match link.lease(session.lease).await {
                 Ok(state) => {
-                    core.lock().reconcile(session.token, &held, &state.keys);
+                    core.lock().reconcile(&session, &held, &state.keys);
                     core.wake.notify_one();
                 }
                 Err(error) => tracing::info!("references were not compared: {error}"),

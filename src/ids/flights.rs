@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use crate::store::{Bytes, LeaseStatus, Limits, Refusal, StoreError, TxnResponse};
+use crate::store::{Bytes, LeaseId, LeaseStatus, Limits, Refusal, StoreError, TxnResponse};
 
 use super::{
     desk::{Desk, Doomed, Granted, Slot},
@@ -97,7 +97,7 @@ impl Desk {
                         later.push((key, slot));
                         continue;
                     }
-                    let mut acquire = self.acquire(&key, &mut slot, session.token, most);
+                    let mut acquire = self.acquire(&key, &mut slot, session.lease, most);
                     for id in
                         acquire.candidates.extract_if(.., |id| !acquire.again && flight.has(*id))
                     {
@@ -133,7 +133,7 @@ impl Desk {
         flight
     }
 
-    fn acquire(&mut self, key: &Bytes, slot: &mut Slot, session: u64, most: usize) -> Acquire {
+    fn acquire(&mut self, key: &Bytes, slot: &mut Slot, session: LeaseId, most: usize) -> Acquire {
         if slot.nonce == 0 {
             slot.nonce = self.dice.roll();
         }
@@ -411,7 +411,7 @@ impl Desk {
 
     /// Takes note that references were deleted, or were not.
     pub(super) fn settle_doomed(&mut self, doomed: Vec<Doomed>, done: bool) {
-        let current = self.session.as_ref().map(|session| session.token);
+        let current = self.session.as_ref().map(|session| session.lease);
         for doomed in doomed {
             self.leaving.remove(&doomed.release.name);
             if !done && current == Some(doomed.release.name.session) {

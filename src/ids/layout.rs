@@ -16,7 +16,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{Bytes, KeyRange, KeyValue};
+use crate::store::{Bytes, KeyRange, KeyValue, LeaseId};
 
 use super::range::IdRange;
 
@@ -80,8 +80,8 @@ pub struct Mapping {
 /// The name of a reference: a session, and a number that the session never uses twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName {
-    /// Drawn anew for every session.
-    pub session: u64,
+    /// The lease of the session, whose id is drawn by chance.
+    pub session: LeaseId,
     /// One for each time that the session came to use a key.
     pub number: u64,
 }
@@ -174,7 +174,7 @@ impl Layout {
 
     /// One reference to a key.
     pub fn reference(&self, hash: KeyHash, name: RefName) -> Bytes {
-        self.key(format_args!("r/{hash}/{:016x}-{:016x}", name.session, name.number))
+        self.key(format_args!("r/{hash}/{:016x}-{:016x}", name.session.0, name.number))
     }
 
     /// All references to a key.
@@ -285,7 +285,7 @@ pub fn read_mapping(value: &[u8]) -> Option<Mapping> {
 fn read_reference(name: &[u8]) -> Option<(KeyHash, RefName)> {
     let hash = KeyHash::parse(name.get(..32)?)?;
     let name = name.get(32..)?.strip_prefix(b"/")?;
-    let session = number(name.get(..16)?)?;
+    let session = LeaseId(number(name.get(..16)?)?);
     let number = number(name.get(16..)?.strip_prefix(b"-")?)?;
     Some((hash, RefName { session, number }))
 }

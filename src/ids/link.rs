@@ -70,7 +70,7 @@ impl<S: Store, R: Runtime> Link<S, R> {
     }
 
     /// Waits for an answer no longer than its time.
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         request: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {

@@ -10,7 +10,6 @@ use crate::store::{LeaseId, LeaseStatus, Validity};
 #[derive(Debug)]
 pub(super) struct Tenure {
     /// Drawn anew for each; references are named after it.
-    pub(super) token: u64,
     pub(super) lease: LeaseId,
     kept: Arc<Validity>,
     proven: Validity,
@@ -20,14 +19,13 @@ pub(super) struct Tenure {
 impl Tenure {
     /// The session of a lease that was asked for at a time.
     pub(super) fn new(
-        token: u64,
         lease: LeaseId,
         kept: Arc<Validity>,
         asked_at: Duration,
         ttl: Duration,
     ) -> Self {
         let proven = Validity::new(asked_at.saturating_add(ttl), ttl / 3);
-        Self { token, lease, kept, proven, ttl }
+        Self { lease, kept, proven, ttl }
     }
 
     /// What it is worth at a time that was just read from the clock.

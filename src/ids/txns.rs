@@ -216,14 +216,38 @@ pub(super) fn collect(layout: &Layout, rest: Option<LeaseId>, batch: &[Dead]) ->
             Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.mapping.key), lease),
             None => Op::delete(id),
         };
-        Op::Txn(Txn::when([unused, same]).and_then([Op::delete(mapping), free]))
+        let look = Op::get(&mapping);
+        Op::Txn(Txn::when([unused, same]).and_then([Op::delete(mapping), free]).or_else([look]))
     }))
 }
 
-/// How many of a batch were deleted.
-pub(super) fn collected(response: &TxnResponse) -> usize {
-    let done = |part: &&OpResponse| matches!(part, OpResponse::Txn(nested) if nested.succeeded);
-    response.responses.iter().filter(done).count()
+/// What came of collecting one mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was deleted.
+    Deleted,
+    /// Somebody uses it.
+    Used,
+    /// It does not stand any more; another may.
+    Replaced,
+}
+
+/// What came of [`collect`].
+pub(super) fn collected(batch: &[Dead], response: &TxnResponse) -> Vec<Ended> {
+    let read = |dead: &Dead, part: &OpResponse| match part {
+        OpResponse::Txn(nested) if nested.succeeded => Ended::Deleted,
+        OpResponse::Txn(nested) => match nested.responses.first() {
+            Some(OpResponse::Range(read))
+                if read.items.first().and_then(|kv| read_mapping(&kv.value)).as_ref()
+                    == Some(&dead.mapping) =>
+            {
+                Ended::Used
+            }
+            _ => Ended::Replaced,
+        },
+        _ => Ended::Replaced,
+    };
+    batch.iter().zip(&response.responses).map(|(dead, part)| read(dead, part)).collect()
 }
 
 #[cfg(test)]
@@ -289,8 +313,9 @@ mod tests {
         }
 
         fn collect(&mut self, dead: &Dead) -> usize {
-            let txn = collect(&self.layout, None, std::slice::from_ref(dead));
-            collected(&self.commit(txn).unwrap())
+            let dead = std::slice::from_ref(dead);
+            let ended = collected(dead, &self.commit(collect(&self.layout, None, dead)).unwrap());
+            usize::from(ended == [Ended::Deleted])
         }
 
         fn len(&self) -> usize {
@@ -299,7 +324,7 @@ mod tests {
     }
 
     fn name(lease: LeaseId) -> RefName {
-        RefName { session: lease.0, number: 1 }
+        RefName { session: lease, number: 1 }
     }
 
     fn asked(lease: LeaseId, key: &str, candidates: &[u64]) -> Acquire {
@@ -459,9 +484,9 @@ mod tests {
         world.acquire(FIRST, "key", &[1]);
         let txn = release(&world.layout, &[gone(FIRST, "key", None)]);
         world.commit(txn).unwrap();
-        let dead = world.dead("key");
-        let txn = collect(&world.layout, Some(SECOND), &[dead]);
-        assert_eq!(collected(&world.commit(txn).unwrap()), 1);
+        let dead = [world.dead("key")];
+        let txn = collect(&world.layout, Some(SECOND), &dead);
+        assert_eq!(collected(&dead, &world.commit(txn).unwrap()), [Ended::Deleted]);
         assert_eq!(world.acquire(FIRST, "other", &[1]), Acquired::Taken);
         for (key, expected) in [("other", Acquired::Taken), ("key", Acquired::Created(0))] {
             let batch = [Acquire { again: true, ..asked(FIRST, key, &[1]) }];

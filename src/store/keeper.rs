@@ -52,8 +52,32 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
     /// # Errors
     /// Those of [`Store::grant`].
     pub async fn grant(store: S, runtime: R, ttl: Duration) -> Result<Self, StoreError> {
+        Self::begin(store, runtime, ttl, None).await
+    }
+
+    /// The same with an id that the caller has drawn by chance. A store that is put back to an
+    /// earlier state may give the ids that it chooses itself a second time; then two would keep,
+    /// and end, one lease.
+    ///
+    /// # Errors
+    /// Those of [`Store::grant`].
+    pub async fn grant_as(
+        store: S,
+        runtime: R,
+        ttl: Duration,
+        id: LeaseId,
+    ) -> Result<Self, StoreError> {
+        Self::begin(store, runtime, ttl, Some(id)).await
+    }
+
+    async fn begin(
+        store: S,
+        runtime: R,
+        ttl: Duration,
+        id: Option<LeaseId>,
+    ) -> Result<Self, StoreError> {
         let before = runtime.now();
-        let Lease { id, ttl } = store.grant(ttl, None).await?;
+        let Lease { id, ttl } = store.grant(ttl, id).await?;
         let wake = Arc::new(Notify::new());
         // For a third of its time before it may end, a lease is suspect.
         let validity = Arc::new(Validity::new(before.saturating_add(ttl), ttl / 3));

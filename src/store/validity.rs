@@ -26,23 +26,24 @@ pub enum LeaseStatus {
 pub struct Validity {
     /// In nanoseconds of the runtime's time; 0: it is lost.
     until: AtomicU64,
-    /// So long before its end it is suspect.
-    margin: Duration,
+    /// For so many nanoseconds before its end it is suspect.
+    margin: u64,
 }
 
 impl Validity {
     /// A promise that holds until then, in the runtime's time, and is suspect for the last
     /// `margin` of it.
     pub fn new(until: Duration, margin: Duration) -> Self {
-        Self { until: AtomicU64::new(nanos(until)), margin }
+        Self { until: AtomicU64::new(nanos(until)), margin: nanos(margin) }
     }
 
     /// What may be relied on at a time that was just read from the runtime's clock.
     pub fn status_at(&self, now: Duration) -> LeaseStatus {
+        let now = nanos(now);
         let until = self.until_at(now);
         if until == 0 {
             LeaseStatus::Lost
-        } else if nanos(now.saturating_add(self.margin)) >= until {
+        } else if now.saturating_add(self.margin) >= until {
             LeaseStatus::Suspect
         } else {
             LeaseStatus::Held
@@ -57,13 +58,13 @@ impl Validity {
     /// How long until the status changes by time alone.
     pub fn next_turn(&self, now: Duration) -> Duration {
         let left = self.until().saturating_sub(now);
-        let held = left.saturating_sub(self.margin);
+        let held = left.saturating_sub(Duration::from_nanos(self.margin));
         if held.is_zero() { left } else { held }
     }
 
     /// Renews it, unless it is lost by now.
     pub fn renew(&self, now: Duration, until: Duration) {
-        let mut before = self.until_at(now);
+        let mut before = self.until_at(nanos(now));
         while before != 0 {
             let renewed = self.until.compare_exchange(
                 before,
@@ -85,8 +86,7 @@ impl Validity {
 
     /// Takes note if its time is over. Once it may have ended it stays so, whatever answer is
     /// still on its way.
-    fn until_at(&self, now: Duration) -> u64 {
-        let now = nanos(now);
+    fn until_at(&self, now: u64) -> u64 {
         let mut until = self.until.load(Ordering::Acquire);
         while until != 0 && until <= now {
             let ended = self.until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Acquire);
@@ -98,7 +98,7 @@ impl Validity {
 
 /// As far as numbers go: five centuries.
 fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
 }
 
 #[cfg(test)]

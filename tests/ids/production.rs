@@ -8,7 +8,7 @@ use raft_autopilot::{
         delete_everything, list,
     },
     runtime::TokioRuntime,
-    store::{Embedded, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, Txn, machine::Config},
+    store::{Embedded, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, Txn},
 };
 use tokio::sync::watch;
 
@@ -370,20 +370,6 @@ async fn the_store_was_wiped_and_ids_were_missing_until_somebody_wrote_them_agai
     assert!(there.iter().all(|handle| handle.status() == Status::Restored));
 }
 
-/// What an operator makes of a backup: another store, with what stood, at an earlier revision.
-async fn restore(backup: &[Arc<KeyValue>]) -> Embedded {
-    let store = Embedded::new(Config::default(), TokioRuntime);
-    for kv in backup {
-        if kv.lease != LeaseId::NONE {
-            // A restored lease lives its whole time again.
-            let _ = store.grant(Duration::from_secs(60), Some(kv.lease)).await;
-        }
-        let (key, value, lease) = (kv.key.clone(), kv.value.clone(), kv.lease);
-        store.commit(Txn::new([Op::Put { key, value, lease }])).await.unwrap();
-    }
-    store
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
     let (switch, stores) = watch::channel(store());
@@ -395,20 +381,19 @@ async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
     let two = two.await.unwrap();
     one.wait_synced().await;
     let old = one.allocate("old").await.unwrap();
-    let first = switch.borrow().clone();
-    let backup = all(&first).await;
+    let backup = switch.borrow().backup();
     for _ in 0..20 {
         one.allocate("busy").await.unwrap().release().await;
     }
     let (late, later) = (one.allocate("late").await.unwrap(), two.allocate("later").await.unwrap());
     let tokens = [old.generation(), late.generation(), later.generation()];
     let mut notices = one.notices();
-    switch.send_replace(restore(&backup).await);
+    switch.send_replace(Embedded::restore(backup, TokioRuntime));
     // Whoever asks first finds out; the others at their next request, here to keep the lease.
     let _ = one.get_no_cache(b"old").await;
     pause(30_000).await;
-    let second = switch.borrow().clone();
-    let after = look(&second).await;
+    let restored = switch.borrow().clone();
+    let after = look(&restored).await;
     assert_eq!((after.mappings.len(), after.epoch), (3, 2));
     assert_eq!(
         [&old, &late, &later].map(raft_autopilot::ids::Handle::status),
