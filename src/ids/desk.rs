@@ -33,6 +33,7 @@ use super::{
     notices::Notice,
     shelf::Shelf,
     slot::Standing,
+    source::Known,
     stock::Stock,
     tenure::Tenure,
     txns::{Eager, Release},
@@ -297,6 +298,7 @@ impl Desk {
     pub(super) fn forget(&mut self, slot: &Slot) {
         if let Some(life) = &slot.life {
             self.shelf.take(&life.key);
+            self.stock.let_go(life.id);
         }
     }
 
@@ -310,14 +312,19 @@ impl Desk {
         if !self.stock.source().is_loaded() {
             self.doubt_missing(view);
         }
-        for turn in self.stock.advance(view) {
+        let slots = &self.slots;
+        let ours = |known: &Known| {
+            let slot = slots.get(&known.key).filter(|slot| slot.wanted());
+            let life = slot.and_then(|slot| slot.life.as_ref());
+            life.is_some_and(|life| life.generation().revision == known.revision)
+        };
+        for turn in self.stock.advance(view, ours) {
             let Some(before) = turn.before else { continue };
             if turn.after.is_some_and(|after| after.revision == before.revision) {
                 continue;
             }
             let life = self.slots.get(&before.key).and_then(|slot| slot.life.as_ref());
-            let ours = life.is_some_and(|life| life.generation().revision == before.revision);
-            if ours {
+            if life.is_some_and(|life| life.generation().revision == before.revision) {
                 self.doubt(&before.key);
             }
         }
@@ -328,18 +335,24 @@ impl Desk {
     /// Makes sure of keys that the first view of a mirror does not show as they are held: what
     /// happened before it, nobody has told.
     fn doubt_missing(&mut self, view: &View<Record>) {
-        let stands = |slot: &Slot| {
+        let mut missing: Vec<(Known, bool)> = Vec::new();
+        for slot in self.slots.values() {
             let Some(life) = slot.life.as_ref().filter(|_| slot.attached <= view.revision()) else {
-                return true;
+                continue;
             };
             let entry = view.get(&self.layout.id(life.id));
-            entry.is_some_and(|entry| entry.kv.mod_revision == life.generation().revision)
-        };
-        let missing = self.slots.iter().filter(|(_, slot)| !stands(slot));
-        let mut missing: Vec<Bytes> = missing.map(|(key, _)| key.clone()).collect();
-        missing.sort_unstable();
-        for key in missing {
-            self.doubt(&key);
+            let revision = life.generation().revision;
+            if entry.is_none_or(|entry| entry.kv.mod_revision != revision) {
+                let known = Known { id: life.id, key: life.key.clone(), revision };
+                missing.push((known, entry.is_none() && slot.wanted()));
+            }
+        }
+        missing.sort_unstable_by_key(|(known, _)| known.id);
+        for (known, keep) in missing {
+            self.doubt(&known.key);
+            if keep {
+                self.stock.keep(known);
+            }
         }
     }
 

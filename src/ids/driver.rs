@@ -170,6 +170,9 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             }
             let flight = desk.plan(&limits, now);
             let doomed = desk.take_doomed(&limits);
+            if desk.stock.take_turned() {
+                self.core.tick();
+            }
             if flight.is_none() && doomed.is_empty() {
                 return;
             }
@@ -210,6 +213,9 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         }
         let Some(keeper) = self.keeper.clone() else { return };
         let kept = keeper.status();
+        if kept == LeaseStatus::Lost {
+            return;
+        }
         tokio::select! {
             biased;
             _ = keeper.changed(kept) => {}
@@ -285,6 +291,9 @@ async fn fly<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, flight: Fl
         desk.flights -= 1;
         let aftermath = desk.settle(&flight, answer, link.runtime.now());
         follow_up(&mut desk, &flight, &aftermath);
+        if desk.stock.take_turned() {
+            core.tick();
+        }
         aftermath
     };
     core.turned.notify_waiters();

@@ -328,6 +328,7 @@ impl Desk {
         if let Some(life) = slot.life.take() {
             life.change();
             self.shelf.take(&life.key);
+            self.stock.let_go(life.id);
             self.tell(Notice::Changed { key: life.key.clone(), old: life.id, new });
         }
     }

@@ -1,7 +1,6 @@
 //! An instance of the ids: what an application holds, one for each process and prefix.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Weak,
@@ -23,7 +22,7 @@ use super::{
     dice::Dice,
     driver::Driver,
     error::IdsError,
-    events::{Events, ids},
+    events::Events,
     flights::key_len_max,
     follow::{Fed, Follower},
     handle::{Alive, Core, Handle, Wait},
@@ -368,7 +367,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         if let Some(known) = self.alive.0.lock().stock.get(id) {
             return Ok(Some(known.key));
         }
-        let found = |source: &Source| ids(source.view()).remove(&id).map(|known| known.key);
+        let found = |source: &Source| source.ids().remove(&id).map(|known| known.key);
         let remote = self.alive.0.remotes().values().find_map(found);
         if remote.is_some() { Ok(remote) } else { self.get_by_id(id).await }
     }
@@ -399,14 +398,12 @@ impl<S: Store, R: Runtime> Ids<S, R> {
 
     /// All that the caches hold, in the order of the ids, the own ones first.
     pub fn cached(&self) -> Vec<CachedId> {
-        let own = Arc::clone(self.alive.0.lock().stock.source().view());
-        let mut views = BTreeMap::from([(None, own)]);
+        let mut sources = vec![(None, self.alive.0.lock().stock.source().ids())];
         for (name, source) in self.alive.0.remotes().iter() {
-            views.insert(Some(Arc::clone(name)), Arc::clone(source.view()));
+            sources.push((Some(Arc::clone(name)), source.ids()));
         }
-        let all = views.into_iter().flat_map(|(origin, view)| {
-            let known = ids(&view).into_values();
-            known.map(move |known| CachedId {
+        let all = sources.into_iter().flat_map(|(origin, known)| {
+            known.into_values().map(move |known| CachedId {
                 origin: origin.clone(),
                 id: known.id,
                 key: known.key,

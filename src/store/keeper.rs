@@ -115,7 +115,8 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
         &self.inner.validity
     }
 
-    /// Waits until the status is another than `known`, and returns it.
+    /// Waits until the status is another than `known`, and returns it: from
+    /// [`LeaseStatus::Lost`] on, for ever.
     pub async fn changed(&self, known: LeaseStatus) -> LeaseStatus {
         loop {
             let mut changed = std::pin::pin!(self.inner.changed.notified());
@@ -123,6 +124,10 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
             let status = self.status();
             if status != known {
                 return status;
+            }
+            if status == LeaseStatus::Lost {
+                changed.await;
+                continue;
             }
             let turn = self.inner.validity.next_turn(self.inner.runtime.now());
             tokio::select! {
@@ -201,5 +206,31 @@ async fn keep<S: Store, R: Runtime>(inner: Arc<Inner<S, R>>, held: impl Fn() -> 
                 inner.ttl / 20
             }
         };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::{
+        runtime::TokioRuntime,
+        store::{Embedded, machine::Config},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_lost_lease_to_come_back_does_not_turn_in_circles() {
+        let store = Embedded::new(Config::default(), TokioRuntime);
+        let ttl = Duration::from_secs(60);
+        let keeper = LeaseKeeper::grant(store, TokioRuntime, ttl).await.unwrap();
+        keeper.revoke().await.unwrap();
+        // In virtual time an hour only passes when nobody has anything to do.
+        let hour = TokioRuntime.sleep(Duration::from_secs(3_600));
+        tokio::select! {
+            biased;
+            _ = keeper.changed(LeaseStatus::Lost) => panic!("it came back"),
+            () = hour => {}
+        }
+        assert_eq!(keeper.validity().until(), Duration::ZERO);
     }
 }

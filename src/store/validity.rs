@@ -55,8 +55,11 @@ impl Validity {
         Duration::from_nanos(self.until.load(Ordering::Acquire))
     }
 
-    /// How long until the status changes by time alone.
+    /// How long until the status changes by time alone; for ever, if it is lost.
     pub fn next_turn(&self, now: Duration) -> Duration {
+        if self.until_at(nanos(now)) == 0 {
+            return Duration::MAX;
+        }
         let left = self.until().saturating_sub(now);
         let held = left.saturating_sub(Duration::from_nanos(self.margin));
         if held.is_zero() { left } else { held }
@@ -118,6 +121,7 @@ mod tests {
         assert_eq!(promise.status_at(second(60)), LeaseStatus::Held);
         assert_eq!(promise.next_turn(second(60)), second(10));
         assert_eq!(promise.next_turn(second(80)), second(10));
+        assert_eq!(promise.next_turn(second(90)), Duration::MAX);
         assert_eq!(promise.status_at(second(90)), LeaseStatus::Lost);
         // An answer that was on its way for too long.
         promise.renew(second(89), second(200));

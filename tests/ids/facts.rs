@@ -154,16 +154,57 @@ async fn what_is_deleted_comes_back_with_the_same_id_if_it_is_in_use_and_else_it
     delete(&store, &[format!("{PREFIX}i/{:016x}", 1_234), format!("{PREFIX}k/{hash}")]).await;
     pause(200).await;
     assert_eq!(handle.status(), Status::Lost);
+    // Meanwhile nobody here is told that it is gone, and no other key gets it.
+    assert_eq!(events(&mut stream).await, Vec::<String>::new());
+    assert_eq!((ids.get_cached(b"foo"), ids.cached().len(), ids.stats().used), (Some(1_234), 1, 1));
+    assert_eq!(ids.get_by_id(1_234).await.unwrap(), Some("foo".into()));
+    let mut late = ids.subscribe();
+    assert_eq!(events(&mut late).await, ["+1234 foo", "sync"]);
     line.line.faults.lock().unwrap().lost = 0;
     pause(2_000).await;
     assert_eq!((handle.status(), handle.id()), (Status::Restored, 1_234));
     assert!(handle.generation() > before);
     assert_eq!(look(&store).await.mappings.len(), 1);
+    for stream in [&mut stream, &mut late] {
+        assert_eq!(events(stream).await, ["+1234 foo"], "with another token");
+    }
     handle.release().await;
-    events(&mut stream).await;
     delete(&store, &[format!("{PREFIX}i/{:016x}", 1_234), format!("{PREFIX}k/{hash}")]).await;
     assert_eq!(events(&mut stream).await, ["-1234 foo"]);
     assert_eq!(ids.get_cached(b"foo"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_and_given_to_another_key_meanwhile_is_told_to_be_gone() {
+    let store = store();
+    let (ids, line) = open(&store, Options { range: Some(range(1, 1)), ..options("a") }).await;
+    let (other, _) = open(&store, options("b")).await;
+    let handle = ids.allocate("foo").await.unwrap();
+    let mut stream = ids.subscribe();
+    assert_eq!(events(&mut stream).await, ["+1 foo", "sync"]);
+    line.line.faults.lock().unwrap().lost = 100;
+    let hash = KeyHash::of(b"foo");
+    let all = Op::Delete(KeyRange::prefix(format!("{PREFIX}r/")));
+    store.commit(Txn::new([all])).await.unwrap();
+    delete(&store, &[format!("{PREFIX}i/{:016x}", 1), format!("{PREFIX}k/{hash}")]).await;
+    let theirs = other.allocate("bar").await.unwrap();
+    line.line.faults.lock().unwrap().lost = 0;
+    pause(2_000).await;
+    assert_eq!((handle.status(), theirs.status()), (Status::Changed, Status::Held));
+    assert_eq!(events(&mut stream).await, ["+1 bar"], "it says which key had it before");
+    assert_eq!((ids.get_cached(b"foo"), ids.get_cached(b"bar")), (None, Some(1)));
+    // And one that nobody gets, because its users have gone before it was back.
+    theirs.release().await;
+    collector(&store, Duration::ZERO).await.collect().await.unwrap();
+    assert_eq!(events(&mut stream).await, ["-1 bar"]);
+    let handle = ids.allocate("baz").await.unwrap();
+    assert_eq!(events(&mut stream).await, ["+1 baz"]);
+    line.line.faults.lock().unwrap().lost = 100;
+    let hash = KeyHash::of(b"baz");
+    delete(&store, &[format!("{PREFIX}i/{:016x}", 1), format!("{PREFIX}k/{hash}")]).await;
+    assert_eq!(events(&mut stream).await, Vec::<String>::new());
+    drop(handle);
+    assert_eq!(events(&mut stream).await, ["-1 baz"]);
 }
 
 #[tokio::test(start_paused = true)]

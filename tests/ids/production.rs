@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
     ids::{
-        Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status,
+        Caching, Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status,
         delete_everything, list,
     },
     runtime::TokioRuntime,
@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use crate::{
     faulty::{Faults, Faulty},
     world::{
-        Instance, PREFIX, collector, commits, events, look, open, options, pause, range, store,
+        Instance, PREFIX, collector, commits, delete, events, look, open, options, pause, range,
+        store,
     },
 };
 
@@ -406,6 +407,62 @@ async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
     }
     let told = std::iter::from_fn(|| notices.try_recv().ok()).collect::<Vec<_>>();
     assert!(told.contains(&Notice::StoreRestored { epoch: 2 }), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_was_restored_and_had_gone_on_before_anybody_looked() {
+    let switch = watch::Sender::new(store());
+    let line = Faulty::over(switch.subscribe(), 1, None);
+    // A cache would hear of it sooner, if another key gets the id.
+    let caching = Caching::Lazy;
+    let ours = Options { range: Some(range(1, 1)), caching, ..options("one") };
+    let one = Instance::open(line.clone(), line.runtime(), PREFIX, ours).await.unwrap();
+    one.allocate("before").await.unwrap().release().await;
+    let now = switch.borrow().clone();
+    collector(&now, Duration::ZERO).await.collect().await.unwrap();
+    let backup = now.backup();
+    let mine = one.allocate("mine").await.unwrap();
+    let before = mine.generation();
+    let restored = Embedded::restore(backup, TokioRuntime);
+    switch.send_replace(restored.clone());
+    // Nothing about its revision is strange when the node comes to see it.
+    for number in 0..50 {
+        restored.commit(Txn::new([Op::put("other", number.to_string())])).await.unwrap();
+    }
+    let (two, _) = open(&restored, options("two")).await;
+    let theirs = two.allocate("theirs").await.unwrap();
+    assert_eq!(theirs.id(), mine.id());
+    assert_eq!(mine.status(), Status::Held, "it cannot know yet");
+    // A third of a lease, and the way there and back.
+    pause(21_000).await;
+    assert_eq!(mine.status(), Status::Changed);
+    pause(21_000).await;
+    assert_eq!((theirs.status(), look(&restored).await.epoch), (Status::Restored, 2));
+    assert!(theirs.generation() > before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mapping_vanished_while_nobody_watched() {
+    let store = store();
+    let lazy = Options { caching: Caching::Lazy, ..options("lazy") };
+    let line = Faulty::new(&store, 1, None);
+    let lazy = Instance::open(line.clone(), line.runtime(), PREFIX, lazy).await.unwrap();
+    let (full, line) = open(&store, options("full")).await;
+    let (here, there) = (lazy.allocate("lazy").await.unwrap(), full.allocate("full").await.unwrap());
+    pause(1_000).await;
+    // The watch has ended for good, and another is opened only after the deletion.
+    line.line.pause();
+    for handle in [&here, &there] {
+        let (id, hash) = (handle.id(), KeyHash::of(handle.key()));
+        let names = [format!("{PREFIX}i/{id:016x}"), format!("{PREFIX}k/{hash}")];
+        delete(&store, &names).await;
+    }
+    let revision = store.backup().revision();
+    store.compact(revision).await.unwrap();
+    line.line.resume();
+    pause(400_000).await;
+    assert_eq!((here.status(), there.status()), (Status::Restored, Status::Restored));
+    assert_eq!(look(&store).await.mappings.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
