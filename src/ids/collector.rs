@@ -208,7 +208,9 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         }
         let view = self.link.bounded(self.mirror.wait(revision)).await?;
         let shown = |dead: &Dead| match view.value(&self.link.layout.mapping(dead.hash)) {
-            Some(record) => matches!(&**record, Record::Mapping(_, shown) if *shown == dead.mapping),
+            Some(record) => {
+                matches!(&**record, Record::Mapping(_, shown) if *shown == dead.mapping)
+            }
             None => false,
         };
         if replaced.iter().any(|dead| shown(dead)) {

@@ -28,7 +28,7 @@ use super::{
     dice::Dice,
     error::IdsError,
     forecast::Forecast,
-    layout::{KeyHash, Layout, Meta, Record, RefName},
+    layout::{KeyHash, Layout, Mapping, Meta, Record, RefName},
     life::{Life, Origin},
     notices::Notice,
     shelf::Shelf,
@@ -286,7 +286,10 @@ impl Desk {
         let leaving = mem::take(&mut slot.leaving);
         let known = slot.life.as_ref().filter(|_| slot.standing == Standing::Held);
         let eager = known.filter(|_| self.options.reclaim == Reclaim::Eager);
-        let eager = eager.map(|life| Eager { id: life.id, attached: slot.attached });
+        let eager = eager.map(|life| {
+            let (key, id, nonce) = (life.key.clone(), life.id, life.generation().nonce);
+            Eager { mapping: Mapping { key, id, nonce }, attached: slot.attached }
+        });
         if let (Some(name), Some(hash)) = (slot.name.take(), slot.hash) {
             self.doomed.push_back(Doomed { release: Release { hash, name, eager }, leaving });
         }

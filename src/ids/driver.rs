@@ -9,7 +9,8 @@ use std::{
 use crate::{
     runtime::Runtime,
     store::{
-        LeaseId, LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn, mirror::View,
+        LeaseId, LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn,
+        mirror::View,
     },
 };
 

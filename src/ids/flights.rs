@@ -277,7 +277,7 @@ impl Desk {
             }
             Acquired::Created(index) => {
                 let id = acquire.candidates.get(index).copied().unwrap_or_default();
-                (id, Generation { epoch, revision, nonce: acquire.nonce })
+                (id, Generation { epoch, revision, nonce: acquire.nonce_for(id) })
             }
             Acquired::Taken if slot.life.is_some() => {
                 self.change(slot, None);
@@ -300,7 +300,7 @@ impl Desk {
             }
         };
         // It may have been created by an attempt whose answer was lost.
-        slot.created = generation.nonce == acquire.nonce && !acquire.again;
+        slot.created = generation.nonce == acquire.nonce_for(id) && !acquire.again;
         slot.nonce = 0;
         slot.standing = Standing::Held;
         (slot.attached, slot.proven) = (revision, false);
@@ -405,7 +405,15 @@ impl Desk {
     /// Takes the next references to delete.
     pub(super) fn take_doomed(&mut self, limits: &Limits) -> Vec<Doomed> {
         let room = limits.operations.saturating_sub(4).clamp(1, self.options.batch);
-        let doomed: Vec<Doomed> = self.doomed.drain(..room.min(self.doomed.len())).collect();
+        let mut bytes = 0;
+        let fits = self.doomed.iter().take(room).take_while(|doomed| {
+            // One that takes the mapping along names its key.
+            let eager = doomed.release.eager.as_ref();
+            bytes += eager.map_or(0, |eager| eager.mapping.key.len()) + 1_024;
+            bytes <= limits.bytes
+        });
+        let count = fits.count();
+        let doomed: Vec<Doomed> = self.doomed.drain(..count).collect();
         self.leaving.extend(doomed.iter().map(|doomed| doomed.release.name));
         doomed
     }

@@ -158,7 +158,8 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     }
 
     fn follow(&self) {
-        let (alive, link, life) = (Arc::downgrade(&self.alive), self.link.clone(), AtomicU64::new(0));
+        let (alive, link, life) =
+            (Arc::downgrade(&self.alive), self.link.clone(), AtomicU64::new(0));
         let follower = Follower {
             store: self.link.store.clone(),
             runtime: self.link.runtime.clone(),

@@ -141,9 +141,7 @@ impl<S: Store, R: Runtime> Link<S, R> {
                     };
                     match known.filter(|known| raises(*known, back, (meta, kv.mod_revision))) {
                         None => return Ok((meta, kv.mod_revision)),
-                        Some((known, _)) => {
-                            (Some(meta), Meta { epoch: known.epoch + 1, ..meta })
-                        }
+                        Some((known, _)) => (Some(meta), Meta { epoch: known.epoch + 1, ..meta }),
                     }
                 }
             };

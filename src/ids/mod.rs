@@ -6,6 +6,8 @@ mod collector;
 mod config;
 mod desk;
 mod dice;
+#[cfg(test)]
+mod disorder;
 mod driver;
 mod error;
 mod events;

@@ -21,7 +21,7 @@ use crate::{
 use super::{
     desk::Desk,
     handle::Core,
-    layout::{KeyHash, Layout, Mapping, Meta, RefName, Record},
+    layout::{KeyHash, Layout, Mapping, Meta, Record, RefName},
     link::Link,
     slot::Standing,
     tenure::Tenure,

@@ -15,7 +15,7 @@ pub(super) struct Acquire {
     pub(super) key: Bytes,
     pub(super) hash: KeyHash,
     pub(super) name: RefName,
-    /// For the mapping, if this creates it.
+    /// Drawn for the mapping, if this creates it; see [`Acquire::nonce_for`].
     pub(super) nonce: u64,
     /// The ids to choose from, the best first.
     pub(super) candidates: Vec<u64>,
@@ -50,6 +50,12 @@ pub(super) enum Fenced<T> {
 }
 
 impl Acquire {
+    /// The nonce of the mapping if it gets an id: another for each, as a request that comes late to
+    /// a store that was put back may create it a second time, with another candidate.
+    pub(super) fn nonce_for(&self, id: u64) -> u64 {
+        self.nonce ^ id
+    }
+
     fn op(&self, layout: &Layout, node: &Bytes, lease: LeaseId) -> Op {
         let mapping = layout.mapping(self.hash);
         let refer = Op::put_leased(layout.reference(self.hash, self.name), node, lease);
@@ -59,7 +65,7 @@ impl Acquire {
             target: Target::CreateRevision(0),
         };
         let create = |id: u64| {
-            let (key, nonce) = (self.key.clone(), self.nonce);
+            let (key, nonce) = (self.key.clone(), self.nonce_for(id));
             let value = Layout::mapping_value(&Mapping { key, id, nonce });
             let create = Op::put(&mapping, value);
             [create, Op::put(layout.id(id), Layout::id_value(&self.key)), refer.clone()]
@@ -167,10 +173,10 @@ pub(super) struct Release {
 }
 
 /// What is needed to take a mapping along with its last reference.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Eager {
-    /// The id of the key.
-    pub(super) id: u64,
+    /// The mapping that was referred to.
+    pub(super) mapping: Mapping,
     /// The revision at which the reference was written.
     pub(super) attached: u64,
 }
@@ -178,21 +184,29 @@ pub(super) struct Eager {
 /// Deletes references. A name is never used twice, so it may be done at any time, and again.
 ///
 /// An eager one takes the mapping along if it stands itself since the revision at which it was
-/// written, and all references to the key do: then there is no other, and the mapping is the same
-/// ever since. Either alone would not do for a store that was restored, where another's reference
-/// may stand since the same revision.
+/// written, and all references to the key do: then there is no other. That alone would not do for
+/// a store that was restored, where another's reference may stand since the same revision, or the
+/// own one with another mapping.
 pub(super) fn release(layout: &Layout, batch: &[Release]) -> Txn {
     Txn::new(batch.iter().map(|release| {
         let own = layout.reference(release.hash, release.name);
         let reference = Op::delete(&own);
-        let Some(Eager { id, attached }) = release.eager else { return reference };
-        let stands = Compare::unchanged(own, attached);
+        let Some(Eager { mapping, attached }) = &release.eager else { return reference };
+        let stands = Compare::unchanged(own, *attached);
         let references = layout.references_to(release.hash);
-        let alone = Compare::equal(references, Target::ModRevision(attached));
-        let mapping = Op::delete(layout.mapping(release.hash));
-        let all = [reference.clone(), mapping, Op::delete(layout.id(id))];
-        Op::Txn(Txn::when([stands, alone]).and_then(all).or_else([reference]))
+        let alone = Compare::equal(references, Target::ModRevision(*attached));
+        let same = same(layout, release.hash, mapping);
+        let free = [Op::delete(layout.mapping(release.hash)), Op::delete(layout.id(mapping.id))];
+        let all = [reference.clone()].into_iter().chain(free);
+        Op::Txn(Txn::when([stands, alone, same]).and_then(all).or_else([reference]))
     }))
+}
+
+/// That a key has the very mapping that it had: by its nonce, for a store that was restored may
+/// have another at the same revision.
+fn same(layout: &Layout, hash: KeyHash, mapping: &Mapping) -> Compare {
+    let value = Target::Value(Layout::mapping_value(mapping));
+    Compare::equal(KeyRange::key(layout.mapping(hash)), value)
 }
 
 /// A mapping that nobody uses.
@@ -202,15 +216,13 @@ pub(super) struct Dead {
     pub(super) mapping: Mapping,
 }
 
-/// Deletes mappings, each only if nobody uses it at that instant and it is still the same: by its
-/// nonce, for a store that was restored may have another at the same revision. With a lease the
-/// ids rest for as long as it lives.
+/// Deletes mappings, each only if nobody uses it at that instant and it is still the same. With a
+/// lease the ids rest for as long as it lives.
 pub(super) fn collect(layout: &Layout, rest: Option<LeaseId>, batch: &[Dead]) -> Txn {
     Txn::new(batch.iter().map(|dead| {
         let unused = Compare::absent(layout.references_to(dead.hash));
         let mapping = layout.mapping(dead.hash);
-        let value = Target::Value(Layout::mapping_value(&dead.mapping));
-        let same = Compare::equal(KeyRange::key(&mapping), value);
+        let same = same(layout, dead.hash, &dead.mapping);
         let id = layout.id(dead.mapping.id);
         let free = match rest {
             Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.mapping.key), lease),
@@ -350,7 +362,7 @@ mod tests {
         let Acquired::Attached { mapping, .. } = world.acquire(SECOND, "key1", &[1_003]) else {
             panic!("not attached");
         };
-        assert_eq!((mapping.id, mapping.nonce), (1_001, 101));
+        assert_eq!((mapping.id, mapping.nonce), (1_001, 101 ^ 1_001));
         assert_eq!(world.acquire(FIRST, "key2", &[1_001, 1_002]), Acquired::Created(1));
         assert_eq!(world.acquire(FIRST, "key3", &[1_001, 1_002]), Acquired::Taken);
         assert_eq!(world.acquire(FIRST, "key3", &[]), Acquired::Taken);
@@ -363,7 +375,7 @@ mod tests {
         assert_eq!(world.acquire(FIRST, "key", &[1, 2]), Acquired::Created(0));
         let len = world.len();
         let again = world.acquire(FIRST, "key", &[3, 4]);
-        assert!(matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == 101));
+        assert!(matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == 101 ^ 1));
         assert_eq!(world.len(), len);
     }
 
@@ -394,7 +406,10 @@ mod tests {
         let attached = world.machine.revision();
         world.acquire(SECOND, "key", &[1]);
         let later = world.machine.revision();
-        let eager = |lease, attached| gone(lease, "key", Some(Eager { id: 1, attached }));
+        let Dead { mapping, .. } = world.dead("key");
+        let eager = |lease, attached| {
+            gone(lease, "key", Some(Eager { mapping: mapping.clone(), attached }))
+        };
         let txn = release(&world.layout, &[eager(FIRST, attached)]);
         world.commit(txn).unwrap();
         assert_eq!(world.len(), 4, "somebody else uses it");

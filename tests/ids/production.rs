@@ -448,7 +448,8 @@ async fn a_mapping_vanished_while_nobody_watched() {
     let line = Faulty::new(&store, 1, None);
     let lazy = Instance::open(line.clone(), line.runtime(), PREFIX, lazy).await.unwrap();
     let (full, line) = open(&store, options("full")).await;
-    let (here, there) = (lazy.allocate("lazy").await.unwrap(), full.allocate("full").await.unwrap());
+    let (here, there) =
+        (lazy.allocate("lazy").await.unwrap(), full.allocate("full").await.unwrap());
     pause(1_000).await;
     // The watch has ended for good, and another is opened only after the deletion.
     line.line.pause();

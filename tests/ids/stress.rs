@@ -174,18 +174,7 @@ impl World {
         let (tokens, counts) = (Tokens::default(), Counts::default());
         let (dice, last) = (Dice(seed), Arc::default());
         let (backup, restored_at) = (None, None);
-        Self {
-            stores,
-            backup,
-            restored_at,
-            dice,
-            without,
-            nodes,
-            collectors,
-            tokens,
-            counts,
-            last,
-        }
+        Self { stores, backup, restored_at, dice, without, nodes, collectors, tokens, counts, last }
     }
 
     fn store(&self) -> Embedded {
