@@ -183,7 +183,9 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let mut done = Collected { found, unused, deleted: 0, oldest };
         let most = self.rate.allowed(now);
         let dead = self.ledger.due(now, self.grace(), most);
-        for dead in portions(&dead, self.options.batch, &self.link.store.limits()) {
+        let limits = self.link.store.limits();
+        let name_len = self.link.layout.name_len_max();
+        for dead in portions(&dead, self.options.batch, name_len, &limits) {
             self.rate.take(dead.len());
             let lease = self.rest().await?;
             let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await?;
@@ -311,17 +313,17 @@ fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<&Record> {
 fn portions<'a>(
     dead: &'a [Dead],
     most: usize,
+    name_len: usize,
     limits: &Limits,
 ) -> impl Iterator<Item = &'a [Dead]> {
     let most = limits.operations.saturating_sub(4).clamp(1, most.max(1));
-    let bytes = limits.bytes.saturating_sub(4_096);
     let mut left = dead;
     std::iter::from_fn(move || {
         let mut filled = 0;
         let fits = left.iter().take(most).take_while(|dead| {
             // The key is compared, and stays with an id that rests.
-            filled += 2 * dead.mapping.key.len() + 1_024;
-            filled <= bytes
+            filled += 2 * dead.mapping.key.len() + 8 * name_len + 512;
+            filled <= limits.bytes
         });
         let count = fits.count().clamp(1, left.len().max(1));
         let (portion, rest) = left.split_at_checked(count)?;

@@ -7,7 +7,7 @@ use crate::store::{Bytes, LeaseId, LeaseStatus, Limits, Refusal, StoreError, Txn
 use super::{
     desk::{Desk, Doomed, Granted, Slot},
     error::IdsError,
-    layout::{KeyHash, Meta, RefName},
+    layout::{KeyHash, Layout, Meta, RefName},
     life::{Generation, Life},
     notices::Notice,
     slot::{Standing, Step, next},
@@ -47,15 +47,21 @@ pub(super) struct Aftermath {
 const LONG: usize = 16 << 10;
 
 /// How many bytes a key takes of a transaction, at most.
-fn cost(key: &Bytes, candidates: usize) -> usize {
+fn cost(layout: &Layout, node: &Bytes, key: &Bytes, candidates: usize) -> usize {
     let candidates = if key.len() > LONG { 1 } else { candidates };
-    (2 * candidates + 3) * key.len() + 2_048
+    // It stands in two values for each candidate, and in three more for one that rests.
+    (2 * candidates + 3) * key.len()
+        + (candidates + 2) * (node.len() + 5 * layout.name_len_max() + 512)
+}
+
+/// How many bytes a transaction has for its keys: all but the fence.
+fn room(limits: &Limits, layout: &Layout) -> usize {
+    limits.bytes.saturating_sub(layout.name_len_max() + 512)
 }
 
 /// The longest key that fits into a transaction.
-pub(super) fn key_len_max(limits: &Limits) -> usize {
-    // It stands in two values for one candidate, and in three more for one that rests.
-    limits.bytes.saturating_sub(4_096) / 5
+pub(super) fn key_len_max(limits: &Limits, layout: &Layout, node: &Bytes) -> usize {
+    room(limits, layout).saturating_sub(cost(layout, node, &Bytes::default(), 1)) / 5
 }
 
 impl Desk {
@@ -69,12 +75,12 @@ impl Desk {
         let mut bytes = 0;
         let most = self.options.candidates.clamp(1, limits.operations.saturating_sub(3).max(3) / 3);
         // What a batch leaves to those nested in it.
-        let room = limits.operations.saturating_sub(3 * most + 3).clamp(1, self.options.batch);
+        let keys = limits.operations.saturating_sub(3 * most + 3).clamp(1, self.options.batch);
         let mut later = Vec::new();
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
-            let cost = cost(&key, most);
-            if flight.is_some() && bytes + cost > limits.bytes {
+            let cost = cost(&self.layout, &self.options.node, &key, most);
+            if flight.is_some() && bytes + cost > room(limits, &self.layout) {
                 self.ready.push_front(key);
                 break;
             }
@@ -121,7 +127,7 @@ impl Desk {
                 }
             }
             self.slots.insert(key, slot);
-            if flight.as_ref().is_some_and(|flight| flight.batch.len() >= room) {
+            if flight.as_ref().is_some_and(|flight| flight.batch.len() >= keys) {
                 break;
             }
         }
@@ -300,7 +306,7 @@ impl Desk {
             }
         };
         // It may have been created by an attempt whose answer was lost.
-        slot.created = generation.nonce == acquire.nonce_for(id) && !acquire.again;
+        slot.created |= generation.nonce == acquire.nonce_for(id) && !acquire.again;
         slot.nonce = 0;
         slot.standing = Standing::Held;
         (slot.attached, slot.proven) = (revision, false);
@@ -325,6 +331,7 @@ impl Desk {
 
     /// The key has lost its id.
     fn change(&mut self, slot: &mut Slot, new: Option<u64>) {
+        slot.created = false;
         if let Some(life) = slot.life.take() {
             life.change();
             self.shelf.take(&life.key);
@@ -354,20 +361,15 @@ impl Desk {
             return flight.session.end();
         }
         let attempts = self.options.attempts;
-        let refused = matches!(error, StoreError::Refused(_));
         for acquire in &flight.batch {
             let Some(slot) = self.slots.get_mut(&acquire.key) else { continue };
             slot.tries += 1;
-            let alone = refused && (flight.batch.len() == 1 || !is_too_large(error));
-            if alone {
+            if let StoreError::Refused(_) = error {
                 answer_all(slot, &IdsError::Store(error.clone()));
             } else if slot.tries >= attempts {
                 slot.tries = 0;
                 answer_all(slot, &IdsError::Unavailable(error.clone()));
             }
-        }
-        if refused && is_too_large(error) {
-            self.options.batch = (flight.batch.len() / 2).max(1);
         }
     }
 
@@ -409,7 +411,8 @@ impl Desk {
         let fits = self.doomed.iter().take(room).take_while(|doomed| {
             // One that takes the mapping along names its key.
             let eager = doomed.release.eager.as_ref();
-            bytes += eager.map_or(0, |eager| eager.mapping.key.len()) + 1_024;
+            bytes += eager.map_or(0, |eager| eager.mapping.key.len());
+            bytes += 8 * self.layout.name_len_max() + 512;
             bytes <= limits.bytes
         });
         let count = fits.count();
@@ -441,9 +444,46 @@ fn answer_all(slot: &mut Slot, error: &IdsError) {
     }
 }
 
-fn is_too_large(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Refused(Refusal::TooLarge { .. } | Refusal::TooManyOperations { .. })
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{range::IdRange, txns::acquire},
+        store::KeyRange,
+    };
+
+    #[test]
+    fn a_key_takes_no_more_of_a_transaction_than_it_is_reckoned_with() {
+        let fence = Meta { range: IdRange::default(), epoch: u64::MAX };
+        let limits = Limits::default();
+        for prefix in [1, 50, 5_000] {
+            let layout = Layout::new(vec![b'p'; prefix]);
+            let everything = layout.everything();
+            let KeyRange::Span { start, .. } = &everything else { panic!("{everything:?}") };
+            assert_eq!(start.len(), prefix + 1);
+            for (node, key) in [(0, 0), (300, 0), (20, 100), (20, LONG), (20, 100_000)] {
+                let (node, key): (Bytes, Bytes) = (vec![b'n'; node].into(), vec![b'k'; key].into());
+                for (candidates, again) in [(1, true), (1, false), (4, false), (8, false)] {
+                    let count = if key.len() > LONG { 1 } else { candidates };
+                    let acquire_one = Acquire {
+                        hash: KeyHash::of(&key),
+                        key: key.clone(),
+                        name: RefName { session: LeaseId::MAX, number: u64::MAX },
+                        nonce: u64::MAX,
+                        candidates: (0..count).map(|n| u64::MAX - n as u64).collect(),
+                        again,
+                    };
+                    let txn = acquire(&layout, &fence, &node, LeaseId::MAX, &[acquire_one]);
+                    let none = acquire(&layout, &fence, &node, LeaseId::MAX, &[]).size();
+                    let cost = cost(&layout, &node, &key, candidates);
+                    assert!(txn.size() - none <= cost, "{} of {cost}", txn.size() - none);
+                    assert!(none <= limits.bytes - room(&limits, &layout), "{none}");
+                }
+                let longest = key_len_max(&limits, &layout, &node);
+                assert!(
+                    cost(&layout, &node, &vec![0; longest].into(), 4) <= room(&limits, &layout)
+                );
+            }
+        }
+    }
 }

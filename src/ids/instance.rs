@@ -254,13 +254,17 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         if let Some(handle) = self.hit(&key, owner.as_ref()) {
             return Ok(Asked::Held(handle));
         }
-        let (found, limit) = (key.len(), key_len_max(&self.link.store.limits()));
+        let (found, limit) = (key.len(), self.key_len_max());
         if found > limit {
             return Err(IdsError::KeyTooLong { found, limit });
         }
         let (answer, receiver) = oneshot::channel();
         self.alive.0.lock().want(&key, Waiter { owner, answer });
         Ok(Asked::Wait(Wait::new(Arc::clone(&self.alive), key, receiver)))
+    }
+
+    fn key_len_max(&self) -> usize {
+        key_len_max(&self.link.store.limits(), &self.link.layout, &self.options.node)
     }
 
     /// Until when a call that begins now waits.

@@ -137,6 +137,12 @@ impl Layout {
         key.into()
     }
 
+    /// How long the longest name of a key is.
+    pub(super) fn name_len_max(&self) -> usize {
+        // `r/<hash>/<session>-<n>`
+        self.prefix.len() + 2 + 32 + 1 + 16 + 1 + 16
+    }
+
     /// Everything below the prefix.
     pub fn everything(&self) -> KeyRange {
         KeyRange::prefix(&self.prefix)

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use raft_autopilot::ids::{Creation, IdRange, Ids, IdsError, KeyHash, Options, Status, Typed};
-
-use raft_autopilot::store::{KeyRange, Op, RangeRequest, Store, Txn};
-
-use crate::world::{
-    PREFIX, collector, commits, delete, events, look, open, options, pause, range, store,
+use raft_autopilot::{
+    ids::{Creation, IdRange, Ids, IdsError, KeyHash, Options, Status, Typed},
+    store::{KeyRange, Op, RangeRequest, Store, Txn},
 };
 
-fn key(number: u64) -> String {
-    format!("key{number:04}")
-}
+use crate::world::{
+    PREFIX, collector, commits, delete, events, key, look, open, options, pause, range, store,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_nobody_uses_here_is_not_held() {
@@ -364,32 +361,6 @@ async fn two_caches_of_one_prefix_show_every_id_twice() {
     for handle in &handles {
         assert_eq!(cached.iter().filter(|cached| cached.id == handle.id()).count(), 2);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_thousand_keys_one_after_another() {
-    let most = 256 + 1_000;
-    let (ids, _) = open(&store(), Options { range: Some(range(256, most)), ..options("a") }).await;
-    let mut handles = Vec::new();
-    for number in 0..1_000 {
-        handles.push(ids.allocate(key(number)).await.unwrap());
-    }
-    assert_eq!(ids.stats().held, 1_000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_last_of_many_ids_takes_no_more_than_two_round_trips() {
-    let total = if cfg!(debug_assertions) { 2_000 } else { 65_280 };
-    let ours = Options { range: Some(range(256, 255 + total)), ..options("a") };
-    let (ids, line) = open(&store(), ours).await;
-    let mut handles = Vec::new();
-    for number in 0..total {
-        let sent = commits(&line);
-        handles.push(ids.allocate(key(number)).await.unwrap());
-        assert!(commits(&line) - sent <= 2, "number {number}");
-    }
-    let full = ids.allocate("one more").await.unwrap_err();
-    assert_eq!(full, IdsError::Exhausted { used: total, total });
 }
 
 #[tokio::test(start_paused = true)]

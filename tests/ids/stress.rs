@@ -103,6 +103,8 @@ struct World {
     backup: Option<(Machine, Duration)>,
     /// When the store was put back last.
     restored_at: Option<Duration>,
+    /// That happens soon after the backup, and again and again, with few keys.
+    often: bool,
     dice: Dice,
     without: Option<Without>,
     nodes: Vec<Node>,
@@ -173,8 +175,20 @@ impl World {
         let (nodes, collectors) = (Vec::new(), Vec::new());
         let (tokens, counts) = (Tokens::default(), Counts::default());
         let (dice, last) = (Dice(seed), Arc::default());
-        let (backup, restored_at) = (None, None);
-        Self { stores, backup, restored_at, dice, without, nodes, collectors, tokens, counts, last }
+        let (backup, restored_at, often) = (None, None, false);
+        Self {
+            stores,
+            backup,
+            restored_at,
+            often,
+            dice,
+            without,
+            nodes,
+            collectors,
+            tokens,
+            counts,
+            last,
+        }
     }
 
     fn store(&self) -> Embedded {
@@ -183,7 +197,7 @@ impl World {
 
     /// Makes a backup that the store is put back to, soon or later.
     fn back_up(&mut self) {
-        let after = if self.dice.roll(2) == 0 { 40 } else { 1_500 };
+        let after = if self.often || self.dice.roll(2) == 0 { 40 } else { 1_500 };
         let at = TokioRuntime.now() + Duration::from_millis(self.dice.roll(after));
         self.backup = Some((self.store().backup(), at));
     }
@@ -243,7 +257,7 @@ impl World {
     }
 
     fn allocate(&mut self, node: usize) {
-        let key = format!("key/{}", self.dice.roll(KEYS));
+        let key = format!("key/{}", self.dice.roll(if self.often { 2 } else { KEYS }));
         let node = &self.nodes[node];
         let (Some(ids), sender) = (node.ids.clone(), node.sender.clone()) else { return };
         TokioRuntime.spawn(async move {
@@ -254,6 +268,8 @@ impl World {
     async fn step(&mut self, faults: Faults, restores: bool) {
         let node = usize::try_from(self.dice.roll(self.nodes.len() as u64)).unwrap();
         match self.dice.roll(100) {
+            // In the place of much else.
+            60..95 if self.often && self.backup.is_none() => self.back_up(),
             0..38 => self.allocate(node),
             38..66 => {
                 let handles = &mut self.nodes[node].handles;
@@ -399,6 +415,7 @@ fn puts_back(seed: u64) -> bool {
 async fn story(seed: u64, without: Option<Without>) -> Result<Counts, String> {
     let mut world = World::new(seed, without);
     let restores = puts_back(seed);
+    world.often = restores && world.dice.roll(2) == 0;
     let harsh = world.dice.roll(4);
     let faults = Faults { lost: 2 * harsh, unanswered: 3 * harsh, late: 3 * harsh, way: 4 };
     let last = 3 + world.dice.roll(4);
