@@ -21,6 +21,10 @@ use super::{
     txns::{Dead, Ended, collect, collected},
 };
 
+/// How often a collector looks at the store though nothing has changed that it knows of: it may be
+/// one that was put back.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// How a collector works.
 #[derive(Clone, Debug)]
 pub struct CollectorOptions {
@@ -116,11 +120,14 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let turn = async {
-                if let Err(error) = self.collect().await {
-                    tracing::warn!("ids were not taken back: {error}");
-                    self.link.runtime.sleep(Duration::from_secs(1)).await;
+                match self.collect().await {
+                    Ok(_) => self.wait().await,
+                    // What it knows may be of no use any more.
+                    Err(error) => {
+                        tracing::warn!("ids were not taken back: {error}");
+                        self.link.runtime.sleep(Duration::from_secs(1)).await;
+                    }
                 }
-                self.wait().await;
             };
             tokio::select! {
                 biased;
@@ -137,8 +144,8 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let due = self.ledger.oldest().map(|since| since + grace);
         let due = due.map(|due| if self.rate.allowed(now) == 0 { self.rate.next() } else { due });
         // Something that is due and was not deleted is tried again, but not at once.
-        let pause = due.map_or(Duration::from_secs(3_600), |due| due.saturating_sub(now));
-        let pause = pause.max(Duration::from_millis(100));
+        let pause = due.map_or(LOOK, |due| due.saturating_sub(now));
+        let pause = pause.clamp(Duration::from_millis(100), LOOK);
         let mirror = self.mirror.clone();
         let next = self.seen.revision() + 1;
         let changed = async {

@@ -115,6 +115,8 @@ pub(super) struct Desk {
     pub(super) closed: bool,
     /// How many batches are on their way.
     pub(super) flights: usize,
+    /// Why the store did not do what it was asked for last.
+    pub(super) trouble: Option<IdsError>,
     /// How often in a row the store has failed, and until when nothing is sent.
     pub(super) failures: u32,
     pub(super) pause_until: Duration,
@@ -154,6 +156,7 @@ impl Desk {
             went_back: false,
             closed: false,
             flights: 0,
+            trouble: None,
             failures: 0,
             pause_until: Duration::ZERO,
             now: Duration::ZERO,

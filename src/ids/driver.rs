@@ -53,6 +53,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         while !self.done() {
             if let Err(error) = self.prepare().await {
                 tracing::warn!("the ids wait for the store: {error}");
+                self.core.lock().trouble = Some(error);
                 self.pause().await;
                 continue;
             }
@@ -316,6 +317,7 @@ async fn fly<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, flight: Fl
 }
 
 fn follow_up(desk: &mut Desk, flight: &Flight, aftermath: &Aftermath) {
+    desk.trouble = aftermath.failed.clone().map(IdsError::Store);
     if aftermath.failed.is_some() {
         let now = desk.now;
         desk.back_off(now);

@@ -277,9 +277,18 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         tokio::select! {
             biased;
             answer = wait.next() => answer,
-            () = self.link.runtime.sleep(patience) => {
+            () = self.link.runtime.sleep(patience) => Err(self.trouble()),
+        }
+    }
+
+    /// Why a call has waited in vain.
+    fn trouble(&self) -> IdsError {
+        match self.alive.0.lock().trouble.clone() {
+            Some(IdsError::Store(why)) => IdsError::Unavailable(why),
+            Some(other) => other,
+            None => {
                 let why = StoreError::Unknown("no answer came in time".to_owned());
-                Err(IdsError::Unavailable(why))
+                IdsError::Unavailable(why)
             }
         }
     }

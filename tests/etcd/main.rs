@@ -5,6 +5,8 @@
 mod faults;
 #[cfg(feature = "ids")]
 mod ids;
+#[cfg(feature = "ids")]
+mod processes;
 mod proxy;
 mod reach;
 mod server;

@@ -318,6 +318,13 @@ impl World {
         drop(old);
     }
 
+    /// All collectors make a round.
+    fn round(&self) {
+        for collector in &self.collectors {
+            let _ = collector.send(());
+        }
+    }
+
     fn gather(&mut self) {
         for node in &mut self.nodes {
             while let Ok(answer) = node.receiver.try_recv() {
@@ -373,7 +380,11 @@ impl World {
             node.line.line.resume();
         }
         configure(&self.store(), PREFIX, IdRange::new(1, 20).unwrap()).await.unwrap();
-        TokioRuntime.sleep(12 * TTL).await;
+        for _ in 0..12 {
+            // As often as a collector looks by itself.
+            TokioRuntime.sleep(TTL).await;
+            self.round();
+        }
         self.check().await?;
         let mut same: BTreeMap<String, u64> = BTreeMap::new();
         for node in &self.nodes {
@@ -395,9 +406,7 @@ impl World {
             for node in &mut self.nodes {
                 node.handles.clear();
             }
-            for collector in &self.collectors {
-                let _ = collector.send(());
-            }
+            self.round();
         }
         let left = self.check().await?;
         if !left.references.is_empty() || !left.mappings.is_empty() {

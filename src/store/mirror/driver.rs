@@ -13,7 +13,7 @@ use crate::{
     runtime::Runtime,
     store::{
         contract::{Pages, Store, Update, Watch},
-        error::{Refusal, StoreError},
+        error::StoreError,
         kv::{Bytes, Event, Events, KeyRange, KeyValue},
         txn::RangeResponse,
     },
@@ -326,10 +326,6 @@ impl<S: Store, T: Send + Sync + 'static> Check<S, T> {
         let view = self.shared.view();
         let drift = match self.compare(&view).await {
             Ok(drift) => drift,
-            // It went back, and nobody has said so. Reading everything again will.
-            Err(StoreError::Refused(Refusal::Ahead { .. })) => {
-                return self.shared.ask_for_reload();
-            }
             // What stood then is not known any more, or not just now: the next check will tell.
             Err(error) => return tracing::info!("a check was given up: {error}"),
         };
