@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     runtime::Runtime,
     store::{
-        Bytes, KeyRange, KeyValue, LeaseId, Limits, Op, RangeRequest, Store, StoreError, Txn,
+        Bytes, KeyRange, KeyValue, LeaseId, Limits, Op, RangeRequest, Refusal, Store, StoreError,
+        Txn,
         mirror::{self, Entry, Mirror, View},
     },
 };
@@ -195,7 +196,12 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         for dead in portions(&dead, self.options.batch, name_len, &limits) {
             self.rate.take(dead.len());
             let lease = self.rest().await?;
-            let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await?;
+            let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await;
+            if let Err(StoreError::Refused(Refusal::DuplicateKey(_))) = answer {
+                // Two keys of one id never stand together: some of it is of another life.
+                self.link.forgot(self.lives);
+            }
+            let answer = answer?;
             let ended = collected(dead, &answer);
             done.deleted += ended.iter().filter(|ended| **ended == Ended::Deleted).count();
             let replaced = dead.iter().zip(ended).filter(|(_, ended)| *ended == Ended::Replaced);

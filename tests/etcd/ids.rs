@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{AlarmAction, AlarmType, CompactionOptions, DeleteOptions};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions, DeleteOptions};
 
 use raft_autopilot::{
     ids::{Collector, CollectorOptions, Handle, IdRange, Ids, IdsError, Options, Reclaim, Status},
@@ -257,7 +257,11 @@ async fn an_etcd_that_is_full_gives_no_more_and_what_is_held_goes_on() {
     let revision = deleted.header().unwrap().revision();
     client.compact(revision, Some(CompactionOptions::new().with_physical())).await.unwrap();
     client.defragment().await.unwrap();
-    client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await.unwrap();
+    for alarm in client.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap().alarms() {
+        let mut member = AlarmOptions::new();
+        member.with_member(alarm.member_id());
+        client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member)).await.unwrap();
+    }
     assert!(until(|| new.allocate("new")).await.is_new());
 }
 
