@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     network::{Reason, solve},
     problem::{Holder, Problem, Seat, ZoneRule},
+    retire::retire,
     state::{Post, Standing, seats},
 };
 
@@ -210,11 +211,15 @@ impl Case {
             }
         }
         let mut problem = Problem::new(self.zone_rule, self.balance_slack);
-        let replication: Vec<u32> = items.values().map(|at| self.items[*at].replication).collect();
-        for seat in self.seats(&members, &zones, &replication, &mut ignored) {
+        for seat in self.seats(&members, &zones, &mut ignored) {
             problem.add_member(seat);
         }
         let numbers: BTreeMap<(&str, &str), u32> = members.keys().copied().zip(0..).collect();
+        let standings: BTreeMap<u32, Standing> = members
+            .values()
+            .zip(0..)
+            .map(|(at, number)| (number, self.members[*at].standing))
+            .collect();
         let mut held: BTreeMap<&str, Vec<Holder>> = BTreeMap::new();
         let mut orphans = 0;
         for assignment in &self.assignments {
@@ -230,7 +235,8 @@ impl Case {
                 continue;
             }
             let mut holder = Holder::new(*member);
-            if assignment.slot == 0 {
+            let standing = standings.get(member).copied().unwrap_or_default();
+            if assignment.slot == 0 && standing.keeps_primaries() {
                 holder = holder.primary();
             }
             holders.push(if assignment.consistent { holder.consistent() } else { holder });
@@ -243,6 +249,12 @@ impl Case {
                 problem.restrict(&allowed.collect::<Vec<u32>>());
             }
         }
+        // The order in which they are listed is that of their age.
+        let mut exiting: Vec<(usize, u32)> = members.values().copied().zip(0..).collect();
+        exiting.retain(|(at, _)| self.members[*at].exiting);
+        exiting.sort_unstable();
+        let exiting: Vec<(u32, u32)> = exiting.into_iter().map(|(_, number)| (number, 0)).collect();
+        retire(&mut problem, &exiting);
         Indexed {
             problem,
             members: members.values().map(|at| &self.members[*at]).collect(),
@@ -257,27 +269,29 @@ impl Case {
         &self,
         members: &BTreeMap<(&str, &str), usize>,
         zones: &BTreeMap<&str, u32>,
-        replication: &[u32],
         ignored: &mut Vec<String>,
     ) -> Vec<Seat> {
-        let posts: Vec<Post> = members
+        let mut loads: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+        for held in &self.assignments {
+            *loads.entry((held.zone.as_str(), held.member.as_str())).or_default() += 1;
+        }
+        let posts: Vec<(Post, u32)> = members
             .iter()
-            .map(|((zone, _), at)| {
+            .map(|(place, at)| {
                 let member = &self.members[*at];
-                let post = Post {
-                    zone: zones[zone],
-                    limit: u32::try_from(member.limit).unwrap_or(u32::MAX),
-                    share: member.share,
-                    standing: member.standing,
-                    // The order in which they are listed is that of their age.
-                    exiting: member.exiting.then_some(u64::try_from(*at).unwrap_or(u64::MAX)),
-                };
+                let limit = u32::try_from(member.limit).unwrap_or(u32::MAX);
+                let primaries = member.standing.primaries();
+                let post = Post { zone: zones[place.0], limit, share: member.share, primaries };
                 if !post.has_sane_share() {
-                    ignored.push(format!("member {zone}#{}: its share is no weight", member.id));
+                    let (zone, member) = place;
+                    ignored.push(format!("member {zone}#{member}: its share is no weight"));
                 }
-                post
+                (post, member.standing.limit(limit, loads.get(place).copied().unwrap_or(0)))
             })
             .collect();
-        seats(&posts, replication)
+        let (posts, limits): (Vec<Post>, Vec<u32>) = posts.into_iter().unzip();
+        let lowered =
+            seats(&posts).into_iter().zip(limits).map(|(seat, limit)| seat.lowered(limit));
+        lowered.collect()
     }
 }

@@ -13,7 +13,7 @@ use super::{
     value::{ItemValue, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
-use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Relation, Target, Txn};
+use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Txn};
 
 /// How much of a request it takes to say that a member is as it was, in bytes: never too little.
 const MEMBER_COMPARE: usize = 1_024;
@@ -56,6 +56,7 @@ pub struct Round {
 /// What is to be done with one item.
 #[derive(Debug, Default)]
 struct Part {
+    danger: usize,
     compares: Vec<Compare>,
     ops: Vec<Op>,
     /// Members that get a replica; their keys must be as they were.
@@ -85,30 +86,38 @@ pub fn round<W: Workload>(
     apart: &BTreeSet<Arc<str>>,
 ) -> Round {
     let mut round = Round::default();
-    let mut packer = Packer::new(world, bounds);
+    let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
     let mut spent = Spent { given: BTreeMap::new(), copying: world.copying(), handed: 0 };
     let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
-    for name in by_danger(world, budget) {
+    for (danger, name) in by_danger(world, budget) {
         let Some(item) = world.item(&name) else { continue };
-        let now = Now { world, intent, name: &name, item, bounds };
+        let now = Now { world, intent, name: &name, item, bounds, danger };
         match now.next(&mut spent) {
             Next::Settled => world.progress.settle(&name),
             Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
             Next::Change(part) => {
                 round.removed += part.ended.len();
-                packer.add(world, Arc::clone(&name), part, apart.contains(&name));
                 world.progress.wait(&name, Doing::Changing, &[]);
+                parts.push((name, part));
             }
         }
     }
     round.added = spent.given.values().map(|given| *given as usize).sum();
     round.handed = spent.handed;
+    // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
+    parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
+    let mut packer = Packer::new(world, bounds);
+    for (name, part) in parts {
+        let alone = apart.contains(&name);
+        packer.add(world, name, part, alone);
+    }
     round.batches = packer.finish();
     round
 }
 
-/// The items that are to be looked at, those that may be lost first.
-fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<Arc<str>> {
+/// The items that are to be looked at, those that may be lost first: by how many good replicas they
+/// have, if these are less than wanted.
+fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, Arc<str>)> {
     let names = world.progress.take(budget);
     let danger = |name: Arc<str>| {
         let item = world.item(&name)?;
@@ -118,7 +127,7 @@ fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<Arc<str>> {
     };
     let mut names: Vec<(usize, Arc<str>)> = names.into_iter().filter_map(danger).collect();
     names.sort();
-    names.into_iter().map(|(_, name)| name).collect()
+    names
 }
 
 /// What becomes of an item in a round.
@@ -135,6 +144,7 @@ struct Now<'a, W: Workload> {
     name: &'a str,
     item: &'a Item<W>,
     bounds: &'a Bounds,
+    danger: usize,
 }
 
 impl<W: Workload> Now<'_, W> {
@@ -178,10 +188,12 @@ impl<W: Workload> Now<'_, W> {
             allowed
         });
         if steps.is_empty() {
+            let copying = self.item.held.iter().any(|held| !held.consistent);
             let doing = match (over_budget, full.is_empty()) {
                 (true, _) => Doing::OverBudget,
                 (false, false) => Doing::NoRoom,
-                (false, true) => Doing::Copying,
+                (false, true) if copying => Doing::Copying,
+                (false, true) => Doing::NoPlace,
             };
             return Next::Wait { doing, full };
         }
@@ -218,7 +230,7 @@ impl<W: Workload> Now<'_, W> {
     /// Assignments whose item is gone.
     fn bury(&self) -> Part {
         let key = format!("{}{}", self.world.keys().items(), self.name);
-        let mut part = Part::default();
+        let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::absent(KeyRange::key(key)));
         // Where there are too many, the rest goes in the next round.
         for held in self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(2)) {
@@ -241,21 +253,15 @@ impl<W: Workload> Now<'_, W> {
             return Some(part);
         }
         steps.retain(|step| matches!(step, Step::Add { .. }));
-        steps.truncate(self.bounds.limits.operations.saturating_sub(3));
+        steps.truncate(self.bounds.limits.operations.saturating_sub(2));
         Some(self.part(revision, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
     }
 
     fn part(&self, revision: u64, steps: &[Step<u32>]) -> Part {
         let prefix = format!("{}{}#", self.world.keys().assignments(), self.name);
         let item = format!("{}{}", self.world.keys().items(), self.name);
-        let mut part = Part::default();
+        let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::unchanged(item, revision));
-        // Nobody has given it a replica that was not seen here.
-        part.compares.push(Compare {
-            range: KeyRange::prefix(prefix.as_str()),
-            relation: Relation::Less,
-            target: Target::CreateRevision(self.world.revision() + 1),
-        });
         if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
             part.compares.extend(self.item.held.iter().map(unchanged));
         }
@@ -267,6 +273,8 @@ impl<W: Workload> Now<'_, W> {
         };
         let mut put: Vec<Op> = Vec::new();
         let mut gone: Vec<&Assignment<W>> = Vec::new();
+        // From one slot to another.
+        let mut moves: Vec<(u32, u32, u32)> = Vec::new();
         for step in steps {
             match *step {
                 Step::Add { member, slot } => {
@@ -279,15 +287,17 @@ impl<W: Workload> Now<'_, W> {
                     part.ended.push(member);
                 }
                 Step::Promote { member, slot, instead_of } => {
-                    let old = instead_of.map(|old| (old, 0, slot));
-                    for (member, from, to) in [Some((member, slot, 0)), old].into_iter().flatten() {
-                        let Some(held) = find(member, from) else { continue };
-                        let kv = &held.entry.kv;
-                        gone.push(held);
-                        put.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
-                    }
+                    moves.push((member, slot, 0));
+                    moves.extend(instead_of.map(|old| (old, 0, slot)));
                 }
+                Step::Demote { member, slot } => moves.push((member, 0, slot)),
             }
+        }
+        for (member, from, to) in moves {
+            let Some(held) = find(member, from) else { continue };
+            let kv = &held.entry.kv;
+            gone.push(held);
+            put.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
         }
         // A key is changed once: who gets a slot that the same member leaves writes over it.
         let kept = |held: &&&Assignment<W>| !put.iter().any(|op| puts(op, &held.entry.kv.key));

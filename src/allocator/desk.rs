@@ -30,7 +30,7 @@ pub enum Status {
     Suspect,
     /// It wants to leave, and holds what nobody has taken over yet.
     Draining,
-    /// It holds nothing any more, and is not there.
+    /// It holds nothing any more, and is not there, unless it is run again.
     Ended,
 }
 
@@ -125,15 +125,21 @@ impl<W: Workload> Core<W> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns to another status. Nothing comes after the end.
+    /// Turns to another status.
     pub(super) fn turn(&self, status: Status) {
-        let mut desk = self.lock();
-        if desk.status == status || desk.status == Status::Ended {
-            return;
+        let turned = std::mem::replace(&mut self.lock().status, status) != status;
+        if turned {
+            self.turned.notify_waiters();
         }
-        desk.status = status;
+    }
+
+    /// Begins a life, perhaps not the first.
+    pub(super) fn begin(&self) {
+        let mut desk = self.lock();
+        (desk.draining, desk.seen) = (false, 0);
+        desk.locals.take();
         drop(desk);
-        self.turned.notify_waiters();
+        self.turn(Status::Joining);
     }
 
     /// Says whether the lease can be relied on.

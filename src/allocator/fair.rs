@@ -163,6 +163,11 @@ pub(super) fn fair_of(problem: &Problem, mut classes: Classes) -> Fair {
     Fair { placed, short, beyond, loads, classes, groups }
 }
 
+/// How many replicas can be placed at most; `classes` are known as if all fitted.
+pub(super) fn placeable(problem: &Problem, classes: &Classes) -> i64 {
+    Shares::new(problem, &Groups::new(problem).list, &classes.list).place()
+}
+
 /// How many replicas of an item stand and may stay, of those that it wants.
 pub(super) fn standing(problem: &Problem, item: usize) -> u32 {
     let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));

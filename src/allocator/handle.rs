@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{
     desk::{Amend, Core, Publish, Status},
     error::AllocatorError,
+    intent::{Outside, Rules},
     item::{Keys, check_name},
     local::Held,
     report::Report,
@@ -85,6 +86,14 @@ impl<W: Workload> Handle<W> {
     /// What this member sees and does as the leader; `None`: it does not lead.
     pub fn report(&self) -> Option<Arc<Report>> {
         self.core.lock().report.clone()
+    }
+
+    /// What the leader would report of what is known here, by these rules and with this from outside.
+    /// It costs a plan of the whole world. `None` before the store was first read.
+    pub fn look(&self, rules: &Rules, outside: &Outside) -> Option<Report> {
+        let Core { keys, workload, .. } = &*self.core;
+        let (keys, workload) = (keys.clone(), Arc::clone(workload));
+        Some(Report::of_view(keys, workload, &*self.view()?, rules, outside))
     }
 
     /// Waits for the next report that `enough` is true of, here. It may take for ever: only one member

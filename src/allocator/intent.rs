@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     evade::evade,
     network::{Certificate, Reason, solve},
     problem::{Holder, Holdings, Problem, Seat, ZoneRule},
+    retire::retire,
     state::{Post, Standing, seats},
     value::{ItemValue, MemberKey, MemberValue, Workload},
-    world::{Item, Member, World, print},
+    world::{Item, Member, World, digest},
 };
 
 /// By what rules items are placed.
@@ -24,20 +27,39 @@ pub struct Rules {
     pub balance_slack: u32,
 }
 
+/// What a member may hold, as judged from outside, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// What it may hold.
+    pub standing: Standing,
+    /// Why, for people; no plan depends on it.
+    pub why: Arc<str>,
+}
+
 /// What members may hold, as judged from outside; who is not named may hold all it can.
-pub type Standings = Arc<BTreeMap<MemberKey, Standing>>;
+///
+/// A standing takes away only what the others can hold: the number of replicas that can be placed
+/// stays as it is without it.
+pub type Standings = Arc<BTreeMap<MemberKey, Judgement>>;
 
 /// What is known from outside of the store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outside {
-    /// What members may hold, as judged from outside; who is not named may hold all it can.
+    /// What members may hold.
     pub standings: Standings,
     /// Items that should rather not go to a member: it has just given them back.
     pub avoided: BTreeSet<(Arc<str>, MemberKey)>,
 }
 
+impl Outside {
+    /// What a member may hold.
+    pub fn standing(&self, member: &MemberKey) -> Standing {
+        self.standings.get(member).map_or(Standing::Full, |judgement| judgement.standing)
+    }
+}
+
 /// An item that lacks replicas, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lacking {
     /// The item's name.
     pub item: Arc<str>,
@@ -62,7 +84,9 @@ pub struct Intent {
 
 /// A number that says whether the same is meant.
 fn fingerprint<W: Workload>(world: &World<W>, rules: &Rules, outside: &Outside) -> u64 {
-    world.fingerprint().wrapping_add(print(&(rules, outside)))
+    let standings: Vec<(&MemberKey, Standing)> =
+        outside.standings.iter().map(|(key, judgement)| (key, judgement.standing)).collect();
+    world.fingerprint().wrapping_add(digest(&(rules, standings, &outside.avoided)))
 }
 
 impl Intent {
@@ -157,29 +181,52 @@ fn problem<W: Workload>(
         .iter()
         .map(|number| {
             let member = world.member(*number);
-            let standing = outside.standings.get(&member.key).copied().unwrap_or_default();
+            let primaries = outside.standing(&member.key).primaries();
             let frozen = frozen.get(number).copied().unwrap_or(0);
-            post(member, zones[&member.key.zone], standing, frozen)
+            Post { primaries, ..post(member, zones[&member.key.zone], frozen) }
         })
         .collect();
-    let replication: Vec<u32> =
-        world.items().filter_map(|(_, item)| item.value().map(ItemValue::replication)).collect();
     let problem = Problem::new(rules.zone_rule, rules.balance_slack);
-    let mut problem = problem.with_capacity(replication.len(), world.assignments());
-    for seat in seats(&posts, &replication) {
+    let mut problem = problem.with_capacity(world.len(), world.assignments());
+    for seat in seats(&posts) {
         problem.add_member(seat);
     }
     let numbers: BTreeMap<u32, u32> = members.iter().copied().zip(0..).collect();
-    add_items(world, &mut problem, &numbers, &zones);
+    add_items(world, outside, &mut problem, &numbers, &zones);
+    let lower = lower(world, outside, &members, &problem);
+    retire(&mut problem, &lower);
     (problem, members)
+}
+
+/// To what the limits of members should be lowered: by their standings, and then of those that want to
+/// leave, the oldest first.
+fn lower<W: Workload>(
+    world: &World<W>,
+    outside: &Outside,
+    members: &[u32],
+    problem: &Problem,
+) -> Vec<(u32, u32)> {
+    let seats = || problem.seats().iter().zip(members.iter().map(|number| world.member(*number)));
+    let judged = seats().zip(0..).map(|((seat, member), number)| {
+        (number, outside.standing(&member.key).limit(seat.limit, member.load))
+    });
+    let leaves = |member: &Member<W>| member.value().is_some_and(MemberValue::is_exiting);
+    let leaving = seats().zip(0..).filter(|((_, member), _)| leaves(member));
+    let mut leaving: Vec<(u64, u32)> =
+        leaving.map(|((_, member), number)| (member.since(), number)).collect();
+    leaving.sort_unstable();
+    judged.chain(leaving.into_iter().map(|(_, number)| (number, 0))).collect()
 }
 
 fn add_items<W: Workload>(
     world: &mut World<W>,
+    outside: &Outside,
     problem: &mut Problem,
     numbers: &BTreeMap<u32, u32>,
     zones: &BTreeMap<Arc<str>, u32>,
 ) {
+    let keeps = |number: u32| outside.standing(&world.member(number).key).keeps_primaries();
+    let handing: BTreeSet<u32> = numbers.keys().copied().filter(|number| !keeps(*number)).collect();
     let mut holders = Vec::new();
     for (_, item) in world.items_mut() {
         item.number = None;
@@ -187,7 +234,8 @@ fn add_items<W: Workload>(
         holders.clear();
         holders.extend(item.held.iter().filter_map(|held| {
             let holder = Holder::new(*numbers.get(&held.member)?);
-            let holder = if held.slot == 0 { holder.primary() } else { holder };
+            let primary = held.slot == 0 && !handing.contains(&held.member);
+            let holder = if primary { holder.primary() } else { holder };
             Some(if held.consistent { holder.consistent() } else { holder })
         }));
         let number = problem.add_item(value.replication(), &holders);
@@ -210,19 +258,14 @@ fn frozen<W: Workload>(world: &World<W>) -> BTreeMap<u32, u32> {
     frozen
 }
 
-fn post<W: Workload>(member: &Member<W>, zone: u32, standing: Standing, frozen: u32) -> Post {
+fn post<W: Workload>(member: &Member<W>, zone: u32, frozen: u32) -> Post {
     let Some(value) = member.value() else {
         // Nobody knows what it can hold: it keeps what it has, and gets nothing.
         let limit = member.load.saturating_sub(frozen);
-        return Post { zone, limit, standing, ..Post::default() };
+        return Post { zone, limit, ..Post::default() };
     };
-    Post {
-        zone,
-        limit: value.limit().saturating_sub(frozen),
-        share: value.share(),
-        standing,
-        exiting: value.is_exiting().then(|| member.since()),
-    }
+    let limit = value.limit().saturating_sub(frozen);
+    Post { zone, limit, share: value.share(), ..Post::default() }
 }
 
 fn lacking<W: Workload>(

@@ -57,11 +57,17 @@ struct Local {
     stands: Option<Facts>,
     told: Option<Facts>,
     busy: bool,
+    /// It was lost with the lease, and whatever stands is another assignment.
+    lost: bool,
 }
 
 impl Local {
     /// What is told next; and then it is told.
-    fn next(&mut self, why: Why) -> Option<Happening> {
+    fn next(&mut self) -> Option<Happening> {
+        let why = if self.lost { Why::Lost } else { Why::Unassigned };
+        if std::mem::take(&mut self.lost) && self.told.take().is_some() {
+            return Some(Happening::Removed(why));
+        }
         let (told, stands) = match (self.told, self.stands) {
             (None, None) => return None,
             (None, Some(stands)) => {
@@ -99,7 +105,7 @@ impl Local {
 #[derive(Debug, Default)]
 pub(super) struct Locals {
     items: BTreeMap<Arc<str>, Local>,
-    why: Why,
+    /// Nothing is taken, because there is no lease.
     lost: bool,
 }
 
@@ -118,7 +124,7 @@ impl Locals {
     /// What an item's worker does next. `None`: there is nothing to do, and it may end.
     pub(super) fn next(&mut self, item: &str) -> Option<Happening> {
         let local = self.items.get_mut(item)?;
-        let next = local.next(self.why);
+        let next = local.next();
         local.busy = next.is_some();
         if next.is_none() && local.told.is_none() {
             self.items.remove(item);
@@ -139,9 +145,16 @@ impl Locals {
     /// Nothing is held any more. Returns the items whose workers are to be started.
     pub(super) fn lose(&mut self) -> Vec<Arc<str>> {
         self.lost = true;
-        self.why = Why::Lost;
+        for local in self.items.values_mut() {
+            local.lost |= local.told.is_some();
+        }
         let names: Vec<Arc<str>> = self.items.keys().cloned().collect();
         names.into_iter().filter(|name| self.stands(name, None)).collect()
+    }
+
+    /// There is a lease again.
+    pub(super) fn take(&mut self) {
+        self.lost = false;
     }
 
     /// Whether nothing is held, and no worker has anything to do.
@@ -206,5 +219,18 @@ mod tests {
         assert_eq!(locals.next(&item), None);
         assert!(!locals.stands(&item, Some(facts(8, true, true, 1))));
         assert!(locals.is_empty());
+    }
+
+    #[test]
+    fn what_was_lost_while_a_worker_was_busy_is_told_as_lost_before_it_comes_again() {
+        let (mut locals, item) = (Locals::default(), Arc::from("i"));
+        assert!(locals.stands(&item, Some(facts(5, false, true, 1))));
+        assert!(locals.next(&item).is_some());
+        assert_eq!(locals.lose(), [] as [Arc<str>; 0], "its worker is busy");
+        locals.take();
+        assert!(!locals.stands(&item, Some(facts(9, true, true, 1))));
+        let told: Vec<_> = std::iter::from_fn(|| locals.next(&item)).collect();
+        let again = Happening::Assigned { primary: true };
+        assert_eq!(told, [Happening::Removed(Why::Lost), again]);
     }
 }

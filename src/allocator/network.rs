@@ -36,7 +36,7 @@ pub struct Solution {
 }
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Replicas wanted.
     pub wanted: u64,

@@ -2,11 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// What an item is doing that does not stand as it is meant to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Doing {
     /// It is being changed now.
     Changing,
@@ -16,8 +20,23 @@ pub enum Doing {
     NoRoom,
     /// It waits until fewer replicas are on their way.
     OverBudget,
+    /// It keeps replicas where they should not be, until there is another place for them.
+    NoPlace,
     /// It has more replicas than fit into one transaction, and is left as it is.
     TooLarge,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changing => "being changed",
+            Self::Copying => "waiting until replicas are consistent",
+            Self::NoRoom => "waiting until a member has room",
+            Self::OverBudget => "waiting until fewer replicas are on their way",
+            Self::NoPlace => "kept where they should not be, until there is another place",
+            Self::TooLarge => "left as they are: too many replicas for one transaction",
+        })
+    }
 }
 
 /// The items that are not settled. Each is looked at when it has changed, or when what it waits for
@@ -91,6 +110,11 @@ impl Progress {
             items.extend(self.over_budget.iter().cloned());
         }
         items
+    }
+
+    /// Items that were looked at and are not settled, by name.
+    pub(super) fn doing(&self) -> &BTreeMap<Arc<str>, Doing> {
+        &self.doing
     }
 
     /// How many items are doing what.

@@ -145,35 +145,40 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
     /// when `shutdown` completes, drains and leaves.
     ///
     /// Dropping the future ends the member at once: its workers are told, and its lease ends by
-    /// itself.
+    /// itself. It can be run again, after an error too; its handles stay the same.
     ///
     /// # Errors
     /// [`AllocatorError::LeaseLost`], [`AllocatorError::Removed`], [`AllocatorError::Announced`], and
     /// [`AllocatorError::Store`] for what no retry helps against. In each case nothing is held any
     /// more, and the workers have been told.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Left, AllocatorError> {
-        let _end = End { core: &self.core, runtime: &self.runtime, worker: &self.worker };
+    pub async fn run(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Left, AllocatorError> {
+        let this = &*self;
+        this.core.begin();
+        let _end = End { core: &this.core, runtime: &this.runtime, worker: &this.worker };
         let mut shutdown = std::pin::pin!(shutdown);
         let (keeper, mirror) = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(Left::default()),
-            joined = self.join() => joined?,
+            joined = Box::pin(this.join()) => joined?,
         };
-        self.core.turn(Status::Active);
+        this.core.turn(Status::Active);
         let left = tokio::select! {
             biased;
-            error = self.watch_over(&keeper, &mirror) => Err(error),
-            error = worker::follow(&self.core, &self.runtime, &self.worker, &mirror) => {
+            error = this.watch_over(&keeper, &mirror) => Err(error),
+            error = worker::follow(&this.core, &this.runtime, &this.worker, &mirror) => {
                 Err(error.into())
             }
-            error = self.errands(&keeper, &mirror).run() => Err(error),
-            error = self.driver(&keeper, &mirror).run() => Err(error.into()),
-            left = self.drain(shutdown) => left,
+            error = Box::pin(this.errands(&keeper, &mirror).run()) => Err(error),
+            error = Box::pin(this.driver(&keeper, &mirror).run()) => Err(error.into()),
+            left = this.drain(shutdown) => left,
         }?;
         // What was abandoned is given up here before anybody else can have it.
-        worker::lose(&self.core, &self.runtime, &self.worker);
+        worker::lose(&this.core, &this.runtime, &this.worker);
         if let Err(error) = keeper.revoke().await {
-            tracing::info!("{} ends with its lease: {error}", self.core.me);
+            tracing::info!("{} ends with its lease: {error}", this.core.me);
         }
         Ok(left)
     }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::item::{Key, Keys};
 use crate::store::KeyValue;
@@ -198,13 +198,13 @@ impl<W: Workload> Entity<W> {
 ///
 /// # Errors
 /// It is none of the allocator's; for an operator to read.
-pub(super) fn key_of(keys: &Keys, key: &[u8]) -> Result<Key, String> {
+pub(super) fn key_of<'a>(keys: &Keys, key: &'a [u8]) -> Result<Key<'a>, String> {
     let text = std::str::from_utf8(key).map_err(|_| "the key is not UTF-8".to_owned())?;
     keys.decode(text).map_err(|error| error.to_string())
 }
 
 /// A member's place and name, in the order of keys.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberKey {
     /// Its zone.
     pub zone: Arc<str>,

@@ -72,7 +72,7 @@ pub(super) async fn follow<W: Workload, R: Runtime>(
                     item
                 }
                 Ok(Key::Item(item)) => {
-                    if change.after.is_none() && core.fixed.contains_key(&*item) {
+                    if change.after.is_none() && core.fixed.contains_key(item) {
                         core.lock().errands.fixed = true;
                         core.errand.notify_one();
                     }

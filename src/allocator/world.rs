@@ -58,7 +58,8 @@ pub struct World<W: Workload> {
     workload: Arc<W>,
     revision: u64,
     members: Vec<Member<W>>,
-    numbers: BTreeMap<MemberKey, u32>,
+    /// By zone and name.
+    numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
     items: BTreeMap<Arc<str>, Item<W>>,
     pub(super) progress: Progress,
     standing: usize,
@@ -94,14 +95,14 @@ impl<W: Workload> Member<W> {
         self.entry.as_ref().map_or(0, |entry| entry.kv.create_revision)
     }
 
-    fn print(&self) -> u64 {
+    fn digest(&self) -> u64 {
         if self.entry.is_none() {
             return 0;
         }
         let value = self.value();
         let share = value.and_then(MemberValue::share).map(f64::to_bits);
         let facts = value.map(|value| (value.limit(), share, value.is_exiting()));
-        print(&("member", &self.key, facts, self.since()))
+        digest(&("member", &self.key, facts, self.since()))
     }
 }
 
@@ -132,18 +133,18 @@ impl<W: Workload> Item<W> {
         good.count()
     }
 
-    fn print(&self, name: &str) -> u64 {
+    fn digest(&self, name: &str) -> u64 {
         if self.entry.is_none() {
             return 0;
         }
         let facts = self.value().map(|value| (value.replication(), value.zones()));
-        print(&("item", name, facts))
+        digest(&("item", name, facts))
     }
 }
 
 /// A number that differs where the facts differ. Numbers of independent facts are added up, so that
 /// one of them can change alone.
-pub(super) fn print(facts: &impl Hash) -> u64 {
+pub(super) fn digest(facts: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     facts.hash(&mut hasher);
     hasher.finish()
@@ -185,50 +186,65 @@ impl<W: Workload> World<W> {
     }
 
     fn apply(&mut self, change: Change<Entity<W>>) -> Option<(Arc<str>, MemberKey)> {
+        let Change { key, after, .. } = change;
         // Keys that are none of ours are shown by the mirror as such.
-        match key_of(&self.keys, &change.key).ok()? {
-            Key::Item(item) => self.set_item(item.into(), change.after),
+        match key_of(&self.keys, &key).ok()? {
+            Key::Item(item) => {
+                let name = self.name(item);
+                self.set_item(&name, after);
+            }
             Key::Member { zone, member } => {
-                let number = self.number(MemberKey::new(zone, member));
+                let number = self.number(zone, member);
                 let member = &mut self.members[number as usize];
-                self.fingerprint = self.fingerprint.wrapping_sub(member.print());
-                member.entry = change.after;
-                self.fingerprint = self.fingerprint.wrapping_add(member.print());
+                self.fingerprint = self.fingerprint.wrapping_sub(member.digest());
+                member.entry = after;
+                self.fingerprint = self.fingerprint.wrapping_add(member.digest());
             }
             Key::Assignment { item, zone, member, slot } => {
-                let (item, key): (Arc<str>, _) = (item.into(), MemberKey::new(zone, member));
-                let number = self.number(key.clone());
-                let ended = change.after.is_none();
-                self.set_assignment(Arc::clone(&item), number, slot, change.after);
-                return ended.then_some((item, key));
+                let (name, number) = (self.name(item), self.number(zone, member));
+                let ended = after.is_none();
+                self.set_assignment(&name, number, slot, after);
+                return ended.then(|| (name, self.member(number).key.clone()));
             }
         }
         None
     }
 
+    /// An item's name, shared with its row, which is made if there is none.
+    fn name(&mut self, item: &str) -> Arc<str> {
+        if let Some((name, _)) = self.items.get_key_value(item) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = item.into();
+        self.items.insert(Arc::clone(&name), Item::default());
+        name
+    }
+
     /// The number of a member; a new one if it was not heard of.
-    fn number(&mut self, key: MemberKey) -> u32 {
-        if let Some(number) = self.numbers.get(&key) {
+    fn number(&mut self, zone: &str, member: &str) -> u32 {
+        if let Some(number) = self.numbers.get(zone).and_then(|zone| zone.get(member)) {
             return *number;
         }
         let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        self.members.push(Member { key: key.clone(), entry: None, load: 0, primaries: 0 });
-        self.numbers.insert(key, number);
+        let key = MemberKey::new(zone, member);
+        let zone = self.numbers.entry(Arc::clone(&key.zone)).or_default();
+        zone.insert(Arc::clone(&key.member), number);
+        self.members.push(Member { key, entry: None, load: 0, primaries: 0 });
         number
     }
 
-    fn set_item(&mut self, name: Arc<str>, entry: Option<Kept<W>>) {
-        let item = self.items.entry(Arc::clone(&name)).or_default();
-        self.fingerprint = self.fingerprint.wrapping_sub(item.print(&name));
+    fn set_item(&mut self, name: &Arc<str>, entry: Option<Kept<W>>) {
+        let Some(item) = self.items.get_mut(name) else { return };
+        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(name));
         self.standing -= usize::from(item.stands());
         item.entry = entry;
         self.standing += usize::from(item.stands());
-        self.fingerprint = self.fingerprint.wrapping_add(item.print(&name));
-        self.touch(&name);
+        self.fingerprint = self.fingerprint.wrapping_add(item.digest(name));
+        self.touch(name);
     }
 
-    fn set_assignment(&mut self, name: Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
-        let item = self.items.entry(Arc::clone(&name)).or_default();
+    fn set_assignment(&mut self, name: &Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
+        let Some(item) = self.items.get_mut(name) else { return };
         let key = |number: u32| &self.members[number as usize].key;
         let at = item
             .held
@@ -252,7 +268,7 @@ impl<W: Workload> World<W> {
             }
             (Err(_), None) => {}
         }
-        self.touch(&name);
+        self.touch(name);
     }
 
     /// Looks again at an item of which something has changed.
@@ -300,7 +316,7 @@ impl<W: Workload> World<W> {
     }
 
     pub(super) fn find_number(&self, key: &MemberKey) -> Option<u32> {
-        self.numbers.get(key).copied()
+        self.numbers.get(&key.zone)?.get(&key.member).copied()
     }
 
     /// All numbers of members are below this.
@@ -398,7 +414,7 @@ impl<W: Workload> fmt::Debug for World<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
             .field("revision", &self.revision)
-            .field("members", &self.numbers.len())
+            .field("members", &self.members.len())
             .field("items", &self.items.len())
             .field("assignments", &self.assignments)
             .finish_non_exhaustive()

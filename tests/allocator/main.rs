@@ -7,11 +7,14 @@ mod brute;
 mod case;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod fixture;
 mod flow;
 mod large;
 mod members;
 mod optimal;
 mod scenarios;
 mod scene;
+mod simulation;
 mod steps;
 mod town;
+mod witness;

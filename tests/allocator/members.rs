@@ -143,6 +143,32 @@ async fn a_silent_store_makes_a_member_suspect_and_then_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_lost_its_lease_can_be_run_again_and_is_told_everything_anew() {
+    use raft_autopilot::{allocator::Allocator, runtime::Runtime, runtime::TokioRuntime};
+
+    let store = store();
+    put_items(&store, [("i".to_owned(), 1)]).await;
+    let worker = crate::town::Diligent::default();
+    let told = worker.told.clone();
+    let made = Allocator::new(store.clone(), TokioRuntime, Plain, worker, options("a", "one", 1));
+    let (mut allocator, handle) = made.unwrap();
+    TokioRuntime.spawn(async move {
+        while allocator.run(std::future::pending()).await.is_err() {
+            pause(100).await;
+        }
+    });
+    for _ in 0..3 {
+        handle.report_when(|report| report.is_settled() && report.assignments == 1).await.unwrap();
+        store.revoke(lease_of(&store, &key("a#one")).await.unwrap()).await.unwrap();
+        assert_eq!(handle.changed(Status::Active).await, Status::Ended);
+        assert_eq!(handle.changed(Status::Ended).await, Status::Joining);
+    }
+    let told: Vec<Happening> = told.lock().unwrap().iter().map(|(_, what)| *what).collect();
+    let once = [Happening::Assigned { primary: true }, Happening::Removed(Why::Lost)];
+    assert_eq!(told, [once, once, once].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_under_way_is_dropped_when_the_lease_is_lost() {
     let store = store();
     put_items(&store, [("i".to_owned(), 1)]).await;
@@ -263,7 +289,7 @@ async fn fixed_items_exist_from_the_start_and_are_made_again() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_panics_is_told_the_next_thing_all_the_same() {
     use raft_autopilot::allocator::{Allocator, Task, Worker};
-    use raft_autopilot::runtime::TokioRuntime;
+    use raft_autopilot::runtime::{Runtime, TokioRuntime};
 
     struct Panics;
     impl Worker<Plain> for Panics {
@@ -277,8 +303,8 @@ async fn a_worker_that_panics_is_told_the_next_thing_all_the_same() {
     let store = store();
     put_items(&store, [("i".to_owned(), 1)]).await;
     let made = Allocator::new(store.clone(), TokioRuntime, Plain, Panics, options("a", "one", 1));
-    let (allocator, handle) = made.unwrap();
-    tokio::spawn(allocator.run(std::future::pending()));
+    let (mut allocator, handle) = made.unwrap();
+    TokioRuntime.spawn(async move { drop(allocator.run(std::future::pending()).await) });
     let report = handle.report_when(|report| report.is_settled() && report.assignments == 1).await;
     assert!(report.is_some());
     store.commit(Txn::new([Op::delete(format!("{ROOT}/items/i"))])).await.unwrap();

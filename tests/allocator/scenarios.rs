@@ -10,6 +10,10 @@ use crate::scene::{
     Scene,
 };
 
+fn words(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Settles in at most so many rounds, and compares who holds what; `!` marks the primary. The rounds
 /// are the reference's where it does the same.
 async fn settles(scene: &mut Scene, mode: crate::scene::Mode, rounds: usize, held: &str) {
@@ -27,7 +31,7 @@ async fn s1_items_that_nobody_holds_are_placed() {
 
 #[tokio::test(start_paused = true)]
 async fn s2_a_zone_of_one_member_takes_a_replica_of_every_item() {
-    let items: String = (1..=7).map(|item| format!("i0{item}:3 ")).collect();
+    let items = words((1..=7).map(|item| format!("i0{item}:3")));
     let mut scene = Scene::with(&format!("{items} a/A1=1024 a/A2=1024 b/B1=1024")).await;
     scene.settle(Mark).await;
     assert_eq!(scene.loads(), [7, 7, 7]);
@@ -230,7 +234,7 @@ async fn two_slots_of_one_member_become_one() {
 
 #[tokio::test(start_paused = true)]
 async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
-    let items: String = (0..40).map(|item| format!("i{item:02}:1 ")).collect();
+    let items = words((0..40).map(|item| format!("i{item:02}:1")));
     let mut scene = Scene::with(&format!("{items} a/A=40")).await;
     scene.settle(Mark).await;
     scene.moves = Some(3);
@@ -246,7 +250,7 @@ async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_may_be_lost_is_replaced_first() {
-    let items: String = (0..9).map(|item| format!("i{item}:2 ")).collect();
+    let items = words((0..9).map(|item| format!("i{item}:2")));
     let mut scene = Scene::with(&format!("{items} a/A=9 b/B=9")).await;
     scene.settle(Mark).await;
     // One item loses a replica, and a member joins that all want to move to.
@@ -259,7 +263,7 @@ async fn what_may_be_lost_is_replaced_first() {
 
 #[tokio::test(start_paused = true)]
 async fn an_item_of_more_replicas_than_a_transaction_takes_is_added_bit_by_bit() {
-    let members: String = (0..300).map(|member| format!("a/m{member:03}=1 ")).collect();
+    let members = words((0..300).map(|member| format!("a/m{member:03}=1")));
     let mut scene = Scene::with(&format!("i1:200 {members}")).await;
     scene.settle(Mark).await;
     assert_eq!(scene.world.item("i1").unwrap().held.len(), 200);
@@ -285,4 +289,46 @@ async fn an_item_that_was_given_back_goes_to_somebody_else() {
     assert_eq!(scene.loads().iter().sum::<u32>(), 3);
     // Nothing that is held moves for it.
     assert_eq!(scene.removed, 0);
+}
+
+/// So many members of three zones, so many items of three replicas.
+fn full(members: usize, items: usize, limit: usize) -> String {
+    let zone = |at: usize| ["a", "b", "c"][at % 3];
+    let members = (0..members).map(|at| format!("{}/m{at:04}={limit}", zone(at)));
+    let items = (0..items).map(|at| format!("i{at:05}:3"));
+    words(members.chain(items))
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_are_almost_full_take_everything_that_fits() {
+    // 61,000 slots for 60,000 replicas, where the reference leaves 444 unplaced for ever.
+    let mut scene = Scene::with(&full(1_000, 20_000, 61)).await;
+    let rounds = scene.settle(Mark).await;
+    assert!(rounds < 5, "{rounds} rounds");
+    assert_eq!((scene.added, scene.removed), (60_000, 0));
+    assert!(scene.loads().iter().all(|load| (59..=61).contains(load)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_members_that_are_full_only_what_was_lost_moves() {
+    // One percent of headroom, and then a member less: six replicas do not fit any more.
+    let mut scene = Scene::with(&full(100, 20_000, 606)).await;
+    scene.settle(Mark).await;
+    let lost = scene.world.members().find(|(_, member)| &*member.key.member == "m0042");
+    let (number, lost) = lost.map(|(number, member)| (number, member.load)).unwrap();
+    let held = scene.world.items().filter_map(|(name, item)| {
+        let held = item.held.iter().find(|held| held.member == number)?;
+        Some(Op::delete(format!("/root/assign/{name}#a#m0042#{}", held.slot)))
+    });
+    let mut ops: Vec<Op> = held.collect();
+    ops.push(Op::delete("/root/members/a#m0042"));
+    let added = scene.added;
+    for ops in ops.chunks(100) {
+        scene.commit(ops.to_vec()).await;
+    }
+    let rounds = scene.settle(Mark).await;
+    assert!(rounds < 5, "{rounds} rounds");
+    let missing: u32 = scene.intent().lacking().iter().map(|item| item.missing).sum();
+    assert_eq!(missing, 6);
+    assert_eq!((scene.added - added, scene.removed), (lost as usize - 6, 0));
 }

@@ -162,12 +162,12 @@ impl Scene {
     /// zone a with limit two, `a/A=2E` one that wants to leave, `1@a/A.0*` an assignment of item 1
     /// in slot 0 that is consistent; `-` before a key deletes it.
     pub(crate) async fn put(&mut self, text: &str) {
-        let ops = text.split_whitespace().map(|word| match word.strip_prefix('-') {
-            Some(word) => Op::delete(parse(word).0.as_str()),
-            None => {
-                let (key, value) = parse(word);
-                Op::put(key.as_str(), value.as_str())
+        let ops = text.split_whitespace().map(|word| {
+            if let Some(word) = word.strip_prefix('-') {
+                return Op::delete(parse(word).0.as_str());
             }
+            let (key, value) = parse(word);
+            Op::put(key.as_str(), value.as_str())
         });
         let ops: Vec<Op> = ops.collect();
         for ops in ops.chunks(100) {

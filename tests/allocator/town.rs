@@ -24,7 +24,7 @@ pub(crate) const ROOT: &str = "/work";
 pub(crate) type Told = Arc<Mutex<Vec<(String, Happening)>>>;
 
 /// A worker that makes what it is given consistent after a while, and writes down what it is told.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Diligent {
     pub(crate) told: Told,
     pub(crate) takes: Duration,
@@ -105,9 +105,10 @@ pub(crate) fn start(store: &Embedded, options: Options<Plain>) -> Running {
 pub(crate) fn start_over(line: Faulty, options: Options<Plain>, takes: Duration) -> Running {
     let told = Told::default();
     let worker = Diligent { told: Arc::clone(&told), takes, busy: Arc::default() };
-    let (allocator, handle) =
+    let (mut allocator, handle) =
         Allocator::new(line.clone(), line.runtime(), Plain, worker, options).unwrap();
     let (shutdown, asked) = oneshot::channel();
+    #[expect(clippy::disallowed_methods, reason = "it is waited for, and ended")]
     let task = tokio::spawn(async move {
         let asked = async {
             if asked.await.is_err() {

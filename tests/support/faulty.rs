@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,8 @@ use raft_autopilot::{
     runtime::{Runtime, TokioRuntime},
     store::{
         Compare, Embedded, KeyRange, Lease, LeaseId, LeaseState, Limits, LocalWatch, Op,
-        RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Update, Watch,
+        OpResponse, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Update,
+        Watch,
     },
 };
 use tokio::sync::{Notify, watch};
@@ -47,6 +49,14 @@ fn strip(txn: &mut Txn, without: &Without) {
     }
 }
 
+fn wrote(done: &TxnResponse) -> bool {
+    done.responses.iter().any(|response| match response {
+        OpResponse::Range(_) | OpResponse::Delete(0) => false,
+        OpResponse::Put | OpResponse::Delete(_) => true,
+        OpResponse::Txn(nested) => wrote(nested),
+    })
+}
+
 /// What goes wrong, in percent of the requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
@@ -75,6 +85,8 @@ pub(crate) struct Line {
     dice: Mutex<Dice>,
     /// How many transactions were sent.
     pub(crate) commits: Mutex<u64>,
+    /// The revisions at which one of them changed something.
+    pub(crate) wrote: Mutex<BTreeSet<u64>>,
 }
 
 impl Faulty {
@@ -98,6 +110,7 @@ impl Faulty {
             resumed: Notify::new(),
             dice: Mutex::new(Dice(seed)),
             commits: Mutex::new(0),
+            wrote: Mutex::default(),
         };
         Self { line: Arc::new(line), store }
     }
@@ -247,7 +260,16 @@ impl Store for Faulty {
             strip(&mut txn, without);
         }
         *self.line.commits.lock().unwrap() += u64::from(txn.writes());
-        self.through(|store| async move { store.commit(txn).await }).await
+        let line = Arc::clone(&self.line);
+        let write = |store: Embedded| async move {
+            let done = store.commit(txn).await?;
+            // What one that only reads tells is somebody else's revision.
+            if wrote(&done) {
+                line.wrote.lock().unwrap().insert(done.revision);
+            }
+            Ok(done)
+        };
+        self.through(write).await
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<FaultyWatch, StoreError> {

@@ -1,10 +1,14 @@
 //! `raft-autopilot`, the operator's command: asks a running cluster why, and rehearses what if.
 
 mod client;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod explain;
 #[cfg(all(feature = "etcd", feature = "ids"))]
 mod ids;
 mod input;
+#[cfg(feature = "etcd")]
+mod items;
 mod place;
 mod plan;
 
@@ -46,6 +50,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the items in an etcd: who holds how many, what moves, and what is left to do.
+    #[cfg(feature = "etcd")]
+    Items(items::Arguments),
     /// Look at the ids in an etcd, and take those back that nobody uses.
     #[cfg(all(feature = "etcd", feature = "ids"))]
     Ids(ids::Arguments),
@@ -77,6 +84,8 @@ fn main() -> ExitCode {
             explain::run(server.as_deref(), &address, token.as_deref(), json)
         }
         Verb::Place { file, json } => place::run(&file, json),
+        #[cfg(feature = "etcd")]
+        Verb::Items(arguments) => items::run(&arguments),
         #[cfg(all(feature = "etcd", feature = "ids"))]
         Verb::Ids(arguments) => ids::run(&arguments),
         Verb::Plan { file, horizon, json } => plan::run(&file, horizon, json),
