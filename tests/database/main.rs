@@ -6,6 +6,8 @@
 
 #[path = "../../examples/database/http.rs"]
 mod http;
+#[cfg(feature = "ids")]
+mod numbers;
 mod placed;
 mod process;
 #[path = "../../examples/database/storage/mod.rs"]
