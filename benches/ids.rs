@@ -125,7 +125,7 @@ impl fmt::Display for Figures {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-        let digits = if most < 100.0 { 1 } else { 0 };
+        let digits = usize::from(most < 100.0);
         write!(f, "{:.digits$} [{least:.digits$} {most:.digits$}]", sorted[sorted.len() / 2])
     }
 }

@@ -63,8 +63,8 @@ pub(super) struct Slot {
     pub(super) created: bool,
     /// The revision at which the reference was written.
     pub(super) attached: u64,
-    /// It stood when the store last proved to be what it was.
-    pub(super) proven: bool,
+    /// The same of the reference that stood when the store last proved to be what it was.
+    pub(super) proven: u64,
     pub(super) life: Option<Arc<Life>>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) tries: u32,
@@ -422,7 +422,7 @@ impl Desk {
         }
         if self.options.caching == Caching::Lazy {
             // Nobody tells if a mapping goes, so the next proof asks for each.
-            self.slots.values_mut().for_each(|slot| slot.proven = false);
+            self.slots.values_mut().for_each(|slot| slot.proven = 0);
         }
     }
 

@@ -2,6 +2,8 @@
 //! never, by nodes whose leases end and in a store that is put back; and still two keys never share
 //! an id. No driver, no time: only what each transaction decides by itself.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -172,7 +174,7 @@ impl World {
         if !batch.is_empty() {
             let lease = self.nodes[at].lease;
             let txn = acquire(&self.layout, &fence, &"".into(), lease, &batch);
-            self.send(txn, Sent::Acquire { node: at, batch });
+            self.send(txn, &Sent::Acquire { node: at, batch });
         }
     }
 
@@ -186,7 +188,7 @@ impl World {
         });
         let hash = KeyHash::of(key.as_bytes());
         let txn = release(&self.layout, &[Release { hash, name, eager }]);
-        self.send(txn, Sent::Other);
+        self.send(txn, &Sent::Other);
     }
 
     fn collect(&mut self) {
@@ -209,12 +211,12 @@ impl World {
         }
         if !dead.is_empty() {
             let txn = collect(&self.layout, rest, &dead);
-            self.send(txn, Sent::Other);
+            self.send(txn, &Sent::Other);
         }
     }
 
     /// Sends it once or several times.
-    fn send(&mut self, mut txn: Txn, sent: Sent) {
+    fn send(&mut self, mut txn: Txn, sent: &Sent) {
         if let Some(without) = self.without {
             strip(&mut txn, without);
         }
@@ -366,12 +368,12 @@ fn strip(txn: &mut Txn, without: fn(&Compare) -> bool) {
 /// Tells one story; what went wrong in it, or how much has happened.
 fn story(seed: u64, without: Option<fn(&Compare) -> bool>) -> Result<[u64; 3], String> {
     let mut world = World::new(seed, without);
-    let mut seen = (0, 0, 0);
+    let mut before = (0, 0, 0);
     for step in 0..250 {
         world.step(seed % 2 == 1);
         // Most steps change nothing yet.
         let now = (world.machine.revision(), world.counts[0], world.counts[2]);
-        if std::mem::replace(&mut seen, now) == now {
+        if std::mem::replace(&mut before, now) == now {
             continue;
         }
         if let Some(fault) = world.fault() {
@@ -419,18 +421,19 @@ fn in_whatever_order_they_arrive_no_two_keys_share_an_id() {
 
 #[test]
 fn and_each_compare_is_needed_for_that() {
+    // The rare ones are looked for from where they are near.
     let all = [
-        ("fence", FENCE),
-        ("stands", STANDS),
-        ("free", FREE),
-        ("rests", RESTS),
-        ("unused", UNUSED),
-        ("same", SAME),
-        ("alone", ALONE),
-        ("own", OWN),
+        ("fence", FENCE, 0),
+        ("stands", STANDS, 0),
+        ("free", FREE, 0),
+        ("rests", RESTS, 400),
+        ("unused", UNUSED, 0),
+        ("same", SAME, 0),
+        ("alone", ALONE, 0),
+        ("own", OWN, 1_500),
     ];
-    for (name, without) in all {
-        let found = (0..20_000).find_map(|seed| story(seed, Some(without)).err());
+    for (name, without, near) in all {
+        let found = (near..20_000).find_map(|seed| story(seed, Some(without)).err());
         println!("{name}: {}", found.unwrap_or_else(|| panic!("nobody misses `{name}`")));
     }
 }

@@ -207,7 +207,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         {
             let desk = self.core.lock();
             if desk.pause_until > now {
-                pause = pause.min(desk.pause_until - now);
+                pause = pause.min(desk.pause_until.saturating_sub(now));
             }
             if let Some(session) = &desk.session {
                 pause = pause.min(session.next_turn(now));

@@ -152,9 +152,14 @@ impl Events {
         if !self.synced {
             self.kept.clone_from(&seen.kept);
         }
-        let gone = self.kept.extract_if(.., |id, _| !seen.kept.contains_key(id));
         let revision = seen.view.revision();
-        self.queue.extend(gone.map(|(_, known)| deletion(None, known, revision)));
+        self.kept.retain(|id, known| {
+            let kept = seen.kept.contains_key(id);
+            if !kept {
+                self.queue.push_back(deletion(None, known.clone(), revision));
+            }
+            kept
+        });
     }
 
     fn compare(&mut self, name: Option<&Arc<str>>, before: Option<&Seen>, after: &Seen) {

@@ -309,7 +309,7 @@ impl Desk {
         slot.created |= generation.nonce == acquire.nonce_for(id) && !acquire.again;
         slot.nonce = 0;
         slot.standing = Standing::Held;
-        (slot.attached, slot.proven) = (revision, false);
+        (slot.attached, slot.proven) = (revision, 0);
         match slot.life.clone() {
             Some(life) if life.id == id => {
                 self.tell(Notice::Restored { key: life.key.clone(), id, generation });
@@ -474,10 +474,10 @@ mod tests {
                         again,
                     };
                     let txn = acquire(&layout, &fence, &node, LeaseId::MAX, &[acquire_one]);
-                    let none = acquire(&layout, &fence, &node, LeaseId::MAX, &[]).size();
+                    let bare = acquire(&layout, &fence, &node, LeaseId::MAX, &[]).size();
                     let cost = cost(&layout, &node, &key, candidates);
-                    assert!(txn.size() - none <= cost, "{} of {cost}", txn.size() - none);
-                    assert!(none <= limits.bytes - room(&limits, &layout), "{none}");
+                    assert!(txn.size() - bare <= cost, "{} of {cost}", txn.size() - bare);
+                    assert!(bare <= limits.bytes - room(&limits, &layout), "{bare}");
                 }
                 let longest = key_len_max(&limits, &layout, &node);
                 assert!(

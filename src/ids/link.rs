@@ -96,22 +96,25 @@ impl<S: Store, R: Runtime> Link<S, R> {
         Ok(())
     }
 
+    // What waits for an etcd is large: moved about with every task that asks, it would cost more
+    // than all else that the task does.
+
     pub(super) async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
         let before = *self.seen();
-        let answer = self.bounded(self.store.commit(txn)).await?;
+        let answer = self.bounded(Box::pin(self.store.commit(txn))).await?;
         self.judge(before, answer.revision)?;
         Ok(answer)
     }
 
     pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
         let before = *self.seen();
-        let answer = self.bounded(self.store.range(request)).await?;
+        let answer = self.bounded(Box::pin(self.store.range(request))).await?;
         self.judge(before, answer.revision)?;
         Ok(answer)
     }
 
     pub(super) async fn lease(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
-        self.bounded(self.store.time_to_live(id)).await
+        self.bounded(Box::pin(self.store.time_to_live(id))).await
     }
 
     /// Reads what all users of the prefix agree on, and decides it if nobody has.

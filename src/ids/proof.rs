@@ -162,7 +162,7 @@ impl Desk {
             };
             let attached = slot.attached;
             let witness = || Witness { key: key.clone(), hash, name, attached };
-            if !slot.proven {
+            if slot.proven != attached {
                 witnesses.push(witness());
             } else if last.as_ref().is_none_or(|last| last.attached < attached) {
                 last = Some(witness());
@@ -197,7 +197,7 @@ impl Desk {
                 Some(attached) if attached >= witness.attached => slot.attached = attached,
                 _ => return Verdict::Forgotten,
             }
-            slot.proven = true;
+            slot.proven = slot.attached;
             let life = slot.life.as_ref();
             let stands = life.zip(testimony.mapping.as_ref()).is_some_and(|(life, mapping)| {
                 (life.id, life.generation().nonce) == (mapping.id, mapping.nonce)

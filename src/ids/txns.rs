@@ -64,22 +64,23 @@ impl Acquire {
             relation: Relation::Greater,
             target: Target::CreateRevision(0),
         };
-        let create = |id: u64| {
+        let value = Layout::id_value(&self.key);
+        let create = |id: u64, name: &Bytes| {
             let (key, nonce) = (self.key.clone(), self.nonce_for(id));
-            let value = Layout::mapping_value(&Mapping { key, id, nonce });
-            let create = Op::put(&mapping, value);
-            [create, Op::put(layout.id(id), Layout::id_value(&self.key)), refer.clone()]
+            let create = Op::put(&mapping, Layout::mapping_value(&Mapping { key, id, nonce }));
+            [create, Op::put(name, &value), refer.clone()]
         };
         let mut otherwise: Option<Op> = None;
         if let (true, Some(id)) = (self.again, self.candidates.first()) {
             // It rests since this very key had it, so nobody else has come in between.
-            let resting = Target::Value(Layout::resting_value(&self.key));
-            let rests = Compare::equal(KeyRange::key(layout.id(*id)), resting);
-            otherwise = Some(Op::Txn(Txn::when([rests]).and_then(create(*id))));
+            let (name, resting) = (layout.id(*id), Layout::resting_value(&self.key));
+            let rests = Compare::equal(KeyRange::key(&name), Target::Value(resting));
+            otherwise = Some(Op::Txn(Txn::when([rests]).and_then(create(*id, &name))));
         }
         for id in self.candidates.iter().rev() {
-            let free = Compare::absent(KeyRange::key(layout.id(*id)));
-            let choice = Txn::when([free]).and_then(create(*id)).or_else(otherwise.take());
+            let name = layout.id(*id);
+            let free = Compare::absent(KeyRange::key(&name));
+            let choice = Txn::when([free]).and_then(create(*id, &name)).or_else(otherwise.take());
             otherwise = Some(Op::Txn(choice));
         }
         Op::Txn(Txn::when([stands]).and_then([refer.clone(), Op::get(&mapping)]).or_else(otherwise))
@@ -350,6 +351,10 @@ mod tests {
         }
     }
 
+    fn nonce(lease: LeaseId, id: u64) -> u64 {
+        asked(lease, "", &[]).nonce_for(id)
+    }
+
     fn gone(lease: LeaseId, key: &str, eager: Option<Eager>) -> Release {
         Release { hash: KeyHash::of(key.as_bytes()), name: name(lease), eager }
     }
@@ -362,7 +367,7 @@ mod tests {
         let Acquired::Attached { mapping, .. } = world.acquire(SECOND, "key1", &[1_003]) else {
             panic!("not attached");
         };
-        assert_eq!((mapping.id, mapping.nonce), (1_001, 101 ^ 1_001));
+        assert_eq!((mapping.id, mapping.nonce), (1_001, nonce(FIRST, 1_001)));
         assert_eq!(world.acquire(FIRST, "key2", &[1_001, 1_002]), Acquired::Created(1));
         assert_eq!(world.acquire(FIRST, "key3", &[1_001, 1_002]), Acquired::Taken);
         assert_eq!(world.acquire(FIRST, "key3", &[]), Acquired::Taken);
@@ -375,7 +380,9 @@ mod tests {
         assert_eq!(world.acquire(FIRST, "key", &[1, 2]), Acquired::Created(0));
         let len = world.len();
         let again = world.acquire(FIRST, "key", &[3, 4]);
-        assert!(matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == 101 ^ 1));
+        assert!(
+            matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == nonce(FIRST, 1))
+        );
         assert_eq!(world.len(), len);
     }
 

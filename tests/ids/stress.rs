@@ -501,9 +501,9 @@ fn the_same_seed_tells_the_same_story() {
 #[test]
 fn no_compare_can_be_left_out() {
     for without in COMPARES {
-        let apt = |seed: &u64| without != Without::Own || puts_back(*seed);
-        let mut seeds = (0..4_000).filter(apt);
-        let found = seeds.find_map(|seed| Some((seed, run(seed, Some(without)).err()?)));
+        // That one is rare: it is looked for from where it is near.
+        let near = if without == Without::Own { 1_400 } else { 0 };
+        let found = (near..10_000).find_map(|seed| Some((seed, run(seed, Some(without)).err()?)));
         let (seed, fault) = found.unwrap_or_else(|| panic!("nobody misses {without:?}"));
         println!("{without:?}: seed {seed}: {fault}");
     }
