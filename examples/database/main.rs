@@ -11,6 +11,8 @@ mod http;
 mod members;
 mod network;
 mod node;
+#[cfg(feature = "ids")]
+mod numbers;
 mod operator;
 mod ranges;
 mod service;

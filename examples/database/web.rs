@@ -79,6 +79,9 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, token: O
         .layer(DefaultBodyLimit::max(MAX_VALUE_LEN))
         .with_state(Arc::clone(&service))
         .merge(raft_autopilot::http::router(service.autopilot.clone(), settings));
+    #[cfg(feature = "ids")]
+    let router =
+        router.merge(crate::numbers::router(&service.identity.member.name, service.store.clone()));
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "HTTP has ended");
@@ -227,7 +230,7 @@ fn redirect(http: &str, path: &str, why: &str) -> Response {
     (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)], body).into_response()
 }
 
-fn unavailable(why: &str) -> Response {
+pub(crate) fn unavailable(why: &str) -> Response {
     ([(header::RETRY_AFTER, "1")], failed(StatusCode::SERVICE_UNAVAILABLE, why)).into_response()
 }
 

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use super::notice::member_of;
 use crate::{
     allocator::{Entity, MemberKey, MemberValue, Workload, item::Keys},
-    autopilot::{
-        Config, NodeType, Policy, Promoter, Removals, Role, Server, ServerExt, ServerState, State,
-        StateExt, Wishes,
-    },
+    autopilot::{Config, Policy, Promoter, Role, Server, ServerState, State, Wishes},
+    promoters::Wrapper,
     store::mirror::View,
 };
 
@@ -49,7 +47,13 @@ fn leaves(server: &ServerState) -> bool {
     server.tag(LEAVING).is_some()
 }
 
-impl<P: Promoter> Promoter for Yielding<P> {
+impl<P: Promoter> Wrapper for Yielding<P> {
+    type Inner = P;
+
+    fn inner(&self) -> &P {
+        &self.inner
+    }
+
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
         let mut wishes = self.inner.wishes(config, state);
         let leader = state.leader.as_ref().and_then(|id| state.server(id));
@@ -72,26 +76,6 @@ impl<P: Promoter> Promoter for Yielding<P> {
             wishes.leader = Some(best.server.id.clone());
         }
         wishes
-    }
-
-    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        self.inner.node_type(config, state, server)
-    }
-
-    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.inner.is_potential_voter(node_type)
-    }
-
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        self.inner.filter_removals(config, state, dead)
-    }
-
-    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        self.inner.server_ext(config, state, server)
-    }
-
-    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        self.inner.state_ext(config, state)
     }
 
     /// That of the inner one: a moment that is replayed has nobody who leaves.

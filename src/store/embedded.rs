@@ -96,6 +96,21 @@ impl<R: Runtime> Embedded<R> {
         Ok(Self::start(local, Some(journal), recovered, config, runtime))
     }
 
+    /// A store in memory that goes on from a backup. Whatever was done since then is undone: tell
+    /// nobody that it is the same store, or let everybody find out by the revision.
+    ///
+    /// Leases go on with the time that they had left.
+    pub fn restore(backup: Machine, runtime: R) -> Self {
+        let config = *backup.config();
+        Self::start(Arc::new(Local::new(backup)), None, Recovered::default(), config, runtime)
+    }
+
+    /// All that stands, with its history. It shares what does not change with the store, so it
+    /// costs next to nothing; [`Machine::snapshot`] makes parts of it that fit a file.
+    pub fn backup(&self) -> Machine {
+        self.shared.local.look(Machine::clone)
+    }
+
     /// What was found in the directory when it was opened.
     pub fn recovered(&self) -> Recovered {
         self.shared.recovered

@@ -9,6 +9,8 @@
 mod etcd;
 #[path = "../../examples/database/http.rs"]
 mod http;
+#[cfg(feature = "ids")]
+mod numbers;
 mod placed;
 mod process;
 #[path = "../../examples/database/storage/mod.rs"]

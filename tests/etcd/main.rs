@@ -7,6 +7,8 @@ mod faults;
 mod ids;
 #[cfg(feature = "allocator")]
 mod items;
+#[cfg(feature = "ids")]
+mod processes;
 mod proxy;
 mod reach;
 mod server;

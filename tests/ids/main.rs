@@ -7,7 +7,9 @@ mod checker;
 mod facts;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod measure;
 mod pool;
 mod production;
+mod restored;
 mod stress;
 mod world;

@@ -154,10 +154,12 @@ impl Faulty {
         }
         if luck < faults.lost + faults.late {
             let millis = self.roll(1_000);
-            let store = self.store();
+            let stores = self.store.clone();
             TokioRuntime.spawn(async move {
                 TokioRuntime.sleep(Duration::from_millis(millis)).await;
-                let _ = request(store).await;
+                // It may have been exchanged meanwhile.
+                let now = stores.borrow().clone();
+                let _ = request(now).await;
             });
             return unknown();
         }
@@ -213,12 +215,22 @@ impl Runtime for Stoppable {
 pub(crate) struct FaultyWatch {
     watch: LocalWatch,
     line: Arc<Line>,
+    store: watch::Receiver<Embedded>,
 }
 
 impl Watch for FaultyWatch {
     async fn next(&mut self) -> Result<Update, StoreError> {
         self.line.running().await;
-        let update = self.watch.next().await;
+        let exchanged = async {
+            if self.store.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let update = tokio::select! {
+            biased;
+            () = exchanged => Err(StoreError::Unknown("the store was exchanged".to_owned())),
+            update = self.watch.next() => update,
+        };
         // It arrives when the process goes on.
         self.line.running().await;
         update
@@ -247,7 +259,7 @@ impl Store for Faulty {
         if let Some(without) = &self.line.without {
             strip(&mut txn, without);
         }
-        *self.line.commits.lock().unwrap() += 1;
+        *self.line.commits.lock().unwrap() += u64::from(txn.writes());
         let line = Arc::clone(&self.line);
         let write = |store: Embedded| async move {
             let done = store.commit(txn).await?;
@@ -262,8 +274,10 @@ impl Store for Faulty {
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<FaultyWatch, StoreError> {
         self.way().await;
-        let watch = self.store().watch(range, from).await?;
-        Ok(FaultyWatch { watch, line: Arc::clone(&self.line) })
+        let mut store = self.store.clone();
+        let now = store.borrow_and_update().clone();
+        let watch = now.watch(range, from).await?;
+        Ok(FaultyWatch { watch, line: Arc::clone(&self.line), store })
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
