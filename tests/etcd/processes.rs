@@ -36,12 +36,7 @@ struct Process {
 impl Process {
     fn start(server: &Server, name: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "processes::a_process_of_its_own",
-                "--nocapture",
-                "--include-ignored",
-            ])
+            .args(["--exact", "processes::a_process_of_its_own", "--nocapture"])
             .env(ADDRESS, server.address())
             .env(NAME, name)
             .stdin(Stdio::piped())
@@ -107,7 +102,6 @@ async fn open(address: &str, name: &str) -> Ids<Etcd, TokioRuntime> {
 
 /// What a process does: see [`Process`]. By itself it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the other test here starts it"]
 async fn a_process_of_its_own() {
     let (Ok(address), Ok(name)) = (std::env::var(ADDRESS), std::env::var(NAME)) else { return };
     let ids = open(&address, &name).await;

@@ -119,7 +119,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("openraft", &["runtime", "codec", "autopilot", "store"]),
     ("allocator", &["runtime", "codec", "store"]),
     ("ids", &["runtime", "codec", "store"]),
-    ("placement", &["duration", "runtime", "autopilot", "allocator", "store"]),
+    ("placement", &["duration", "runtime", "autopilot", "promoters", "allocator", "store"]),
     ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
@@ -167,12 +167,12 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "ids",
         &[
-            &["dice", "forecast", "life", "range", "slot", "ticks"],
-            &["config", "error", "layout", "notices", "pool"],
-            &["admin", "audit", "source", "txns"],
-            &["follow", "ledger", "link", "stock"],
+            &["dice", "forecast", "range", "slot", "tenure", "ticks", "uses"],
+            &["config", "error", "layout", "life", "notices", "pool"],
+            &["admin", "audit", "shelf", "source", "txns"],
+            &["disorder", "follow", "ledger", "link", "stock"],
             &["desk"],
-            &["flights", "handle"],
+            &["flights", "handle", "proof"],
             &["collector", "driver", "events"],
             &["instance"],
             &["remote", "typed"],
