@@ -1,40 +1,38 @@
 //! Detours of a plan by counting: where nobody with room may take an item, somebody else's item makes
 //! room.
 
-use super::fill::{Fill, NOWHERE, VACANT, number};
+use super::{
+    draft::Draft,
+    fill::{Fill, VACANT},
+    kinds::{NOWHERE, narrow},
+    problem::holds,
+};
 
 /// How many touched items are looked at for one detour.
 const TOUCHED_MAX: usize = 4_096;
 
-impl Fill<'_> {
-    /// Step 4 of [`fill`](super::fill::fill). Whatever is still vacant, or too much, afterwards could not be helped in this way.
+impl<D: Draft> Fill<'_, D> {
+    /// Step 5 of [`fill`](super::fill::fill). Whatever is still vacant, or too much, afterwards could not be helped in this way.
     pub(super) fn detours(&mut self) {
         for item in std::mem::take(&mut self.vacant) {
-            for at in 0..self.desired.of(item as usize).len() {
-                if self.desired.of(item as usize)[at] == VACANT {
+            for at in 0..self.draft.of(item as usize).len() {
+                if self.draft.of(item as usize)[at] == VACANT {
                     self.detour(item as usize, at);
-                    self.stuck |= self.desired.of(item as usize)[at] == VACANT;
+                    self.stuck |= self.draft.of(item as usize)[at] == VACANT;
                 }
             }
         }
-        let above: Vec<bool> =
-            self.loads.iter().zip(&self.targets).map(|(load, target)| load > target).collect();
-        if above.contains(&true) {
-            for item in 0..self.desired.len() {
-                for at in 0..self.desired.of(item).len() {
-                    let holder = self.desired.of(item)[at];
-                    let member = holder.member() as usize;
-                    if holder != VACANT
-                        && above[member]
-                        && self.loads[member] > self.targets[member]
-                    {
-                        self.detour(item, at);
-                    }
+        for member in 0..narrow(self.room.len()) {
+            if self.room[member as usize] >= 0 {
+                continue;
+            }
+            for item in self.draft.items_of(member) {
+                let row = self.draft.of(item as usize).iter();
+                let at = row.clone().position(|holder| holder.member() == member);
+                if let Some(at) = at.filter(|_| self.room[member as usize] < 0) {
+                    self.detour(item as usize, at);
                 }
             }
-        }
-        if self.stuck {
-            self.desired.retain(|holder| holder != VACANT);
         }
     }
 
@@ -43,7 +41,7 @@ impl Fill<'_> {
     /// because of them replicas that are new anyway can make room.
     fn detour(&mut self, item: usize, at: usize) {
         let lacking: Vec<u32> =
-            self.takers.iter().flat_map(|takers| takers.members(&self.lacks).take(8)).collect();
+            self.takers.iter().flat_map(|takers| takers.members(&self.room).take(8)).collect();
         if lacking.is_empty() {
             return;
         }
@@ -61,8 +59,8 @@ impl Fill<'_> {
             self.cursors.0 += 1;
             self.barren += 1;
         }
-        for _ in 0..self.desired.len() {
-            let other = self.cursors.1 % self.desired.len();
+        for _ in 0..self.draft.len() {
+            let other = self.cursors.1 % self.draft.len();
             if self.try_other(item, at, other, false, &lacking) {
                 return;
             }
@@ -87,19 +85,13 @@ impl Fill<'_> {
 
     /// Tries one other item for [`Fill::detour`].
     fn swap(&mut self, item: usize, at: usize, other: usize, fresh: bool, lacking: &[u32]) -> bool {
-        let from = self.desired.of(item)[at];
+        let from = self.draft.of(item)[at];
         let from = (from != VACANT).then(|| from.member());
-        for place in 0..self.desired.of(other).len() {
-            let between = self.desired.of(other)[place];
+        for place in 0..self.draft.of(other).len() {
+            let between = self.draft.of(other)[place];
             if between == VACANT
-                || fresh
-                    && self
-                        .problem
-                        .held
-                        .of(other)
-                        .iter()
-                        .any(|held| held.member() == between.member())
-                || self.desired.of(item).iter().any(|held| held.member() == between.member())
+                || fresh && holds(self.draft.held(other), between.member())
+                || holds(self.draft.of(item), between.member())
             {
                 continue;
             }
@@ -108,14 +100,15 @@ impl Fill<'_> {
                 continue;
             }
             let last = lacking.iter().copied().find(|last| {
-                self.lacks[*last as usize] > 0
-                    && self.desired.of(other).iter().all(|held| held.member() != *last)
+                self.room[*last as usize] > 0
+                    && !holds(self.draft.of(other), *last)
                     && self.may_go(other, Some(member), *last)
             });
             if let Some(last) = last {
+                let zone = self.fair.zones.of_member[last as usize] as usize;
+                self.takers[zone].take_this(&mut self.room, last);
                 self.go(other, place, Some(member), last);
-                let zone = usize::from(self.zone[last as usize]);
-                self.takers[zone].take_this(&mut self.lacks, last);
+                self.room[member as usize] -= 1;
                 self.go(item, at, from, member);
                 return true;
             }
@@ -125,17 +118,21 @@ impl Fill<'_> {
 
     /// Whether the zones allow that a replica of `item` goes from a member, or from nowhere, to another.
     fn may_go(&self, item: usize, from: Option<u32>, to: u32) -> bool {
-        let from = from.map(|from| usize::from(self.zone[from as usize]));
-        let zone = usize::from(self.zone[to as usize]);
-        zone != usize::from(NOWHERE) && self.fits(item, self.fair.classes.of(item), zone, from)
+        let zone_of = |member: u32| self.fair.zones.of_member[member as usize] as usize;
+        let zone = zone_of(to);
+        zone != NOWHERE as usize && self.fits(item, self.class(item), zone, from.map(zone_of))
     }
 
+    /// Gives a place to a member whose room is counted already.
     fn go(&mut self, item: usize, at: usize, from: Option<u32>, to: u32) {
-        let class = self.fair.classes.of(item);
-        let zone = usize::from(self.zone[to as usize]);
-        let left = from.map(|from| usize::from(self.zone[from as usize]));
-        self.settle(item, class, zone, left);
+        let zone_of = |member: u32| self.fair.zones.of_member[member as usize] as usize;
+        let class = self.class(item);
+        self.settle(item, class, zone_of(to), from.map(zone_of));
+        let left = self.draft.of(item)[at];
+        if left != VACANT {
+            self.leave(left);
+        }
         self.arrive(item, at, to);
-        self.touched.push(number(item));
+        self.touched.push(narrow(item));
     }
 }

@@ -2,18 +2,27 @@
 
 pub mod case;
 mod detour;
+mod draft;
 mod exact;
 mod fair;
 mod fill;
 pub mod flow;
 pub mod item;
+mod keep;
+mod kinds;
+mod level;
+mod lists;
 mod network;
 pub mod plan;
 mod primaries;
 mod problem;
 mod quota;
+mod routes;
 mod state;
+mod surplus;
+mod survey;
 mod takers;
+mod tournament;
 
 pub use network::{Certificate, Reason, Solution, solve, solve_by_counting};
 pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};

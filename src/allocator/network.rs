@@ -19,11 +19,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    draft::Sheet,
     exact,
     fair::{Fair, fair},
     fill::{Filled, fill},
     primaries,
     problem::{Holder, Holdings, Problem},
+    survey::{Cells, survey},
 };
 
 /// The desired assignments, and how good they are.
@@ -211,9 +213,11 @@ fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
 }
 
 fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
-    let mut filled = fill(problem, fair);
+    let cells = Cells::new(problem, fair);
+    let (standing, unsound) = survey(problem, fair, &cells);
+    let mut filled = fill(problem, fair, &cells, standing, unsound, Sheet::new(problem));
     primaries::elect(problem, &mut filled);
-    let Filled { desired, touched, loads, lower_bound, .. } = filled;
+    let Filled { draft: Sheet { desired, .. }, touched, loads, lower_bound, .. } = filled;
     let touched = once(&touched, desired.len());
     let mut certificate = certify(problem, fair, &desired, &touched, &loads);
     certificate.lower_bound = lower_bound;

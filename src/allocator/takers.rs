@@ -1,6 +1,6 @@
 //! The members of one zone that should hold more, those that lack most first.
 
-use super::problem::Holder;
+use super::problem::{Holder, holds};
 
 /// Members by what they lack: the ones that lack most are `members[..top]`.
 ///
@@ -14,12 +14,12 @@ pub(super) struct Takers {
 }
 
 impl Takers {
-    /// `lacks` tells what a member lacks.
-    pub(super) fn new(mut members: Vec<u32>, lacks: &[u32]) -> Self {
-        members.retain(|member| lacks[*member as usize] > 0);
-        members.sort_by_key(|member| std::cmp::Reverse(lacks[*member as usize]));
+    /// `room` tells what each member lacks: its target beyond its load.
+    pub(super) fn new(mut members: Vec<u32>, room: &[i64]) -> Self {
+        members.retain(|member| room[*member as usize] > 0);
+        members.sort_by_key(|member| std::cmp::Reverse(room[*member as usize]));
         let mut takers = Self { members, top: 0 };
-        takers.find_top(lacks);
+        takers.find_top(room);
         takers
     }
 
@@ -29,57 +29,58 @@ impl Takers {
     }
 
     /// Those who lack something, most first.
-    pub(super) fn members<'a>(&'a self, lacks: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
-        self.members.iter().copied().take_while(|member| lacks[*member as usize] > 0)
+    pub(super) fn members<'a>(&'a self, room: &'a [i64]) -> impl Iterator<Item = u32> + 'a {
+        self.members.iter().copied().take_while(|member| room[*member as usize] > 0)
     }
 
     /// Takes one that does not hold the item yet.
-    pub(super) fn take(&mut self, lacks: &mut [u32], seed: u64, held: &[Holder]) -> Option<u32> {
-        let free = |member: u32| held.iter().all(|holder| holder.member() != member);
+    #[inline]
+    pub(super) fn take(&mut self, room: &mut [i64], seed: u64, held: &[Holder]) -> Option<u32> {
         let start = spread(seed, self.top);
-        for at in (start..self.top).chain(0..start) {
-            if free(self.members[at]) {
-                return Some(self.take_at(lacks, at));
-            }
+        let first = *self.members[..self.top].get(start)?;
+        if !holds(held, first) {
+            return Some(self.take_at(room, start));
         }
-        let at = (self.top..self.members.len())
-            .take_while(|at| lacks[self.members[*at] as usize] > 0)
-            .find(|at| free(self.members[*at]))?;
-        Some(self.take_at(lacks, at))
+        let free = |at: &usize| !holds(held, self.members[*at]);
+        let lacks = |at: &usize| room[self.members[*at] as usize] > 0;
+        let equal = (start + 1..self.top).chain(0..start).find(free);
+        let at = equal.or_else(|| (self.top..self.members.len()).take_while(lacks).find(free))?;
+        Some(self.take_at(room, at))
     }
 
     /// Takes this one.
-    pub(super) fn take_this(&mut self, lacks: &mut [u32], member: u32) {
+    pub(super) fn take_this(&mut self, room: &mut [i64], member: u32) {
         if let Some(at) = self.members.iter().position(|other| *other == member) {
-            self.take_at(lacks, at);
+            self.take_at(room, at);
         }
     }
 
-    fn take_at(&mut self, lacks: &mut [u32], at: usize) -> u32 {
+    fn take_at(&mut self, room: &mut [i64], at: usize) -> u32 {
         let member = self.members[at];
-        let lack = lacks[member as usize];
+        let lack = room[member as usize];
         // It becomes the last of its equals, and with one less the first of the next.
-        let mut last = if at < self.top { self.top - 1 } else { at };
+        let mut last = self.top.saturating_sub(1);
         if at >= self.top {
-            while self.members.get(last + 1).is_some_and(|next| lacks[*next as usize] == lack) {
+            last = at;
+            while self.members.get(last + 1).is_some_and(|next| room[*next as usize] == lack) {
                 last += 1;
             }
         }
         self.members.swap(at, last);
-        lacks[member as usize] = lack - 1;
+        room[member as usize] = lack - 1;
         if at < self.top {
             self.top -= 1;
         }
         if self.top == 0 {
-            self.find_top(lacks);
+            self.find_top(room);
         }
         member
     }
 
-    fn find_top(&mut self, lacks: &[u32]) {
-        let Some(most) = self.members.first().map(|member| lacks[*member as usize]) else { return };
-        let equal = |member: &u32| lacks[*member as usize] == most;
-        self.top = if most == 0 { 0 } else { self.members.iter().take_while(|m| equal(m)).count() };
+    fn find_top(&mut self, room: &[i64]) {
+        let Some(most) = self.members.first().map(|member| room[*member as usize]) else { return };
+        let equal = |member: &&u32| room[**member as usize] == most;
+        self.top = if most <= 0 { 0 } else { self.members.iter().take_while(equal).count() };
     }
 }
 

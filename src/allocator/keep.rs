@@ -1,0 +1,217 @@
+//! What an item keeps of what it has: as much as it wants, and as the zone rule allows.
+
+use super::{
+    draft::Draft,
+    fair::Fair,
+    kinds::narrow,
+    problem::{Holder, Holdings, Problem, index},
+    quota::Quota,
+    survey::{Cells, Standing, is_sound},
+};
+
+/// Chooses what items keep, and counts what then stands.
+pub(super) struct Keeper<'a> {
+    pub problem: &'a Problem,
+    pub fair: &'a Fair,
+    pub cells: &'a Cells,
+    pub windows: &'a [(i64, i64)],
+    pub standing: Standing,
+    /// By class and zone, how many replicas are still to come there.
+    pub need: Vec<i64>,
+    /// By class, how many more replicas may stand beyond the zone rule.
+    pub beyond: Vec<i64>,
+    /// By class, how many of them one item may have.
+    pub each_beyond: Vec<i64>,
+    /// By class, how many replicas are placed, and how many items get one more than the others.
+    goals: Vec<(i64, i64)>,
+    /// How many replicas are missing of what items want, or get where not all fits.
+    pub vacancies: u64,
+    /// Whether something was given up that might have stayed instead of something else.
+    pub chose: bool,
+    /// By zone, how many replicas the item at hand has there.
+    in_zone: Vec<usize>,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(
+        problem: &'a Problem,
+        fair: &'a Fair,
+        cells: &'a Cells,
+        windows: &'a [(i64, i64)],
+        standing: Standing,
+        quota: &Quota,
+    ) -> Self {
+        let classes = || fair.classes.list.iter().map(|(_, items)| (*items).max(1));
+        let each = classes().zip(&quota.beyond);
+        let each_beyond = each.map(|(items, beyond)| (beyond + items - 1) / items).collect();
+        let goals = classes().zip(&quota.placed_of);
+        let goals = goals.map(|(items, placed)| (placed / items, placed % items)).collect();
+        let mut keeper = Self {
+            problem,
+            fair,
+            cells,
+            windows,
+            standing,
+            need: Vec::new(),
+            beyond: quota.beyond.clone(),
+            each_beyond,
+            goals,
+            vacancies: 0,
+            chose: false,
+            in_zone: vec![0; fair.zones.len()],
+        };
+        keeper.aim(quota);
+        keeper
+    }
+
+    /// How many replicas an item gets.
+    fn goal(&mut self, item: usize, class: usize) -> usize {
+        if !self.fair.short {
+            return self.problem.wanted(item) as usize;
+        }
+        let (each, more) = &mut self.goals[class];
+        let one_more = i64::from(*more > 0);
+        *more -= one_more;
+        usize::try_from(*each + one_more).unwrap_or(0)
+    }
+
+    /// The rows of the items that do not stay as they are. `unsound` are those that do not have what
+    /// they want; where not all fits, they are found here.
+    pub(super) fn rows(&mut self, draft: &impl Draft, unsound: Vec<u32>) -> (Vec<u32>, Holdings) {
+        let mut kept = Vec::new();
+        if !self.fair.short {
+            let mut rows = Holdings::with_capacity(unsound.len(), 4 * unsound.len());
+            for item in &unsound {
+                let item = *item as usize;
+                let class = self.fair.classes.of(self.problem, item);
+                let goal = self.problem.wanted(item) as usize;
+                self.keep(draft.held(item), class, goal, &mut kept);
+                rows.push(&kept);
+            }
+            return (unsound, rows);
+        }
+        let (mut items, mut rows) = (Vec::new(), Holdings::default());
+        for item in 0..draft.len() {
+            let class = self.fair.classes.of(self.problem, item);
+            let goal = self.goal(item, class);
+            let held = draft.held(item);
+            if held.len() != goal || !is_sound(self.fair, class, goal, held) {
+                self.keep(held, class, goal, &mut kept);
+                items.push(narrow(item));
+                rows.push(&kept);
+            }
+        }
+        (items, rows)
+    }
+
+    /// Chooses what an item of a class keeps of what it has, with vacant places up to its goal.
+    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, kept: &mut Vec<Holder>) {
+        let fair = self.fair;
+        kept.clear();
+        kept.extend(held.iter().filter(|holder| fair.is_legal(class, **holder)));
+        let cap = fair.caps[class];
+        if kept.len() > cap {
+            self.keep_the_zone_rule(class, goal, cap, kept);
+        }
+        while kept.len() > goal {
+            self.drop_worst(class, kept, |_| true);
+        }
+        self.vacancies += (goal - kept.len()) as u64;
+        kept.resize(goal, Holder::VACANT);
+    }
+
+    fn keep_the_zone_rule(
+        &mut self,
+        class: usize,
+        goal: usize,
+        cap: usize,
+        kept: &mut Vec<Holder>,
+    ) {
+        let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
+        for holder in &*kept {
+            self.in_zone[zone(holder)] += 1;
+        }
+        let over = |holder: &&Holder| self.in_zone[zone(holder)] > cap;
+        let mut crowded: Vec<(usize, usize)> = Vec::new();
+        for holder in kept.iter().filter(over) {
+            crowded.push((zone(holder), self.in_zone[zone(holder)] - cap));
+        }
+        for holder in &*kept {
+            self.in_zone[zone(holder)] = 0;
+        }
+        crowded.sort_unstable();
+        crowded.dedup();
+        let mut used = 0;
+        for (zone, mut excess) in crowded {
+            while excess > 0 {
+                let room = (self.each_beyond[class] - used).min(self.beyond[class]);
+                if index(excess) <= room && kept.len() <= goal {
+                    used += index(excess);
+                    self.beyond[class] -= index(excess);
+                    break;
+                }
+                let zones = &self.fair.zones;
+                self.drop_worst(class, kept, |holder| zones.of(holder) as usize == zone);
+                excess -= 1;
+            }
+        }
+    }
+
+    /// Drops the replica whose member is most above its bounds, or can best spare it; then rather
+    /// one that is not consistent, and no primary.
+    fn drop_worst(
+        &mut self,
+        class: usize,
+        kept: &mut Vec<Holder>,
+        candidate: impl Fn(Holder) -> bool,
+    ) {
+        let zones = self.fair.zones.len();
+        let worst = (0..kept.len()).filter(|at| candidate(kept[*at])).max_by_key(|at| {
+            let holder = kept[*at];
+            let member = holder.member() as usize;
+            let (low, high) = self.windows[member];
+            let load = i64::from(self.standing.of_member[member]);
+            let spare = i32::from(load > low) + i32::from(load > high);
+            let crowded = self.need[class * zones + self.fair.zones.of(holder) as usize] < 0;
+            (spare, crowded, !holder.is_consistent(), !holder.is_primary(), load - low)
+        });
+        let Some(worst) = worst else { return };
+        let holder = kept.remove(worst);
+        self.leave(class, holder);
+        self.chose = true;
+    }
+
+    /// Counts that a replica of an item of a class does not stand any more.
+    pub(super) fn leave(&mut self, class: usize, holder: Holder) {
+        let member = holder.member() as usize;
+        self.standing.of_member[member] -= 1;
+        self.standing.primaries[member] -= u32::from(holder.is_primary());
+        let (cell, zone) = self.places(class, holder);
+        self.standing.of_cell[cell] -= 1;
+        self.need[zone] += 1;
+    }
+
+    /// Counts that one stands after all.
+    pub(super) fn stay(&mut self, class: usize, holder: Holder) {
+        let member = holder.member() as usize;
+        self.standing.of_member[member] += 1;
+        self.standing.primaries[member] += u32::from(holder.is_primary());
+        let (cell, zone) = self.places(class, holder);
+        self.standing.of_cell[cell] += 1;
+        self.need[zone] -= 1;
+    }
+
+    /// Where a replica is counted: by class and cell, and by class and zone.
+    fn places(&self, class: usize, holder: Holder) -> (usize, usize) {
+        let cell = self.cells.of_member[holder.member() as usize] as usize;
+        let zone = self.fair.zones.of(holder) as usize;
+        (class * self.cells.list.len() + cell, class * self.fair.zones.len() + zone)
+    }
+
+    /// Counts anew what is still to come, to another quota.
+    pub(super) fn aim(&mut self, quota: &Quota) {
+        let of_zone = self.standing.of_zone(self.fair, self.cells);
+        let need = quota.of_class.iter().zip(of_zone);
+        self.need = need.map(|(wanted, held)| wanted - i64::from(held)).collect();
+    }
+}
