@@ -3,7 +3,7 @@
 use super::{
     kinds::narrow,
     lists::Lists,
-    problem::{Holder, Holdings, Problem, holds},
+    problem::{Holder, Holdings, Problem},
     takers::spread,
 };
 
@@ -20,10 +20,21 @@ pub(super) trait Draft {
     fn of(&self, item: usize) -> &[Holder];
 
     /// The same, to be changed.
-    fn of_mut(&mut self, item: usize) -> &mut [Holder];
+    fn of_mut(&mut self, item: usize) -> &mut [Holder] {
+        self.both(item).1
+    }
 
-    /// Replaces the rows of some items, in order.
-    fn replace(&mut self, items: &[u32], rows: Holdings);
+    /// Who holds an item, and who is to hold it, to be changed.
+    fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]);
+
+    /// Begins with who holds the items now, but for some: `write` appends the row of each, given its
+    /// place among them and who holds it. They are in order, and their rows as long as `lengths` says.
+    fn begin(
+        &mut self,
+        items: &[u32],
+        lengths: &[u32],
+        write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
+    );
 
     /// Who was to hold an item by the last plan, if anything is known of it.
     fn wish(&self, _item: usize) -> &[Holder] {
@@ -36,8 +47,11 @@ pub(super) trait Draft {
     /// Is told that `member` came into the row of `item`.
     fn came(&mut self, item: usize, member: u32);
 
-    /// The items that `member` is to hold, each once and in order.
-    fn items_of(&mut self, member: u32) -> Vec<u32>;
+    /// Is told whose items will be asked for; nobody is named if it may be anybody.
+    fn prepare(&mut self, members: Option<&[u32]>);
+
+    /// The items that `member` is to hold, each at least once, and perhaps others.
+    fn items_of(&self, member: u32) -> Vec<u32>;
 
     /// Items, each at least once, among them as many of each member's as are asked for.
     fn offers(&mut self, asked: &mut [u32]) -> Vec<u32>;
@@ -47,13 +61,13 @@ pub(super) trait Draft {
 pub(super) struct Sheet<'a> {
     problem: &'a Problem,
     pub desired: Holdings,
-    /// Made when it is asked for.
-    lists: Option<Lists>,
+    lists: Lists,
 }
 
 impl<'a> Sheet<'a> {
     pub(super) fn new(problem: &'a Problem) -> Self {
-        Self { problem, desired: Holdings::default(), lists: None }
+        let lists = Lists::of_nobody(problem.seats.len());
+        Self { problem, desired: Holdings::default(), lists }
     }
 }
 
@@ -70,28 +84,41 @@ impl Draft for Sheet<'_> {
         self.desired.of(item)
     }
 
-    fn of_mut(&mut self, item: usize) -> &mut [Holder] {
-        self.desired.of_mut(item)
+    #[inline]
+    fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]) {
+        (self.problem.held.of(item), self.desired.of_mut(item))
     }
 
-    fn replace(&mut self, items: &[u32], rows: Holdings) {
-        self.desired = self.problem.held.with(items, rows);
+    fn begin(
+        &mut self,
+        items: &[u32],
+        lengths: &[u32],
+        mut write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
+    ) {
+        let held = &self.problem.held;
+        self.desired = held.rewritten(items, lengths, |at, row| {
+            write(at, held.of(items[at] as usize), row);
+        });
     }
 
     fn close(&mut self) {
         self.desired.retain(|holder| holder != Holder::VACANT);
     }
 
+    #[inline]
     fn came(&mut self, item: usize, member: u32) {
-        if let Some(lists) = &mut self.lists {
-            lists.add(member, item);
+        self.lists.add(member, item);
+    }
+
+    fn prepare(&mut self, members: Option<&[u32]>) {
+        match members {
+            Some(members) => self.lists.gather(members, &self.desired),
+            None => self.lists.gather_all(&self.desired),
         }
     }
 
-    fn items_of(&mut self, member: u32) -> Vec<u32> {
-        let Self { problem, desired, lists } = self;
-        let lists = lists.get_or_insert_with(|| Lists::new(problem.seats.len(), desired.iter()));
-        lists.of(member, |item| holds(desired.of(item as usize), member)).to_vec()
+    fn items_of(&self, member: u32) -> Vec<u32> {
+        self.lists.of(member).collect()
     }
 
     /// One reading of the rows, from a place that depends on the world, so that it is not always the

@@ -277,7 +277,8 @@ impl Shares {
 
     /// The same load by share for all of `part`, but for those that it would bring above their limit.
     fn aim(&self, part: &[usize]) -> Aim {
-        let mut total: i64 = part.iter().map(|group| self.network.flow(self.groups[*group].load)).sum();
+        let mut total: i64 =
+            part.iter().map(|group| self.network.flow(self.groups[*group].load)).sum();
         let mut shares: i128 = part.iter().map(|group| self.groups[*group].weight()).sum();
         let mut order: Vec<&Node> = part.iter().map(|group| &self.groups[*group]).collect();
         // By limit by share, in whole numbers.

@@ -14,17 +14,17 @@
 //! before; one that is new itself is asked first.
 
 use super::{
+    crown::Crown,
     draft::Draft,
     fair::Fair,
     keep::Keeper,
     kinds::{NOWHERE, narrow},
     level::Share,
-    problem::{Holder, Problem, holds, index},
+    openings::Openings,
+    problem::{Holder, Problem, holds},
     quota::{quota, windows},
     surplus::shift_surplus,
     survey::{Cells, Standing},
-    takers::Takers,
-    tournament::Tournament,
 };
 
 /// A place that nobody was found for yet.
@@ -32,7 +32,8 @@ pub(super) const VACANT: Holder = Holder::VACANT;
 
 /// The desired assignments by counting, and what is known about them.
 pub(super) struct Filled<D> {
-    /// Primaries are those that were it before and still hold the item.
+    /// Primaries are those that were it before and still hold the item; where there was a place to be
+    /// filled, there is one.
     pub draft: D,
     /// The items that are not as they were, each at least once.
     pub touched: Vec<u32>,
@@ -56,8 +57,7 @@ pub(super) fn fill<D: Draft>(
     let windows = windows(problem, fair);
     let mut first = quota(fair, cells, &windows, &standing, None);
     let mut keeper = Keeper::new(problem, fair, cells, &windows, standing, &first);
-    let (unsound, rows) = keeper.rows(&draft, unsound);
-    draft.replace(&unsound, rows);
+    let unsound = keeper.begin(&mut draft, unsound);
     if fair.beyond == 0 && !fair.short {
         // Each item keeps as many as it may, so what is vacant now is new in any plan.
         first.lower_bound = first.lower_bound.max(keeper.vacancies);
@@ -73,7 +73,7 @@ pub(super) fn fill<D: Draft>(
     let mut fill = Fill::new(keeper, draft, unsound, targets);
     fill.shift();
     fill.recall();
-    fill.open();
+    fill.openings.open();
     fill.fill_in();
     fill.give();
     fill.detours();
@@ -81,47 +81,32 @@ pub(super) fn fill<D: Draft>(
 }
 
 pub(super) struct Fill<'a, D> {
-    pub(super) problem: &'a Problem,
+    problem: &'a Problem,
     pub(super) fair: &'a Fair,
     pub(super) draft: D,
+    pub(super) openings: Openings<'a>,
     targets: Vec<i64>,
-    /// By member, its target beyond its load; less than zero for one that has too much.
-    pub(super) room: Vec<i64>,
+    crown: Crown,
     primaries: Vec<u32>,
-    /// By zone, those who lack something; valid from [`Fill::open`] on.
-    pub(super) takers: Vec<Takers>,
-    /// By class, what its zones lack.
-    pub(super) zones: Vec<Tournament>,
-    /// By class, how many more replicas may stand beyond the zone rule.
-    beyond: Vec<i64>,
-    /// By class, how many of them one item may have.
-    each_beyond: Vec<i64>,
     /// Whether some of what stands is not consistent.
     raw: bool,
-    /// Places that are vacant, by item.
+    /// Items with vacant places.
     pub(super) vacant: Vec<u32>,
     pub(super) touched: Vec<u32>,
-    /// By zone, how many replicas the item at hand has there.
-    in_zone: Vec<usize>,
-    /// Zones that are out of the tournament of the class at hand, for the item at hand.
-    hidden: Vec<usize>,
     /// Whether a place stays vacant.
     pub(super) stuck: bool,
-    /// How many items are looked at for detours before that is given up.
-    pub(super) patience: usize,
-    /// Where the search for detours goes on, among the touched items and among all.
-    pub(super) cursors: (usize, usize),
-    /// How many touched items did not help in a row.
-    pub(super) barren: usize,
 }
 
 /// Who may give what to whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Only replicas that are not consistent; else as the next.
+    /// Only replicas that are not consistent; else as planned.
     Raw,
-    /// Primaries and others, as many of each as the member has too many; else as the next.
-    Modest,
+    /// Only primaries, of members that have more than so many; else as planned.
+    Primaries(i64),
+    /// Only replicas that are no primaries, of members that have more of those too many than
+    /// primaries beyond so many; else as planned.
+    Others(i64),
     /// To the replica's own zone, or as the quota of its class says.
     Planned,
     /// To any zone.
@@ -133,11 +118,6 @@ impl<'a, D: Draft> Fill<'a, D> {
         let Keeper { problem, fair, standing, need, beyond, each_beyond, vacancies, .. } = keeper;
         let loads = standing.of_member.iter();
         let room = targets.iter().zip(loads).map(|(target, load)| target - i64::from(*load));
-        let zones = fair.zones.len();
-        let tournament = |class: usize| {
-            let open = (0..zones).map(|zone| fair.is_open(class, zone));
-            Tournament::new(&need[class * zones..(class + 1) * zones], open)
-        };
         let vacant = if vacancies == 0 {
             Vec::new()
         } else {
@@ -147,28 +127,25 @@ impl<'a, D: Draft> Fill<'a, D> {
         Self {
             problem,
             fair,
-            room: room.collect(),
+            openings: Openings::new(fair, room.collect(), &need, beyond, each_beyond),
             targets,
+            crown: Crown::new(problem),
             primaries: standing.primaries,
-            takers: Vec::new(),
-            zones: (0..fair.classes.list.len()).map(tournament).collect(),
-            beyond,
-            each_beyond,
             raw: standing.raw > 0,
             vacant,
             touched: unsound,
-            in_zone: vec![0; zones],
-            hidden: Vec::new(),
             stuck: false,
-            patience: 100_000 + 24 * draft.len(),
-            cursors: (0, 0),
-            barren: 0,
             draft,
         }
     }
 
     pub(super) fn class(&self, item: usize) -> usize {
         self.fair.classes.of(self.problem, item)
+    }
+
+    /// By member, its target beyond its load.
+    pub(super) fn room(&self, member: u32) -> i64 {
+        self.openings.room[member as usize]
     }
 
     fn zone(&self, member: u32) -> usize {
@@ -178,14 +155,13 @@ impl<'a, D: Draft> Fill<'a, D> {
     /// Takes replicas of classes out of zones that others of their replicas should leave room in,
     /// where members above their target, who give anyway, are not enough for that.
     fn shift(&mut self) {
-        let zones = self.fair.zones.len();
-        let mut excess = vec![0; zones];
-        for class in &self.zones {
+        let mut excess = vec![0; self.fair.zones.len()];
+        for class in 0..self.fair.classes.list.len() {
             for (zone, excess) in excess.iter_mut().enumerate() {
-                *excess += (-class.need(zone)).max(0);
+                *excess += (-self.openings.need(class, zone)).max(0);
             }
         }
-        for (room, zone) in self.room.iter().zip(&self.fair.zones.of_member) {
+        for (room, zone) in self.openings.room.iter().zip(&self.fair.zones.of_member) {
             if let Some(excess) = excess.get_mut(*zone as usize) {
                 *excess -= (-room).max(0);
             }
@@ -202,15 +178,14 @@ impl<'a, D: Draft> Fill<'a, D> {
                     continue;
                 }
                 let zone = self.zone(holder.member());
-                let gives = self.room[holder.member() as usize] < 0;
                 if excess[zone] > 0
-                    && self.zones[class].need(zone) < 0
-                    && !gives
+                    && self.openings.need(class, zone) < 0
+                    && self.room(holder.member()) >= 0
                     && self.may_leave(item, class, zone)
                 {
                     excess[zone] -= 1;
                     left -= 1;
-                    self.zones[class].change(zone, 1);
+                    self.openings.left(class, zone);
                     self.leave(holder);
                     self.draft.of_mut(item)[at] = VACANT;
                     self.vacant.push(narrow(item));
@@ -222,13 +197,14 @@ impl<'a, D: Draft> Fill<'a, D> {
 
     /// Whether a replica of `item` has a zone to go to that its class needs more.
     fn may_leave(&self, item: usize, class: usize, from: usize) -> bool {
+        let row = self.draft.of(item);
         // What is vacant already may go to the same zone.
-        let vacant = self.draft.of(item).iter().filter(|holder| **holder == VACANT).count();
+        let vacant = row.iter().filter(|holder| **holder == VACANT).count();
         (0..self.fair.zones.len()).any(|zone| {
             zone != from
                 && self.fair.is_open(class, zone)
-                && self.zones[class].need(zone) > 0
-                && self.count_in(item, zone) + vacant < self.fair.caps[class]
+                && self.openings.need(class, zone) > 0
+                && self.openings.count_in(row, zone) + vacant < self.fair.caps[class]
         })
     }
 
@@ -242,158 +218,115 @@ impl<'a, D: Draft> Fill<'a, D> {
                 let member = self.draft.wish(item)[wish].member();
                 let row = self.draft.of(item);
                 let zone = self.fair.zones.of_member[member as usize];
-                if zone == NOWHERE || self.room[member as usize] <= 0 || holds(row, member) {
+                if zone == NOWHERE || self.room(member) <= 0 || holds(row, member) {
                     continue;
                 }
+                let zone = zone as usize;
                 let Some(place) = row.iter().position(|holder| *holder == VACANT) else { break };
-                if self.fits(item, class, zone as usize, None) {
-                    self.settle(item, class, zone as usize, None);
-                    self.room[member as usize] -= 1;
+                if self.openings.fits(class, row, zone, None) {
+                    self.openings.settle(class, row, zone, None);
+                    self.openings.room[member as usize] -= 1;
                     self.arrive(item, place, member);
                 }
             }
         }
     }
 
-    /// Lets those who lack something be taken.
-    fn open(&mut self) {
-        let mut members = vec![Vec::new(); self.fair.zones.len()];
-        for (member, zone) in (0..).zip(&self.fair.zones.of_member) {
-            if let Some(members) = members.get_mut(*zone as usize) {
-                members.push(member);
-            }
-        }
-        self.takers = members.into_iter().map(|members| Takers::new(members, &self.room)).collect();
-    }
-
     /// Step 3.
     fn fill_in(&mut self) {
-        let mut row = Vec::new();
+        let mut came = Vec::new();
         for number in std::mem::take(&mut self.vacant) {
             let item = number as usize;
-            let class = self.class(item);
-            row.clear();
-            row.extend_from_slice(self.draft.of(item));
-            for holder in row.iter().filter(|holder| **holder != VACANT) {
-                self.in_zone[self.fair.zones.of(*holder) as usize] += 1;
+            let class = self.fair.classes.of(self.problem, item);
+            let (held, row) = self.draft.both(item);
+            let filled = self.openings.fill(class, row, |member| {
+                let holder = as_before(held, member);
+                self.primaries[member as usize] += u32::from(holder.is_primary());
+                came.push(member);
+                holder
+            });
+            self.crown.choose(row, &mut self.primaries);
+            for member in came.drain(..) {
+                self.draft.came(item, member);
             }
-            for at in 0..row.len() {
-                if row[at] != VACANT {
-                    continue;
-                }
-                let Some(member) = self.find(item, class, &row) else {
-                    self.vacant.push(number);
-                    break;
-                };
-                row[at] = self.arrival(item, member);
-            }
-            while let Some(zone) = self.hidden.pop() {
-                self.zones[class].show(zone);
-            }
-            for holder in row.iter().filter(|holder| **holder != VACANT) {
-                self.in_zone[self.fair.zones.of(*holder) as usize] = 0;
-            }
-            self.draft.of_mut(item).copy_from_slice(&row);
-        }
-    }
-
-    /// Finds a member for a place of `item`, within the zone rule before beyond it, in the zone that
-    /// is needed most.
-    fn find(&mut self, item: usize, class: usize, row: &[Holder]) -> Option<u32> {
-        let cap = self.fair.caps[class];
-        while let Some(zone) = self.zones[class].best() {
-            if self.takers[zone].is_empty() {
-                self.zones[class].hide(zone);
-                continue;
-            }
-            if self.in_zone[zone] < cap {
-                if let Some(member) = self.take(item, zone, row) {
-                    self.zones[class].change(zone, -1);
-                    self.in_zone[zone] += 1;
-                    return Some(member);
-                }
-            }
-            self.zones[class].hide(zone);
-            self.hidden.push(zone);
-        }
-        let used: usize = self.in_zone.iter().map(|there| there.saturating_sub(cap)).sum();
-        if self.beyond[class] <= 0 || index(used) >= self.each_beyond[class] {
-            return None;
-        }
-        let mut full: Vec<usize> = self.hidden.clone();
-        full.retain(|zone| self.in_zone[*zone] >= cap);
-        full.sort_by_key(|zone| std::cmp::Reverse(self.zones[class].need(*zone)));
-        for zone in full {
-            if let Some(member) = self.take(item, zone, row) {
-                self.beyond[class] -= 1;
-                self.zones[class].change(zone, -1);
-                self.in_zone[zone] += 1;
-                return Some(member);
+            if !filled {
+                self.vacant.push(number);
             }
         }
-        None
-    }
-
-    /// Takes a member of a zone that lacks something and does not hold the item yet.
-    fn take(&mut self, item: usize, zone: usize, row: &[Holder]) -> Option<u32> {
-        let seed = item as u64 ^ ((zone as u64) << 40);
-        self.takers[zone].take(&mut self.room, seed, row)
     }
 
     /// Step 4: first with as few items as seem to be enough, then with all. What is not consistent
-    /// goes before all else.
+    /// goes before all else, and then primaries go to those who will want some, so that few have to be
+    /// handed over afterwards.
     fn give(&mut self) {
         let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
         let all = |_: u32| u32::MAX;
         if self.raw {
             self.give_of(all, &[Way::Raw]);
         }
-        self.give_of(few, &[Way::Modest, Way::Planned]);
+        let share = Share::of(&self.targets, self.draft.len());
+        let kept = self.keep_room(&share);
+        self.give_of(few, &[Way::Primaries(share.high), Way::Primaries(share.low)]);
+        self.openings.room.iter_mut().zip(kept).for_each(|(room, kept)| *room += kept);
+        self.openings.open();
+        self.give_of(few, &[Way::Others(share.high), Way::Planned]);
         self.give_of(all, &[Way::Planned, Way::Any]);
     }
 
+    /// Leaves those who lack something room for the primaries only that they will want. Returns, by
+    /// member, what else there is room for.
+    fn keep_room(&mut self, share: &Share) -> Vec<i64> {
+        let mut kept = vec![0; self.targets.len()];
+        let rooms = self.openings.room.iter_mut().enumerate();
+        for (member, room) in rooms.filter(|(_, room)| **room > 0) {
+            let wanted = share.low - i64::from(self.primaries[member]);
+            kept[member] = *room - wanted.clamp(0, *room);
+            *room -= kept[member];
+        }
+        self.openings.open();
+        kept
+    }
+
     fn give_of(&mut self, ask: impl Fn(u32) -> u32, ways: &[Way]) {
-        let mut asked = vec![0; self.room.len()];
+        let mut asked = vec![0; self.targets.len()];
         let mut above = false;
-        for (member, room) in self.room.iter().enumerate().filter(|(_, room)| **room < 0) {
+        let rooms = self.openings.room.iter().enumerate();
+        for (member, room) in rooms.filter(|(_, room)| **room < 0) {
             let excess = u32::try_from(-room).unwrap_or(u32::MAX);
             asked[member] = ask(excess).min(self.load(member));
             above = true;
         }
-        if !above || self.takers.iter().all(Takers::is_empty) {
+        if !above || self.openings.is_empty() {
             return;
         }
         let items = self.draft.offers(&mut asked);
-        let share = Share::of(&self.targets, self.draft.len());
         for way in ways {
             for item in &items {
-                self.give_item(*item as usize, *way, &share);
+                self.give_item(*item as usize, *way);
             }
         }
     }
 
-    fn give_item(&mut self, item: usize, way: Way, share: &Share) {
+    fn give_item(&mut self, item: usize, way: Way) {
         for at in 0..self.draft.of(item).len() {
-            let holder = self.draft.of(item)[at];
-            if holder == VACANT {
+            let row = self.draft.of(item);
+            let holder = row[at];
+            if holder == VACANT || self.room(holder.member()) >= 0 {
                 continue;
             }
-            let member = holder.member() as usize;
-            let excess = -self.room[member];
-            if excess <= 0 {
-                continue;
-            }
-            let primaries = i64::from(self.primaries[member]) - share.low;
+            let excess = -self.room(holder.member());
+            let primaries = i64::from(self.primaries[holder.member() as usize]);
             let suits = match way {
                 Way::Raw => !holder.is_consistent(),
-                Way::Modest if holder.is_primary() => primaries > 0,
-                Way::Modest => excess > primaries,
+                Way::Primaries(share) => holder.is_primary() && primaries > share,
+                Way::Others(share) => !holder.is_primary() && excess > primaries - share,
                 Way::Planned | Way::Any => true,
             };
             if !suits {
                 continue;
             }
-            if let Some(taker) = self.taker(item, holder.member(), way == Way::Any) {
+            let (class, from) = (self.class(item), self.zone(holder.member()));
+            if let Some(taker) = self.openings.taker(class, row, from, way == Way::Any) {
                 self.leave(holder);
                 self.arrive(item, at, taker);
                 self.touched.push(narrow(item));
@@ -401,138 +334,37 @@ impl<'a, D: Draft> Fill<'a, D> {
         }
     }
 
-    /// Finds a member that lacks something and may take `item` in place of `giver`, and counts it as
-    /// taken; the giver's zone is preferred, then the zone that is needed most.
-    fn taker(&mut self, item: usize, giver: u32, any: bool) -> Option<u32> {
-        let class = self.class(item);
-        let from = self.zone(giver);
-        // A class that has too many in the giver's zone wants out of it.
-        let stays = self.zones[class].need(from) >= 0;
-        let mut found = if stays { self.taker_in(item, class, from, from) } else { None };
-        if found.is_none() && (any || !stays) {
-            found = self.taker_elsewhere(item, class, from, any);
-            if found.is_none() && !stays {
-                found = self.taker_in(item, class, from, from);
-            }
-        }
-        found
-    }
-
-    fn taker_elsewhere(
-        &mut self,
-        item: usize,
-        class: usize,
-        from: usize,
-        any: bool,
-    ) -> Option<u32> {
-        let mut found = None;
-        while let Some(zone) = self.zones[class].best() {
-            if !any && self.zones[class].need(zone) <= 0 {
-                break;
-            }
-            self.zones[class].hide(zone);
-            if self.takers[zone].is_empty() {
-                continue;
-            }
-            self.hidden.push(zone);
-            if zone != from {
-                found = self.taker_in(item, class, zone, from);
-                if found.is_some() {
-                    break;
-                }
-            }
-        }
-        while let Some(zone) = self.hidden.pop() {
-            self.zones[class].show(zone);
-        }
-        found
-    }
-
-    fn taker_in(&mut self, item: usize, class: usize, zone: usize, from: usize) -> Option<u32> {
-        if self.takers[zone].is_empty() || !self.fits(item, class, zone, Some(from)) {
-            return None;
-        }
-        let seed = item as u64 ^ ((zone as u64) << 40);
-        let row = self.draft.of(item);
-        let member = self.takers[zone].take(&mut self.room, seed, row)?;
-        self.settle(item, class, zone, Some(from));
-        Some(member)
-    }
-
-    /// Whether one more replica of `item` may go to `zone`, after one left `from`.
-    pub(super) fn fits(&self, item: usize, class: usize, zone: usize, from: Option<usize>) -> bool {
-        self.fair.is_open(class, zone)
-            && (from == Some(zone)
-                || self.count_in(item, zone) < self.fair.caps[class]
-                || self.beyond[class] > 0
-                    && self.used_beyond(item, class, from) < self.each_beyond[class])
-    }
-
-    /// How many replicas of `item` stand beyond the zone rule, after one left `from`.
-    fn used_beyond(&self, item: usize, class: usize, from: Option<usize>) -> i64 {
-        let row = self.draft.of(item).iter().filter(|holder| **holder != VACANT);
-        let mut zones: Vec<u32> = row.map(|holder| self.fair.zones.of(*holder)).collect();
-        zones.sort_unstable();
-        let beyond = |zone: &[u32]| {
-            let left = usize::from(from == Some(zone[0] as usize));
-            (zone.len() - left).saturating_sub(self.fair.caps[class])
-        };
-        index(zones.chunk_by(|one, other| one == other).map(beyond).sum())
-    }
-
-    fn count_in(&self, item: usize, zone: usize) -> usize {
-        let row = self.draft.of(item).iter();
-        row.filter(|holder| **holder != VACANT && self.zone(holder.member()) == zone).count()
-    }
-
-    /// Writes down that a replica of `item`, not yet in its row, comes to a zone from another one.
-    pub(super) fn settle(&mut self, item: usize, class: usize, zone: usize, from: Option<usize>) {
-        if from == Some(zone) {
-            return;
-        }
-        let cap = self.fair.caps[class];
-        if self.count_in(item, zone) >= cap {
-            self.beyond[class] -= 1;
-        }
-        self.zones[class].change(zone, -1);
-        if let Some(from) = from {
-            if self.count_in(item, from) > cap {
-                self.beyond[class] += 1;
-            }
-            self.zones[class].change(from, 1);
-        }
-    }
-
     /// Gives a place of an item to a member whose room is counted already.
     pub(super) fn arrive(&mut self, item: usize, at: usize, member: u32) {
-        let holder = self.arrival(item, member);
-        self.draft.of_mut(item)[at] = holder;
-    }
-
-    /// A member that comes to an item is what it was if it held the item before.
-    fn arrival(&mut self, item: usize, member: u32) -> Holder {
-        let before = self.draft.held(item).iter().find(|held| held.member() == member);
-        let holder = before.copied().unwrap_or(Holder::new(member));
-        self.primaries[member as usize] += u32::from(holder.is_primary());
+        let (held, row) = self.draft.both(item);
+        row[at] = as_before(held, member);
+        if row[at].is_primary() {
+            // Somebody may have become it meanwhile.
+            let others = row.iter_mut().enumerate().filter(|(place, _)| *place != at);
+            for (_, other) in others.filter(|(_, other)| **other != VACANT && other.is_primary()) {
+                *other = other.replica();
+                self.primaries[other.member() as usize] -= 1;
+            }
+            self.primaries[member as usize] += 1;
+        }
         self.draft.came(item, member);
-        holder
     }
 
     /// Counts that a replica leaves its member.
     pub(super) fn leave(&mut self, holder: Holder) {
-        self.room[holder.member() as usize] += 1;
+        self.openings.room[holder.member() as usize] += 1;
         self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
     }
 
     fn load(&self, member: usize) -> u32 {
-        u32::try_from(self.targets[member] - self.room[member]).unwrap_or(0)
+        u32::try_from(self.targets[member] - self.openings.room[member]).unwrap_or(0)
     }
 
     fn finish(mut self, lower_bound: u64) -> Filled<D> {
         if self.stuck {
             self.draft.close();
         }
-        let loads = (0..self.room.len()).map(|member| self.load(member)).collect();
+        let loads = (0..self.targets.len()).map(|member| self.load(member)).collect();
         // Whether somebody holds an item is only in question where some items are given no replica.
         let none = self.fair.classes.list.iter().any(|(class, _)| class.wanted == 0);
         let few = self.fair.short || self.stuck || none;
@@ -542,4 +374,10 @@ impl<'a, D: Draft> Fill<'a, D> {
         let Self { draft, touched, primaries, .. } = self;
         Filled { draft, touched, loads, primaries, held: held as u64, lower_bound }
     }
+}
+
+/// A member that comes to an item is what it was if it held the item before.
+#[inline]
+fn as_before(held: &[Holder], member: u32) -> Holder {
+    held.iter().copied().find(|held| held.member() == member).unwrap_or(Holder::new(member))
 }

@@ -4,7 +4,7 @@ use super::{
     draft::Draft,
     fair::Fair,
     kinds::narrow,
-    problem::{Holder, Holdings, Problem, index},
+    problem::{Holder, Problem, index},
     quota::Quota,
     survey::{Cells, Standing, is_sound},
 };
@@ -64,94 +64,91 @@ impl<'a> Keeper<'a> {
         keeper
     }
 
-    /// How many replicas an item gets.
-    fn goal(&mut self, item: usize, class: usize) -> usize {
-        if !self.fair.short {
-            return self.problem.wanted(item) as usize;
+    /// Begins a draft with what all items keep. `unsound` are those that do not have what they want;
+    /// where not all fits, those that change are found here. Returns them.
+    pub(super) fn begin(&mut self, draft: &mut impl Draft, mut unsound: Vec<u32>) -> Vec<u32> {
+        let mut goals = Vec::new();
+        if self.fair.short {
+            unsound.clear();
+            for item in 0..draft.len() {
+                let class = self.fair.classes.of(self.problem, item);
+                let goal = self.goal(class);
+                let held = draft.held(item);
+                if held.len() != goal || !is_sound(self.fair, class, goal, held) {
+                    unsound.push(narrow(item));
+                    goals.push(narrow(goal));
+                }
+            }
+        } else {
+            goals.extend(unsound.iter().map(|item| self.problem.wanted(*item as usize)));
         }
+        draft.begin(&unsound, &goals, |at, held, row| {
+            let class = self.fair.classes.of(self.problem, unsound[at] as usize);
+            self.keep(held, class, goals[at] as usize, row);
+        });
+        unsound
+    }
+
+    /// How many replicas the next item of a class gets, where not all fits.
+    fn goal(&mut self, class: usize) -> usize {
         let (each, more) = &mut self.goals[class];
         let one_more = i64::from(*more > 0);
         *more -= one_more;
         usize::try_from(*each + one_more).unwrap_or(0)
     }
 
-    /// The rows of the items that do not stay as they are. `unsound` are those that do not have what
-    /// they want; where not all fits, they are found here.
-    pub(super) fn rows(&mut self, draft: &impl Draft, unsound: Vec<u32>) -> (Vec<u32>, Holdings) {
-        let mut kept = Vec::new();
-        if !self.fair.short {
-            let mut rows = Holdings::with_capacity(unsound.len(), 4 * unsound.len());
-            for item in &unsound {
-                let item = *item as usize;
-                let class = self.fair.classes.of(self.problem, item);
-                let goal = self.problem.wanted(item) as usize;
-                self.keep(draft.held(item), class, goal, &mut kept);
-                rows.push(&kept);
-            }
-            return (unsound, rows);
-        }
-        let (mut items, mut rows) = (Vec::new(), Holdings::default());
-        for item in 0..draft.len() {
-            let class = self.fair.classes.of(self.problem, item);
-            let goal = self.goal(item, class);
-            let held = draft.held(item);
-            if held.len() != goal || !is_sound(self.fair, class, goal, held) {
-                self.keep(held, class, goal, &mut kept);
-                items.push(narrow(item));
-                rows.push(&kept);
-            }
-        }
-        (items, rows)
-    }
-
     /// Chooses what an item of a class keeps of what it has, with vacant places up to its goal.
-    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, kept: &mut Vec<Holder>) {
+    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, row: &mut Vec<Holder>) {
+        let start = row.len();
         let fair = self.fair;
-        kept.clear();
-        kept.extend(held.iter().filter(|holder| fair.is_legal(class, **holder)));
-        let cap = fair.caps[class];
-        if kept.len() > cap {
-            self.keep_the_zone_rule(class, goal, cap, kept);
+        for holder in held {
+            if fair.is_legal(class, *holder) {
+                row.push(*holder);
+            }
         }
-        while kept.len() > goal {
-            self.drop_worst(class, kept, |_| true);
+        if row.len() - start > fair.caps[class] {
+            self.keep_the_zone_rule(class, goal, row, start);
         }
-        self.vacancies += (goal - kept.len()) as u64;
-        kept.resize(goal, Holder::VACANT);
+        while row.len() - start > goal {
+            self.drop_worst(class, row, start, |_| true);
+        }
+        let vacancies = goal - (row.len() - start);
+        self.vacancies += vacancies as u64;
+        for _ in 0..vacancies {
+            row.push(Holder::VACANT);
+        }
     }
 
     fn keep_the_zone_rule(
         &mut self,
         class: usize,
         goal: usize,
-        cap: usize,
-        kept: &mut Vec<Holder>,
+        row: &mut Vec<Holder>,
+        start: usize,
     ) {
+        let cap = self.fair.caps[class];
         let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
-        for holder in &*kept {
+        for holder in &row[start..] {
             self.in_zone[zone(holder)] += 1;
         }
-        let over = |holder: &&Holder| self.in_zone[zone(holder)] > cap;
         let mut crowded: Vec<(usize, usize)> = Vec::new();
-        for holder in kept.iter().filter(over) {
-            crowded.push((zone(holder), self.in_zone[zone(holder)] - cap));
+        for zone in row[start..].iter().map(zone) {
+            if self.in_zone[zone] > cap {
+                crowded.push((zone, self.in_zone[zone] - cap));
+            }
+            self.in_zone[zone] = 0;
         }
-        for holder in &*kept {
-            self.in_zone[zone(holder)] = 0;
-        }
-        crowded.sort_unstable();
-        crowded.dedup();
         let mut used = 0;
         for (zone, mut excess) in crowded {
             while excess > 0 {
                 let room = (self.each_beyond[class] - used).min(self.beyond[class]);
-                if index(excess) <= room && kept.len() <= goal {
+                if index(excess) <= room && row.len() - start <= goal {
                     used += index(excess);
                     self.beyond[class] -= index(excess);
                     break;
                 }
                 let zones = &self.fair.zones;
-                self.drop_worst(class, kept, |holder| zones.of(holder) as usize == zone);
+                self.drop_worst(class, row, start, |holder| zones.of(holder) as usize == zone);
                 excess -= 1;
             }
         }
@@ -162,12 +159,13 @@ impl<'a> Keeper<'a> {
     fn drop_worst(
         &mut self,
         class: usize,
-        kept: &mut Vec<Holder>,
+        row: &mut Vec<Holder>,
+        start: usize,
         candidate: impl Fn(Holder) -> bool,
     ) {
         let zones = self.fair.zones.len();
-        let worst = (0..kept.len()).filter(|at| candidate(kept[*at])).max_by_key(|at| {
-            let holder = kept[*at];
+        let worst = (start..row.len()).filter(|at| candidate(row[*at])).max_by_key(|at| {
+            let holder = row[*at];
             let member = holder.member() as usize;
             let (low, high) = self.windows[member];
             let load = i64::from(self.standing.of_member[member]);
@@ -176,7 +174,7 @@ impl<'a> Keeper<'a> {
             (spare, crowded, !holder.is_consistent(), !holder.is_primary(), load - low)
         });
         let Some(worst) = worst else { return };
-        let holder = kept.remove(worst);
+        let holder = row.remove(worst);
         self.leave(class, holder);
         self.chose = true;
     }

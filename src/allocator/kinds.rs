@@ -81,7 +81,10 @@ impl Classes {
         if problem.replication.iter().all(|other| Some(other) == first) {
             let wanted = first.map(|_| Class { wanted: problem.wanted(0), set: 0, standing: 0 });
             let items = index(problem.replication.len());
-            return Self { list: wanted.map(|class| (class, items)).into_iter().collect(), of: Of::One };
+            return Self {
+                list: wanted.map(|class| (class, items)).into_iter().collect(),
+                of: Of::One,
+            };
         }
         let mut items = vec![0; problem.seats.len() + 1];
         for item in 0..problem.replication.len() {

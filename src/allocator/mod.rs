@@ -1,6 +1,7 @@
 //! Who holds which item: items with a desired replication, members with limits, failure zones.
 
 pub mod case;
+mod crown;
 mod detour;
 mod draft;
 mod exact;
@@ -13,6 +14,7 @@ mod kinds;
 mod level;
 mod lists;
 mod network;
+mod openings;
 pub mod plan;
 mod primaries;
 mod problem;

@@ -24,7 +24,7 @@ use super::{
     fair::{Fair, fair},
     fill::{Filled, fill},
     primaries,
-    problem::{Holder, Holdings, Problem},
+    problem::{Holder, Holdings, Problem, holds},
     survey::{Cells, survey},
 };
 
@@ -88,36 +88,41 @@ impl Certificate {
 
     /// Counts what becomes of one item.
     fn compare(&mut self, holders: &[Holder], held: &[Holder]) {
-        let kept = holders.iter().filter(|holder| find(held, holder.member()).is_some()).count();
+        if held.is_empty() {
+            self.added += count(holders.len());
+            return;
+        }
+        let kept = holders.iter().filter(|holder| holds(held, holder.member())).count();
         self.added += count(holders.len() - kept);
         self.removed += count(held.len() - kept);
+        if kept == 0 {
+            return;
+        }
         let primary =
-            |holders: &[Holder]| holders.iter().copied().find(|holder| holder.is_primary());
+            |holders: &[Holder]| holders.iter().find(|holder| holder.is_primary()).copied();
         if let (Some(new), Some(old)) = (primary(holders), primary(held)) {
-            let handed = new.member() != old.member() && find(holders, old.member()).is_some();
+            let handed = new.member() != old.member() && holds(holders, old.member());
             self.hand_offs += u64::from(handed);
         }
     }
 
-    /// Counts an item's replicas beyond the cap of a zone. `in_zone` is all zero, and stays so.
-    fn count_zones(
-        &mut self,
-        problem: &Problem,
-        item: usize,
-        holders: &[Holder],
-        in_zone: &mut [u32],
-    ) {
-        let cap = problem.zone_rule.cap(problem.wanted(item));
-        let zone = |holder: &Holder| problem.seats[holder.member() as usize].zone as usize;
-        let before = self.beyond;
-        for holder in holders {
-            in_zone[zone(holder)] += 1;
-            self.beyond += u64::from(in_zone[zone(holder)] > cap);
+    /// Counts an item's replicas beyond what the zone rule lets a zone take.
+    fn count_zones(&mut self, problem: &Problem, item: usize, holders: &[Holder]) {
+        let cap = problem.zone_rule.cap(problem.wanted(item)) as usize;
+        let zone = |holder: &Holder| problem.seats[holder.member() as usize].zone;
+        // Where all are within it, which is nearly always, that is seen at once.
+        if cap >= holders.len()
+            || cap + 1 == holders.len()
+                && holders.iter().any(|other| zone(other) != zone(&holders[0]))
+        {
+            return;
         }
-        for holder in holders {
-            in_zone[zone(holder)] = 0;
-        }
-        self.zones_violated += u64::from(self.beyond > before);
+        let mut zones: Vec<u32> = holders.iter().map(zone).collect();
+        zones.sort_unstable();
+        let beyond = |zone: &[u32]| zone.len().saturating_sub(cap);
+        let beyond: usize = zones.chunk_by(|one, other| one == other).map(beyond).sum();
+        self.beyond += count(beyond);
+        self.zones_violated += u64::from(beyond > 0);
     }
 
     /// Replicas that could not be placed.
@@ -241,18 +246,17 @@ fn certify(
         slack: u64::from(problem.slack),
         ..Certificate::default()
     };
-    let mut in_zone = vec![0; problem.zones];
     for item in touched {
         let item = *item as usize;
         let holders = desired.of(item);
         certificate.compare(holders, problem.held.of(item));
         if fair.beyond == 0 {
-            certificate.count_zones(problem, item, holders, &mut in_zone);
+            certificate.count_zones(problem, item, holders);
         }
     }
     if fair.beyond > 0 {
         for (item, holders) in desired.iter().enumerate() {
-            certificate.count_zones(problem, item, holders, &mut in_zone);
+            certificate.count_zones(problem, item, holders);
         }
     }
     certificate.unchanged = certificate.placed - certificate.added;
@@ -281,11 +285,6 @@ fn once(items: &[u32], end: usize) -> Vec<u32> {
         }
     }
     once
-}
-
-/// The holder of that number.
-fn find(holders: &[Holder], member: u32) -> Option<Holder> {
-    holders.iter().copied().find(|holder| holder.member() == member)
 }
 
 fn count(count: usize) -> u64 {

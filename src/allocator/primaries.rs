@@ -10,12 +10,13 @@
 use std::collections::BTreeSet;
 
 use super::{
+    crown::Crown,
     draft::Draft,
     fill::Filled,
     kinds::narrow,
     level::Share,
-    problem::{Holder, Primaries, Problem},
-    routes::{FAR, Passing, route},
+    problem::{Holder, Problem, holds},
+    routes::{ANY, Passing, route},
 };
 
 /// Chooses the primaries of what was filled. The items that were touched are asked first, and those
@@ -24,19 +25,17 @@ pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
     let mut election = Election::new(problem, filled);
     election.fill_empty();
     election.bound();
+    let touched = election.filled.touched.len();
     for pass in [Pass::Pairs, Pass::Any] {
-        for at in 0..election.filled.touched.len() {
-            if election.off == (0, 0) {
-                return;
-            }
-            if pass == Pass::Pairs && (election.off.0 == 0 || election.off.1 == 0) {
+        for at in 0..touched {
+            if pass.is_done(election.off, election.share) {
                 break;
             }
             election.hand(election.filled.touched[at] as usize, pass);
         }
     }
     if election.off != (0, 0) {
-        election.even_out();
+        election.even_out(touched >= election.filled.draft.len());
     }
 }
 
@@ -49,6 +48,17 @@ enum Pass {
     Any,
 }
 
+impl Pass {
+    /// Whether it cannot make better who is off: too many, too few.
+    fn is_done(self, (over, under): (i64, i64), share: Share) -> bool {
+        match self {
+            Self::Pairs => over == 0 || under == 0,
+            // Where the share is exact, whoever has room or some to spare is off.
+            Self::Any => over == 0 && under == 0 || share.low == share.high,
+        }
+    }
+}
+
 /// Which end of a route is looked for: members with too many, or with too few.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -57,10 +67,8 @@ enum End {
 }
 
 struct Election<'a, D> {
-    problem: &'a Problem,
     filled: &'a mut Filled<D>,
-    /// Whether there are members that become primary of nothing new.
-    picky: bool,
+    crown: Crown,
     /// The most that each member can be primary of.
     most: Vec<i64>,
     /// The even share of the part at hand.
@@ -72,7 +80,7 @@ struct Election<'a, D> {
     /// By member, the part that is even in itself.
     part: Vec<u32>,
     end: End,
-    /// Whether only those with too few get something.
+    /// Whether only those at the other end are looked for.
     pairs: bool,
     /// How many items are looked at before what is uneven is left so.
     patience: usize,
@@ -83,8 +91,7 @@ impl<'a, D: Draft> Election<'a, D> {
         let most = filled.loads.iter().map(|load| i64::from(*load)).collect();
         let replicas: usize = filled.loads.iter().map(|load| *load as usize).sum();
         Self {
-            picky: problem.seats.iter().any(|seat| seat.primaries == Primaries::Kept),
-            problem,
+            crown: Crown::new(problem),
             most,
             share: Share::default(),
             off: (0, 0),
@@ -105,23 +112,23 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.draft.of(item)
     }
 
-    fn likes(&self, member: u32) -> bool {
-        !self.picky || self.problem.seats[member as usize].primaries == Primaries::Any
-    }
-
     /// Whether a member may become the primary of an item that it holds.
     fn may(&self, item: usize, member: u32) -> bool {
-        self.likes(member) || self.stuck.contains(&narrow(item))
+        self.crown.likes(member) || self.stuck.contains(&narrow(item))
     }
 
-    /// Gives a primary to the items that have none: those that were touched, and if those are not
+    /// Gives a primary to the items that have none yet: those that were touched, and if those are not
     /// all, whichever they are.
     fn fill_empty(&mut self) {
-        for at in 0..self.filled.touched.len() {
-            self.fill_item(self.filled.touched[at] as usize);
+        let elected = |election: &Self| -> u64 {
+            election.filled.primaries.iter().map(|primaries| u64::from(*primaries)).sum()
+        };
+        if elected(self) < self.filled.held {
+            for at in 0..self.filled.touched.len() {
+                self.fill_item(self.filled.touched[at] as usize);
+            }
         }
-        let elected: u64 = self.filled.primaries.iter().map(|primaries| u64::from(*primaries)).sum();
-        if elected < self.filled.held {
+        if elected(self) < self.filled.held {
             for item in 0..self.filled.draft.len() {
                 if self.fill_item(item) {
                     self.filled.touched.push(narrow(item));
@@ -132,31 +139,16 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// Whether the item had no primary, and has one now.
     fn fill_item(&mut self, item: usize) -> bool {
-        let holders = self.holders(item);
-        if holders.iter().any(|holder| holder.is_primary()) {
-            return false;
-        }
-        let best = (0..holders.len()).min_by_key(|at| {
-            let holder = holders[*at];
-            let member = holder.member();
-            (!self.likes(member), self.primaries(member), !holder.is_consistent())
-        });
-        let Some(best) = best else { return false };
-        let member = holders[best].member();
-        if !self.likes(member) {
-            self.stuck.insert(narrow(item));
-        }
-        let holder = &mut self.filled.draft.of_mut(item)[best];
-        *holder = holder.primary();
-        self.filled.primaries[member as usize] += 1;
-        true
+        let row = self.filled.draft.of_mut(item);
+        self.crown.choose(row, &mut self.filled.primaries).is_some()
     }
 
     /// Finds the even share: everybody has so many, or as many as they can.
     fn bound(&mut self) {
-        if self.picky {
+        if !self.crown.is_easy() {
+            self.find_stuck();
             for member in 0..narrow(self.most.len()) {
-                if !self.likes(member) {
+                if !self.crown.likes(member) {
                     self.most[member as usize] = self.primaries(member);
                 }
             }
@@ -171,6 +163,27 @@ impl<'a, D: Draft> Election<'a, D> {
         for member in 0..narrow(self.most.len()) {
             self.off.0 += self.over(member);
             self.off.1 += self.under(member);
+        }
+    }
+
+    /// Finds the items whose primary takes none otherwise, and was not theirs before; where somebody
+    /// else is there now, that one becomes it.
+    fn find_stuck(&mut self) {
+        for at in 0..self.filled.touched.len() {
+            let item = self.filled.touched[at] as usize;
+            let (held, row) = self.filled.draft.both(item);
+            let Some(primary) = row.iter_mut().find(|holder| holder.is_primary()) else { continue };
+            let member = primary.member();
+            let was = held.iter().any(|held| held.is_primary() && held.member() == member);
+            if was || self.crown.likes(member) {
+                continue;
+            }
+            *primary = primary.replica();
+            self.filled.primaries[member as usize] -= 1;
+            let chosen = self.crown.choose(row, &mut self.filled.primaries);
+            if chosen.is_some_and(|chosen| !self.crown.likes(chosen)) {
+                self.stuck.insert(narrow(item));
+            }
         }
     }
 
@@ -226,44 +239,59 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.touched.push(narrow(item));
     }
 
-    /// Makes it as even as it can be, part by part.
-    fn even_out(&mut self) {
+    /// Makes it as even as it can be, part by part. If single steps were `tried` with every item, they
+    /// are not tried again.
+    fn even_out(&mut self, tried: bool) {
         let all: Vec<u32> = (0..narrow(self.most.len())).collect();
-        self.pairs = true;
-        self.route(&all, End::Over, 1);
-        self.pairs = false;
+        if tried {
+            // A single step does not help any more.
+            self.filled.draft.prepare(None);
+        } else {
+            // One step from those with too many to those with too few helps two at once.
+            self.pairs = true;
+            let [first, _] = self.ends(&all);
+            self.route(&all, first, 1);
+            self.pairs = false;
+        }
         let mut parts = vec![all];
         let mut names = 1;
         while let Some(part) = parts.pop() {
             for member in &part {
                 self.part[*member as usize] = names;
             }
-            names += 1;
             let most: Vec<i64> = part.iter().map(|member| self.most[*member as usize]).collect();
             let total: i64 = part.iter().map(|member| self.primaries(*member)).sum();
             self.share = Share::of(&most, usize::try_from(total).unwrap_or(0));
-            let cost = |off: &dyn Fn(u32) -> i64| -> u64 {
-                let off = part.iter().filter(|member| off(**member) > 0);
-                off.map(|member| u64::from(self.filled.loads[*member as usize])).sum()
-            };
-            let (over, under) = (cost(&|member| self.over(member)), cost(&|member| self.under(member)));
-            let first = if over <= under { End::Over } else { End::Under };
-            let second = if over <= under { End::Under } else { End::Over };
-            for end in [first, second] {
-                let depth = self.route(&part, end, FAR);
-                let (stuck, rest): (Vec<u32>, Vec<u32>) =
-                    part.iter().partition(|member| depth.get(**member as usize).is_some_and(|depth| *depth != FAR));
+            for end in self.ends(&part) {
+                let stuck = self.route(&part, end, ANY);
+                for member in &stuck {
+                    self.part[*member as usize] = names + 1;
+                }
+                let rest = |member: &u32| self.part[*member as usize] == names;
+                let rest: Vec<u32> = part.iter().copied().filter(rest).collect();
                 if !stuck.is_empty() && !rest.is_empty() {
                     parts.push(stuck);
                     parts.push(rest);
                     break;
                 }
             }
+            names += 2;
         }
     }
 
-    /// Routes from those of `part` who are off at one end. Returns how far everybody is from those
-    /// who stay so; nothing, if nobody does.
+    /// The ends at which members of a part may be off, the one with fewer items first.
+    fn ends(&self, part: &[u32]) -> [End; 2] {
+        let items = |off: &dyn Fn(u32) -> i64| -> u64 {
+            let off = part.iter().filter(|member| off(**member) > 0);
+            off.map(|member| u64::from(self.filled.loads[*member as usize])).sum()
+        };
+        let over = items(&|member| self.over(member));
+        let under = items(&|member| self.under(member));
+        if over <= under { [End::Over, End::Under] } else { [End::Under, End::Over] }
+    }
+
+    /// Routes from those of `part` who are off at one end. Returns those who stay so, with all whom
+    /// they reach.
     fn route(&mut self, part: &[u32], end: End, steps: u32) -> Vec<u32> {
         self.end = end;
         let off: Vec<u32> = part.iter().copied().filter(|member| self.gives(*member)).collect();
@@ -287,8 +315,13 @@ impl<D: Draft> Passing for Election<'_, D> {
         match self.end {
             End::Over if self.pairs => self.under(member) > 0,
             End::Over => self.has_room(member),
+            End::Under if self.pairs => self.over(member) > 0,
             End::Under => self.primaries(member) > self.share.low,
         }
+    }
+
+    fn prepare(&mut self, members: Option<&[u32]>) {
+        self.filled.draft.prepare(members);
     }
 
     fn items(&mut self, member: u32) -> Vec<u32> {
@@ -309,7 +342,12 @@ impl<D: Draft> Passing for Election<'_, D> {
                     *other != member && near(*other) && self.may(item as usize, *other)
                 }));
             }
-            End::Under if primary != member && near(primary) && self.may(item as usize, member) => {
+            End::Under
+                if primary != member
+                    && near(primary)
+                    && holds(holders, member)
+                    && self.may(item as usize, member) =>
+            {
                 to.push(primary);
             }
             _ => {}

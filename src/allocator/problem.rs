@@ -157,16 +157,34 @@ impl Holdings {
         self.first.push(end.expect("fewer than 2^32 assignments"));
     }
 
-    /// The same list with other rows for some items, which are in order.
-    pub(super) fn with(&self, items: &[u32], rows: Self) -> Self {
-        if items.len() == self.len() {
-            return rows;
+    /// The same list with other rows for some items, which are in order and as long as `lengths` says:
+    /// `write` appends each, given which it is of those items.
+    pub(super) fn rewritten(
+        &self,
+        items: &[u32],
+        lengths: &[u32],
+        mut write: impl FnMut(usize, &mut Vec<Holder>),
+    ) -> Self {
+        let length = |item: u32| self.first[item as usize + 1] - self.first[item as usize];
+        if items.iter().zip(lengths).all(|(item, new)| length(*item) == *new) {
+            let mut same = self.clone();
+            let mut row = Vec::new();
+            for (at, item) in items.iter().enumerate() {
+                row.clear();
+                write(at, &mut row);
+                let places = same.of_mut(*item as usize).iter_mut();
+                places.zip(&row).for_each(|(place, holder)| *place = *holder);
+            }
+            return same;
         }
-        let mut spliced = Self::with_capacity(self.len(), self.holders.len() + rows.holders.len());
+        let places: usize = lengths.iter().map(|length| *length as usize).sum();
+        let places = places + self.holders.len();
+        let mut spliced = Self::with_capacity(self.len(), places);
         let mut run = 0;
-        for (item, row) in items.iter().zip(rows.iter()) {
+        for (at, item) in items.iter().enumerate() {
             spliced.copy(self, run..*item as usize);
-            spliced.push(row);
+            write(at, &mut spliced.holders);
+            spliced.close();
             run = *item as usize + 1;
         }
         spliced.copy(self, run..self.len());
@@ -175,6 +193,9 @@ impl Holdings {
 
     /// Adds items of another list, as they are there.
     fn copy(&mut self, other: &Self, items: std::ops::Range<usize>) {
+        if items.is_empty() {
+            return;
+        }
         let (start, end) = (other.first[items.start], other.first[items.end]);
         let here = *self.first.last().unwrap_or(&0);
         self.holders.extend_from_slice(&other.holders[start as usize..end as usize]);

@@ -210,7 +210,8 @@ impl Totals {
         let wanted = i64::from(kind.wanted);
         let cap = wanted.min(index(fair.rule[class]));
         let outside = (cap < wanted).then(|| {
-            let most = first.map_or(items * (wanted - cap) * index(in_zone.len()), |first| first.beyond[class]);
+            let most = first
+                .map_or(items * (wanted - cap) * index(in_zone.len()), |first| first.beyond[class]);
             let outside = self.network.add_node();
             (outside, self.arc(node, outside, most))
         });

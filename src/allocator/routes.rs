@@ -2,10 +2,8 @@
 //! many finds anybody who has room.
 //!
 //! The network is never written down: what a member may pass on, and to whom, is asked when a search
-//! gets there. Each phase measures how many steps everybody is away, up to the nearest that has room,
-//! and then follows ways of that length only until none is left, as blocking flows do.
-
-use std::collections::VecDeque;
+//! gets there. Whoever cannot be helped is a closed world with all whom it reaches: nobody in it finds
+//! room, whatever the others do, so it is not searched again.
 
 /// What is passed on, seen from one end: from those who have too many, or from those who lack some.
 pub(super) trait Passing {
@@ -18,6 +16,9 @@ pub(super) trait Passing {
     /// Whether a member has room.
     fn takes(&self, member: u32) -> bool;
 
+    /// Is told whose items will be asked for next; nobody is named if it may be anybody.
+    fn prepare(&mut self, members: Option<&[u32]>);
+
     /// What a member may pass on: all of it, and perhaps more.
     fn items(&mut self, member: u32) -> Vec<u32>;
 
@@ -28,112 +29,105 @@ pub(super) trait Passing {
     fn pass(&mut self, item: u32, from: u32, to: u32);
 }
 
-/// The depth of a member that cannot be reached, or leads nowhere.
-pub(super) const FAR: u32 = u32::MAX;
+/// As many steps as it takes.
+pub(super) const ANY: u32 = u32::MAX;
 
-/// Passes on what can be, in at most `steps` steps each. Returns, by member, how far it is from those
-/// who cannot get rid of what they have too many of, or [`FAR`].
+/// Passes on what can be, in at most `steps` steps each. Returns the members that cannot get rid of
+/// what they have too many of in any number of steps, with all whom they reach.
 pub(super) fn route(passing: &mut impl Passing, sources: &[u32], steps: u32) -> Vec<u32> {
-    loop {
-        let mut layers = Layers::search(passing, sources, steps);
-        if !layers.found {
-            return layers.depth;
-        }
-        for source in sources {
-            while passing.gives(*source) && layers.follow(passing, *source) {}
+    let members = passing.members();
+    let mut search = Search {
+        seen: vec![0; members],
+        now: 0,
+        came: vec![(0, 0); members],
+        queue: Vec::new(),
+        closed: Vec::new(),
+        everybody: false,
+    };
+    passing.prepare(Some(sources));
+    for source in sources {
+        while passing.gives(*source) && search.seen[*source as usize] != CLOSED {
+            let Some(mut at) = search.find(passing, *source, steps) else {
+                if steps == ANY {
+                    search.close();
+                }
+                break;
+            };
+            // Backwards, so that who passes something on has got something before.
+            let mut path = Vec::new();
+            while at != *source {
+                let (from, item) = search.came[at as usize];
+                path.push((item, from, at));
+                at = from;
+            }
+            for (item, from, to) in path.into_iter().rev() {
+                passing.pass(item, from, to);
+            }
         }
     }
+    search.closed
 }
 
-/// How far everybody is from those who have too many, and what those who are near may pass on.
-struct Layers {
-    depth: Vec<u32>,
-    items: Vec<Vec<u32>>,
-    /// By member, which of its items is to be passed on next.
-    cursors: Vec<usize>,
-    found: bool,
-    ways: Vec<u32>,
+/// Seen by a search that found nothing.
+const CLOSED: u32 = u32::MAX;
+
+struct Search {
+    /// By member: the last search that saw it.
+    seen: Vec<u32>,
+    now: u32,
+    /// By member: from whom, with which item, it was reached.
+    came: Vec<(u32, u32)>,
+    queue: Vec<u32>,
+    closed: Vec<u32>,
+    /// Whether everybody's items may be asked for.
+    everybody: bool,
 }
 
-impl Layers {
-    fn search(passing: &mut impl Passing, sources: &[u32], steps: u32) -> Self {
-        let members = passing.members();
-        let mut layers = Self {
-            depth: vec![FAR; members],
-            items: vec![Vec::new(); members],
-            cursors: vec![0; members],
-            found: false,
-            ways: Vec::new(),
-        };
-        let mut queue = VecDeque::new();
-        for source in sources.iter().filter(|source| passing.gives(**source)) {
-            layers.depth[*source as usize] = 0;
-            queue.push_back(*source);
-        }
-        let mut end = steps;
-        while let Some(member) = queue.pop_front() {
-            let next = layers.depth[member as usize] + 1;
-            if next > end {
-                break;
+impl Search {
+    /// Finds the nearest member that has room.
+    fn find(&mut self, passing: &mut impl Passing, source: u32, steps: u32) -> Option<u32> {
+        self.now += 1;
+        self.seen[source as usize] = self.now;
+        self.queue.clear();
+        self.queue.push(source);
+        let mut ways = Vec::new();
+        let (mut at, mut layer) = (0, 0);
+        while at < self.queue.len() && layer < steps {
+            let end = self.queue.len();
+            if layer > 0 && !self.everybody {
+                passing.prepare(None);
+                self.everybody = true;
             }
-            let items = passing.items(member);
-            for item in &items {
-                layers.ways.clear();
-                passing.ways(*item, member, &mut layers.ways);
-                for to in &layers.ways {
-                    if layers.depth[*to as usize] == FAR {
-                        layers.depth[*to as usize] = next;
-                        queue.push_back(*to);
-                        if passing.takes(*to) {
-                            end = next;
-                            layers.found = true;
+            for place in at..end {
+                let member = self.queue[place];
+                for item in passing.items(member) {
+                    ways.clear();
+                    passing.ways(item, member, &mut ways);
+                    for to in &ways {
+                        let seen = &mut self.seen[*to as usize];
+                        if *seen == self.now || *seen == CLOSED {
+                            continue;
                         }
+                        *seen = self.now;
+                        self.came[*to as usize] = (member, item);
+                        if passing.takes(*to) {
+                            return Some(*to);
+                        }
+                        self.queue.push(*to);
                     }
                 }
             }
-            layers.items[member as usize] = items;
-        }
-        layers
-    }
-
-    /// Follows one way from a member to one that has room. False: there is none left.
-    fn follow(&mut self, passing: &mut impl Passing, source: u32) -> bool {
-        // Each step: the item, and who has it afterwards.
-        let mut path: Vec<(u32, u32)> = Vec::new();
-        let mut at = source;
-        while path.is_empty() || !passing.takes(at) {
-            if let Some(step) = self.step(passing, at) {
-                path.push(step);
-                at = step.1;
-            } else {
-                // A dead end is one for all who come later too.
-                self.depth[at as usize] = FAR;
-                if path.pop().is_none() {
-                    return false;
-                }
-                at = path.last().map_or(source, |(_, member)| *member);
-            }
-        }
-        let mut from = source;
-        for (item, to) in path {
-            passing.pass(item, from, to);
-            from = to;
-        }
-        true
-    }
-
-    /// What a member may pass on next, and to whom, one layer on.
-    fn step(&mut self, passing: &impl Passing, member: u32) -> Option<(u32, u32)> {
-        let next = self.depth[member as usize].checked_add(1)?;
-        let items = &self.items[member as usize];
-        while let Some(item) = items.get(self.cursors[member as usize]) {
-            self.ways.clear();
-            passing.ways(*item, member, &mut self.ways);
-            if let Some(to) = self.ways.iter().find(|to| self.depth[**to as usize] == next) {
-                return Some((*item, *to));
-            }
-            self.cursors[member as usize] += 1;
+            at = end;
+            layer += 1;
         }
         None
+    }
+
+    /// Nobody who was seen is to be searched again.
+    fn close(&mut self) {
+        for member in &self.queue {
+            self.seen[*member as usize] = CLOSED;
+        }
+        self.closed.extend_from_slice(&self.queue);
     }
 }

@@ -11,7 +11,7 @@ use super::{
     kinds::narrow,
     lists::Lists,
     problem::{Holder, Holdings, holds},
-    routes::{Passing, route},
+    routes::{ANY, Passing, route},
 };
 
 /// See the [module](self). `items` are those whose rows were just chosen.
@@ -22,7 +22,7 @@ pub(super) fn shift_surplus(keeper: &mut Keeper<'_>, draft: &mut impl Draft, ite
         let members = 0..narrow(surplus.keeper.windows.len());
         let off: Vec<u32> = members.filter(|member| surplus.gives(*member)).collect();
         if !off.is_empty() {
-            route(&mut surplus, &off, u32::MAX);
+            route(&mut surplus, &off, ANY);
         }
     }
 }
@@ -68,8 +68,8 @@ impl<'a, 'b, D: Draft> Surplus<'a, 'b, D> {
             keeper,
             draft,
             items: choice,
-            kept: Lists::new(members, kept.iter()),
-            given_up: Lists::new(members, given_up.iter()),
+            kept: Lists::new(members, &kept),
+            given_up: Lists::new(members, &given_up),
             end: End::TooMuch,
         }
     }
@@ -118,17 +118,20 @@ impl<D: Draft> Passing for Surplus<'_, '_, D> {
         if self.end == End::TooMuch { load < high } else { load > low }
     }
 
+    fn prepare(&mut self, _members: Option<&[u32]>) {}
+
     fn items(&mut self, member: u32) -> Vec<u32> {
-        let lists = if self.end == End::TooMuch { &mut self.kept } else { &mut self.given_up };
-        let numbers = lists.of(member, |_| true);
-        numbers.iter().map(|number| self.items[*number as usize]).collect()
+        let lists = if self.end == End::TooMuch { &self.kept } else { &self.given_up };
+        lists.of(member).map(|number| self.items[number as usize]).collect()
     }
 
     fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
         let item = item as usize;
         let others = self.held(item).map(|holder| holder.member());
         to.extend(match self.end {
-            End::TooMuch => others.filter(|other| self.may(item, member, *other)).collect::<Vec<_>>(),
+            End::TooMuch => {
+                others.filter(|other| self.may(item, member, *other)).collect::<Vec<_>>()
+            }
             End::TooLittle => others.filter(|other| self.may(item, *other, member)).collect(),
         });
     }

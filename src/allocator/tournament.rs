@@ -5,37 +5,40 @@
 pub(super) struct Tournament {
     /// By zone, how many replicas are still to come there; less than none, if there are too many.
     need: Vec<i64>,
-    /// By zone, whether it does not take part.
-    hidden: Vec<bool>,
-    /// The winners of all matches: `winner[1]` of the final, and `winner[n]` of the match between
-    /// `winner[2n]` and `winner[2n + 1]`.
-    winner: Vec<u32>,
+    /// What the winner of each match lacks, and who that is: `winner[1]` won the final, and
+    /// `winner[n]` the match between `winner[2n]` and `winner[2n + 1]`; in the end come the zones
+    /// themselves, up to a power of two. Who does not take part is [`OUT`].
+    winner: Vec<(i64, usize)>,
 }
+
+const OUT: i64 = i64::MIN;
 
 impl Tournament {
     pub(super) fn new(need: &[i64], open: impl Iterator<Item = bool>) -> Self {
         let zones = need.len().next_power_of_two();
-        let mut need = need.to_vec();
-        need.resize(zones, 0);
-        let mut hidden: Vec<bool> = open.map(|open| !open).collect();
-        hidden.resize(zones, true);
-        let mut winner: Vec<u32> = (0..).take(zones).collect();
-        winner.splice(0..0, std::iter::repeat_n(0, zones));
-        let mut tournament = Self { need, hidden, winner };
+        let mut winner = vec![(OUT, 0); zones];
+        let entry =
+            |((zone, need), open): ((usize, &i64), bool)| (if open { *need } else { OUT }, zone);
+        winner.extend(need.iter().enumerate().zip(open).map(entry));
+        winner.resize(2 * zones, (OUT, 0));
+        let mut tournament = Self { need: need.to_vec(), winner };
         for game in (1..zones).rev() {
             tournament.play(game);
         }
         tournament
     }
 
+    #[inline]
     fn play(&mut self, game: usize) {
         let (left, right) = (self.winner[2 * game], self.winner[2 * game + 1]);
-        let rank = |zone: u32| (!self.hidden[zone as usize], self.need[zone as usize]);
-        self.winner[game] = if rank(left) >= rank(right) { left } else { right };
+        self.winner[game] = if left.0 >= right.0 { left } else { right };
     }
 
-    fn replay(&mut self, zone: usize) {
-        let mut game = (self.need.len() + zone) / 2;
+    #[inline]
+    fn set(&mut self, zone: usize, need: i64) {
+        let place = self.winner.len() / 2 + zone;
+        self.winner[place].0 = need;
+        let mut game = place / 2;
         while game > 0 {
             self.play(game);
             game /= 2;
@@ -43,9 +46,10 @@ impl Tournament {
     }
 
     /// Of those that take part, the zone that lacks most.
+    #[inline]
     pub(super) fn best(&self) -> Option<usize> {
-        let best = self.winner[1] as usize;
-        (!self.hidden[best]).then_some(best)
+        let (need, zone) = self.winner[1];
+        (need != OUT).then_some(zone)
     }
 
     /// How many replicas are still to come to a zone.
@@ -54,20 +58,22 @@ impl Tournament {
     }
 
     /// Changes that.
+    #[inline]
     pub(super) fn change(&mut self, zone: usize, by: i64) {
         self.need[zone] += by;
-        self.replay(zone);
+        let place = self.winner.len() / 2 + zone;
+        if self.winner[place].0 != OUT {
+            self.set(zone, self.need[zone]);
+        }
     }
 
     /// Takes a zone out.
     pub(super) fn hide(&mut self, zone: usize) {
-        self.hidden[zone] = true;
-        self.replay(zone);
+        self.set(zone, OUT);
     }
 
     /// Brings it back.
     pub(super) fn show(&mut self, zone: usize) {
-        self.hidden[zone] = false;
-        self.replay(zone);
+        self.set(zone, self.need[zone]);
     }
 }
