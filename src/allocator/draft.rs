@@ -53,8 +53,9 @@ pub(super) trait Draft {
     /// The items that `member` is to hold, each at least once, and perhaps others.
     fn items_of(&self, member: u32) -> Vec<u32>;
 
-    /// Items, each at least once, among them as many of each member's as are asked for.
-    fn offers(&mut self, asked: &mut [u32]) -> Vec<u32>;
+    /// Items, each at least once, among them as many of each member's as are asked for, each named for
+    /// one member only. Only replicas that suit count. Another `turn` begins elsewhere.
+    fn offers(&mut self, asked: &mut [u32], turn: u64, suits: impl Fn(Holder) -> bool) -> Vec<u32>;
 }
 
 /// All rows, for a plan that is made at once.
@@ -123,25 +124,24 @@ impl Draft for Sheet<'_> {
 
     /// One reading of the rows, from a place that depends on the world, so that it is not always the
     /// same items that move.
-    fn offers(&mut self, asked: &mut [u32]) -> Vec<u32> {
+    fn offers(&mut self, asked: &mut [u32], turn: u64, suits: impl Fn(Holder) -> bool) -> Vec<u32> {
         let mut left = asked.iter().filter(|asked| **asked > 0).count();
         let len = self.desired.len();
-        let start = spread((self.problem.seats.len() as u64) << 32 ^ len as u64, len);
+        let seed = (self.problem.seats.len() as u64) << 32 ^ len as u64;
+        let start = spread(seed.wrapping_add(turn), len);
         let mut offered = Vec::new();
         for item in (start..len).chain(0..start) {
             if left == 0 {
                 break;
             }
-            let mut wanted = false;
             for holder in self.desired.of(item) {
-                if let Some(asked) = asked.get_mut(holder.member() as usize).filter(|n| **n > 0) {
-                    wanted = true;
+                let asked = asked.get_mut(holder.member() as usize);
+                if let Some(asked) = asked.filter(|asked| **asked > 0 && suits(*holder)) {
                     *asked -= 1;
                     left -= usize::from(*asked == 0);
+                    offered.push(narrow(item));
+                    break;
                 }
-            }
-            if wanted {
-                offered.push(narrow(item));
             }
         }
         offered

@@ -93,6 +93,8 @@ pub(super) struct Fill<'a, D> {
     /// Items with vacant places.
     pub(super) vacant: Vec<u32>,
     pub(super) touched: Vec<u32>,
+    /// How often items were offered.
+    turn: u64,
     /// Whether a place stays vacant.
     pub(super) stuck: bool,
 }
@@ -134,6 +136,7 @@ impl<'a, D: Draft> Fill<'a, D> {
             raw: standing.raw > 0,
             vacant,
             touched: unsound,
+            turn: 0,
             stuck: false,
             draft,
         }
@@ -255,22 +258,23 @@ impl<'a, D: Draft> Fill<'a, D> {
         }
     }
 
-    /// Step 4: first with as few items as seem to be enough, then with all. What is not consistent
-    /// goes before all else, and then primaries go to those who will want some, so that few have to be
-    /// handed over afterwards.
+    /// Step 4: first with as few items as seem to be enough, each of which gives a single replica, then
+    /// with all. What is not consistent goes before all else, and then primaries go to those who will
+    /// want some, so that few have to be handed over afterwards.
     fn give(&mut self) {
         let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
         let all = |_: u32| u32::MAX;
         if self.raw {
-            self.give_of(all, &[Way::Raw]);
+            self.give_of(&[Way::Raw], all, |holder| !holder.is_consistent());
         }
         let share = Share::of(&self.targets, self.draft.len());
         let kept = self.keep_room(&share);
-        self.give_of(few, &[Way::Primaries(share.high), Way::Primaries(share.low)]);
+        let primaries = [Way::Primaries(share.high), Way::Primaries(share.low)];
+        self.give_of(&primaries, few, Holder::is_primary);
         self.openings.room.iter_mut().zip(kept).for_each(|(room, kept)| *room += kept);
         self.openings.open();
-        self.give_of(few, &[Way::Others(share.high), Way::Planned]);
-        self.give_of(all, &[Way::Planned, Way::Any]);
+        self.give_of(&[Way::Others(share.high)], few, |holder| !holder.is_primary());
+        self.give_of(&[Way::Others(share.high), Way::Planned, Way::Any], all, |_| true);
     }
 
     /// Leaves those who lack something room for the primaries only that they will want. Returns, by
@@ -287,19 +291,27 @@ impl<'a, D: Draft> Fill<'a, D> {
         kept
     }
 
-    fn give_of(&mut self, ask: impl Fn(u32) -> u32, ways: &[Way]) {
+    /// Lets members above their target give replicas that suit, one way after the other. `ask` tells
+    /// for how many too many how many items are asked for.
+    fn give_of(&mut self, ways: &[Way], ask: impl Fn(u32) -> u32, suits: impl Fn(Holder) -> bool) {
         let mut asked = vec![0; self.targets.len()];
         let mut above = false;
-        let rooms = self.openings.room.iter().enumerate();
-        for (member, room) in rooms.filter(|(_, room)| **room < 0) {
-            let excess = u32::try_from(-room).unwrap_or(u32::MAX);
-            asked[member] = ask(excess).min(self.load(member));
-            above = true;
+        for member in 0..self.targets.len() {
+            let mut excess = -self.openings.room[member];
+            if let Some(Way::Primaries(share)) = ways.last() {
+                excess = excess.min(i64::from(self.primaries[member]) - share);
+            }
+            if excess > 0 {
+                let excess = u32::try_from(excess).unwrap_or(u32::MAX);
+                asked[member] = ask(excess).min(self.load(member));
+                above = true;
+            }
         }
         if !above || self.openings.is_empty() {
             return;
         }
-        let items = self.draft.offers(&mut asked);
+        self.turn += 1;
+        let items = self.draft.offers(&mut asked, self.turn, suits);
         for way in ways {
             for item in &items {
                 self.give_item(*item as usize, *way);
@@ -308,6 +320,10 @@ impl<'a, D: Draft> Fill<'a, D> {
     }
 
     fn give_item(&mut self, item: usize, way: Way) {
+        // Where there is a choice, an item does not give two replicas at once.
+        if !matches!(way, Way::Planned | Way::Any) && self.is_moving(item) {
+            return;
+        }
         for at in 0..self.draft.of(item).len() {
             let row = self.draft.of(item);
             let holder = row[at];
@@ -330,8 +346,18 @@ impl<'a, D: Draft> Fill<'a, D> {
                 self.leave(holder);
                 self.arrive(item, at, taker);
                 self.touched.push(narrow(item));
+                if !matches!(way, Way::Planned | Way::Any) {
+                    return;
+                }
             }
         }
+    }
+
+    /// Whether somebody comes to an item who does not hold it yet.
+    fn is_moving(&self, item: usize) -> bool {
+        let held = self.draft.held(item);
+        let row = self.draft.of(item).iter();
+        row.clone().any(|holder| *holder == VACANT || !holds(held, holder.member()))
     }
 
     /// Gives a place of an item to a member whose room is counted already.
