@@ -7,9 +7,12 @@ use super::{
     takers::spread,
 };
 
-/// The rows that a plan changes. All of them once, or only those that must: see
-/// [`Sheet`] and [`Planner`](super::planner::Planner).
+/// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
+/// [`Planner`](super::planner::Planner).
 pub(super) trait Draft {
+    /// Whether it costs little to read all rows, compared with what was read anyway.
+    const READS_ALL: bool;
+
     /// The number of items.
     fn len(&self) -> usize;
 
@@ -53,9 +56,15 @@ pub(super) trait Draft {
     /// The items that `member` is to hold, each at least once, and perhaps others.
     fn items_of(&self, member: u32) -> Vec<u32>;
 
-    /// Items, each at least once, among them as many of each member's as are asked for, each named for
-    /// one member only. Only replicas that suit count. Another `turn` begins elsewhere.
-    fn offers(&mut self, asked: &mut [u32], turn: u64, suits: impl Fn(Holder) -> bool) -> Vec<u32>;
+    /// Replicas that suit, as items and places in their rows: of each member as many as are asked for,
+    /// and of an item one, or several if `all`. Another `turn` begins elsewhere.
+    fn offers(
+        &mut self,
+        asked: &mut [u32],
+        turn: u64,
+        all: bool,
+        suits: impl Fn(Holder) -> bool,
+    ) -> Vec<(u32, u32)>;
 }
 
 /// All rows, for a plan that is made at once.
@@ -73,6 +82,8 @@ impl<'a> Sheet<'a> {
 }
 
 impl Draft for Sheet<'_> {
+    const READS_ALL: bool = true;
+
     fn len(&self) -> usize {
         self.problem.held.len()
     }
@@ -124,7 +135,13 @@ impl Draft for Sheet<'_> {
 
     /// One reading of the rows, from a place that depends on the world, so that it is not always the
     /// same items that move.
-    fn offers(&mut self, asked: &mut [u32], turn: u64, suits: impl Fn(Holder) -> bool) -> Vec<u32> {
+    fn offers(
+        &mut self,
+        asked: &mut [u32],
+        turn: u64,
+        all: bool,
+        suits: impl Fn(Holder) -> bool,
+    ) -> Vec<(u32, u32)> {
         let mut left = asked.iter().filter(|asked| **asked > 0).count();
         let len = self.desired.len();
         let seed = (self.problem.seats.len() as u64) << 32 ^ len as u64;
@@ -134,13 +151,15 @@ impl Draft for Sheet<'_> {
             if left == 0 {
                 break;
             }
-            for holder in self.desired.of(item) {
-                let asked = asked.get_mut(holder.member() as usize);
-                if let Some(asked) = asked.filter(|asked| **asked > 0 && suits(*holder)) {
+            for (at, holder) in (0..).zip(self.desired.of(item)) {
+                let Some(asked) = asked.get_mut(holder.member() as usize) else { continue };
+                if *asked > 0 && suits(*holder) {
                     *asked -= 1;
                     left -= usize::from(*asked == 0);
-                    offered.push(narrow(item));
-                    break;
+                    offered.push((narrow(item), at));
+                    if !all {
+                        break;
+                    }
                 }
             }
         }

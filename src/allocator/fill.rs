@@ -292,7 +292,7 @@ impl<'a, D: Draft> Fill<'a, D> {
     }
 
     /// Lets members above their target give replicas that suit, one way after the other. `ask` tells
-    /// for how many too many how many items are asked for.
+    /// for how many too many how many replicas are asked for.
     fn give_of(&mut self, ways: &[Way], ask: impl Fn(u32) -> u32, suits: impl Fn(Holder) -> bool) {
         let mut asked = vec![0; self.targets.len()];
         let mut above = false;
@@ -311,53 +311,45 @@ impl<'a, D: Draft> Fill<'a, D> {
             return;
         }
         self.turn += 1;
-        let items = self.draft.offers(&mut asked, self.turn, suits);
+        let all = ways.contains(&Way::Any);
+        let places = self.draft.offers(&mut asked, self.turn, all, suits);
         for way in ways {
-            for item in &items {
-                self.give_item(*item as usize, *way);
+            for (item, at) in &places {
+                self.give_place(*item as usize, *at as usize, *way);
             }
         }
     }
 
-    fn give_item(&mut self, item: usize, way: Way) {
-        // Where there is a choice, an item does not give two replicas at once.
-        if !matches!(way, Way::Planned | Way::Any) && self.is_moving(item) {
+    fn give_place(&mut self, item: usize, at: usize, way: Way) {
+        let row = self.draft.of(item);
+        let holder = row[at];
+        if holder == VACANT || self.room(holder.member()) >= 0 {
             return;
         }
-        for at in 0..self.draft.of(item).len() {
-            let row = self.draft.of(item);
-            let holder = row[at];
-            if holder == VACANT || self.room(holder.member()) >= 0 {
-                continue;
-            }
-            let excess = -self.room(holder.member());
-            let primaries = i64::from(self.primaries[holder.member() as usize]);
-            let suits = match way {
-                Way::Raw => !holder.is_consistent(),
-                Way::Primaries(share) => holder.is_primary() && primaries > share,
-                Way::Others(share) => !holder.is_primary() && excess > primaries - share,
-                Way::Planned | Way::Any => true,
-            };
-            if !suits {
-                continue;
-            }
-            let (class, from) = (self.class(item), self.zone(holder.member()));
-            if let Some(taker) = self.openings.taker(class, row, from, way == Way::Any) {
-                self.leave(holder);
-                self.arrive(item, at, taker);
-                self.touched.push(narrow(item));
-                if !matches!(way, Way::Planned | Way::Any) {
-                    return;
-                }
-            }
+        let excess = -self.room(holder.member());
+        let primaries = i64::from(self.primaries[holder.member() as usize]);
+        let suits = match way {
+            Way::Raw => !holder.is_consistent(),
+            Way::Primaries(share) => holder.is_primary() && primaries > share,
+            Way::Others(share) => !holder.is_primary() && excess > primaries - share,
+            Way::Planned | Way::Any => true,
+        };
+        // Where there is a choice, an item does not give two replicas at once.
+        if !suits || !matches!(way, Way::Planned | Way::Any) && self.is_moving(item) {
+            return;
+        }
+        let (class, from) = (self.class(item), self.zone(holder.member()));
+        if let Some(taker) = self.openings.taker(class, row, from, way == Way::Any) {
+            self.leave(holder);
+            self.arrive(item, at, taker);
+            self.touched.push(narrow(item));
         }
     }
 
     /// Whether somebody comes to an item who does not hold it yet.
     fn is_moving(&self, item: usize) -> bool {
-        let held = self.draft.held(item);
-        let row = self.draft.of(item).iter();
-        row.clone().any(|holder| *holder == VACANT || !holds(held, holder.member()))
+        let (held, row) = (self.draft.held(item), self.draft.of(item));
+        held != row && row.iter().any(|holder| *holder == VACANT || !holds(held, holder.member()))
     }
 
     /// Gives a place of an item to a member whose room is counted already.

@@ -36,6 +36,7 @@ impl Zones {
     }
 
     /// The zone of a holder, if that may hold anything.
+    #[inline]
     pub(super) fn of(&self, holder: Holder) -> u32 {
         self.of_member[holder.member() as usize]
     }
@@ -156,6 +157,7 @@ impl Classes {
     }
 
     /// The class of an item.
+    #[inline]
     pub(super) fn of(&self, problem: &Problem, item: usize) -> usize {
         match &self.of {
             Of::One => 0,

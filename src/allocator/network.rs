@@ -92,17 +92,17 @@ impl Certificate {
             self.added += count(holders.len());
             return;
         }
-        let kept = holders.iter().filter(|holder| holds(held, holder.member())).count();
+        // Who stays, stays mostly in the same place.
+        let stays = |(at, holder): (usize, &Holder)| {
+            let same = held.get(at).is_some_and(|held| held.member() == holder.member());
+            same || holds(held, holder.member())
+        };
+        let kept = holders.iter().enumerate().filter(|each| stays(*each)).count();
         self.added += count(holders.len() - kept);
         self.removed += count(held.len() - kept);
-        if kept == 0 {
-            return;
-        }
-        let primary =
-            |holders: &[Holder]| holders.iter().find(|holder| holder.is_primary()).copied();
-        if let (Some(new), Some(old)) = (primary(holders), primary(held)) {
-            let handed = new.member() != old.member() && holds(holders, old.member());
-            self.hand_offs += u64::from(handed);
+        if let Some(old) = held.iter().find(|holder| holder.is_primary()) {
+            let handed = |holder: &Holder| holder.member() == old.member() && !holder.is_primary();
+            self.hand_offs += u64::from(holders.iter().any(handed));
         }
     }
 

@@ -34,8 +34,17 @@ pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
             election.hand(election.filled.touched[at] as usize, pass);
         }
     }
+    let all = if D::READS_ALL { election.filled.draft.len() } else { 0 };
+    for pass in [Pass::Pairs, Pass::Any] {
+        for item in 0..all {
+            if pass.is_done(election.off, election.share) {
+                break;
+            }
+            election.hand(item, pass);
+        }
+    }
     if election.off != (0, 0) {
-        election.even_out(touched >= election.filled.draft.len());
+        election.even_out();
     }
 }
 
@@ -239,11 +248,10 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.touched.push(narrow(item));
     }
 
-    /// Makes it as even as it can be, part by part. If single steps were `tried` with every item, they
-    /// are not tried again.
-    fn even_out(&mut self, tried: bool) {
+    /// Makes it as even as it can be, part by part.
+    fn even_out(&mut self) {
         let all: Vec<u32> = (0..narrow(self.most.len())).collect();
-        if tried {
+        if D::READS_ALL {
             // A single step does not help any more.
             self.filled.draft.prepare(None);
         } else {

@@ -64,8 +64,9 @@ pub(super) fn quota(
     for (zone, members) in &cells.list {
         in_zone[*zone] += index(members.len());
     }
+    let of_zone = standing.of_zone(fair, cells);
     for class in 0..fair.classes.list.len() {
-        totals.class(fair, standing, class, &in_zone, &nodes, first);
+        totals.class(fair, standing, &of_zone, class, &in_zone, &nodes, first);
     }
     totals.solve(fair.short && first.is_none());
     let mut targets = vec![0; windows.len()];
@@ -144,7 +145,7 @@ struct Node {
 struct Totals {
     network: Network,
     arcs: usize,
-    /// By class and zone: within the zone rule, beyond it.
+    /// By class and zone: as many as are there, more within the zone rule, and beyond it.
     zones: Vec<Vec<Arc>>,
     /// By class: all that is beyond.
     beyond: Vec<Option<Arc>>,
@@ -152,6 +153,8 @@ struct Totals {
     cells: Vec<[Arc; 4]>,
     /// What is new.
     new: Vec<Arc>,
+    /// What comes to a zone beyond what is there now.
+    more: Vec<Arc>,
     /// The arcs from the source, by rank and by class.
     ranks: BTreeMap<u32, Vec<Arc>>,
     classes: Vec<Vec<Arc>>,
@@ -189,6 +192,7 @@ impl Totals {
         &mut self,
         fair: &Fair,
         standing: &Standing,
+        of_zone: &[u32],
         class: usize,
         in_zone: &[i64],
         cells: &[Node],
@@ -224,7 +228,12 @@ impl Totals {
             }
             let there = self.network.add_node();
             let most = (*members).min(wanted);
-            let mut arcs = vec![self.arc(node, there, items * most.min(cap))];
+            // As many as are in the zone now, and more.
+            let stands =
+                i64::from(of_zone[class * in_zone.len() + zone]).min(items * most.min(cap));
+            let more = self.arc(node, there, items * most.min(cap) - stands);
+            self.more.push(more);
+            let mut arcs = vec![self.arc(node, there, stands), more];
             if let Some((outside, _)) = outside.filter(|_| most > cap) {
                 arcs.push(self.arc(outside, there, items * (most - cap)));
             }
@@ -263,6 +272,10 @@ impl Totals {
         });
         self.minimise(|totals, cost| {
             totals.new.iter().for_each(|arc| cost[arc.number()] = 1);
+        });
+        // Of what moves, the least goes from zone to zone.
+        self.minimise(|totals, cost| {
+            totals.more.iter().for_each(|arc| cost[arc.number()] = 1);
         });
     }
 

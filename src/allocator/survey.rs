@@ -89,9 +89,10 @@ pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing
         let (wanted, cap) = (problem.wanted(0) as usize, fair.caps[0]);
         for (item, held) in (0..).zip(problem.held.iter()) {
             held.iter().for_each(|holder| count(*holder));
-            if held.len() != wanted || !fits(&fair.zones, held, cap) {
-                unsound.push(item);
-            }
+            let sound = held.len() == wanted && fits(&fair.zones, held, cap);
+            // Without a branch, because nobody can guess where members were lost.
+            unsound.push(item);
+            unsound.truncate(unsound.len() - usize::from(sound));
         }
     } else {
         for (item, held) in problem.held.iter().enumerate() {
@@ -131,29 +132,33 @@ pub(super) fn is_sound(fair: &Fair, class: usize, goal: usize, held: &[Holder]) 
 }
 
 /// Whether all holders may hold something, and there are no more than `cap` of them in a zone.
+#[inline(always)]
 fn fits(zones: &Zones, held: &[Holder], cap: usize) -> bool {
-    let zone = |holder: &Holder| zones.of(*holder);
-    if held.iter().any(|holder| zone(holder) == NOWHERE) {
-        return false;
+    let Some(first) = held.first() else { return true };
+    let first = zones.of(*first);
+    let (mut gone, mut apart) = (false, false);
+    for holder in held {
+        let zone = zones.of(*holder);
+        gone |= zone == NOWHERE;
+        apart |= zone != first;
     }
-    if cap >= held.len() {
-        return true;
-    }
-    if cap + 1 == held.len() {
-        return held.iter().any(|holder| zone(holder) != zone(&held[0]));
-    }
-    if held.len() > LONG {
-        return beyond(zones, held, cap) == 0;
-    }
-    held.iter().all(|holder| held.iter().filter(|other| zone(other) == zone(holder)).count() <= cap)
+    !gone
+        && (cap >= held.len() || apart && (cap + 1 == held.len() || beyond(zones, held, cap) == 0))
 }
 
 /// Rows of more holders than this are not compared pair by pair.
 const LONG: usize = 16;
 
 /// How many of the holders are beyond what a zone may take.
-pub(super) fn beyond(zones: &Zones, holders: &[Holder], cap: usize) -> usize {
-    let mut of: Vec<u32> = holders.iter().map(|holder| zones.of(*holder)).collect();
+fn beyond(zones: &Zones, holders: &[Holder], cap: usize) -> usize {
+    let zone = |holder: &Holder| zones.of(*holder);
+    if holders.len() <= LONG {
+        let before = |at: usize| {
+            holders[..at].iter().filter(|other| zone(other) == zone(&holders[at])).count()
+        };
+        return (0..holders.len()).filter(|at| before(*at) >= cap).count();
+    }
+    let mut of: Vec<u32> = holders.iter().map(zone).collect();
     of.sort_unstable();
     of.chunk_by(|one, other| one == other).map(|zone| zone.len().saturating_sub(cap)).sum()
 }
