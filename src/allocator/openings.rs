@@ -63,6 +63,12 @@ impl<'a> Openings<'a> {
         }
         let takers = |(zone, members)| Takers::new(members, &self.room, zone);
         self.takers = (0..).zip(members).map(takers).collect();
+        // Zones where nobody lacked anything were left out.
+        for (class, needs) in self.needs.iter_mut().enumerate() {
+            for zone in (0..self.takers.len()).filter(|zone| self.fair.is_open(class, *zone)) {
+                needs.show(zone);
+            }
+        }
     }
 
     /// Whether nobody lacks anything.

@@ -9,6 +9,8 @@ pub(super) struct Tournament {
     /// `winner[n]` the match between `winner[2n]` and `winner[2n + 1]`; in the end come the zones
     /// themselves, up to a power of two. Who does not take part is [`OUT`].
     winner: Vec<(i64, usize)>,
+    /// Decides between equals, so that zones do not take turns in an order that items follow too.
+    coin: u64,
 }
 
 const OUT: i64 = i64::MIN;
@@ -21,7 +23,7 @@ impl Tournament {
             |((zone, need), open): ((usize, &i64), bool)| (if open { *need } else { OUT }, zone);
         winner.extend(need.iter().enumerate().zip(open).map(entry));
         winner.resize(2 * zones, (OUT, 0));
-        let mut tournament = Self { need: need.to_vec(), winner };
+        let mut tournament = Self { need: need.to_vec(), winner, coin: 1 };
         for game in (1..zones).rev() {
             tournament.play(game);
         }
@@ -31,7 +33,9 @@ impl Tournament {
     #[inline]
     fn play(&mut self, game: usize) {
         let (left, right) = (self.winner[2 * game], self.winner[2 * game + 1]);
-        self.winner[game] = if left.0 >= right.0 { left } else { right };
+        self.coin = self.coin.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        let stays = (left.0 > right.0) | (left.0 == right.0) & (self.coin >> 63 == 0);
+        self.winner[game] = if stays { left } else { right };
     }
 
     #[inline]
