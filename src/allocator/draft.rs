@@ -76,8 +76,12 @@ pub(super) struct Sheet<'a> {
 
 impl<'a> Sheet<'a> {
     pub(super) fn new(problem: &'a Problem) -> Self {
-        let lists = Lists::of_nobody(problem.seats.len());
-        Self { problem, desired: Holdings::default(), lists }
+        Self::with(problem, Holdings::default())
+    }
+
+    /// A plan that is made.
+    pub(super) fn with(problem: &'a Problem, desired: Holdings) -> Self {
+        Self { problem, desired, lists: Lists::of_nobody(problem.seats.len()) }
     }
 }
 

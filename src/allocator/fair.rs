@@ -56,6 +56,24 @@ pub(super) struct Fair {
 }
 
 impl Fair {
+    /// With what follows when all is placed.
+    fn with(mut self, problem: &Problem, mut shares: Shares) -> Self {
+        self.beyond = shares.keep_the_zone_rule();
+        self.loads = vec![(0, 0); problem.seats.len()];
+        for (load, (_, members)) in shares.loads().into_iter().zip(&self.groups.list) {
+            for member in members {
+                self.loads[*member as usize] = load;
+            }
+        }
+        for (class, _) in &self.classes.list {
+            let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
+            self.open.extend(open);
+            self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
+            self.caps.push(cap(problem, &self.zones, *class));
+        }
+        self
+    }
+
     /// Whether items of a class may be in a zone.
     pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
         self.open[class * self.zones.len() + zone]
@@ -68,45 +86,35 @@ impl Fair {
     }
 }
 
-/// The fair shares of all members.
-pub(super) fn fair(problem: &Problem) -> Fair {
-    fair_of(problem, Classes::new(problem), || Classes::with_standing(problem))
+/// How many replicas of an item of a class a zone takes: as the rule says, or all, if there is no other
+/// zone.
+pub(super) fn cap(problem: &Problem, zones: &Zones, class: Class) -> usize {
+    let cap = problem.zone_rule.cap(class.wanted);
+    let open = zones.names.iter().filter(|zone| problem.set_allows(class.set, **zone));
+    if open.count() > 1 { cap as usize } else { cap.max(class.wanted) as usize }
 }
 
-/// The same where the classes are known, as if all fitted; `with_standing` gives them if not.
-pub(super) fn fair_of(
-    problem: &Problem,
-    mut classes: Classes,
-    with_standing: impl FnOnce() -> Classes,
-) -> Fair {
+/// The fair shares of all members.
+pub(super) fn fair(problem: &Problem) -> Fair {
+    fair_of(problem, Classes::new(problem)).unwrap_or_else(|| {
+        let classes = Classes::with_standing(problem);
+        let zones = Zones::new(problem);
+        let groups = Groups::new(problem, &zones);
+        let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
+        let placed = shares.place();
+        shares.rank();
+        Fair { placed, short: true, classes, groups, zones, ..Fair::default() }.with(problem, shares)
+    })
+}
+
+/// The same where the classes are known, and all that they want fits.
+pub(super) fn fair_of(problem: &Problem, classes: Classes) -> Option<Fair> {
     let zones = Zones::new(problem);
     let groups = Groups::new(problem, &zones);
     let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
-    let mut placed = shares.place();
-    let short = placed < classes.wanted();
-    if short {
-        classes = with_standing();
-        shares = Shares::new(problem, &zones, &groups.list, &classes.list);
-        placed = shares.place();
-        shares.rank();
-    }
-    let beyond = shares.keep_the_zone_rule();
-    let mut loads = vec![(0, 0); problem.seats.len()];
-    for (group, load) in shares.loads().into_iter().enumerate() {
-        for member in &groups.list[group].1 {
-            loads[*member as usize] = load;
-        }
-    }
-    let mut fair = Fair { placed, short, beyond, loads, classes, groups, zones, ..Fair::default() };
-    for (class, _) in &fair.classes.list {
-        let open = fair.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
-        fair.open.extend(open);
-        let zones = fair.open.iter().rev().take(fair.zones.len()).filter(|open| **open).count();
-        let cap = problem.zone_rule.cap(class.wanted);
-        fair.rule.push(cap as usize);
-        fair.caps.push(if zones > 1 { cap } else { cap.max(class.wanted) } as usize);
-    }
-    fair
+    let placed = shares.place();
+    let fair = Fair { placed, classes, groups, zones, ..Fair::default() };
+    (placed >= fair.classes.wanted()).then(|| fair.with(problem, shares))
 }
 
 const SOURCE: usize = 0;

@@ -383,12 +383,13 @@ impl<'a, D: Draft> Fill<'a, D> {
             self.draft.close();
         }
         let loads = (0..self.targets.len()).map(|member| self.load(member)).collect();
-        // Whether somebody holds an item is only in question where some items are given no replica.
-        let none = self.fair.classes.list.iter().any(|(class, _)| class.wanted == 0);
-        let few = self.fair.short || self.stuck || none;
-        let len = self.draft.len();
-        let held = |item: &usize| !self.draft.of(*item).is_empty();
-        let held = if few { (0..len).filter(held).count() } else { len };
+        let held = if self.fair.short || self.stuck {
+            (0..self.draft.len()).filter(|item| !self.draft.of(*item).is_empty()).count()
+        } else {
+            // Who wants something has it.
+            let classes = self.fair.classes.list.iter().filter(|(class, _)| class.wanted > 0);
+            usize::try_from(classes.map(|(_, items)| items).sum::<i64>()).unwrap_or(0)
+        };
         let Self { draft, touched, primaries, .. } = self;
         Filled { draft, touched, loads, primaries, held: held as u64, lower_bound }
     }

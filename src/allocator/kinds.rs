@@ -170,6 +170,11 @@ impl Classes {
         }
     }
 
+    /// The class of items that want so many replicas, in a set of zones.
+    pub(super) fn find(&self, wanted: u32, set: u32) -> Option<usize> {
+        self.list.iter().position(|(class, _)| class.wanted == wanted && class.set == set)
+    }
+
     /// How many replicas are wanted, each on a member of its own.
     pub(super) fn wanted(&self) -> i64 {
         self.list.iter().map(|(class, items)| i64::from(class.wanted) * items).sum()

@@ -12,40 +12,49 @@ use super::{
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lists {
-    /// Where each member's part of `items` starts, and where the last ends; empty while there is none.
-    starts: Vec<u32>,
     items: Vec<u32>,
-    /// By member: what is not in `items`, and whether it is all that there is.
-    more: Vec<Vec<u32>>,
-    known: Vec<bool>,
-    /// Whether anybody's is.
+    members: Vec<List>,
+    /// Whether anybody's list was made.
     any: bool,
+}
+
+/// A member's list.
+#[derive(Clone, Debug, Default)]
+struct List {
+    /// Its part of all items, from and to.
+    part: (u32, u32),
+    /// What is not there.
+    more: Vec<u32>,
+    /// Whether the list was made.
+    known: bool,
 }
 
 /// Up to one in so many members is listed alone, and not with everybody.
 const FEW: usize = 16;
 
+/// A list is put in order when it has more items beyond twice what its member holds than this.
+const STALE: usize = 64;
+
 impl Lists {
     /// No lists yet, of so many members.
     pub(super) fn of_nobody(members: usize) -> Self {
-        Self { more: vec![Vec::new(); members], known: vec![false; members], ..Self::default() }
+        Self { members: vec![List::default(); members], ..Self::default() }
     }
 
     /// The lists of all members, from the rows of all items.
     pub(super) fn new(members: usize, rows: &Holdings) -> Self {
-        let mut starts = vec![0u32; members + 1];
+        let mut ends = vec![0u32; members];
         for holder in rows.all() {
             // A place may be vacant.
-            if let Some(start) = starts.get_mut(holder.member() as usize + 1) {
-                *start += 1;
+            if let Some(end) = ends.get_mut(holder.member() as usize) {
+                *end += 1;
             }
         }
         let mut total = 0;
-        for start in &mut starts {
-            total += *start;
-            *start = total;
+        for end in &mut ends {
+            total += std::mem::replace(end, total);
         }
-        let mut ends = starts.clone();
+        let starts = ends.clone();
         let mut items = vec![0; total as usize];
         for (item, holders) in (0..).zip(rows.iter()) {
             for holder in holders.iter().filter(|holder| **holder != Holder::VACANT) {
@@ -54,29 +63,24 @@ impl Lists {
                 *end += 1;
             }
         }
-        Self {
-            starts,
-            items,
-            more: vec![Vec::new(); members],
-            known: vec![true; members],
-            any: true,
-        }
+        let list = |part| List { part, more: Vec::new(), known: true };
+        Self { items, members: starts.into_iter().zip(ends).map(list).collect(), any: true }
     }
 
     /// Makes the lists of all members, if they are not there yet.
     pub(super) fn gather_all(&mut self, rows: &Holdings) {
-        if self.known.contains(&false) {
-            *self = Self::new(self.known.len(), rows);
+        if self.members.iter().any(|list| !list.known) {
+            *self = Self::new(self.members.len(), rows);
         }
     }
 
     /// Makes the lists of some members, if they are not there yet.
     pub(super) fn gather(&mut self, members: &[u32], rows: &Holdings) {
-        let mut wanted = vec![false; self.known.len()];
+        let mut wanted = vec![false; self.members.len()];
         let mut missing = 0;
         for member in members {
             let member = *member as usize;
-            if !self.known[member] && !wanted[member] {
+            if !self.members[member].known && !wanted[member] {
                 wanted[member] = true;
                 missing += 1;
             }
@@ -88,35 +92,49 @@ impl Lists {
                 for holder in holders {
                     let member = holder.member() as usize;
                     if wanted.get(member).copied().unwrap_or(false) {
-                        self.more[member].push(item);
+                        self.members[member].more.push(item);
                     }
                 }
             }
-            self.known.iter_mut().zip(wanted).for_each(|(known, wanted)| *known |= wanted);
+            let lists = self.members.iter_mut().zip(wanted);
+            lists.filter(|(_, wanted)| *wanted).for_each(|(list, _)| list.known = true);
             self.any = true;
         }
     }
 
     /// Makes room for one more member.
     pub(super) fn add_member(&mut self) {
-        self.starts.push(narrow(self.items.len()));
-        self.more.push(Vec::new());
-        self.known.push(true);
+        self.members.push(List { known: true, ..List::default() });
     }
 
     /// Writes down that a member is to hold an item.
     #[inline]
     pub(super) fn add(&mut self, member: u32, item: usize) {
-        if self.any && self.known[member as usize] {
-            self.more[member as usize].push(narrow(item));
+        if self.any {
+            let list = &mut self.members[member as usize];
+            if list.known {
+                list.more.push(narrow(item));
+            }
         }
     }
 
     /// What a member is to hold, in any order, out of date: all of it, if its list was made.
     pub(super) fn of(&self, member: u32) -> impl Iterator<Item = u32> + '_ {
-        let member = member as usize;
-        let part = self.starts.get(member).zip(self.starts.get(member + 1));
-        let part = part.map_or(0..0, |(start, end)| *start as usize..*end as usize);
-        self.items[part].iter().chain(&self.more[member]).copied()
+        let List { part: (start, end), more, .. } = &self.members[member as usize];
+        self.items[*start as usize..*end as usize].iter().chain(more).copied()
+    }
+
+    /// Brings the list of a member that holds so many items up to date, if it has grown long.
+    pub(super) fn tidy(&mut self, member: u32, load: usize, holds: impl Fn(u32) -> bool) {
+        let List { part: (start, end), more, .. } = &self.members[member as usize];
+        if more.len() + (end - start) as usize <= 2 * load + STALE {
+            return;
+        }
+        let mut items: Vec<u32> = self.of(member).collect();
+        items.sort_unstable();
+        items.dedup();
+        items.retain(|item| holds(*item));
+        let list = &mut self.members[member as usize];
+        (list.part, list.more) = ((0, 0), items);
     }
 }

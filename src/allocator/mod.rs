@@ -1,6 +1,7 @@
 //! Who holds which item: items with a desired replication, members with limits, failure zones.
 
 pub mod case;
+mod certificate;
 mod crown;
 mod detour;
 mod draft;
@@ -13,9 +14,11 @@ mod keep;
 mod kinds;
 mod level;
 mod lists;
+mod live;
 mod network;
 mod openings;
 pub mod plan;
+mod planner;
 mod primaries;
 mod problem;
 mod quota;
@@ -26,6 +29,8 @@ mod survey;
 mod takers;
 mod tournament;
 
-pub use network::{Certificate, Reason, Solution, solve, solve_by_counting};
+pub use certificate::Certificate;
+pub use planner::Planner;
+pub use network::{Reason, Solution, solve, solve_by_counting};
 pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};
 pub use state::{Standing, shed};

@@ -148,6 +148,9 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// Whether the item had no primary, and has one now.
     fn fill_item(&mut self, item: usize) -> bool {
+        if self.holders(item).iter().any(|holder| holder.is_primary()) {
+            return false;
+        }
         let row = self.filled.draft.of_mut(item);
         self.crown.choose(row, &mut self.filled.primaries).is_some()
     }

@@ -203,6 +203,11 @@ impl Holdings {
         self.first.extend(firsts.iter().map(|first| first - start + here));
     }
 
+    /// Where each item starts in the list of all holders, with its end, and that list.
+    pub(super) fn into_parts(self) -> (Vec<u32>, Vec<Holder>) {
+        (self.first, self.holders)
+    }
+
     /// Takes out the holders that `keep` does not want.
     pub(super) fn retain(&mut self, keep: impl Fn(Holder) -> bool) {
         if self.holders.iter().all(|holder| keep(*holder)) {

@@ -2,8 +2,9 @@
 //! many finds anybody who has room.
 //!
 //! The network is never written down: what a member may pass on, and to whom, is asked when a search
-//! gets there. Whoever cannot be helped is a closed world with all whom it reaches: nobody in it finds
-//! room, whatever the others do, so it is not searched again.
+//! gets there. Room only shrinks, so a member next to whom there is none is passed by from then on, for
+//! as long as others find some. Whoever cannot be helped is a closed world with all whom it reaches:
+//! nobody in it finds room, whatever the others do, so it is not searched again.
 
 /// What is passed on, seen from one end: from those who have too many, or from those who lack some.
 pub(super) trait Passing {
@@ -41,13 +42,16 @@ pub(super) fn route(passing: &mut impl Passing, sources: &[u32], steps: u32) -> 
         now: 0,
         came: vec![(0, 0); members],
         queue: Vec::new(),
+        barren: vec![false; members],
+        skipped: false,
         closed: Vec::new(),
         everybody: false,
     };
     passing.prepare(Some(sources));
     for source in sources {
         while passing.gives(*source) && search.seen[*source as usize] != CLOSED {
-            let Some(mut at) = search.find(passing, *source, steps) else {
+            let near = search.find(passing, *source, steps);
+            let Some(mut at) = near.or_else(|| search.find_far(passing, *source, steps)) else {
                 if steps == ANY {
                     search.close();
                 }
@@ -78,6 +82,10 @@ struct Search {
     /// By member: from whom, with which item, it was reached.
     came: Vec<(u32, u32)>,
     queue: Vec<u32>,
+    /// By member: whether nobody next to it has room.
+    barren: Vec<bool>,
+    /// Whether the last search passed somebody by for that.
+    skipped: bool,
     closed: Vec<u32>,
     /// Whether everybody's items may be asked for.
     everybody: bool,
@@ -87,6 +95,7 @@ impl Search {
     /// Finds the nearest member that has room.
     fn find(&mut self, passing: &mut impl Passing, source: u32, steps: u32) -> Option<u32> {
         self.now += 1;
+        self.skipped = false;
         self.seen[source as usize] = self.now;
         self.queue.clear();
         self.queue.push(source);
@@ -100,6 +109,10 @@ impl Search {
             }
             for place in at..end {
                 let member = self.queue[place];
+                if self.barren[member as usize] && layer > 0 {
+                    self.skipped = true;
+                    continue;
+                }
                 for item in passing.items(member) {
                     ways.clear();
                     passing.ways(item, member, &mut ways);
@@ -116,11 +129,21 @@ impl Search {
                         self.queue.push(*to);
                     }
                 }
+                self.barren[member as usize] = true;
             }
             at = end;
             layer += 1;
         }
         None
+    }
+
+    /// The same by way of those next to whom there is no room.
+    fn find_far(&mut self, passing: &mut impl Passing, source: u32, steps: u32) -> Option<u32> {
+        if !self.skipped {
+            return None;
+        }
+        self.barren.fill(false);
+        self.find(passing, source, steps)
     }
 
     /// Nobody who was seen is to be searched again.

@@ -8,4 +8,5 @@ mod case;
 mod flow;
 mod large;
 mod optimal;
+mod planner;
 mod steps;
