@@ -103,7 +103,8 @@ pub(super) fn fair(problem: &Problem) -> Fair {
         let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
         let placed = shares.place();
         shares.rank();
-        Fair { placed, short: true, classes, groups, zones, ..Fair::default() }.with(problem, shares)
+        Fair { placed, short: true, classes, groups, zones, ..Fair::default() }
+            .with(problem, shares)
     })
 }
 

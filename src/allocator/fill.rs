@@ -22,7 +22,7 @@ use super::{
     level::Share,
     openings::Openings,
     problem::{Holder, Problem, holds},
-    quota::{quota, windows},
+    quota::{quota, second_quota, windows},
     surplus::shift_surplus,
     survey::{Cells, Standing},
 };
@@ -55,20 +55,27 @@ pub(super) fn fill<D: Draft>(
     mut draft: D,
 ) -> Filled<D> {
     let windows = windows(problem, fair);
-    let mut first = quota(fair, cells, &windows, &standing, None);
+    let first = quota(fair, cells, &windows, &standing);
+    let before = standing.clone();
     let mut keeper = Keeper::new(problem, fair, cells, &windows, standing, &first);
     let unsound = keeper.begin(&mut draft, unsound);
-    if fair.beyond == 0 && !fair.short {
-        // Each item keeps as many as it may, so what is vacant now is new in any plan.
-        first.lower_bound = first.lower_bound.max(keeper.vacancies);
-    }
-    let mut targets = first.targets;
     if keeper.chose {
-        first.targets = Vec::new();
         shift_surplus(&mut keeper, &mut draft, &unsound);
-        let second = quota(fair, cells, &windows, &keeper.standing, Some(&first));
+    }
+    let (mut lower_bound, mut targets) = (first.lower_bound, Vec::new());
+    if keeper.chose || keeper.vacancies() > 0 {
+        let again =
+            |standing| second_quota(fair, cells, &windows, standing, &first, &keeper.vacant);
+        let second = again(&keeper.standing);
+        if fair.beyond == 0 && !fair.short {
+            let bound = if keeper.chose { again(&before).lower_bound } else { second.lower_bound };
+            lower_bound = lower_bound.max(bound);
+        }
         keeper.aim(&second);
         targets = second.targets;
+    }
+    if targets.is_empty() {
+        targets = first.targets;
     }
     let mut fill = Fill::new(keeper, draft, unsound, targets);
     fill.shift();
@@ -77,7 +84,7 @@ pub(super) fn fill<D: Draft>(
     fill.fill_in();
     fill.give();
     fill.detours();
-    fill.finish(first.lower_bound)
+    fill.finish(lower_bound)
 }
 
 pub(super) struct Fill<'a, D> {
@@ -117,7 +124,8 @@ enum Way {
 
 impl<'a, D: Draft> Fill<'a, D> {
     fn new(keeper: Keeper<'a>, draft: D, unsound: Vec<u32>, targets: Vec<i64>) -> Self {
-        let Keeper { problem, fair, standing, need, beyond, each_beyond, vacancies, .. } = keeper;
+        let vacancies = keeper.vacancies();
+        let Keeper { problem, fair, standing, need, beyond, each_beyond, .. } = keeper;
         let loads = standing.of_member.iter();
         let room = targets.iter().zip(loads).map(|(target, load)| target - i64::from(*load));
         let vacant = if vacancies == 0 {

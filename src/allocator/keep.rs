@@ -5,7 +5,7 @@ use super::{
     fair::Fair,
     kinds::narrow,
     problem::{Holder, Problem, index},
-    quota::Quota,
+    quota::{Quota, Vacant},
     survey::{Cells, Standing, is_sound},
 };
 
@@ -24,8 +24,8 @@ pub(super) struct Keeper<'a> {
     pub each_beyond: Vec<i64>,
     /// By class, how many replicas are placed, and how many items get one more than the others.
     goals: Vec<(i64, i64)>,
-    /// How many replicas are missing of what items want, or get where not all fits.
-    pub vacancies: u64,
+    /// What is vacant of what items want, or get where not all fits.
+    pub vacant: Vacant,
     /// Whether something was given up that might have stayed instead of something else.
     pub chose: bool,
     /// By zone, how many replicas the item at hand has there.
@@ -56,7 +56,11 @@ impl<'a> Keeper<'a> {
             beyond: quota.beyond.clone(),
             each_beyond,
             goals,
-            vacancies: 0,
+            vacant: Vacant {
+                of_class: vec![0; fair.classes.list.len()],
+                fits: vec![0; fair.classes.list.len()],
+                crowded: vec![0; fair.classes.list.len() * fair.zones.len()],
+            },
             chose: false,
             in_zone: vec![0; fair.zones.len()],
         };
@@ -113,9 +117,38 @@ impl<'a> Keeper<'a> {
             self.drop_worst(class, row, start, |_| true);
         }
         let vacancies = goal - (row.len() - start);
-        self.vacancies += vacancies as u64;
-        for _ in 0..vacancies {
-            row.push(Holder::VACANT);
+        if vacancies > 0 {
+            self.count_vacant(class, vacancies, &row[start..]);
+            for _ in 0..vacancies {
+                row.push(Holder::VACANT);
+            }
+        }
+    }
+
+    /// How many places are vacant.
+    pub(super) fn vacancies(&self) -> u64 {
+        self.vacant.of_class.iter().map(|vacant| vacant.unsigned_abs()).sum()
+    }
+
+    /// Counts vacant places of an item, and the zones where not all of them can be filled.
+    fn count_vacant(&mut self, class: usize, vacancies: usize, kept: &[Holder]) {
+        let cap = self.fair.caps[class];
+        let fits = vacancies.min(cap);
+        self.vacant.of_class[class] += index(vacancies);
+        self.vacant.fits[class] += index(fits);
+        if cap >= vacancies + kept.len() {
+            return;
+        }
+        let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
+        for holder in kept {
+            self.in_zone[zone(holder)] += 1;
+        }
+        for zone in kept.iter().map(zone) {
+            let there = std::mem::take(&mut self.in_zone[zone]);
+            let crowded = fits - vacancies.min(cap.saturating_sub(there)).min(fits);
+            if there > 0 {
+                self.vacant.crowded[class * self.fair.zones.len() + zone] += index(crowded);
+            }
         }
     }
 

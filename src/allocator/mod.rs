@@ -30,7 +30,7 @@ mod takers;
 mod tournament;
 
 pub use certificate::Certificate;
-pub use planner::Planner;
 pub use network::{Reason, Solution, solve, solve_by_counting};
+pub use planner::Planner;
 pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};
 pub use state::{Standing, shed};

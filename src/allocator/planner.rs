@@ -271,8 +271,7 @@ impl Planner {
         primaries::elect(&self.problem, &mut filled);
         let Filled { draft, loads, lower_bound, .. } = filled;
         let moving: Vec<u32> = draft.moving().collect();
-        let mut certificate =
-            certify(&self.problem, &fair, &draft, self.wanted, &moving, &loads);
+        let mut certificate = certify(&self.problem, &fair, &draft, self.wanted, &moving, &loads);
         certificate.lower_bound = lower_bound;
         self.live = draft;
         for item in moving {
@@ -376,10 +375,10 @@ impl Planner {
     fn count_item(&mut self, item: usize, by: i64) {
         let kind = self.kind(item);
         let members = self.problem.seats.len();
-        let alike = self.kinds.entry(kind).or_insert_with(|| Alike {
-            of_member: vec![0; members],
-            ..Alike::default()
-        });
+        let alike = self
+            .kinds
+            .entry(kind)
+            .or_insert_with(|| Alike { of_member: vec![0; members], ..Alike::default() });
         alike.items += by;
         if alike.items == 0 {
             self.kinds.remove(&kind);

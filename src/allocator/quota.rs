@@ -49,48 +49,54 @@ pub(super) fn windows(problem: &Problem, fair: &Fair) -> Vec<(i64, i64)> {
     fair.loads.iter().enumerate().map(window).collect()
 }
 
-/// What goes where, with as little new as can be. A second quota, for what stands then, places and
-/// goes beyond the zone rule as the `first` one does.
+/// What is vacant once items keep what they may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Vacant {
+    /// By class, the places.
+    pub of_class: Vec<i64>,
+    /// By class, how many of them could be filled in a zone where nobody holds their items.
+    pub fits: Vec<i64>,
+    /// By class and zone, how many fewer can, by the zone rule.
+    pub crowded: Vec<i64>,
+}
+
+/// What goes where, with as little new as can be.
 pub(super) fn quota(
     fair: &Fair,
     cells: &Cells,
     windows: &[(i64, i64)],
     standing: &Standing,
-    first: Option<&Quota>,
 ) -> Quota {
-    let mut totals = Totals { network: Network::new(2), ..Totals::default() };
-    let nodes = totals.cells(cells, windows, standing);
-    let mut in_zone = vec![0; fair.zones.len()];
-    for (zone, members) in &cells.list {
-        in_zone[*zone] += index(members.len());
-    }
-    let of_zone = standing.of_zone(fair, cells);
+    let mut totals = Totals::new(fair, cells, windows, standing);
     for class in 0..fair.classes.list.len() {
-        totals.class(fair, standing, &of_zone, class, &in_zone, &nodes, first);
+        totals.class(fair, class, None);
     }
-    totals.solve(fair.short && first.is_none());
-    let mut targets = vec![0; windows.len()];
-    for ((_, members), arcs) in cells.list.iter().zip(&totals.cells) {
-        let total = arcs.iter().map(|arc| totals.network.flow(*arc)).sum();
-        let mut loads: Vec<Load> = Vec::with_capacity(members.len());
-        for member in members {
-            let (low, high) = windows[*member as usize];
-            let held = i64::from(standing.of_member[*member as usize]);
-            loads.push(Load { low, high, load: held.clamp(low, high) });
+    totals.solve(fair.short);
+    totals.quota(cells, windows, standing)
+}
+
+/// The same once items keep what they may. What stands may be what stood before, of which not all can be
+/// kept: then it is a lower bound for whatever is kept.
+///
+/// As many are placed, and go beyond the zone rule, as by the `first` quota.
+pub(super) fn second_quota(
+    fair: &Fair,
+    cells: &Cells,
+    windows: &[(i64, i64)],
+    standing: &Standing,
+    first: &Quota,
+    vacant: &Vacant,
+) -> Quota {
+    let mut totals = Totals::new(fair, cells, windows, standing);
+    for class in 0..fair.classes.list.len() {
+        if fair.beyond == 0 {
+            totals.refill(fair, class, first, vacant);
+        } else {
+            totals.class(fair, class, Some(first));
         }
-        even_out(&mut loads, total);
-        for (member, load) in members.iter().zip(loads) {
-            targets[*member as usize] = load.load;
-        }
     }
-    let sum = |arcs: &[Arc]| arcs.iter().map(|arc| totals.network.flow(*arc)).sum::<i64>();
-    Quota {
-        targets,
-        placed_of: totals.classes.iter().map(|arcs| sum(arcs)).collect(),
-        of_class: totals.zones.iter().map(|arcs| sum(arcs)).collect(),
-        beyond: totals.beyond.iter().map(|arc| sum(arc.as_slice())).collect(),
-        lower_bound: sum(&totals.new).unsigned_abs(),
-    }
+    totals.solve(false);
+    totals.quota(cells, windows, standing)
 }
 
 /// A member's load between its bounds.
@@ -134,6 +140,7 @@ fn even_out(loads: &mut [Load], total: i64) {
 }
 
 /// Where what comes to a cell goes in.
+#[derive(Clone, Copy)]
 struct Node {
     zone: usize,
     members: i64,
@@ -142,34 +149,42 @@ struct Node {
 }
 
 #[derive(Default)]
-struct Totals {
+struct Totals<'a> {
     network: Network,
     arcs: usize,
-    /// By class and zone: as many as are there, more within the zone rule, and beyond it.
+    standing: Option<&'a Standing>,
+    /// By zone, its members.
+    in_zone: Vec<i64>,
+    /// By class and zone, what stands there.
+    of_zone: Vec<u32>,
+    nodes: Vec<Node>,
+    /// By class and zone, what comes to be there.
     zones: Vec<Vec<Arc>>,
-    /// By class: all that is beyond.
+    /// By class: all that is beyond the zone rule.
     beyond: Vec<Option<Arc>>,
     /// By cell: what stands up to the least load, and above it; new up to it, and above it.
     cells: Vec<[Arc; 4]>,
     /// What is new.
     new: Vec<Arc>,
-    /// What comes to a zone beyond what is there now.
+    /// What goes from zone to zone.
     more: Vec<Arc>,
     /// The arcs from the source, by rank and by class.
     ranks: BTreeMap<u32, Vec<Arc>>,
     classes: Vec<Vec<Arc>>,
 }
 
-impl Totals {
-    fn arc(&mut self, from: usize, to: usize, capacity: i64) -> Arc {
-        self.arcs += 1;
-        self.network.add_arc(from, to, capacity)
-    }
-
-    fn cells(&mut self, cells: &Cells, windows: &[(i64, i64)], standing: &Standing) -> Vec<Node> {
-        let mut nodes = Vec::new();
+impl<'a> Totals<'a> {
+    fn new(fair: &Fair, cells: &Cells, windows: &[(i64, i64)], standing: &'a Standing) -> Self {
+        let mut totals = Self {
+            network: Network::new(2),
+            standing: Some(standing),
+            in_zone: vec![0; fair.zones.len()],
+            of_zone: standing.of_zone(fair, cells),
+            ..Self::default()
+        };
         for (zone, members) in &cells.list {
-            let (kept, new) = (self.network.add_node(), self.network.add_node());
+            totals.in_zone[*zone] += index(members.len());
+            let (kept, new) = (totals.network.add_node(), totals.network.add_node());
             let (mut least, mut least_new, mut stay, mut more) = (0, 0, 0, 0);
             for member in members {
                 let (low, high) = windows[*member as usize];
@@ -179,25 +194,27 @@ impl Totals {
                 stay += (held.min(high) - low).max(0);
                 more += high - low.max(held.min(high));
             }
-            self.arc(new, kept, least + stay);
+            totals.arc(new, kept, least + stay);
             let steps = [(kept, least), (kept, stay), (new, least_new), (new, more)];
-            let steps = steps.map(|(node, step)| self.arc(node, SINK, step));
-            self.cells.push(steps);
-            nodes.push(Node { zone: *zone, members: index(members.len()), kept, new });
+            let steps = steps.map(|(node, step)| totals.arc(node, SINK, step));
+            totals.cells.push(steps);
+            totals.nodes.push(Node { zone: *zone, members: index(members.len()), kept, new });
         }
-        nodes
+        totals
     }
 
-    fn class(
-        &mut self,
-        fair: &Fair,
-        standing: &Standing,
-        of_zone: &[u32],
-        class: usize,
-        in_zone: &[i64],
-        cells: &[Node],
-        first: Option<&Quota>,
-    ) {
+    fn arc(&mut self, from: usize, to: usize, capacity: i64) -> Arc {
+        self.arcs += 1;
+        self.network.add_arc(from, to, capacity)
+    }
+
+    /// How many replicas of a class are in a zone.
+    fn stands(&self, class: usize, zone: usize) -> i64 {
+        i64::from(self.of_zone[class * self.in_zone.len() + zone])
+    }
+
+    /// Adds a class, placed as the first quota placed it, if that is known.
+    fn class(&mut self, fair: &Fair, class: usize, first: Option<&Quota>) {
         let (kind, items) = fair.classes.list[class];
         let node = self.network.add_node();
         let mut sources = Vec::new();
@@ -213,24 +230,24 @@ impl Totals {
         self.classes.push(sources);
         let wanted = i64::from(kind.wanted);
         let cap = wanted.min(index(fair.rule[class]));
+        let zones = self.in_zone.len();
         let outside = (cap < wanted).then(|| {
-            let most = first
-                .map_or(items * (wanted - cap) * index(in_zone.len()), |first| first.beyond[class]);
+            let most =
+                first.map_or(items * (wanted - cap) * index(zones), |first| first.beyond[class]);
             let outside = self.network.add_node();
             (outside, self.arc(node, outside, most))
         });
         self.beyond.push(outside.map(|(_, arc)| arc));
-        let mut at = vec![None; in_zone.len()];
-        for (zone, members) in in_zone.iter().enumerate() {
+        let mut at = vec![None; zones];
+        for zone in 0..zones {
             if !fair.is_open(class, zone) {
                 self.zones.push(Vec::new());
                 continue;
             }
             let there = self.network.add_node();
-            let most = (*members).min(wanted);
+            let most = self.in_zone[zone].min(wanted);
             // As many as are in the zone now, and more.
-            let stands =
-                i64::from(of_zone[class * in_zone.len() + zone]).min(items * most.min(cap));
+            let stands = self.stands(class, zone).min(items * most.min(cap));
             let more = self.arc(node, there, items * most.min(cap) - stands);
             self.more.push(more);
             let mut arcs = vec![self.arc(node, there, stands), more];
@@ -240,15 +257,98 @@ impl Totals {
             self.zones.push(arcs);
             at[zone] = Some(there);
         }
-        for (cell, to) in cells.iter().enumerate() {
-            if let Some(there) = at[to.zone] {
+        for cell in 0..self.nodes.len() {
+            let Node { zone, members, new, .. } = self.nodes[cell];
+            if let Some(there) = at[zone] {
                 let both = self.network.add_node();
-                let stands = standing.of_cell[class * cells.len() + cell];
-                self.arc(there, both, items * to.members);
-                self.arc(both, to.kept, i64::from(stands));
-                let arc = self.arc(both, to.new, items * to.members);
+                self.arc(there, both, items * members);
+                self.keep(both, class, cell);
+                let arc = self.arc(both, new, items * members);
                 self.new.push(arc);
             }
+        }
+    }
+
+    /// What stands of a class in a cell may stay.
+    fn keep(&mut self, from: usize, class: usize, cell: usize) {
+        let stands =
+            self.standing.map_or(0, |standing| standing.of_cell[class * self.nodes.len() + cell]);
+        self.arc(from, self.nodes[cell].kept, i64::from(stands));
+    }
+
+    /// Adds a class whose items keep what stands or move it, and have places to be filled:
+    ///
+    /// ```text
+    ///          ┌──> not vacant ──> in a zone ──┬─ as many as stand: free ──> kept
+    ///  source ─┤                               ├─ within the zone: 1 each ──> new
+    ///          │                               └─> leaves ──> comes to a zone ──> new: 1 each
+    ///          └──> vacant ── what fits there ────────────────────^
+    /// ```
+    fn refill(&mut self, fair: &Fair, class: usize, first: &Quota, vacant: &Vacant) {
+        let (kind, items) = fair.classes.list[class];
+        let (leaves, empty) = (self.network.add_node(), self.network.add_node());
+        let taken = self.network.add_node();
+        let places = first.placed_of[class] - vacant.of_class[class];
+        let sources = [(taken, places), (empty, vacant.of_class[class])];
+        let sources = sources.map(|(to, places)| self.arc(SOURCE, to, places));
+        let zones = self.in_zone.len();
+        let mut at = vec![None; zones];
+        for zone in 0..zones {
+            if !fair.is_open(class, zone) {
+                self.zones.push(Vec::new());
+                continue;
+            }
+            let (there, comes) = (self.network.add_node(), self.network.add_node());
+            let stands = self.stands(class, zone);
+            let most = self.in_zone[zone].min(i64::from(kind.wanted)).min(index(fair.caps[class]));
+            self.arc(taken, there, stands);
+            let stays = self.network.add_node();
+            let stay = self.arc(there, stays, stands);
+            self.arc(there, leaves, stands);
+            let moves = self.arc(leaves, comes, items * most);
+            self.more.push(moves);
+            let fits = vacant.fits[class] - vacant.crowded[class * zones + zone];
+            let fills = self.arc(empty, comes, fits);
+            self.zones.push(vec![stay, moves, fills]);
+            at[zone] = Some((stays, comes));
+        }
+        self.classes.push(sources.to_vec());
+        self.beyond.push(None);
+        for cell in 0..self.nodes.len() {
+            let Node { zone, members, new, .. } = self.nodes[cell];
+            if let Some((stays, comes)) = at[zone] {
+                self.keep(stays, class, cell);
+                for from in [stays, comes] {
+                    let arc = self.arc(from, new, items * members);
+                    self.new.push(arc);
+                }
+            }
+        }
+    }
+
+    /// What follows from the flow.
+    fn quota(&self, cells: &Cells, windows: &[(i64, i64)], standing: &Standing) -> Quota {
+        let mut targets = vec![0; windows.len()];
+        for ((_, members), arcs) in cells.list.iter().zip(&self.cells) {
+            let total = arcs.iter().map(|arc| self.network.flow(*arc)).sum();
+            let mut loads: Vec<Load> = Vec::with_capacity(members.len());
+            for member in members {
+                let (low, high) = windows[*member as usize];
+                let held = i64::from(standing.of_member[*member as usize]);
+                loads.push(Load { low, high, load: held.clamp(low, high) });
+            }
+            even_out(&mut loads, total);
+            for (member, load) in members.iter().zip(loads) {
+                targets[*member as usize] = load.load;
+            }
+        }
+        let sum = |arcs: &[Arc]| arcs.iter().map(|arc| self.network.flow(*arc)).sum::<i64>();
+        Quota {
+            targets,
+            placed_of: self.classes.iter().map(|arcs| sum(arcs)).collect(),
+            of_class: self.zones.iter().map(|arcs| sum(arcs)).collect(),
+            beyond: self.beyond.iter().map(|arc| sum(arc.as_slice())).collect(),
+            lower_bound: sum(&self.new).unsigned_abs(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod brute;
 mod case;
+mod fixed;
 mod flow;
 mod large;
 mod optimal;
