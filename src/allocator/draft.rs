@@ -10,9 +10,6 @@ use super::{
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
 /// [`Planner`](super::planner::Planner).
 pub(super) trait Draft {
-    /// Whether it costs little to read all rows, compared with what was read anyway.
-    const READS_ALL: bool;
-
     /// The number of items.
     fn len(&self) -> usize;
 
@@ -86,8 +83,6 @@ impl<'a> Sheet<'a> {
 }
 
 impl Draft for Sheet<'_> {
-    const READS_ALL: bool = true;
-
     fn len(&self) -> usize {
         self.problem.held.len()
     }

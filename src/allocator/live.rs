@@ -124,8 +124,6 @@ impl Live {
 }
 
 impl Draft for Live {
-    const READS_ALL: bool = false;
-
     fn len(&self) -> usize {
         self.rows.spans.len()
     }

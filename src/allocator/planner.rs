@@ -59,6 +59,8 @@ pub struct Planner {
     raw: u64,
     wanted: u64,
     certificate: Certificate,
+    /// Whether nothing changed since the last plan.
+    still: bool,
     /// Whether the next plan is made at once.
     whole: bool,
     /// Whether the last one was.
@@ -103,6 +105,7 @@ impl Planner {
             raw: 0,
             wanted: 0,
             certificate: Certificate::default(),
+            still: false,
             whole: true,
             was_whole: true,
             counting,
@@ -116,6 +119,7 @@ impl Planner {
     /// # Panics
     /// If there are more than [`Holder::MEMBER_MAX`].
     pub fn add_member(&mut self, seat: Seat) -> u32 {
+        self.still = false;
         // Items that want more replicas than there were members want more now.
         let members = narrow(self.problem.seats.len());
         self.whole |= self.kinds.keys().any(|(replication, _)| *replication > members);
@@ -129,6 +133,7 @@ impl Planner {
     /// member of that number nothing happens.
     pub fn change_member(&mut self, member: u32, seat: Seat) {
         let Some(before) = self.problem.seat_mut(member) else { return };
+        self.still &= *before == seat;
         let moves = before.zone != seat.zone || seat.limit == 0 && before.limit > 0;
         *before = seat;
         self.problem.zones = self.problem.zones.max(seat.zone as usize + 1);
@@ -145,6 +150,7 @@ impl Planner {
         zones: Option<&[u32]>,
         holders: &[Holder],
     ) -> usize {
+        self.still = false;
         let item = self.problem.replication.len();
         self.problem.replication.push(replication);
         if !self.problem.zone_set.is_empty() {
@@ -163,6 +169,7 @@ impl Planner {
         if item >= self.problem.replication.len() {
             return;
         }
+        self.still = false;
         self.count_row(item, self.live.of(item).to_vec(), false);
         self.count_item(item, -1);
         self.problem.replication[item] = replication;
@@ -176,6 +183,7 @@ impl Planner {
     /// nothing happens.
     pub fn hold(&mut self, item: u32, holders: &[Holder]) {
         if (item as usize) < self.problem.replication.len() {
+            self.still = false;
             self.live.hold(item, self.known(holders));
         }
     }
@@ -186,12 +194,16 @@ impl Planner {
 
     /// Plans, and says how good the plan is.
     pub fn plan(&mut self) -> &Certificate {
+        if self.still {
+            return &self.certificate;
+        }
         let part = if self.whole { None } else { self.plan_part() };
         self.was_whole = part.is_none();
         match part {
             Some(certificate) => self.certificate = certificate,
             None => self.plan_all(),
         }
+        self.still = true;
         &self.certificate
     }
 
@@ -247,7 +259,7 @@ impl Planner {
         self.live = Live::new(self.problem.seats.len(), desired, &held);
         self.certificate = certificate;
         self.count_all();
-        self.keeps_caps();
+        self.keeps_caps(&Zones::new(&self.problem));
         let small = !self.counting && super::network::is_small(&self.problem);
         self.whole = small || self.kinds.len() > KINDS_MAX;
     }
@@ -260,7 +272,7 @@ impl Planner {
         let kinds = self.kinds.iter().map(|(kind, alike)| (*kind, alike.items));
         let classes = Classes::by_kind(&self.problem, kinds.filter(|(_, items)| *items > 0));
         let fair = fair_of(&self.problem, classes).filter(|fair| fair.beyond == 0)?;
-        if !self.keeps_caps() {
+        if !self.keeps_caps(&fair.zones) {
             return None;
         }
         let unsound = self.reset(&fair);
@@ -313,13 +325,12 @@ impl Planner {
 
     /// Whether a zone takes as many of an item of each kind as in the last plan: if so, what was not
     /// touched is still within the zone rule.
-    fn keeps_caps(&mut self) -> bool {
-        let zones = Zones::new(&self.problem);
+    fn keeps_caps(&mut self, zones: &Zones) -> bool {
         let members = narrow(self.problem.seats.len());
         let mut kept = true;
         for ((replication, set), alike) in &mut self.kinds {
             let class = Class { wanted: (*replication).min(members), set: *set, standing: 0 };
-            let cap = cap(&self.problem, &zones, class);
+            let cap = cap(&self.problem, zones, class);
             kept &= alike.cap.is_none_or(|before| before == cap);
             alike.cap = Some(cap);
         }

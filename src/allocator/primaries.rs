@@ -7,7 +7,7 @@
 //! of their own: nothing that the others do helps them, nor the other way round, and each part is
 //! even in itself. So it is as even as the placement allows, by every measure of that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     crown::Crown,
@@ -16,7 +16,7 @@ use super::{
     kinds::narrow,
     level::Share,
     problem::{Holder, Problem, holds},
-    routes::{ANY, Passing, route},
+    routes::{Passing, route},
 };
 
 /// Chooses the primaries of what was filled. The items that were touched are asked first, and those
@@ -32,15 +32,6 @@ pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
                 break;
             }
             election.hand(election.filled.touched[at] as usize, pass);
-        }
-    }
-    let all = if D::READS_ALL { election.filled.draft.len() } else { 0 };
-    for pass in [Pass::Pairs, Pass::Any] {
-        for item in 0..all {
-            if pass.is_done(election.off, election.share) {
-                break;
-            }
-            election.hand(item, pass);
         }
     }
     if election.off != (0, 0) {
@@ -89,8 +80,8 @@ struct Election<'a, D> {
     /// By member, the part that is even in itself.
     part: Vec<u32>,
     end: End,
-    /// Whether only those at the other end are looked for.
-    pairs: bool,
+    /// How many replicas there are.
+    replicas: usize,
     /// How many items are looked at before what is uneven is left so.
     patience: usize,
 }
@@ -107,7 +98,7 @@ impl<'a, D: Draft> Election<'a, D> {
             stuck: BTreeSet::new(),
             part: vec![0; filled.loads.len()],
             end: End::Over,
-            pairs: false,
+            replicas,
             patience: 100_000 + 64 * replicas,
             filled,
         }
@@ -251,19 +242,70 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.touched.push(narrow(item));
     }
 
+    /// Hands primaries from members with too many to members with too few, directly or by way of one
+    /// that is even: those near the ones are looked up, and met from the others.
+    fn meet(&mut self) {
+        let all = || 0..narrow(self.most.len());
+        let over: Vec<u32> = all().filter(|member| self.over(*member) > 0).collect();
+        let under: Vec<u32> = all().filter(|member| self.under(*member) > 0).collect();
+        let items = |members: &[u32]| -> usize {
+            members.iter().map(|member| self.filled.loads[*member as usize] as usize).sum()
+        };
+        if over.is_empty() || under.is_empty() || 8 * (items(&over) + items(&under)) > self.replicas
+        {
+            return;
+        }
+        self.filled.draft.prepare(Some(&[&over[..], &under].concat()));
+        // By member, which of its primaries it may hand to whom.
+        let mut links: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
+        for member in under {
+            for item in self.filled.draft.items_of(member) {
+                let Some(from) = self.giver(item, member) else { continue };
+                if self.over(from) > 0 && self.under(member) > 0 {
+                    self.move_primary(item as usize, from, member);
+                } else {
+                    links.entry(from).or_default().push((item, member));
+                }
+            }
+        }
+        for member in over {
+            for item in self.filled.draft.items_of(member) {
+                if self.over(member) > 0 {
+                    self.meet_at(item, member, &mut links);
+                }
+            }
+        }
+    }
+
+    /// Hands the primary of an item to somebody who has a link.
+    fn meet_at(&mut self, item: u32, giver: u32, links: &mut BTreeMap<u32, Vec<(u32, u32)>>) {
+        for at in 0..self.holders(item as usize).len() {
+            let between = self.holders(item as usize)[at].member();
+            if self.giver(item, between) != Some(giver) {
+                continue;
+            }
+            while let Some((link, taker)) = links.get_mut(&between).and_then(Vec::pop) {
+                if self.under(taker) > 0 && self.giver(link, taker) == Some(between) {
+                    self.move_primary(link as usize, between, taker);
+                    self.move_primary(item as usize, giver, between);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Who is the primary of an item that a member holds, and may hand it to that member.
+    fn giver(&self, item: u32, member: u32) -> Option<u32> {
+        let holders = self.holders(item as usize);
+        let primary = holders.iter().find(|holder| holder.is_primary())?.member();
+        let may = holds(holders, member) && self.may(item as usize, member);
+        (may && primary != member).then_some(primary)
+    }
+
     /// Makes it as even as it can be, part by part.
     fn even_out(&mut self) {
+        self.meet();
         let all: Vec<u32> = (0..narrow(self.most.len())).collect();
-        if D::READS_ALL {
-            // A single step does not help any more.
-            self.filled.draft.prepare(None);
-        } else {
-            // One step from those with too many to those with too few helps two at once.
-            self.pairs = true;
-            let [first, _] = self.ends(&all);
-            self.route(&all, first, 1);
-            self.pairs = false;
-        }
         let mut parts = vec![all];
         let mut names = 1;
         while let Some(part) = parts.pop() {
@@ -274,7 +316,7 @@ impl<'a, D: Draft> Election<'a, D> {
             let total: i64 = part.iter().map(|member| self.primaries(*member)).sum();
             self.share = Share::of(&most, usize::try_from(total).unwrap_or(0));
             for end in self.ends(&part) {
-                let stuck = self.route(&part, end, ANY);
+                let stuck = self.route(&part, end);
                 for member in &stuck {
                     self.part[*member as usize] = names + 1;
                 }
@@ -303,10 +345,10 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// Routes from those of `part` who are off at one end. Returns those who stay so, with all whom
     /// they reach.
-    fn route(&mut self, part: &[u32], end: End, steps: u32) -> Vec<u32> {
+    fn route(&mut self, part: &[u32], end: End) -> Vec<u32> {
         self.end = end;
         let off: Vec<u32> = part.iter().copied().filter(|member| self.gives(*member)).collect();
-        if off.is_empty() || self.patience == 0 { Vec::new() } else { route(self, &off, steps) }
+        if off.is_empty() || self.patience == 0 { Vec::new() } else { route(self, &off) }
     }
 }
 
@@ -324,9 +366,7 @@ impl<D: Draft> Passing for Election<'_, D> {
 
     fn takes(&self, member: u32) -> bool {
         match self.end {
-            End::Over if self.pairs => self.under(member) > 0,
             End::Over => self.has_room(member),
-            End::Under if self.pairs => self.over(member) > 0,
             End::Under => self.primaries(member) > self.share.low,
         }
     }
@@ -353,14 +393,7 @@ impl<D: Draft> Passing for Election<'_, D> {
                     *other != member && near(*other) && self.may(item as usize, *other)
                 }));
             }
-            End::Under
-                if primary != member
-                    && near(primary)
-                    && holds(holders, member)
-                    && self.may(item as usize, member) =>
-            {
-                to.push(primary);
-            }
+            End::Under if near(primary) => to.extend(self.giver(item, member)),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use super::{
     kinds::narrow,
     lists::Lists,
     problem::{Holder, Holdings, holds},
-    routes::{ANY, Passing, route},
+    routes::{Passing, route},
 };
 
 /// See the [module](self). `items` are those whose rows were just chosen.
@@ -22,7 +22,7 @@ pub(super) fn shift_surplus(keeper: &mut Keeper<'_>, draft: &mut impl Draft, ite
         let members = 0..narrow(surplus.keeper.windows.len());
         let off: Vec<u32> = members.filter(|member| surplus.gives(*member)).collect();
         if !off.is_empty() {
-            route(&mut surplus, &off, ANY);
+            route(&mut surplus, &off);
         }
     }
 }
