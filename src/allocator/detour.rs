@@ -77,10 +77,13 @@ enum Answer {
     Never,
 }
 
-/// What a search has found so far: by zone, the item that would come there, and, if that makes room
-/// elsewhere, its place in its row and where that is.
+/// The item that would come to a zone, and, if that makes room elsewhere, its place in its row and the
+/// zone where that is.
+type Coming = (u32, Option<(usize, usize)>);
+
+/// What a search has found so far, by zone.
 struct Search {
-    came: Vec<Option<(u32, Option<(usize, usize)>)>>,
+    came: Vec<Option<Coming>>,
     queue: Vec<usize>,
 }
 

@@ -304,14 +304,14 @@ impl<'a, D: Draft> Fill<'a, D> {
     fn give_of(&mut self, ways: &[Way], ask: impl Fn(u32) -> u32, suits: impl Fn(Holder) -> bool) {
         let mut asked = vec![0; self.targets.len()];
         let mut above = false;
-        for member in 0..self.targets.len() {
+        for (member, asked) in asked.iter_mut().enumerate() {
             let mut excess = -self.openings.room[member];
             if let Some(Way::Primaries(share)) = ways.last() {
                 excess = excess.min(i64::from(self.primaries[member]) - share);
             }
             if excess > 0 {
                 let excess = u32::try_from(excess).unwrap_or(u32::MAX);
-                asked[member] = ask(excess).min(self.load(member));
+                *asked = ask(excess).min(self.load(member));
                 above = true;
             }
         }

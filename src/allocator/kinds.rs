@@ -135,22 +135,22 @@ impl Classes {
         let mut list: Vec<(Class, i64)> = Vec::new();
         let mut of = Vec::with_capacity(items);
         let mut known: BTreeMap<Class, usize> = BTreeMap::new();
-        let mut last = 0;
+        let mut recent = 0;
         for item in 0..items {
             let set = problem.zone_set.get(item).copied().unwrap_or(0);
             let class = Class { wanted: problem.wanted(item), set, standing: standing(item) };
-            if list.get(last).is_none_or(|(other, _)| *other != class) {
+            if list.get(recent).is_none_or(|(other, _)| *other != class) {
                 // A few classes are found faster by looking at each than in a tree.
                 let near = list.iter().take(8).position(|(other, _)| *other == class);
-                last = near.unwrap_or_else(|| {
+                recent = near.unwrap_or_else(|| {
                     *known.entry(class).or_insert_with(|| {
                         list.push((class, 0));
                         list.len() - 1
                     })
                 });
             }
-            list[last].1 += 1;
-            of.push(narrow(last));
+            list[recent].1 += 1;
+            of.push(narrow(recent));
         }
         let of = if list.len() <= 1 { Of::One } else { Of::Item(of) };
         Self { list, of }

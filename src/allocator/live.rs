@@ -129,7 +129,10 @@ impl Draft for Live {
     }
 
     fn held(&self, item: usize) -> &[Holder] {
-        self.moving.get(&narrow(item)).map_or_else(|| self.rows.of(item), |held| held)
+        match self.moving.get(&narrow(item)) {
+            Some(held) => held,
+            None => self.rows.of(item),
+        }
     }
 
     fn of(&self, item: usize) -> &[Holder] {

@@ -124,12 +124,12 @@ impl<'a> Openings<'a> {
         while let Some(zone) = needs.best() {
             let takers = &mut self.takers[zone];
             let there = &mut self.in_zone[zone];
-            if *there < cap {
-                if let Some(member) = takers.take(&mut self.room, row) {
-                    *there += 1;
-                    needs.change(zone, -1);
-                    return Some(member);
-                }
+            if *there < cap
+                && let Some(member) = takers.take(&mut self.room, row)
+            {
+                *there += 1;
+                needs.change(zone, -1);
+                return Some(member);
             }
             needs.hide(zone);
             if !takers.is_empty() {

@@ -9,7 +9,7 @@ use super::{
     fill::{Filled, fill},
     kinds::{Class, Classes, Zones, narrow},
     live::Live,
-    network::{Reason, Solution, solve, solve_by_counting},
+    network::{Reason, Solution, is_small, solve, solve_by_counting},
     primaries,
     problem::{Holder, Problem, Seat, sanitised},
     survey::{Cells, Standing, is_sound},
@@ -65,8 +65,15 @@ pub struct Planner {
     whole: bool,
     /// Whether the last one was.
     was_whole: bool,
-    /// Whether all plans are made by counting.
-    counting: bool,
+    solver: Solver,
+}
+
+/// What makes a plan of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Solver {
+    /// As the size asks for.
+    BySize,
+    Counting,
 }
 
 type Kind = (u32, u32);
@@ -87,15 +94,15 @@ const KINDS_MAX: usize = 64;
 impl Planner {
     /// A planner that has not planned yet.
     pub fn new(problem: Problem) -> Self {
-        Self::with(problem, false)
+        Self::with(problem, Solver::BySize)
     }
 
     /// The same, that plans by counting whatever the size, as [`solve_by_counting`] does.
     pub fn by_counting(problem: Problem) -> Self {
-        Self::with(problem, true)
+        Self::with(problem, Solver::Counting)
     }
 
-    fn with(mut problem: Problem, counting: bool) -> Self {
+    fn with(mut problem: Problem, solver: Solver) -> Self {
         let held = std::mem::take(&mut problem.held);
         let mut planner = Self {
             live: Live::unplanned(problem.seats.len(), held),
@@ -108,7 +115,7 @@ impl Planner {
             still: false,
             whole: true,
             was_whole: true,
-            counting,
+            solver,
         };
         planner.count_all();
         planner
@@ -253,14 +260,16 @@ impl Planner {
 
     fn plan_all(&mut self) {
         self.problem.held = std::mem::take(&mut self.live).all_held();
-        let make = if self.counting { solve_by_counting } else { solve };
-        let Solution { desired, certificate } = make(&self.problem);
+        let Solution { desired, certificate } = match self.solver {
+            Solver::BySize => solve(&self.problem),
+            Solver::Counting => solve_by_counting(&self.problem),
+        };
         let held = std::mem::take(&mut self.problem.held);
         self.live = Live::new(self.problem.seats.len(), desired, &held);
         self.certificate = certificate;
         self.count_all();
         self.keeps_caps(&Zones::new(&self.problem));
-        let small = !self.counting && super::network::is_small(&self.problem);
+        let small = self.solver == Solver::BySize && is_small(&self.problem);
         self.whole = small || self.kinds.len() > KINDS_MAX;
     }
 

@@ -104,16 +104,16 @@ pub(super) fn second_quota(
 struct Load {
     low: i64,
     high: i64,
-    load: i64,
+    now: i64,
 }
 
 /// Changes loads, the lowest up or the highest down, until they sum to `total`.
 fn even_out(loads: &mut [Load], total: i64) {
-    let sum: i64 = loads.iter().map(|load| load.load).sum();
+    let sum: i64 = loads.iter().map(|load| load.now).sum();
     let up = sum < total;
     // Raised to a level, or lowered to it, as far as each may.
     let at = |load: &Load, level: i64| {
-        if up { load.load.max(level.min(load.high)) } else { load.load.min(level.max(load.low)) }
+        if up { load.now.max(level.min(load.high)) } else { load.now.min(level.max(load.low)) }
     };
     let sum = |level: i64| loads.iter().map(|load| at(load, level)).sum::<i64>();
     let (mut least, mut most) = (i64::MAX, 0);
@@ -134,8 +134,8 @@ fn even_out(loads: &mut [Load], total: i64) {
     let mut left = total - sum(least);
     for load in loads {
         let (here, next) = (at(load, least), at(load, if up { least + 1 } else { least - 1 }));
-        load.load = if left == 0 { here } else { next };
-        left -= load.load - here;
+        load.now = if left == 0 { here } else { next };
+        left -= load.now - here;
     }
 }
 
@@ -239,7 +239,7 @@ impl<'a> Totals<'a> {
         });
         self.beyond.push(outside.map(|(_, arc)| arc));
         let mut at = vec![None; zones];
-        for zone in 0..zones {
+        for (zone, at) in at.iter_mut().enumerate() {
             if !fair.is_open(class, zone) {
                 self.zones.push(Vec::new());
                 continue;
@@ -255,7 +255,7 @@ impl<'a> Totals<'a> {
                 arcs.push(self.arc(outside, there, items * (most - cap)));
             }
             self.zones.push(arcs);
-            at[zone] = Some(there);
+            *at = Some(there);
         }
         for cell in 0..self.nodes.len() {
             let Node { zone, members, new, .. } = self.nodes[cell];
@@ -293,7 +293,7 @@ impl<'a> Totals<'a> {
         let sources = sources.map(|(to, places)| self.arc(SOURCE, to, places));
         let zones = self.in_zone.len();
         let mut at = vec![None; zones];
-        for zone in 0..zones {
+        for (zone, at) in at.iter_mut().enumerate() {
             if !fair.is_open(class, zone) {
                 self.zones.push(Vec::new());
                 continue;
@@ -310,7 +310,7 @@ impl<'a> Totals<'a> {
             let fits = vacant.fits[class] - vacant.crowded[class * zones + zone];
             let fills = self.arc(empty, comes, fits);
             self.zones.push(vec![stay, moves, fills]);
-            at[zone] = Some((stays, comes));
+            *at = Some((stays, comes));
         }
         self.classes.push(sources.to_vec());
         self.beyond.push(None);
@@ -335,11 +335,11 @@ impl<'a> Totals<'a> {
             for member in members {
                 let (low, high) = windows[*member as usize];
                 let held = i64::from(standing.of_member[*member as usize]);
-                loads.push(Load { low, high, load: held.clamp(low, high) });
+                loads.push(Load { low, high, now: held.clamp(low, high) });
             }
             even_out(&mut loads, total);
             for (member, load) in members.iter().zip(loads) {
-                targets[*member as usize] = load.load;
+                targets[*member as usize] = load.now;
             }
         }
         let sum = |arcs: &[Arc]| arcs.iter().map(|arc| self.network.flow(*arc)).sum::<i64>();

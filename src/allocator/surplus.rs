@@ -127,7 +127,7 @@ impl<D: Draft> Passing for Surplus<'_, '_, D> {
 
     fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
         let item = item as usize;
-        let others = self.held(item).map(|holder| holder.member());
+        let others = self.held(item).map(Holder::member);
         to.extend(match self.end {
             End::TooMuch => {
                 others.filter(|other| self.may(item, member, *other)).collect::<Vec<_>>()

@@ -88,7 +88,9 @@ pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing
         // What is counted for a member that may hold nothing is taken back below.
         let (wanted, cap) = (problem.wanted(0) as usize, fair.caps[0]);
         for (item, held) in (0..).zip(problem.held.iter()) {
-            held.iter().for_each(|holder| count(*holder));
+            for holder in held {
+                count(*holder);
+            }
             let sound = held.len() == wanted && fits(&fair.zones, held, cap);
             // Without a branch, because nobody can guess where members were lost.
             unsound.push(item);
@@ -132,7 +134,7 @@ pub(super) fn is_sound(fair: &Fair, class: usize, goal: usize, held: &[Holder]) 
 }
 
 /// Whether all holders may hold something, and there are no more than `cap` of them in a zone.
-#[inline(always)]
+#[inline]
 fn fits(zones: &Zones, held: &[Holder], cap: usize) -> bool {
     let Some(first) = held.first() else { return true };
     let first = zones.of(*first);

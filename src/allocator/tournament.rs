@@ -34,7 +34,7 @@ impl Tournament {
     fn play(&mut self, game: usize) {
         let (left, right) = (self.winner[2 * game], self.winner[2 * game + 1]);
         self.coin = self.coin.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        let stays = (left.0 > right.0) | (left.0 == right.0) & (self.coin >> 63 == 0);
+        let stays = left.0 > right.0 || left.0 == right.0 && (self.coin >> 63 == 0);
         self.winner[game] = if stays { left } else { right };
     }
 
