@@ -13,8 +13,9 @@
 //! slack lets loads be further apart, loads as near to the fair ones as that allows.
 
 use super::{
-    fair::{Fair, standing},
+    fair::Fair,
     flow::{Arc, Network},
+    kinds::standing,
     problem::{Holder, Holdings, Primaries, Problem, index},
 };
 

@@ -7,11 +7,13 @@ mod brute;
 mod case;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod fixed;
 mod fixture;
 mod flow;
 mod large;
 mod members;
 mod optimal;
+mod planner;
 mod scenarios;
 mod scene;
 mod simulation;
