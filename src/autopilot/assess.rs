@@ -58,6 +58,7 @@ impl State {
             voters_healthy: false,
             quorum: false,
             failure_tolerance: 0,
+            discovery: seen.discovery,
             discovery_shrunken: shrunken,
             ledger: seen.ledger.clone(),
             ledger_at: seen.ledger_at,

@@ -315,6 +315,11 @@ impl ServerState {
             && self.healthy_for(at).is_some_and(|age| age >= self.stabilization(config))
     }
 
+    /// Its boot id and the identity of its disk, as far as a probe or the ledger has told them.
+    pub(crate) fn identity(&self) -> (Option<u64>, Option<u64>) {
+        (self.trail.boot, self.trail.disk)
+    }
+
     /// The tag `key` of the application, if it is set and not empty.
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.server.meta.get(key).map(String::as_str).filter(|tag| !tag.is_empty())
@@ -357,6 +362,9 @@ pub struct State {
     /// How many voters may fail and leave a healthy quorum: healthy voters less the quorum; of a
     /// joint membership, the smaller number of its halves.
     pub failure_tolerance: usize,
+    /// Age of the last answer of discovery; `None`: there is no discovery.
+    #[serde(default, with = "crate::duration::option")]
+    pub discovery: Option<Duration>,
     /// Discovery answers, and lists too few of the members to be believed: a member missing
     /// from it is then no sign of anything.
     pub discovery_shrunken: bool,

@@ -17,8 +17,15 @@ use support::{Wish, change};
 use world::{ALL, Case, Is, Maker, cases};
 
 const UNIFORM: &[Role] = &[Role::Voter, Role::Learner];
-const LEADERS: &[(Role, Is)] =
-    &[(Role::Voter, Is::Well), (Role::Voter, Is::Cordoned), (Role::Learner, Is::Young)];
+/// Every health that a leader may have, who hears itself and holds its own log.
+const LEADERS: &[(Role, Is)] = &[
+    (Role::Voter, Is::Well),
+    (Role::Voter, Is::Cordoned),
+    (Role::Learner, Is::Young),
+    (Role::Voter, Is::Draining),
+    (Role::Voter, Is::Young),
+    (Role::Learner, Is::Draining),
+];
 
 /// An optimised build walks everything, in seconds; a debug build what a debug build can.
 const WHOLE: bool = !cfg!(debug_assertions);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{IntentKind, Promoter, Record, Role, State, Step, Why},
+    autopilot::{IntentKind, NodeStatus, Probe, Promoter, Record, Role, State, Step, Why},
     promoters::{Preferred, Stable, Upgrade, Witness, Zones, promoter},
     rehearse::{Case, End, Rehearsal, World, rehearse},
 };
@@ -41,6 +41,16 @@ fn a_case_survives_being_written_and_gives_the_same_verdicts() {
         assert_eq!((a.signs, a.flaps, a.lag), (b.signs, b.flaps, b.lag));
     }
     assert!(after.cordoned(&"b2".into()).is_some() && after.intended(&"b1".into()).is_some());
+    // Discovery that has fallen silent says as little where it is read again.
+    let mut stale = case.clone();
+    stale.observation.discovery = Some(MINUTE);
+    stale.observation.servers[2].discovery = Some(NodeStatus::Failed);
+    stale.history = None;
+    let state = State::assess(&stale.config, None, &stale.observation);
+    let saved = Case::of(stale.config.clone(), stale.promoter.clone(), &state);
+    let again = State::assess(&saved.config, saved.history.as_ref(), &saved.observation);
+    assert_eq!(again.servers[2].health, state.servers[2].health);
+    assert_eq!(rehearse(&saved, &promoter, MINUTE).steps, rehearse(&stale, &promoter, MINUTE).steps);
     // What is left of a time is written, not what was given.
     world.pass(20 * SECOND);
     let later = Case::of(world.config.clone(), None, &world.assess());
@@ -60,6 +70,29 @@ fn a_rehearsal_takes_the_steps_that_the_cluster_takes() {
     assert_eq!(found.steps[2].voters, ids("n1 n2 n3"));
     assert_eq!(world.run(&ready_made, MINUTE), expected);
     assert_eq!(found, rehearse(&case, &ready_made, LONG));
+}
+
+/// Boots and disks are numbers drawn at random, and one of the servers was just not heard of.
+#[test]
+fn a_rehearsal_goes_on_with_the_disks_and_boots_that_were_seen() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c", "");
+    add(&mut world, "d", Role::Learner);
+    let mut found = case(&mut world, &promoter);
+    (found.history, found.observation.ledger) = (None, None);
+    for (number, sighting) in (40..).zip(&mut found.observation.servers) {
+        let Probe::Answered(status) = &mut sighting.probe else { panic!("{sighting:?}") };
+        (status.boot, status.disk) = (number, Some(number + 100));
+    }
+    assert_eq!(steps(&rehearse(&found, &promoter, LONG)), [votes("d", "")]);
+    // The next moment of the same leader; d has missed a probe.
+    found.history =
+        Some(State::assess(&found.config, found.history.as_ref(), &found.observation));
+    found.observation.servers[3].probe = Probe::Silent(Duration::ZERO);
+    found.observation.at += SECOND;
+    let rehearsed = rehearse(&found, &promoter, LONG);
+    assert_eq!(steps(&rehearsed), [votes("d", "")]);
+    assert_eq!(rehearsed.steps[0].after, 9 * SECOND);
 }
 
 #[test]
