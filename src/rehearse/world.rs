@@ -9,9 +9,8 @@ use std::{
 use super::case::Case;
 use crate::autopilot::{
     Change, Config, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan, Probe,
-    Promoter, Record, Report, Retries, Role, Server, ServerId, ServerState, Sighting, State, Status,
-    Step,
-    Verdict, check, plan, report,
+    Promoter, Record, Report, Retries, Role, Server, ServerId, ServerState, Sighting, State,
+    Status, Step, Verdict, check, plan, report,
 };
 
 /// How long after a step the driver looks again.

@@ -50,7 +50,10 @@ fn a_case_survives_being_written_and_gives_the_same_verdicts() {
     let saved = Case::of(stale.config.clone(), stale.promoter.clone(), &state);
     let again = State::assess(&saved.config, saved.history.as_ref(), &saved.observation);
     assert_eq!(again.servers[2].health, state.servers[2].health);
-    assert_eq!(rehearse(&saved, &promoter, MINUTE).steps, rehearse(&stale, &promoter, MINUTE).steps);
+    assert_eq!(
+        rehearse(&saved, &promoter, MINUTE).steps,
+        rehearse(&stale, &promoter, MINUTE).steps
+    );
     // What is left of a time is written, not what was given.
     world.pass(20 * SECOND);
     let later = Case::of(world.config.clone(), None, &world.assess());
@@ -86,8 +89,7 @@ fn a_rehearsal_goes_on_with_the_disks_and_boots_that_were_seen() {
     }
     assert_eq!(steps(&rehearse(&found, &promoter, LONG)), [votes("d", "")]);
     // The next moment of the same leader; d has missed a probe.
-    found.history =
-        Some(State::assess(&found.config, found.history.as_ref(), &found.observation));
+    found.history = Some(State::assess(&found.config, found.history.as_ref(), &found.observation));
     found.observation.servers[3].probe = Probe::Silent(Duration::ZERO);
     found.observation.at += SECOND;
     let rehearsed = rehearse(&found, &promoter, LONG);
