@@ -277,21 +277,27 @@ fn stabilization(config: &Config, flaps: u8) -> Duration {
     base.saturating_mul(4_u32.saturating_pow(u32::from(times))).min(base.max(QUIET))
 }
 
-/// How often a server has failed: once more when it fails after having been stable, unless that
-/// was announced; never after a quiet day. One that was not stable could not have gained a vote,
-/// so its failing costs nothing.
+/// How often a server has failed that was healthy since `then`: once more when it fails after
+/// having been stable, unless that was announced; never after a quiet day. One that was not stable
+/// could not have gained a vote, so its failing costs nothing.
 #[inline]
-pub(super) fn flaps(config: &Config, so_far: u8, then: &Health, now: &Health, at: Duration) -> u8 {
+pub(super) fn flaps(
+    config: &Config,
+    so_far: u8,
+    then: Option<Duration>,
+    now: &Health,
+    at: Duration,
+) -> u8 {
     // In most rounds.
     if so_far == 0 && now.verdict != Verdict::Unhealthy {
         return 0;
     }
-    let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
+    let age = |since: Option<Duration>| since.map(|since| at.saturating_sub(since));
     let was_stable = age(then).is_some_and(|age| age >= stabilization(config, so_far));
     let announced = now.reasons.contains(Reason::Intended);
     match now.verdict {
         Verdict::Unhealthy if was_stable && !announced => so_far.saturating_add(1),
-        Verdict::Healthy if age(now).is_some_and(|age| age >= QUIET) => 0,
+        Verdict::Healthy if age(now.healthy_since).is_some_and(|age| age >= QUIET) => 0,
         Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => so_far,
     }
 }

@@ -125,8 +125,8 @@ impl World {
         world.records = seen.ledger.is_some();
         world.retries = seen.feedback.as_deref().map_or_else(Retries::default, Retries::from);
         world.discovers = seen.discovery.is_some();
-        let stale = seen.discovery.filter(|age| *age > case.config.status_max_age);
-        world.discovered = stale.map(|age| seen.at.saturating_sub(age));
+        let silent = seen.discovery.filter(|age| *age > case.config.status_max_age);
+        world.discovered = silent.map(|age| seen.at.saturating_sub(age));
         for sighting in &seen.servers {
             let id = &sighting.server.id;
             let judged = state.server(id);

@@ -42,17 +42,17 @@ fn a_case_survives_being_written_and_gives_the_same_verdicts() {
     }
     assert!(after.cordoned(&"b2".into()).is_some() && after.intended(&"b1".into()).is_some());
     // Discovery that has fallen silent says as little where it is read again.
-    let mut stale = case.clone();
-    stale.observation.discovery = Some(MINUTE);
-    stale.observation.servers[2].discovery = Some(NodeStatus::Failed);
-    stale.history = None;
-    let state = State::assess(&stale.config, None, &stale.observation);
-    let saved = Case::of(stale.config.clone(), stale.promoter.clone(), &state);
+    let mut silent = case.clone();
+    silent.observation.discovery = Some(MINUTE);
+    silent.observation.servers[2].discovery = Some(NodeStatus::Failed);
+    silent.history = None;
+    let state = State::assess(&silent.config, None, &silent.observation);
+    let saved = Case::of(silent.config.clone(), silent.promoter.clone(), &state);
     let again = State::assess(&saved.config, saved.history.as_ref(), &saved.observation);
     assert_eq!(again.servers[2].health, state.servers[2].health);
     assert_eq!(
         rehearse(&saved, &promoter, MINUTE).steps,
-        rehearse(&stale, &promoter, MINUTE).steps
+        rehearse(&silent, &promoter, MINUTE).steps
     );
     // What is left of a time is written, not what was given.
     world.pass(20 * SECOND);
