@@ -1,9 +1,11 @@
 //! Cases: saved, read back, and continued to the same end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
-    autopilot::{IntentKind, NodeStatus, Probe, Promoter, Record, Role, State, Step, Why},
+    autopilot::{
+        Feedback, IntentKind, NodeStatus, Probe, Promoter, Record, Role, State, Step, Why,
+    },
     promoters::{Preferred, Stable, Upgrade, Witness, Zones, promoter},
     rehearse::{Case, End, Rehearsal, World, rehearse},
 };
@@ -113,6 +115,25 @@ fn what_is_held_at_the_end_says_why() {
     assert_eq!(steps(&found), [votes("d", ""), remove]);
     assert!(found.steps[1].after > Duration::from_secs(24 * 3600 - 10), "{found:#?}");
     assert_eq!(found.end, End::Converged);
+}
+
+/// What would it do, were it switched on; and what, once that step has ended?
+#[test]
+fn a_rehearsal_goes_on_where_a_step_is_awaited_and_where_autopilot_only_looks_on() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c", "d");
+    let mut found = case(&mut world, &promoter);
+    let step = votes("d", "");
+    let observer = Feedback { observer: true, ..Feedback::default() };
+    let awaits = Feedback { in_flight: Some(step.clone()), ..Feedback::default() };
+    for feedback in [observer, awaits] {
+        found.observation.feedback = Some(Arc::new(feedback));
+        let rehearsed = rehearse(&found, &promoter, LONG);
+        assert_eq!((steps(&rehearsed), rehearsed.end), (vec![step.clone()], End::Converged));
+    }
+    world.record(Record::Pause("holidays".to_owned()));
+    let paused = rehearse(&case(&mut world, &promoter), &promoter, LONG);
+    assert_eq!(paused.end, End::Idle(Why::Paused("holidays".to_owned())));
 }
 
 #[test]
