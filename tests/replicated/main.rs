@@ -138,6 +138,17 @@ fn a_node_that_was_away_is_told_all_or_that_it_is_compacted() {
             }
         }
         assert_eq!(told, ((last - 199)..=last).collect::<Vec<_>>());
+        // Now the snapshot holds no history.
+        cluster.isolate(away);
+        let other = cluster.node(cluster.leader().await).store;
+        for number in 0..200 {
+            last =
+                other.commit(Txn::new([Op::put("a", number.to_string())])).await.unwrap().revision;
+        }
+        other.compact(last).await.unwrap();
+        cluster.heal();
+        let end = watch.next().await.unwrap_err();
+        assert!(end.is_compacted(), "{end}");
     });
 }
 
