@@ -87,6 +87,20 @@ async fn a_directory_belongs_to_one_store() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_just_ending_does_not_keep_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let store = open(directory.path()).unwrap();
+        store.grant(Duration::from_micros(1), None).await.unwrap();
+        // Its end is on its way to the disk when the last handle is dropped.
+        for _ in 0..round % 4 {
+            tokio::task::yield_now().await;
+        }
+        drop(store);
+    }
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_its_store() {
     let directory = tempfile::tempdir().unwrap();
     for store in [open(directory.path()).unwrap(), Embedded::new(Config::default(), TokioRuntime)] {
