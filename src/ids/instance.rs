@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -29,8 +30,8 @@ use super::{
     layout::{KeyHash, Layout, Mapping, Record},
     link::Link,
     notices::Notice,
+    remote::Remote,
     slot::Standing,
-    source::Source,
 };
 
 /// How much there is of what.
@@ -146,7 +147,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             dice,
             keeper: None,
             status: LeaseStatus::Lost,
-            reconcile_at: now + options.reconcile_interval,
+            reconcile_at: now.saturating_add(options.reconcile_interval),
             meta,
         };
         link.runtime.spawn(driver.run());
@@ -213,9 +214,29 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Handle>, IdsError> {
+        self.allocate_all(None, keys).await
+    }
+
+    /// The same in the name of an owner; see [`Ids::release_owner`].
+    ///
+    /// # Errors
+    /// As [`Ids::allocate_many`].
+    pub async fn allocate_many_for<K: Into<Bytes>>(
+        &self,
+        owner: &str,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Handle>, IdsError> {
+        self.allocate_all(Some(owner.into()), keys).await
+    }
+
+    async fn allocate_all<K: Into<Bytes>>(
+        &self,
+        owner: Option<Arc<str>>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Handle>, IdsError> {
         let mut waits = Vec::new();
         for key in keys {
-            waits.push(self.ask(None, key.into())?);
+            waits.push(self.ask(owner.clone(), key.into())?);
         }
         self.alive.0.wake.notify_one();
         let end = self.end();
@@ -369,7 +390,8 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         if let Some(id) = self.get_cached(key) {
             return Ok(Some(id));
         }
-        let remote = self.alive.0.remotes().values().find_map(|source| source.id(key));
+        let found = |remote: &Remote| remote.source.id(key);
+        let remote = self.alive.0.remotes().values().find_map(found);
         if remote.is_some() { Ok(remote) } else { self.get_no_cache(key).await }
     }
 
@@ -381,31 +403,47 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         if let Some(known) = self.alive.0.lock().stock.get(id) {
             return Ok(Some(known.key));
         }
-        let found = |source: &Source| source.ids().remove(&id).map(|known| known.key);
+        let found = |remote: &Remote| remote.get(id).map(|known| known.key);
         let remote = self.alive.0.remotes().values().find_map(found);
         if remote.is_some() { Ok(remote) } else { self.get_by_id(id).await }
     }
 
-    /// Waits until a key has an id, however it gets it, and returns that.
+    /// Waits until a key has an id, however it gets it, and returns that. Where the cache does not
+    /// tell, it asks the store once in a second, whether that answers or not.
     ///
     /// # Errors
-    /// [`IdsError::Unassigned`] after [`Options::patience`], or those of the store.
+    /// [`IdsError::Unassigned`] after [`Options::patience`], or [`IdsError::Unavailable`] if the
+    /// store did not answer last; [`IdsError::Closed`]; or what the store refuses.
     pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
         let end = self.end();
         let ticks = &self.alive.0.ticks;
         loop {
-            let seen = ticks.count();
-            if let Some(id) = self.get(key).await? {
-                return Ok(id);
-            }
+            let mut seen = ticks.count();
+            let missing = match self.get(key).await {
+                Ok(Some(id)) => return Ok(id),
+                Ok(None) => IdsError::Unassigned(key.into()),
+                Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {
+                    IdsError::Unavailable(error)
+                }
+                Err(error) => return Err(error),
+            };
             let left = end.saturating_sub(self.link.runtime.now());
             if left.is_zero() {
-                return Err(IdsError::Unassigned(key.into()));
+                return Err(missing);
             }
-            tokio::select! {
-                biased;
-                _ = ticks.changed(seen) => {}
-                () = self.link.runtime.sleep(left.min(Duration::from_secs(1))) => {}
+            let mut pause = pin!(self.link.runtime.sleep(left.min(Duration::from_secs(1))));
+            loop {
+                tokio::select! {
+                    biased;
+                    goes_on = ticks.changed(seen) => if !goes_on {
+                        return Err(IdsError::Closed);
+                    },
+                    () = &mut pause => break,
+                }
+                seen = ticks.count();
+                if let Some(id) = self.get_cached(key) {
+                    return Ok(id);
+                }
             }
         }
     }
@@ -413,8 +451,8 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     /// All that the caches hold, in the order of the ids, the own ones first.
     pub fn cached(&self) -> Vec<CachedId> {
         let mut sources = vec![(None, self.alive.0.lock().stock.source().ids())];
-        for (name, source) in self.alive.0.remotes().iter() {
-            sources.push((Some(Arc::clone(name)), source.ids()));
+        for (name, remote) in self.alive.0.remotes().iter() {
+            sources.push((Some(Arc::clone(name)), remote.source.ids()));
         }
         let all = sources.into_iter().flat_map(|(origin, known)| {
             known.into_values().map(move |known| CachedId {
@@ -564,7 +602,7 @@ async fn patient<S: Store, R: Runtime>(
     options: &Options,
     dice: &mut Dice,
 ) -> Result<(super::layout::Meta, u64), IdsError> {
-    let end = link.runtime.now() + options.patience;
+    let end = link.runtime.now().saturating_add(options.patience);
     loop {
         match link.meta(options.range, None, false).await {
             Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {

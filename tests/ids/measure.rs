@@ -245,6 +245,45 @@ async fn the_last_of_many_ids_takes_no_more_than_two_round_trips() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn options_at_their_ends_do_what_they_can() {
+    let store = store();
+    let never = Duration::MAX;
+    let none = Options {
+        patience: never,
+        request_timeout: never,
+        reconcile_interval: never,
+        backoff_max: never,
+        batch: 0,
+        in_flight: 0,
+        candidates: 0,
+        watermark_percent: u8::MAX,
+        ..options("a")
+    };
+    let (ids, _) = open(&store, none).await;
+    let handles = ids.allocate_many((0..5).map(key)).await.unwrap();
+    drop(handles);
+    pause(1_000).await;
+    assert_eq!(look(&store).await.references, []);
+    let none = CollectorOptions {
+        grace: never,
+        grace_floor: never,
+        watermark_percent: 0,
+        rate_limit: 0,
+        rate_interval: never,
+        batch: 0,
+        request_timeout: never,
+        ..CollectorOptions::default()
+    };
+    let open = |options| Collector::open(store.clone(), TokioRuntime, PREFIX, options);
+    let collector = open(none.clone()).await.unwrap();
+    tokio::task::spawn(collector.run(std::future::pending()));
+    pause(24 * 3_600_000).await;
+    assert_eq!(look(&store).await.mappings.len(), 5, "its grace never ends");
+    let mut collector = open(CollectorOptions { grace: Duration::ZERO, ..none }).await.unwrap();
+    assert_eq!(collector.collect().await.unwrap().deleted, 1, "and one is the least");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_keys_one_after_another() {
     let most = 256 + 1_000;
     let (ids, _) = open(&store(), Options { range: Some(range(256, most)), ..options("a") }).await;
