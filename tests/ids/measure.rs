@@ -8,7 +8,10 @@ use raft_autopilot::{
     store::{KeyRange, RangeRequest, Store, StoreError},
 };
 
-use crate::world::{PREFIX, commits, key, look, open, options, pause, range, store};
+use crate::{
+    faulty::Faulty,
+    world::{PREFIX, commits, key, look, open, options, pause, range, store},
+};
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_come_together_go_together() {
@@ -64,6 +67,24 @@ async fn a_collector_takes_back_no_more_than_its_rate() {
     assert!(look(&store).await.mappings.is_empty());
     drop(stop);
     running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_with_nothing_to_do_leaves_the_store_alone() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let _kept = ids.allocate_many((0..5).map(key)).await.unwrap();
+    let line = Faulty::new(&store, 2, None);
+    let (runtime, options) = (line.runtime(), CollectorOptions::default());
+    let collector = Collector::open(line.clone(), runtime, PREFIX, options).await.unwrap();
+    tokio::task::spawn(collector.run(std::future::pending()));
+    pause(1_000).await;
+    let (before, revision) = (*line.line.reads.lock().unwrap(), look(&store).await.revision);
+    pause(3_600_000).await;
+    // It makes sure once a minute that the store is what it was; the mirror, every ten.
+    let reads = *line.line.reads.lock().unwrap() - before;
+    assert!(reads <= 80, "{reads} in an hour");
+    assert_eq!((commits(&line), look(&store).await.revision), (0, revision));
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +237,7 @@ async fn keys_as_long_as_they_may_be_are_collected_and_rest() {
 async fn a_prefix_may_be_as_long_as_one_likes() {
     let store = store();
     let prefix = "p".repeat(20_000);
-    let line = crate::faulty::Faulty::new(&store, 1, None);
+    let line = Faulty::new(&store, 1, None);
     let ids = Ids::open(line.clone(), line.runtime(), prefix.as_str(), options("a")).await.unwrap();
     let handles = ids.allocate_many((0..100).map(key)).await.unwrap();
     assert_eq!(list(&store, prefix.as_str()).await.unwrap().references.len(), 100);

@@ -51,15 +51,13 @@ enum Without {
     Unused,
     /// That the mapping that is collected is still the same.
     Same,
-    /// That the one that goes with its last reference is.
-    Named,
     /// That there is no reference but the one that goes.
     Alone,
     /// That the one that goes is still the one that was written.
     Own,
 }
 
-const COMPARES: [Without; 10] = [
+const COMPARES: [Without; 9] = [
     Without::Fence,
     Without::Agreed,
     Without::Stands,
@@ -67,7 +65,6 @@ const COMPARES: [Without; 10] = [
     Without::Rests,
     Without::Unused,
     Without::Same,
-    Without::Named,
     Without::Alone,
     Without::Own,
 ];
@@ -78,7 +75,7 @@ impl Without {
         let part = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
         let one = matches!(compare.range, KeyRange::Key(_));
         let agrees = whole.success.iter().any(|op| matches!(op, Op::Put { .. }));
-        // One that goes with its last reference names that, too.
+        // What goes with its last reference names the mapping, too.
         let eager = whole.compares.iter().any(|compare| Self::is_own(compare));
         match self {
             Self::Fence => name.ends_with(b"/m") && !agrees,
@@ -88,7 +85,6 @@ impl Without {
             Self::Rests => part(b"/i/") && matches!(compare.target, Target::Value(_)),
             Self::Unused => part(b"/r/") && compare.target == Target::CreateRevision(0),
             Self::Same => part(b"/k/") && compare.relation == Relation::Equal && !eager,
-            Self::Named => part(b"/k/") && compare.relation == Relation::Equal && eager,
             Self::Alone => part(b"/r/") && !one && matches!(compare.target, Target::ModRevision(_)),
             Self::Own => Self::is_own(compare),
         }
@@ -537,8 +533,9 @@ fn the_same_seed_tells_the_same_story() {
 /// Each is found by itself: without the fence ids are given out of the range; without `Agreed` a
 /// range or an epoch is set back; without `Stands` or `Free` records are overwritten; without
 /// `Rests` a node that comes back takes another key's id; without `Unused`, `Same` or `Alone` ids
-/// are taken from those who use them, and without `Own` or `Named` they are in a store that was put
-/// back.
+/// are taken from those who use them, and without `Own` they are in a store that was put back. The
+/// tenth, that an eager release names its mapping, prevents what is too rare for these stories;
+/// `src/ids/disorder.rs` finds it, and all the others once more.
 #[test]
 fn no_compare_can_be_left_out() {
     for without in COMPARES {

@@ -87,7 +87,7 @@ pub(crate) struct Line {
     dice: Mutex<Dice>,
     /// How many transactions were sent.
     pub(crate) commits: Mutex<u64>,
-    /// How often something was read.
+    /// How often something was read, or progress was asked for.
     pub(crate) reads: Mutex<u64>,
     /// The revisions at which one of them changed something.
     pub(crate) wrote: Mutex<BTreeSet<u64>>,
@@ -242,6 +242,7 @@ impl Watch for FaultyWatch {
     }
 
     fn request_progress(&mut self) {
+        *self.line.reads.lock().unwrap() += 1;
         self.watch.request_progress();
     }
 }
