@@ -107,9 +107,7 @@ fn listing(found: &Listing) -> String {
         let foreign = format!("{} keys below the prefix are not ids\n", found.foreign.len());
         text.push_str(&foreign);
     }
-    for violation in &found.violations {
-        text.push_str(&format!("wrong: {violation}\n"));
-    }
+    text.extend(found.violations.iter().map(|violation| format!("wrong: {violation}\n")));
     text
 }
 
