@@ -10,7 +10,7 @@ use raft_autopilot::{
 
 use crate::{
     faulty::Faulty,
-    world::{PREFIX, commits, key, look, open, options, pause, range, store},
+    world::{PREFIX, commits, key, look, open, options, pause, range, store, together},
 };
 
 #[tokio::test(start_paused = true)]
@@ -20,16 +20,7 @@ async fn callers_that_come_together_go_together() {
     ids.allocate("warm").await.unwrap().release().await;
     line.line.faults.lock().unwrap().way = 20;
     let sent = commits(&line);
-    let asking: Vec<_> = (0..1_000)
-        .map(|number| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate(key(number)).await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together((0..1_000).map(|number| (ids.clone(), key(number)))).await;
     // A hundred keys each, but for those that were first.
     let many = commits(&line) - sent;
     assert!(many <= 11, "{many}");
@@ -79,7 +70,8 @@ async fn a_collector_with_nothing_to_do_leaves_the_store_alone() {
     let collector = Collector::open(line.clone(), runtime, PREFIX, options).await.unwrap();
     tokio::task::spawn(collector.run(std::future::pending()));
     pause(1_000).await;
-    let (before, revision) = (*line.line.reads.lock().unwrap(), look(&store).await.revision);
+    let revision = look(&store).await.revision;
+    let before = *line.line.reads.lock().unwrap();
     pause(3_600_000).await;
     // It makes sure once a minute that the store is what it was; the mirror, every ten.
     let reads = *line.line.reads.lock().unwrap() - before;

@@ -16,6 +16,7 @@ use crate::{
     session::leases,
     world::{
         Instance, PREFIX, collector, commits, events, look, open, options, pause, range, store,
+        together,
     },
 };
 
@@ -164,17 +165,7 @@ async fn one_key_got_several_ids() {
         line.line.faults.lock().unwrap().way = 20;
         nodes.push(ids);
     }
-    let asking: Vec<_> = nodes
-        .iter()
-        .map(|ids| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate("one").await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together(nodes.iter().map(|ids| (ids.clone(), "one".to_owned()))).await;
     assert!(handles.iter().all(|handle| handle.id() == handles[0].id()));
     assert_eq!(handles.iter().filter(|handle| handle.is_new()).count(), 1);
     assert_eq!(look(&store).await.references.len(), 50);
@@ -370,16 +361,7 @@ async fn many_callers_on_one_node_raced_each_other_for_one_key() {
     let (ids, line) = open(&store, options("a")).await;
     ids.allocate("warm").await.unwrap().release().await;
     let sent = commits(&line);
-    let asking: Vec<_> = (0..100)
-        .map(|_| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate("key").await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together((0..100).map(|_| (ids.clone(), "key".to_owned()))).await;
     assert_eq!(commits(&line), sent + 1);
     let new = handles.iter().filter(|handle| handle.is_new()).count();
     let first = handles.iter().filter(|handle| handle.first_use()).count();

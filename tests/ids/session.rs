@@ -9,7 +9,7 @@ use raft_autopilot::{
 
 use crate::{
     faulty::{Faults, Faulty},
-    world::{Instance, PREFIX, key, look, open, options, pause, store},
+    world::{Instance, PREFIX, key, look, open, options, pause, store, together},
 };
 
 /// The leases that references stand with.
@@ -35,16 +35,7 @@ async fn who_asks_while_the_lease_is_granted_shares_it() {
     let store = store();
     let slow = Faults { way: 500, ..Faults::default() };
     let (ids, _) = opening(&store, slow, options("a")).await;
-    let asking: Vec<_> = (0..4)
-        .map(|number| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate(key(number)).await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together((0..4).map(|number| (ids.clone(), key(number)))).await;
     assert_eq!(leases(&store).await.len(), 1);
     assert!(handles.iter().all(|handle| handle.status() == Status::Held));
 }

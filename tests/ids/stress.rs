@@ -76,7 +76,7 @@ impl Without {
         let one = matches!(compare.range, KeyRange::Key(_));
         let agrees = whole.success.iter().any(|op| matches!(op, Op::Put { .. }));
         // What goes with its last reference names the mapping, too.
-        let eager = whole.compares.iter().any(|compare| Self::is_own(compare));
+        let eager = whole.compares.iter().any(Self::is_own);
         match self {
             Self::Fence => name.ends_with(b"/m") && !agrees,
             Self::Agreed => name.ends_with(b"/m") && agrees,
