@@ -16,8 +16,8 @@ use super::{
     desk::{Desk, Granted},
     error::IdsError,
     life::{Generation, Life, Origin, Status},
-    remote::Remote,
     shelf::Shelf,
+    source::Remote,
     ticks::Ticks,
 };
 

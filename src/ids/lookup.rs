@@ -11,7 +11,7 @@ use super::{
     error::IdsError,
     instance::Ids,
     layout::{KeyHash, Mapping, Record},
-    remote::Remote,
+    source::Remote,
 };
 
 /// A mapping as a cache knows it.
@@ -115,7 +115,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     /// tell, it asks the store once in a second, whether that answers or not.
     ///
     /// # Errors
-    /// [`IdsError::Unassigned`] after [`Options::patience`], or [`IdsError::Unavailable`] if the
+    /// [`IdsError::Unassigned`] after [`Options::patience`](super::Options::patience), or [`IdsError::Unavailable`] if the
     /// store did not answer last; [`IdsError::Closed`]; or what the store refuses.
     pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
         let end = self.end();

@@ -18,7 +18,7 @@ use super::{
     handle::{Alive, Remotes},
     instance::Ids,
     layout::Layout,
-    source::{Known, Mirrored, Source},
+    source::{Mirrored, Remote, Source},
 };
 
 /// The ids of another store, in the lookups and events of an instance for as long as this is kept.
@@ -28,20 +28,6 @@ use super::{
 #[derive(Debug)]
 pub struct RemoteCache {
     shared: Arc<Shared>,
-}
-
-/// What such a cache shows.
-#[derive(Debug)]
-pub(super) struct Remote {
-    layout: Layout,
-    pub(super) source: Source,
-}
-
-impl Remote {
-    /// What is known of an id.
-    pub(super) fn get(&self, id: u64) -> Option<Known> {
-        self.source.get(id, &self.layout.id(id))
-    }
 }
 
 #[derive(Debug)]

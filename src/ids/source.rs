@@ -10,7 +10,7 @@ use crate::store::{
     mirror::{Entry, View},
 };
 
-use super::layout::Record;
+use super::layout::{Layout, Record};
 
 /// One key's id, or one id's key, as far as a cache knows it.
 #[derive(Clone, Debug)]
@@ -163,6 +163,20 @@ impl Source {
     /// Starts anew with another mirror.
     pub(super) fn restart(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// The ids of another store.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) layout: Layout,
+    pub(super) source: Source,
+}
+
+impl Remote {
+    /// What is known of an id.
+    pub(super) fn get(&self, id: u64) -> Option<Known> {
+        self.source.get(id, &self.layout.id(id))
     }
 }
 

@@ -175,7 +175,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["flights", "handle", "proof"],
             &["collector", "driver", "events"],
             &["instance"],
-            &["remote", "typed"],
+            &["lookup", "remote", "typed"],
         ],
     ),
 ];
