@@ -3,13 +3,19 @@
 //!
 //! ```sh
 //! cargo bench --bench ids --features ids,etcd
+//! cargo bench --bench ids --features ids,etcd -- reuse fill
 //! ```
+//!
+//! The two orders take turns, several times, and who begins alternates: whatever else the machine
+//! does meanwhile meets both. Read the ratios.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::{
+    fmt,
+    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +26,7 @@ use etcd_client::{
 use raft_autopilot::{
     ids::{Caching, Handle, IdRange, Ids, IdsError, Options},
     runtime::TokioRuntime,
-    store::{Embedded, etcd::Etcd, machine::Config},
+    store::{Bytes, Embedded, etcd::Etcd, machine::Config},
 };
 use tokio::sync::Barrier;
 
@@ -35,47 +41,99 @@ struct Size {
     keys: usize,
     nodes: usize,
     total: u64,
+    turns: usize,
 }
 
 fn main() {
-    let full = std::env::args().any(|argument| argument == "--bench")
-        && !std::env::args().any(|argument| argument == "--test");
-    let size = if full {
-        Size { keys: 2_000, nodes: 500, total: 65_280 }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let given = |name: &str| arguments.iter().any(|argument| argument == name);
+    let size = if given("--bench") && !given("--test") {
+        Size { keys: 2_000, nodes: 500, total: 65_280, turns: 5 }
     } else {
-        Size { keys: 60, nodes: 5, total: 300 }
+        Size { keys: 60, nodes: 5, total: 300, turns: 1 }
     };
+    let all = arguments.iter().all(|argument| argument.starts_with("--"));
+    let chosen = |name: &str| all || given(name);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(reuse(size.keys * 500));
-    runtime.block_on(fill(size.total));
-    runtime.block_on(over_etcd(&size));
+    if chosen("reuse") {
+        runtime.block_on(reuse(size.keys * 50, size.turns * 10));
+    }
+    if chosen("fill") {
+        runtime.block_on(fill(size.total));
+    }
+    if chosen("etcd") {
+        runtime.block_on(over_etcd(&size));
+    }
 }
 
 async fn over_etcd(size: &Size) {
-    let server = Server::start().await;
+    let server = &Server::start().await;
+    let half = size.keys / 2;
     for clients in [1, 16, 64] {
-        let theirs = locked(&server, clients, size.keys / 2).await;
-        let nodes = nodes(&server, clients, size.keys).await;
-        let callers = callers(&server, clients, size.keys).await;
-        println!(
-            "{clients} at once: locked {theirs:.0}/s; nodes {nodes:.0}/s, {:.1}x; \
-             callers of one node {callers:.0}/s, {:.1}x",
-            nodes / theirs,
-            callers / theirs,
-        );
-        if clients == 1 {
-            let batches = batches(&server, size.keys * 10).await;
-            println!("batches of 100: {batches:.0} keys/s, {:.1}x", batches / theirs);
-        }
+        let theirs = async |turn| locked(server, turn, clients, half).await;
+        let name = format!("{clients} nodes, new keys a second");
+        compare(&name, size.turns, theirs, async |turn| {
+            nodes(server, turn, clients, size.keys).await
+        })
+        .await;
     }
-    let theirs = locked_together(&server, size.nodes).await;
-    let ours = together(&server, size.nodes).await;
-    let times = theirs.as_secs_f64() / ours.as_secs_f64();
-    println!(
-        "{} nodes, one new key: locked {theirs:.0?}, ours {ours:.0?}, {times:.1}x",
-        size.nodes
-    );
+    let theirs = async |turn| locked(server, 100 + turn, 64, half).await;
+    let ours = async |turn| callers(server, turn, 64, size.keys).await;
+    compare("64 callers of one node, new keys a second", size.turns, theirs, ours).await;
+    let theirs = async |turn| locked(server, 200 + turn, 1, half).await;
+    let ours = async |turn| batches(server, turn, size.keys * 10).await;
+    compare("batches of 100 against one by one, keys a second", size.turns, theirs, ours).await;
+    let theirs = async |turn| 1.0 / locked_together(server, turn, size.nodes).await.as_secs_f64();
+    let ours = async |turn| 1.0 / together(server, turn, size.nodes).await.as_secs_f64();
+    let name = format!("{} nodes on one new key, times a second", size.nodes);
+    compare(&name, size.turns.min(3), theirs, ours).await;
+}
+
+/// Measures two orders in turns, and prints both and how many times faster the second is.
+async fn compare<T: Future<Output = f64>, O: Future<Output = f64>>(
+    name: &str,
+    turns: usize,
+    theirs: impl Fn(usize) -> T,
+    ours: impl Fn(usize) -> O,
+) {
+    let (mut first, mut second, mut times) =
+        (Figures::default(), Figures::default(), Figures::default());
+    let before = load();
+    for turn in 0..turns {
+        let (their, our) = if turn % 2 == 0 {
+            let their = theirs(turn).await;
+            (their, ours(turn).await)
+        } else {
+            let our = ours(turn).await;
+            (theirs(turn).await, our)
+        };
+        first.0.push(their);
+        second.0.push(our);
+        times.0.push(our / their);
+    }
+    println!("{name}: locked {first}; ours {second}; {times} times; load {before} to {}", load());
+}
+
+/// What was measured, several times.
+#[derive(Default)]
+struct Figures(Vec<f64>);
+
+impl fmt::Display for Figures {
+    /// The median, and in brackets the least and the greatest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
+        let digits = usize::from(most < 100.0);
+        write!(f, "{:.digits$} [{least:.digits$} {most:.digits$}]", sorted[sorted.len() / 2])
+    }
+}
+
+/// How many processes wanted to run in the last minute, where the system says so.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 fn rate(count: usize, since: Instant) -> f64 {
@@ -87,18 +145,37 @@ fn key(case: &str, number: usize) -> String {
 }
 
 /// A key that is held already: no IO.
-async fn reuse(count: usize) {
+async fn reuse(count: usize, turns: usize) {
     let store = Embedded::new(Config::default(), TokioRuntime);
     let ids = Ids::open(store, TokioRuntime, "reuse", Options::default()).await.unwrap();
     let handles: Vec<Handle> =
         ids.allocate_many((0..1_000).map(|number| key("reuse", number))).await.unwrap();
-    let keys: Vec<_> = handles.iter().map(|handle| handle.key().clone()).collect();
-    let since = Instant::now();
-    for number in 0..count {
-        std::hint::black_box(ids.held(&keys[number % keys.len()]));
+    let keys: Vec<Bytes> = handles.iter().map(|handle| handle.key().clone()).collect();
+    let (mut held, mut allocated, mut asked) =
+        (Figures::default(), Figures::default(), Figures::default());
+    let each = |since: Instant| since.elapsed().as_nanos() as f64 / count as f64;
+    for _ in 0..turns {
+        let since = Instant::now();
+        for number in 0..count {
+            std::hint::black_box(ids.held(&keys[number % keys.len()]));
+        }
+        held.0.push(each(since));
+        let since = Instant::now();
+        for number in 0..count {
+            std::hint::black_box(ids.allocate(&keys[number % keys.len()]).await.unwrap());
+        }
+        allocated.0.push(each(since));
+        let since = Instant::now();
+        for number in 0..count {
+            std::hint::black_box(handles[number % handles.len()].status());
+        }
+        asked.0.push(each(since));
     }
-    let each = since.elapsed().as_nanos() as f64 / count as f64;
-    println!("a held key, used and let go again: {each:.0} ns");
+    println!(
+        "a held key, used and let go again: {held} ns; by `allocate` {allocated} ns; \
+         the status of a handle {asked} ns; load {}",
+        load()
+    );
 }
 
 /// All ids of a range, one at a time.
@@ -113,7 +190,7 @@ async fn fill(total: u64) {
         handles.push(ids.allocate(key("fill", number)).await.unwrap());
     }
     let each = since.elapsed().as_micros() as f64 / total as f64;
-    println!("{total} ids to the last, in memory: {each:.1} us each");
+    println!("{total} ids to the last, in memory: {each:.1} us each; load {}", load());
     assert!(matches!(ids.allocate("more").await, Err(IdsError::Exhausted { .. })));
 }
 
@@ -127,8 +204,8 @@ async fn node(store: &Etcd, prefix: &str) -> Ids<Etcd, TokioRuntime> {
 }
 
 /// New keys, each node one after another.
-async fn nodes(server: &Server, clients: usize, keys: usize) -> f64 {
-    let prefix = format!("nodes{clients}");
+async fn nodes(server: &Server, turn: usize, clients: usize, keys: usize) -> f64 {
+    let prefix = format!("nodes{clients}/{turn}");
     let store = server.store().await;
     let mut nodes = Vec::new();
     for _ in 0..clients {
@@ -149,12 +226,16 @@ async fn nodes(server: &Server, clients: usize, keys: usize) -> f64 {
     for task in tasks {
         kept.push(task.await.unwrap());
     }
-    rate(keys, since)
+    let rate = rate(keys, since);
+    for (ids, _) in &kept {
+        ids.close().await;
+    }
+    rate
 }
 
 /// New keys, asked for by many callers of one node.
-async fn callers(server: &Server, clients: usize, keys: usize) -> f64 {
-    let ids = node(&server.store().await, &format!("callers{clients}")).await;
+async fn callers(server: &Server, turn: usize, clients: usize, keys: usize) -> f64 {
+    let ids = node(&server.store().await, &format!("callers{clients}/{turn}")).await;
     let since = Instant::now();
     let mut tasks = Vec::new();
     for number in 0..clients {
@@ -171,26 +252,31 @@ async fn callers(server: &Server, clients: usize, keys: usize) -> f64 {
     for task in tasks {
         kept.push(task.await.unwrap());
     }
-    rate(keys, since)
+    let rate = rate(keys, since);
+    ids.close().await;
+    rate
 }
 
-async fn batches(server: &Server, keys: usize) -> f64 {
-    let ids = node(&server.store().await, "batches").await;
+async fn batches(server: &Server, turn: usize, keys: usize) -> f64 {
+    let ids = node(&server.store().await, &format!("batches/{turn}")).await;
     let since = Instant::now();
     let mut handles = Vec::new();
     for first in (0..keys).step_by(100) {
         let batch = (first..first + 100).map(|number| key("batch", number));
         handles.push(ids.allocate_many(batch).await.unwrap());
     }
-    rate(keys, since)
+    let rate = rate(keys, since);
+    ids.close().await;
+    rate
 }
 
-async fn together(server: &Server, count: usize) -> Duration {
+async fn together(server: &Server, turn: usize, count: usize) -> Duration {
+    let prefix = format!("together/{turn}");
     let store = server.store().await;
     let start = Arc::new(Barrier::new(count + 1));
     let mut tasks = Vec::new();
     for _ in 0..count {
-        let (ids, start) = (node(&store, "together").await, Arc::clone(&start));
+        let (ids, start) = (node(&store, &prefix).await, Arc::clone(&start));
         tasks.push(tokio::spawn(async move {
             start.wait().await;
             (ids.allocate("the one").await.unwrap(), ids)
@@ -204,6 +290,9 @@ async fn together(server: &Server, count: usize) -> Duration {
     }
     let took = since.elapsed();
     assert!(kept.iter().all(|(handle, _)| handle.id() == kept[0].0.id()));
+    for (_, ids) in &kept {
+        ids.close().await;
+    }
     took
 }
 
@@ -240,8 +329,8 @@ async fn allocate(client: &mut Client, prefix: &str, node: usize, name: &str, le
     client.unlock(lock).await.unwrap();
 }
 
-async fn locked(server: &Server, clients: usize, keys: usize) -> f64 {
-    let prefix = format!("locked{clients}");
+async fn locked(server: &Server, turn: usize, clients: usize, keys: usize) -> f64 {
+    let prefix = format!("locked{clients}/{turn}");
     let mut first = server.client().await;
     let lease = first.lease_grant(600, None).await.unwrap().id();
     let since = Instant::now();
@@ -259,22 +348,25 @@ async fn locked(server: &Server, clients: usize, keys: usize) -> f64 {
     for task in tasks {
         task.await.unwrap();
     }
-    rate(keys, since)
+    let rate = rate(keys, since);
+    first.lease_revoke(lease).await.unwrap();
+    rate
 }
 
-async fn locked_together(server: &Server, count: usize) -> Duration {
+async fn locked_together(server: &Server, turn: usize, count: usize) -> Duration {
+    let prefix = format!("locked/{turn}");
     // As long as the last one has to wait for all others.
     let options = etcd_client::ConnectOptions::new().with_timeout(Duration::from_secs(120));
     let first = Client::connect([server.address()], Some(options)).await.unwrap();
     let start = Arc::new(Barrier::new(count + 1));
     let mut tasks = Vec::new();
     for number in 0..count {
-        let (mut client, start) = (first.clone(), Arc::clone(&start));
+        let (mut client, start, prefix) = (first.clone(), Arc::clone(&start), prefix.clone());
         // Locks of one lease are one lock, so each node has a lease of its own.
         let lease = client.lease_grant(600, None).await.unwrap().id();
         tasks.push(tokio::spawn(async move {
             start.wait().await;
-            allocate(&mut client, "locked", number, "the one", lease, 256).await;
+            allocate(&mut client, &prefix, number, "the one", lease, 256).await;
         }));
     }
     start.wait().await;

@@ -1,7 +1,8 @@
-//! The cost of one round (assess, plan, check) as the cluster grows: time, and allocations.
+//! The time of one round (assess, plan, check) as the cluster grows.
 //!
 //! `cargo bench --bench round` ends with a table of all sizes; compare the ratios, which move less
-//! from machine to machine, before the times.
+//! from machine to machine, before the times. Allocations are counted in `tests/cost.rs`: an
+//! allocator that counts would be timed here too.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and is no library")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
@@ -13,7 +14,7 @@ use criterion::{
     measurement::{Measurement, WallTime},
 };
 use raft_autopilot::{
-    autopilot::{ServerState, State, plan},
+    autopilot::{State, plan},
     promoters::Stable,
 };
 
@@ -45,17 +46,10 @@ struct Row {
     size: usize,
     /// Nanoseconds a round: the median of the batches; `None`: not measured.
     nanos: Option<f64>,
-    allocations: u64,
-    /// Bytes allocated in a round beyond the servers of the new state.
-    beyond: u64,
 }
 
 fn round(criterion: &mut Criterion, case: Case, size: usize) -> Row {
     let mut rounds = Rounds::new(size, case, Stable::new());
-    let allocated = allocation_counter::measure(|| {
-        black_box(rounds.next());
-    });
-    let servers = size * size_of::<ServerState>();
     let samples = RefCell::new(Vec::new());
     let mut group = criterion.benchmark_group(case.name());
     group.throughput(Throughput::Elements(size as u64));
@@ -81,9 +75,7 @@ fn round(criterion: &mut Criterion, case: Case, size: usize) -> Row {
         });
     });
     group.finish();
-    let nanos = median(samples.into_inner());
-    let beyond = allocated.bytes_total - servers as u64;
-    Row { case, size, nanos, allocations: allocated.count_total, beyond }
+    Row { case, size, nanos: median(samples.into_inner()) }
 }
 
 /// The two halves of a converged round apart.
@@ -108,10 +100,8 @@ fn median(mut samples: Vec<f64>) -> Option<f64> {
 }
 
 fn table(rows: &[Row]) {
-    println!(
-        "| case | servers | µs a round | ns a server | to 5 servers | allocations | bytes beyond the state |"
-    );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| case | servers | µs a round | ns a server | to 5 servers |");
+    println!("| --- | ---: | ---: | ---: | ---: |");
     for row in rows {
         let first = rows.iter().find(|first| first.case == row.case).unwrap();
         let each = |row: &Row| row.nanos.map(|nanos| nanos / row.size as f64);
@@ -120,14 +110,12 @@ fn table(rows: &[Row]) {
         };
         let ratio = each(row).zip(each(first)).map(|(row, first)| row / first);
         println!(
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             row.case.name(),
             row.size,
             text(row.nanos.map(|nanos| nanos / 1000.0), 2),
             text(each(row), 1),
             text(ratio, 2),
-            row.allocations,
-            row.beyond,
         );
     }
 }

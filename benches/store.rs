@@ -9,8 +9,8 @@ use std::{
     hint::black_box,
     io::Write,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use std::{
 use raft_autopilot::{
     runtime::TokioRuntime,
     store::{
-        Compare, Embedded, KeyRange, KeyValue, Limits, Op, Store, Txn,
+        Compare, Embedded, KeyRange, KeyValue, Limits, Op, Relation, Store, Txn,
         machine::{Command, Config, Machine},
         mirror::{Mirror, Options},
     },
@@ -28,54 +28,77 @@ use raft_autopilot::{
 struct Size {
     keys: usize,
     txns: usize,
+    turns: usize,
     seconds: f64,
 }
 
 fn main() {
     let trial = std::env::args().any(|argument| argument == "--test");
     let size = if trial || !std::env::args().any(|argument| argument == "--bench") {
-        Size { keys: 20_000, txns: 20_000, seconds: 0.2 }
+        Size { keys: 20_000, txns: 20_000, turns: 1, seconds: 0.1 }
     } else {
-        Size { keys: 1_000_000, txns: 1_000_000, seconds: 4.0 }
+        Size { keys: 1_000_000, txns: 1_000_000, turns: 9, seconds: 1.0 }
     };
-    machine(&size);
+    // `cargo bench --bench store -- machine` runs that part alone.
+    let parts = ["machine", "disk", "mirror"];
+    let named: Vec<String> =
+        std::env::args().filter(|argument| parts.contains(&&**argument)).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|named| named == part);
+    if wanted("machine") {
+        machine(&size);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_time()
         .build()
         .unwrap();
-    runtime.block_on(disk(&size));
-    runtime.block_on(mirror(&size));
+    if wanted("disk") {
+        runtime.block_on(disk(&size));
+    }
+    if wanted("mirror") {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(mirror(&size));
+    }
 }
 
-/// Keys in an order of their own.
+/// Keys in an order of their own: 18 bytes.
 fn key(number: usize) -> String {
     format!("items/{:012}", (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 24)
 }
 
+/// What is called a single-key transaction here: it puts one key with a value of 64 bytes.
 fn put(number: usize) -> Txn {
     Txn::new([Op::put(key(number), [7; 64].to_vec())])
 }
 
+/// The same under the condition that the key stands.
+fn compared_put(number: usize) -> Txn {
+    let stands =
+        Compare { relation: Relation::NotEqual, ..Compare::absent(KeyRange::key(key(number))) };
+    let Txn { success, .. } = put(number);
+    Txn::when([stands]).and_then(success)
+}
+
+/// The time that this thread has been on a processor, so that what else the machine does counts
+/// less; on systems that do not tell it, the time by the clock.
+fn spent() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = told.and_then(|told| told.split(' ').next()?.parse().ok());
+    nanos.map_or_else(|| START.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+}
+
+/// Transactions on keys that stand, in an order in which no two near each other follow, once the
+/// history is full: each of them has a revision forgotten, too.
 fn machine(size: &Size) {
-    for keys in [1_000, size.keys / 10, size.keys] {
+    for keys in [size.keys / 1_000, size.keys / 10, size.keys] {
         let mut machine = Machine::new(Config::default());
         for number in 0..keys {
             machine.apply(Command::Txn(put(number)), Duration::ZERO).unwrap();
         }
+        timed(machine.config().history_len, |number| put(number % keys), &mut machine);
         let plain = timed(size.txns, |number| put(number % keys), &mut machine);
-        let compared = timed(
-            size.txns,
-            |number| {
-                let name = key(number % keys);
-                let stands = Compare {
-                    relation: raft_autopilot::store::Relation::NotEqual,
-                    ..Compare::absent(KeyRange::key(name.as_str()))
-                };
-                Txn::when([stands]).and_then([Op::put(name, [8; 64].to_vec())])
-            },
-            &mut machine,
-        );
+        let compared = timed(size.txns, |number| compared_put(number % keys), &mut machine);
         println!(
             "machine, {keys} keys: {:.0} k puts/s, {:.0} k compared puts/s",
             plain / 1e3,
@@ -84,65 +107,86 @@ fn machine(size: &Size) {
     }
 }
 
-/// Transactions a second; making them is not counted.
+/// Transactions a second, of the median of batches so short that other programs seldom come between.
+/// Making them is not counted, and each is still where it was made, as one that has just come in.
 fn timed(txns: usize, txn: impl Fn(usize) -> Txn, machine: &mut Machine) -> f64 {
-    let mut spent = Duration::ZERO;
-    let mut done = 0;
-    while done < txns {
-        let batch: Vec<Txn> = (done..done + 10_000).map(|number| txn(number * 7_919)).collect();
-        done += batch.len();
+    const BATCH: usize = 100;
+    let mut took = Vec::new();
+    for first in (0..txns).step_by(BATCH) {
+        let batch: Vec<Txn> = (first..first + BATCH).map(|number| txn(number * 7_919)).collect();
         let start = Instant::now();
         for txn in batch {
             let _ = black_box(machine.apply(Command::Txn(txn), Duration::ZERO));
         }
-        spent += start.elapsed();
+        took.push(start.elapsed());
     }
-    done as f64 / spent.as_secs_f64()
+    took.sort();
+    BATCH as f64 / took[took.len() / 2].as_secs_f64()
 }
 
-/// The store on disk against a file that is appended to and synced as fast as it goes.
+/// The store on disk against a file that is appended to and synced as fast as it goes, with as
+/// much at once as the commands of all clients.
 async fn disk(size: &Size) {
     let directory = tempfile::tempdir_in(".").unwrap();
-    let mut file = File::create(directory.path().join("raw")).unwrap();
     for clients in [1, 16, 256] {
-        // What one batch of so many commands holds, about.
-        let record = vec![7; 20 + clients * 96];
-        let start = Instant::now();
-        let mut syncs = 0;
-        while start.elapsed().as_secs_f64() < size.seconds {
-            file.write_all(&record).unwrap();
-            file.sync_data().unwrap();
-            syncs += 1;
-        }
-        let raw = f64::from(syncs) * clients as f64 / start.elapsed().as_secs_f64();
+        let mut file = File::create(directory.path().join("raw")).unwrap();
         let path = directory.path().join(format!("store-{clients}"));
         let store = Embedded::open(path, Config::default(), TokioRuntime).unwrap();
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let start = Instant::now();
-        let tasks: Vec<_> = (0..clients)
-            .map(|client| {
-                let (store, stop, count) = (store.clone(), Arc::clone(&stop), Arc::clone(&count));
-                tokio::spawn(async move {
-                    let mut number = client;
-                    while !stop.load(Ordering::Relaxed) {
-                        store.commit(put(number)).await.unwrap();
-                        number += clients;
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                })
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_secs_f64(size.seconds)).await;
-        stop.store(true, Ordering::Relaxed);
-        for task in tasks {
-            task.await.unwrap();
+        // Taking turns, so that both meet the same disk and the same neighbours.
+        let mut turns = Vec::new();
+        for _ in 0..size.turns {
+            let raw = append(&mut file, clients, size.seconds);
+            let ours = commit(&store, clients, size.seconds).await;
+            turns.push((raw / ours, raw, ours));
         }
-        let rate = count.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+        turns.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (ratio, raw, ours) = turns[turns.len() / 2];
         println!(
-            "disk, {clients} clients: {rate:.0} puts/s; append and sync alone {raw:.0}/s, {:.2} x",
-            raw / rate
+            "disk, {clients} clients: {ours:.0} puts/s; append and sync alone {raw:.0}/s; \
+             {ratio:.2} x its time (median of {}, {:.2} to {:.2})",
+            size.turns,
+            turns[0].0,
+            turns[turns.len() - 1].0,
         );
     }
+}
+
+/// Puts a second, where a batch of so many commands is appended and synced.
+fn append(file: &mut File, clients: usize, seconds: f64) -> f64 {
+    let record = vec![7; 20 + clients * 96];
+    let start = Instant::now();
+    let mut puts = 0;
+    while start.elapsed().as_secs_f64() < seconds {
+        file.write_all(&record).unwrap();
+        file.sync_data().unwrap();
+        puts += clients;
+    }
+    puts as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Puts a second, of clients who each wait for an answer before they put again.
+async fn commit(store: &Embedded, clients: usize, seconds: f64) -> f64 {
+    let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let (store, stop) = (store.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut puts = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    store.commit(put(client + puts * clients)).await.unwrap();
+                    puts += 1;
+                }
+                puts
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut puts = 0;
+    for task in tasks {
+        puts += task.await.unwrap();
+    }
+    puts as f64 / start.elapsed().as_secs_f64()
 }
 
 async fn fill(size: &Size) -> Embedded {
@@ -164,80 +208,119 @@ async fn open(store: &Embedded) -> Decoded {
     Mirror::open(store.clone(), TokioRuntime, range, decode, Options::default()).await.unwrap()
 }
 
+/// On a runtime of one thread, so that what the mirror does is all on it.
 async fn mirror(size: &Size) {
     let store = fill(size).await;
     let start = Instant::now();
     let mirror = open(&store).await;
     println!("mirror: {} keys loaded in {:.2?}", mirror.view().len(), start.elapsed());
-    let bytes = {
-        let store = store.clone();
+    // Another thread, or the measuring would count what the store does.
+    let other = store.clone();
+    let measure = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let measure = move || {
-            let mut held = None;
-            let counted = allocation_counter::measure(|| {
-                held = Some(runtime.block_on(open(&store)));
-            });
-            drop(held);
-            counted.bytes_current
-        };
-        tokio::task::spawn_blocking(measure).await.unwrap()
+        let mut held = None;
+        let counted = allocation_counter::measure(|| held = Some(runtime.block_on(open(&other))));
+        drop(held);
+        counted.bytes_current
     };
-    // The keys, values and what the store says of them are those of the store itself; another
-    // store would hold them here: two counted slices and seven words.
-    let own = 2 * 16 + 16 + 8 * 9;
+    let bytes = std::thread::spawn(measure).join().unwrap();
+    // The entries' keys, values and revisions are those of the store itself; another store would
+    // have its own here.
+    let own = 16 + size_of::<KeyValue>() as u64;
     println!(
-        "mirror: {} bytes a key, and {own} where the store is not in the same process",
+        "mirror: {} bytes a key beside keys and values; {} where the store is not in the same \
+         process",
         bytes / i64::try_from(size.keys).unwrap(),
+        bytes / i64::try_from(size.keys).unwrap() + i64::try_from(own).unwrap(),
     );
-    apply(size, &store, &mirror, 0).await;
-    apply(size, &store, &mirror, 10).await;
+    let mut costs = [Vec::new(), Vec::new()];
+    for round in 0..40 {
+        // Taking turns, so that both meet the same neighbours.
+        for (cost, readers) in costs.iter_mut().zip([0, 10]) {
+            cost.push(apply(size, &store, &mirror, round, readers).await);
+        }
+    }
+    for (cost, readers) in costs.into_iter().zip([0, 10]) {
+        let mean = |of: fn(&Cost) -> Duration| cost.iter().map(of).sum::<Duration>() / 40;
+        let mut shown: Vec<Duration> = cost.iter().flat_map(|cost| cost.shown.clone()).collect();
+        shown.sort();
+        println!(
+            "mirror, {readers} readers ({} readings): 1,000 changes applied and shown in {:.2?} \
+             of its thread, {:.2?} by the clock (median; {:.2?} the quickest quarter); clearing up \
+             after it took {:.2?} of its thread, their commit {:.2?}",
+            cost.iter().map(|cost| cost.readings).sum::<u64>(),
+            mean(|cost| cost.applied),
+            shown[shown.len() / 2],
+            shown[shown.len() / 4],
+            mean(|cost| cost.cleared),
+            mean(|cost| cost.committed),
+        );
+    }
 }
 
-/// Applies revisions of 1,000 changes each, while readers read.
-async fn apply(size: &Size, store: &Embedded, mirror: &Decoded, readers: usize) {
+/// What one revision cost.
+#[derive(Default)]
+struct Cost {
+    committed: Duration,
+    applied: Duration,
+    /// The view before is dropped after those who wait were served.
+    cleared: Duration,
+    /// By the clock, each of them.
+    shown: Vec<Duration>,
+    readings: u64,
+}
+
+/// Applies ten revisions of 1,000 changes each, while readers read; returns the mean.
+async fn apply(
+    size: &Size,
+    store: &Embedded,
+    mirror: &Decoded,
+    round: usize,
+    readers: usize,
+) -> Cost {
     let stop = Arc::new(AtomicBool::new(false));
-    let read = Arc::new(AtomicU64::new(0));
-    let threads: Vec<_> = (0..readers)
+    let readers: Vec<_> = (0..readers)
         .map(|_| {
-            let (mirror, stop, read) = (mirror.clone(), Arc::clone(&stop), Arc::clone(&read));
-            std::thread::spawn(move || {
-                let mut number = 0_usize;
-                while !stop.load(Ordering::Relaxed) {
-                    let view = mirror.view();
-                    for _ in 0..10 {
-                        black_box(view.value(key(number).as_bytes()));
-                        number = (number + 7_919) % 20_000;
-                    }
-                    read.fetch_add(10, Ordering::Relaxed);
-                    // A reader that spins would measure the two cores, not the mirror.
-                    std::thread::sleep(Duration::from_micros(500));
-                }
-            })
+            let (mirror, stop) = (mirror.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || read(&mirror, &stop))
         })
         .collect();
-    let mut times = Vec::new();
-    for round in 0..40 {
+    let mut cost = Cost::default();
+    for turn in 0..10 {
         let puts = (0..1_000).map(|at| {
-            let number = (round * 1_000 + at) * 104_729 % size.keys;
+            let number = ((round * 10 + turn) * 1_000 + at) * 104_729 % size.keys;
             Op::put(key(number), [7; 64].to_vec())
         });
-        let start = Instant::now();
-        let done = store.commit(Txn::new(puts.collect::<Vec<_>>())).await;
-        let committed = start.elapsed();
-        let Ok(done) = done else { panic!("{done:?}") };
+        let txn = Txn::new(puts.collect::<Vec<_>>());
+        let before = spent();
+        let done = store.commit(txn).await.unwrap();
+        let (committed, start) = (spent(), Instant::now());
         mirror.wait(done.revision).await.unwrap();
-        times.push((start.elapsed().saturating_sub(committed), committed));
+        cost.shown.push(start.elapsed());
+        let applied = spent();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        cost.cleared += spent().saturating_sub(applied) / 10;
+        cost.applied += applied.saturating_sub(committed) / 10;
+        cost.committed += committed.saturating_sub(before) / 10;
     }
     stop.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().unwrap();
+    cost.readings = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+    cost
+}
+
+fn read(mirror: &Decoded, stop: &AtomicBool) -> u64 {
+    let (mut number, mut readings) = (0_usize, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let view = mirror.view();
+        for _ in 0..10 {
+            black_box(view.value(key(number).as_bytes()));
+            number = (number + 7_919) % 20_000;
+        }
+        readings += 10;
+        // A reader that spins would measure the two cores, not the mirror.
+        std::thread::sleep(Duration::from_micros(500));
     }
-    times.sort();
-    let (median, slowest) = (times[times.len() / 2].0, times[times.len() - 1].0);
-    println!(
-        "mirror, {readers} readers ({} readings): 1,000 changes shown {median:.2?} after the \
-         commit, at most {slowest:.2?}; the commit took {:.2?}",
-        read.load(Ordering::Relaxed),
-        times[times.len() / 2].1,
-    );
+    readings
 }

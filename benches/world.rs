@@ -15,7 +15,7 @@ use std::{
 use raft_autopilot::autopilot::{
     Applied, Change, Cluster, ClusterError, Config, Leading, Ledger, LogId, Membership, NodeStatus,
     Observation, Outcome, Plan, Probe, Promoter, Record, Report, Role, Server, ServerId, Sighting,
-    Sign, State, Status, Verdict, check, plan,
+    Sign, StandingSign, State, Status, Verdict, check, plan,
 };
 
 /// A heartbeat; rounds of a busy driver are this far apart.
@@ -110,6 +110,7 @@ pub(crate) fn observation(size: usize, case: Case) -> Observation {
 /// The records that a leader of these servers has written, long ago.
 fn ledger(servers: &[Sighting]) -> Ledger {
     let mut ledger = Ledger::default();
+    let signs = [Sign::Contact, Sign::Probe].map(|sign| StandingSign { sign, age: Duration::ZERO });
     let reports = servers.iter().map(|sighting| {
         let dead = matches!(sighting.probe, Probe::Silent(_));
         Report {
@@ -117,7 +118,8 @@ fn ledger(servers: &[Sighting]) -> Ledger {
             verdict: if dead { Verdict::Unhealthy } else { Verdict::Healthy },
             boot: Some(7),
             disk: Some(7),
-            signs: if dead { vec![Sign::Contact, Sign::Probe] } else { Vec::new() },
+            age: Duration::ZERO,
+            signs: if dead { signs.to_vec() } else { Vec::new() },
             flaps: 0,
         }
     });

@@ -14,6 +14,8 @@ pub mod http;
 pub mod ids;
 #[cfg(feature = "openraft")]
 pub mod openraft;
+#[cfg(feature = "placement")]
+pub mod placement;
 pub mod promoters;
 pub mod rehearse;
 pub mod runtime;

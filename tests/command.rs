@@ -118,6 +118,14 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
         &with("/observation/leader", json!("nobody")),
         &["`observation.leader`", "`nobody`", "expected the id of one of"],
     );
+    refused(
+        &with("/observation/servers/1/role", json!("incoming")),
+        &["`observation.servers[1].role`", "one half", "expected `voter`"],
+    );
+    refused(
+        &with("/observation/servers/1/server/id", json!("o1")),
+        &["`observation.servers[", "].server.id`", "`o1` again"],
+    );
     refused(&with("/promoter", Value::Null), &["`promoter`", "{\"stable\": {}}"]);
     refused(&with("/promoter", json!({"dictator": {}})), &["`promoter`", "dictator", "expected"]);
     refused(
@@ -126,7 +134,29 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
     );
     let mut case = migration();
     case["observation"]["servers"][0]["contct"] = json!("1s");
-    refused(&case.to_string(), &["`observation.servers.0.contct`", "not known"]);
+    refused(&case.to_string(), &["`observation.servers[0].contct`", "not known"]);
+    // Whatever is wrong is named with its place: a syntax, a type, a name, and a meaning.
+    let case = r#"{ "promoter": {"stable": {}},
+  "config": { "min_quorum": 3,
+    "stall_threshold":   "1ms" },
+  "observation": {
+    "at": "1h", "local": "a", "leader": "b",
+    "membership": {"log_id": {"term": 3, "index": 90}, "committed": true},
+    "last_log": {"term": 3, "index": 1000},
+    "servers": [ {"server": {"id": "a"}, "role": "voter", "extra": 0} ]
+  }
+}"#;
+    refused(case, &["standard input: line 8 column 68: field `observation.servers[0].extra`: not"]);
+    let case = case.replace(", \"extra\": 0", "");
+    refused(
+        &case,
+        &["standard input: line 3 column 26: field `config.stall_threshold`: found 1ms"],
+    );
+    let case = case.replace("1ms", "10s");
+    refused(&case, &["standard input: line 5 column 41: field `observation.leader`: found `b`"]);
+    let case = case.replace("\"promoter\": {\"stable\": {}},", "");
+    let case = case.replace("\"leader\": \"b\"", "\"leader\": \"a\"");
+    refused(&case, &["standard input: line 1 column 1: field `promoter`: not set"]);
     let missing = command(&["plan", "no/such/file.json"], "");
     assert_eq!(missing.status.code(), Some(2));
     assert!(error(&missing).contains("no/such/file.json"), "{}", error(&missing));
@@ -171,6 +201,45 @@ async fn a_running_node_explains_and_saves_what_can_be_replayed() {
     assert_eq!(gone.status.code(), Some(1));
     let bad = ask(&["explain", "--address", "https://a:1"], String::new()).await.unwrap();
     assert_eq!(bad.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_shows_votes_and_work_side_by_side() {
+    let work = |server: &str, standing: Value, why: &str| {
+        let shown = json!({"Items": 7, "Limit": 9, "Primaries": 3, "Standing": standing,
+            "Why": why, "Leaving": false});
+        (server.into(), shown)
+    };
+    let settings = fixture::settings().with_work(move |servers| {
+        assert_eq!(servers.len(), 4);
+        let cluster = json!({"Items": 9, "Replicas": 18, "Doing": {"changing": 1},
+            "Moving": ["r1 from a to b (being changed): a is gone"], "Lacking": [],
+            "Hold": "two look bad at once"});
+        let servers = [work("a", json!("full"), ""), work("d", json!({"shed": 2}), "it is sick")];
+        Some((cluster, servers.into_iter().collect()))
+    });
+    let world = fixture::World::with(fixture::healthy(), settings).await;
+    let state = world.get("/state").await;
+    let state: Value = serde_json::from_str(&state.text).unwrap();
+    assert_eq!(state["Servers"]["d"]["Work"]["Items"], 7);
+    assert!(state["Servers"]["b"].get("Work").is_none(), "nothing is told of it");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let app = world.app.clone();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let arguments = ["state", "--address", &address, "--token", fixture::TOKEN].map(str::to_owned);
+    let asked = tokio::task::spawn_blocking(move || {
+        command(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "")
+    });
+    let shown = out(&asked.await.unwrap());
+    assert!(
+        shown.starts_with("a leads in term 3; 3 vote, 1 more may fail; all healthy\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("7 of 9 items, primary of 3  sheds 2: it is sick\n"), "{shown}");
+    assert!(shown.contains("9 items, 18 replicas, 1 changing\n"), "{shown}");
+    assert!(shown.contains("moving: r1 from a to b (being changed): a is gone\n"), "{shown}");
+    assert!(shown.contains("nothing is taken by health: two look bad at once\n"), "{shown}");
 }
 
 #[test]

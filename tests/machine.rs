@@ -19,7 +19,7 @@ const HISTORY_LEN: usize = 40;
 const HISTORY_AGE: Duration = Duration::from_secs(60);
 
 fn config() -> Config {
-    let limits = Limits { operations: 9, bytes: 1_000 };
+    let limits = Limits { operations: 9, bytes: 1_500 };
     Config { limits, history_len: HISTORY_LEN, history_age: HISTORY_AGE }
 }
 
@@ -285,8 +285,12 @@ fn stamp(response: &mut TxnResponse, revision: u64) {
     }
 }
 
+/// Short ones, and such as need memory of their own.
 fn keys() -> impl Strategy<Value = Bytes> {
-    (0..3_u8, 0..5_u8).prop_map(|(a, b)| format!("{}/{b}", char::from(b'a' + a)).into())
+    (0..3_u8, 0..5_u8).prop_map(|(a, b)| {
+        let rest = if b > 2 { "/a/long/way/down/from/there" } else { "" };
+        format!("{}/{b}{rest}", char::from(b'a' + a)).into()
+    })
 }
 
 fn ranges() -> impl Strategy<Value = KeyRange> {
@@ -303,7 +307,7 @@ fn ranges() -> impl Strategy<Value = KeyRange> {
 fn reads() -> impl Strategy<Value = RangeRequest> {
     (
         ranges(),
-        prop_oneof![4 => Just(None), 1 => (0..90_u64).prop_map(Some)],
+        prop_oneof![4 => Just(None), 1 => (1..90_u64).prop_map(Some)],
         0..9_usize,
         any::<bool>(),
     )
@@ -344,7 +348,8 @@ fn compares() -> impl Strategy<Value = Compare> {
 fn txns() -> impl Strategy<Value = Txn> {
     let op = prop_oneof![
         5 => (keys(), 0..4_u8, leases()).prop_map(|(key, value, lease)| {
-            Op::Put { key, value: format!("{value}").into(), lease }
+            let value = format!("{value}").repeat(if value == 3 { 30 } else { 1 });
+            Op::Put { key, value: value.into(), lease }
         }),
         2 => ranges().prop_map(Op::Delete),
         2 => reads().prop_map(Op::Range),
@@ -468,6 +473,23 @@ fn compare(machine: &Machine, model: &Model, ranges: &[KeyRange], reads: &[Range
     assert_eq!(machine.next_deadline(), model.leases.values().map(|lease| lease.1).min());
 }
 
+#[test]
+fn bytes_that_nest_without_end_are_refused() {
+    // A list of one operation, which is a transaction: the beginning of each level.
+    let level = |txn: &Txn| codec::encode(txn).unwrap()[codec::HEADER_LEN..].to_vec();
+    let (flat, nested) = (level(&Txn::default()), level(&Txn::new([Op::Txn(Txn::default())])));
+    let begin = &nested[..nested.len() - flat.len() - 1];
+    for levels in [Txn::DEPTH, 1_000, 1_000_000] {
+        let bytes = begin.repeat(levels);
+        let error = codec::decode_payload::<Txn>(&bytes).unwrap_err().to_string();
+        assert!(error.contains("nested too deep"), "{error}");
+    }
+    // And the next ones are none the worse.
+    let deepest = (1..Txn::DEPTH).fold(Txn::default(), |txn, _| Txn::new([Op::Txn(txn)]));
+    assert_eq!(deepest.depth(), Txn::DEPTH);
+    assert_eq!(codec::decode::<Txn>(&codec::encode(&deepest).unwrap()).unwrap(), deepest);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -512,6 +534,7 @@ proptest! {
         steps in vec(commands(), 1..60),
         drop in any::<prop::sample::Index>(),
         changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        more in vec(commands(), 0..30),
     ) {
         let mut machine = Machine::new(config());
         for command in steps {
@@ -535,7 +558,13 @@ proptest! {
         });
         if let (Ok(()), Ok(mut machine)) = (pushed, restore.finish()) {
             prop_assert!(!missing);
-            let _ = machine.apply(Command::Txn(Txn::new([Op::Delete(KeyRange::all())])), Duration::MAX);
+            for command in more {
+                let _ = machine.apply(command, Duration::from_secs(9));
+            }
+            let _ = machine.events(&KeyRange::all(), machine.compacted() + 1, 9);
+            let delete = Command::Txn(Txn::new([Op::Delete(KeyRange::all())]));
+            let _ = machine.apply(delete, Duration::MAX);
+            let _ = machine.snapshot().count();
         }
     }
 }

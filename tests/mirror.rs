@@ -11,7 +11,7 @@ use std::{
 
 use proptest::prelude::*;
 use raft_autopilot::{
-    runtime::TokioRuntime,
+    runtime::{Runtime, TokioRuntime},
     store::{
         Bytes, Embedded, KeyRange, KeyValue, Lease, LeaseId, LeaseKeeper, LeaseState, LeaseStatus,
         Limits, LocalWatch, Op, RangeRequest, RangeResponse, Refusal, Store, StoreError, Txn,
@@ -41,6 +41,8 @@ struct Faults {
     refuse: Option<StoreError>,
     /// A key that the next event is swallowed of.
     swallow: Option<Bytes>,
+    /// How often progress was asked for.
+    asked: u32,
 }
 
 struct FaultyWatch {
@@ -149,6 +151,7 @@ impl Watch for FaultyWatch {
     }
 
     fn request_progress(&mut self) {
+        self.faults.lock().unwrap().asked += 1;
         self.watch.request_progress();
     }
 }
@@ -299,6 +302,39 @@ async fn a_keeper_knows_before_its_lease_can_have_ended() {
     assert!(found.items.is_empty());
 }
 
+/// Tokio's, which counts how often it sleeps.
+#[derive(Clone, Default)]
+struct Counting(Arc<std::sync::atomic::AtomicU32>);
+
+impl Runtime for Counting {
+    fn now(&self) -> Duration {
+        TokioRuntime.now()
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        TokioRuntime.sleep(duration)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        TokioRuntime.spawn(task);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_lost_lease_to_change_waits_in_peace() {
+    let (store, runtime) = (faulty(), Counting::default());
+    let ttl = Duration::from_secs(9);
+    let keeper = LeaseKeeper::grant(store.clone(), runtime.clone(), ttl).await.unwrap();
+    store.cut(true);
+    assert_eq!(keeper.changed(LeaseStatus::Held).await, LeaseStatus::Suspect);
+    assert_eq!(keeper.changed(LeaseStatus::Suspect).await, LeaseStatus::Lost);
+    let slept = runtime.0.load(std::sync::atomic::Ordering::Relaxed);
+    let changed = keeper.changed(LeaseStatus::Lost);
+    assert!(tokio::time::timeout(Duration::from_secs(60), changed).await.is_err());
+    assert!(runtime.0.load(std::sync::atomic::Ordering::Relaxed) <= slept + 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_waiter_is_answered_when_the_store_is_refused() {
     let store = faulty();
@@ -318,6 +354,70 @@ async fn every_waiter_is_answered_when_the_store_is_refused() {
     }
     assert_eq!(changes.next().await.unwrap_err(), closed);
     assert_eq!(mirror.status().ended, Some(closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_nobody_waits_for_any_more_is_not_asked_for() {
+    let store = faulty();
+    let mirror = mirror(&store, options()).await.unwrap();
+    let waits = || tokio::time::timeout(Duration::from_secs(5), mirror.wait(1_000_000));
+    let (one, other) = tokio::join!(waits(), waits());
+    assert!(one.is_err() && other.is_err());
+    let asked = store.faults.lock().unwrap().asked;
+    assert!(asked > 10, "{asked}");
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(store.faults.lock().unwrap().asked <= asked + 7, "six checks may ask");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decoder_that_panics_ends_the_mirror_and_tells_who_waits() {
+    let store = faulty();
+    let decode = |kv: &KeyValue| {
+        assert_ne!(&*kv.value, b"panic", "the decoder has a fault");
+        Ok(())
+    };
+    let range = KeyRange::prefix("in/");
+    let mirror = Mirror::open(store.clone(), TokioRuntime, range, decode, options()).await.unwrap();
+    let good = store.put("in/a", "good").await;
+    mirror.wait(good).await.unwrap();
+    let bad = store.put("in/a", "panic").await;
+    let end = mirror.wait(bad).await;
+    assert!(matches!(end, Err(StoreError::Refused(Refusal::Closed(_)))), "{end:?}");
+    assert_eq!(mirror.view().revision(), good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_good_value_does_not_outlive_its_key() {
+    let store = faulty();
+    let mirror = mirror(&store, options()).await.unwrap();
+    let first = store.put("in/a", "good").await;
+    mirror.wait(first).await.unwrap();
+    // The deletion is never seen.
+    store.cut(true);
+    store.delete("in/a").await;
+    let last = store.put("in/a", "!bad").await;
+    store.store.compact(last).await.unwrap();
+    store.cut(false);
+    let view = mirror.wait(last).await.unwrap();
+    assert_eq!(mirror.status().reloads, 1);
+    let entry = view.get(b"in/a").unwrap();
+    assert!(entry.value.is_none() && entry.error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_range_of_a_busy_store_is_checked_too() {
+    let store = faulty();
+    let options = Options { check_interval: Some(Duration::from_secs(60)), ..options() };
+    let mirror = mirror(&store, options).await.unwrap();
+    let seen = store.put("in/a", "1").await;
+    mirror.wait(seen).await.unwrap();
+    for round in 1..=5 {
+        let last = store.put("out", "").await;
+        store.store.compact(last).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(mirror.status().checks, round);
+    }
+    assert_eq!(mirror.status().drifts, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,6 +140,92 @@ async fn a_long_log_becomes_a_snapshot() {
     assert!(matches!(open(directory.path()), Err(OpenError::Damaged { .. })));
 }
 
+/// The files of a directory, copied into another one.
+fn copy(from: &Path, names: &[&str]) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for name in names {
+        fs::copy(from.join(name), to.path().join(name)).unwrap();
+    }
+    to
+}
+
+#[tokio::test]
+async fn every_state_between_a_log_and_its_snapshot_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let store = open(path).unwrap();
+    // The first log outlives the snapshot that makes it superfluous.
+    fs::hard_link(path.join("log-0000000000000000"), path.join("first")).unwrap();
+    let mut number = 0;
+    let exists = |kind: &str| {
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).find(|name| {
+            let name = name.to_str().unwrap();
+            name.starts_with(kind) && name != "log-0000000000000000"
+        })
+    };
+    while exists("log-").is_none() {
+        let put = Op::put(format!("{}", number % 5), vec![number; 1 << 20]);
+        store.commit(Txn::new([put])).await.unwrap();
+        number += 1;
+    }
+    while exists("snapshot-").is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let rotated = contents(&store).await;
+    store.commit(Txn::new([Op::put("last", "1")])).await.unwrap();
+    let all = contents(&store).await;
+    drop(store);
+    let log = exists("log-").unwrap().into_string().unwrap();
+    let snapshot = exists("snapshot-").unwrap().into_string().unwrap();
+    fs::rename(path.join("first"), path.join("log-0000000000000000")).unwrap();
+    let first = "log-0000000000000000";
+    let read = |names: &[&str], change: &dyn Fn(&Path)| {
+        let copy = copy(path, names);
+        change(copy.path());
+        let store = open(copy.path())?;
+        Ok::<_, OpenError>(block_on_here(contents(&store)))
+    };
+    let none: &dyn Fn(&Path) = &|_| {};
+    // The next log is there, and nothing was written into it; the closing record of the first one
+    // is there, or not, or a part of it.
+    let len = fs::metadata(path.join(first)).unwrap().len();
+    for cut in 0..30 {
+        let change = |path: &Path| {
+            fs::write(path.join(&log), "").unwrap();
+            let file = fs::OpenOptions::new().write(true).open(path.join(first)).unwrap();
+            file.set_len(len - cut).unwrap();
+        };
+        let found = read(&[first, &log], &change);
+        match found {
+            Ok(found) => assert_eq!(found, rotated, "{cut} bytes less"),
+            // That is more than the closing record.
+            Err(error) => assert!(cut > 20, "{cut} bytes less: {error}"),
+        }
+    }
+    assert_eq!(read(&[first, &log], none).unwrap(), all);
+    // A snapshot that was not finished counts for nothing.
+    let part = |path: &Path| {
+        let whole = fs::read(path.join(&snapshot)).unwrap();
+        fs::remove_file(path.join(&snapshot)).unwrap();
+        fs::write(path.join("snapshot.part"), &whole[..whole.len() / 2]).unwrap();
+    };
+    assert_eq!(read(&[first, &log, &snapshot], &part).unwrap(), all);
+    assert_eq!(read(&[first, &log, &snapshot], none).unwrap(), all);
+    assert_eq!(read(&[&log, &snapshot], none).unwrap(), all);
+    // What is missing is missed.
+    for names in [&[first][..], &[&log], &[&snapshot], &[first, &snapshot]] {
+        let error = read(names, none).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{names:?}: {error}");
+        assert!(error.to_string().contains("missing"), "{names:?}: {error}");
+    }
+}
+
+/// Polls a future that is ready at once.
+fn block_on_here<T>(future: impl Future<Output = T>) -> T {
+    use futures_util::FutureExt;
+    future.now_or_never().unwrap()
+}
+
 /// Not a test of its own: the process that the next test kills.
 #[tokio::test]
 async fn a_writer_to_be_killed() {
@@ -160,34 +246,83 @@ async fn a_writer_to_be_killed() {
     }
 }
 
+/// Not a test of its own: the process that the test after the next kills.
+#[tokio::test]
+async fn a_writer_of_snapshots_to_be_killed() {
+    let Ok(path) = std::env::var("STORE_OF_SNAPSHOTS") else { return };
+    let store = open(Path::new(&path)).unwrap();
+    let mut next = store.commit(Txn::default()).await.unwrap().revision + 1;
+    loop {
+        let mut value = next.to_string().into_bytes();
+        value.resize(500_000, b'.');
+        let put = Op::put(format!("{:02}", next % 20), value);
+        println!("wrote {}", store.commit(Txn::new([put])).await.unwrap().revision);
+        if next % 50 == 0 {
+            store.compact(next - 1).await.unwrap();
+        }
+        next += 1;
+    }
+}
+
+#[test]
+fn what_was_answered_survives_kill_9_while_snapshots_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut snapshots = 0;
+    // The first snapshot comes after some 135 changes.
+    for (round, enough) in [120, 20, 3, 140, 10, 1, 150, 2].into_iter().enumerate() {
+        let test = "a_writer_of_snapshots_to_be_killed";
+        let answered = kill_after(test, "STORE_OF_SNAPSHOTS", directory.path(), enough);
+        snapshots += usize::from(directory.path().join("snapshot.part").exists());
+        block_on(async {
+            let store = open(directory.path()).unwrap();
+            let found = contents(&store).await;
+            let revision = store.commit(Txn::default()).await.unwrap().revision;
+            assert!(revision >= answered, "{answered} was answered, {revision} found");
+            let latest: Vec<u64> = found.iter().map(|(_, _, revision)| *revision).collect();
+            let mut expected: Vec<u64> = (2..=revision).rev().take(20).collect();
+            expected.sort_by_key(|revision| revision % 20);
+            assert_eq!(latest, expected, "round {round}");
+            assert!(found.iter().all(|(_, value, revision)| {
+                value.trim_end_matches('.') == revision.to_string()
+            }));
+        });
+    }
+    println!("{snapshots} snapshots were cut short");
+}
+
+/// Kills the process of a test once it has said so often what it wrote; returns the last of that.
+fn kill_after(test: &str, variable: &str, directory: &Path, enough: u64) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut answered, mut count) = (0, 0);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap_or_default();
+        if let Some((_, number)) = line.split_once("wrote ") {
+            answered = number.parse().unwrap_or(answered);
+            count += 1;
+            if count == enough {
+                child.kill().unwrap();
+            }
+        }
+    }
+    child.wait().unwrap();
+    assert!(count >= enough, "{test} ended by itself");
+    answered
+}
+
 #[test]
 fn what_was_answered_survives_kill_9() {
     let directory = tempfile::tempdir().unwrap();
     let mut seed = 7_u64;
-    for round in 0..25 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_writer_to_be_killed", "--nocapture"])
-            .env("STORE_TO_BE_KILLED", directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..25 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let enough = 1 + (seed >> 33) % 200;
-        let mut answered = 0;
-        let mut count = 0;
-        for line in lines {
-            let line = line.unwrap_or_default();
-            if let Some((_, number)) = line.split_once("wrote ") {
-                answered = number.parse().unwrap_or(answered);
-                count += 1;
-                if count == enough {
-                    child.kill().unwrap();
-                }
-            }
-        }
-        child.wait().unwrap();
-        assert!(count >= enough, "the writer of round {round} ended by itself");
+        let test = "a_writer_to_be_killed";
+        let answered = kill_after(test, "STORE_TO_BE_KILLED", directory.path(), enough);
         block_on(async {
             let store = open(directory.path()).unwrap();
             let found = contents(&store).await;

@@ -1,6 +1,6 @@
 //! Autopilot in this database: all that it takes to embed it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::alias::CommittedLeaderIdOf;
@@ -8,8 +8,10 @@ use raft_autopilot::autopilot::{
     Autopilot, ConfigError, Dismissal, Handle, Ledger, Options, Outcome, Record, Server, ServerId,
 };
 use raft_autopilot::openraft::{Answer, Application, Openraft, PROBE_DEADLINE, RaftRuntime};
+use raft_autopilot::placement::Yielding;
 use raft_autopilot::promoters::Stable;
 
+use crate::ranges::Placed;
 use crate::storage::{StateMachine, clock};
 use crate::types::{Applied, Command, Member, Raft, TypeConfig};
 use crate::wire::{Connection, Envelope, Request, Response, Status};
@@ -26,6 +28,8 @@ pub(crate) struct Database {
     pub(crate) id: u64,
     pub(crate) version: String,
     pub(crate) state: StateMachine,
+    /// What is known of the servers' work, once it is.
+    pub(crate) work: Arc<OnceLock<Placed>>,
 }
 
 /// Makes the autopilot of this server: a future to run for the server's whole life, and the handle
@@ -36,7 +40,8 @@ pub(crate) fn new(
 ) -> Result<(impl Future<Output = ()> + Send + use<>, Handle), ConfigError> {
     let runtime = RaftRuntime::new();
     let cluster = Openraft::new(raft.clone(), Arc::new(database), runtime.clone());
-    let promoter = Stable::with_target(VOTERS);
+    // Who hands its work over hands leadership over too.
+    let promoter = Yielding::new(Stable::with_target(VOTERS));
     let (autopilot, handle) = Autopilot::new(cluster, runtime, promoter, options(raft))?;
     // It ends with the process; dropping it is safe at any moment.
     Ok((autopilot.run(std::future::pending()), handle))
@@ -80,6 +85,9 @@ impl Application<TypeConfig> for Database {
         if *id == self.id {
             // The others tell theirs when they are probed.
             server.version.clone_from(&self.version);
+        }
+        if let Some(work) = self.work.get() {
+            work.tag(&mut server);
         }
         server
     }

@@ -43,6 +43,10 @@ pub(crate) struct Options {
     /// What an operator has to present [default: a random one, shown with the commands to try].
     #[arg(long, env = "DATABASE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Keep ranges and standings in this etcd, `http://host:port`, instead of in the database's own log.
+    #[cfg(feature = "etcd")]
+    #[arg(long, value_name = "URL")]
+    etcd: Option<String>,
 }
 
 /// One server, as its parent sees it.
@@ -79,6 +83,8 @@ struct Place {
     dir: PathBuf,
     is_temporary: bool,
     token: String,
+    /// More arguments for every server.
+    more: Vec<String>,
 }
 
 impl Place {
@@ -90,7 +96,12 @@ impl Place {
         let token = options.token.clone().filter(|token| !token.is_empty());
         let token = token.unwrap_or_else(|| format!("{:016x}", crate::storage::random()));
         let Options { nodes, http_port, .. } = *options;
-        Ok(Self { nodes, http_port, program, dir, is_temporary, token })
+        #[cfg(feature = "etcd")]
+        let etcd = options.etcd.clone();
+        #[cfg(not(feature = "etcd"))]
+        let etcd: Option<String> = None;
+        let more = etcd.map(|etcd| vec!["--etcd".to_owned(), etcd]).unwrap_or_default();
+        Ok(Self { nodes, http_port, program, dir, is_temporary, token, more })
     }
 
     fn make_dir(&self) -> io::Result<()> {
@@ -128,6 +139,7 @@ impl Place {
             .chain(["--http", &http, "--name", &name, "--zone", &zone])
             .map(str::to_owned)
             .collect();
+        arguments.extend(self.more.clone());
         if number > 1 {
             arguments.extend(["--seed".to_owned(), self.listen(1)]);
         }
@@ -151,7 +163,9 @@ impl Place {
     /// The arguments of a server that has run before.
     fn again(&self, number: u16) -> Vec<String> {
         let dir = self.dir.join(number.to_string()).display().to_string();
-        vec!["node".to_owned(), "--dir".to_owned(), dir]
+        let mut arguments = vec!["node".to_owned(), "--dir".to_owned(), dir];
+        arguments.extend(self.more.clone());
+        arguments
     }
 
     /// A server's command line, to be copied into a shell.
@@ -291,16 +305,20 @@ fn what_to_try(place: &Place, servers: &[Server]) -> String {
     format!(
         "\nWhat to try, in another terminal:\n\
          \x20 write and read       curl -L -X PUT http://{http}/kv/colour -d green; \
-                                    curl -L http://{http}/kv/colour\n\
+                                    curl -i -L http://{http}/kv/colour\n\
          \x20 add one more         {more}\n\
+         \x20 stop n{last} for a while  kill -STOP {pid}; sleep 5; kill -CONT {pid}\n\
          \x20 kill n{last}              kill -9 {pid}\n\
+         \x20 let n{last} leave         kill -TERM {pid}\n\
          \x20 drain the leader     {order} http://{http}/operator/drain/leader\n\
          \x20 remove a server      {order} http://{http}/operator/remove/ID\n\
          \x20 all that is known    curl http://{http}/v1/operator/autopilot/state\n\
          \x20 what it did, and why curl http://{http}/v1/operator/autopilot/history\n\
          Times are short here: healthy for 5 s earns a vote, {last} voters at most; a vote moves \
          from the dead to\na server that stands by after 5 s, and who is dead for 3 min is removed. \
-         A drained server leads no more for 1 min.\n\
+         The keys are in 48 ranges,\neach read from two servers: who is sick for 2 s hands its \
+         primaries over, for 8 s its ranges too, bit by bit;\nwho is well again gets them back. A \
+         drained server holds no ranges and does not lead for 1 min.\n\
          Ctrl-C stops all of them.\n",
         more = place.typed(&place.arguments(last + 1)),
     )

@@ -1,7 +1,7 @@
 //! A replicated key-value database that steers itself: one command starts five servers of it.
 //!
 //! ```sh
-//! cargo run --release --example database --features openraft,http
+//! cargo run --release --example database --features openraft,http,placement
 //! ```
 #![allow(clippy::disallowed_methods, reason = "a program of its own, on tokio and the real clock")]
 
@@ -11,7 +11,10 @@ mod http;
 mod members;
 mod network;
 mod node;
+#[cfg(feature = "ids")]
+mod numbers;
 mod operator;
+mod ranges;
 mod service;
 mod storage;
 mod store;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::Config;
 use openraft::async_runtime::WatchReceiver;
+use raft_autopilot::autopilot::Running;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,14 +18,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::autopilot::{self, Database};
 use crate::members::ask_leader;
 use crate::network::Network;
+use crate::ranges;
 use crate::service::Service;
 use crate::storage::{self, Identity, LogStore};
+use crate::store;
 use crate::types::{FIRST_ID, Member, Raft};
 use crate::web;
 use crate::wire::{Connection, Envelope, Request, Response};
 
 /// How long a new server tries to join.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a server that is terminated takes to hand over what it holds.
+const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// How often a server asks one of the others whether it still belongs to them.
 const BELONG_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,6 +75,10 @@ pub(crate) struct Options {
     /// anything.
     #[arg(long, env = "DATABASE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Keep ranges and standings in this etcd, `http://host:port`, instead of in the database's own log.
+    #[cfg(feature = "etcd")]
+    #[arg(long, value_name = "URL")]
+    etcd: Option<String>,
     /// Stop when the standard input ends, that is, together with the process that started this.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -76,6 +86,10 @@ pub(crate) struct Options {
 
 /// Runs one server until it is told to stop, or was removed, or cannot go on.
 pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    #[cfg(feature = "etcd")]
+    let etcd = options.etcd.clone();
+    #[cfg(not(feature = "etcd"))]
+    let etcd: Option<String> = None;
     std::fs::create_dir_all(&options.dir)?;
     let (log, state) = storage::open(&options.dir)?;
     let known = log.identity()?;
@@ -91,19 +105,46 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let config = Arc::new(config(&options).validate()?);
     let raft = Raft::new(id, config, network, log.clone(), state.clone()).await?;
     let version = options.version;
-    let database = Database { cluster, id, version: version.clone(), state: state.clone() };
+    let work = Arc::new(OnceLock::new());
+    let database = Database {
+        cluster,
+        id,
+        version: version.clone(),
+        state: state.clone(),
+        work: Arc::clone(&work),
+    };
     let (autopilot, handle) = autopilot::new(&raft, database)?;
+    let store = store::new(&raft, state.replica(), store::Database { cluster, id });
+    let server = autopilot::server(id, &identity.member);
+    let (ranges, placed) = match etcd {
+        Some(etcd) => ranges::new(store::connect(&etcd).await?, &server, &state, &handle)?,
+        None => ranges::new(store.clone(), &server, &state, &handle)?,
+    };
+    // Autopilot, which was made first, asks for it from now on.
+    let _ = work.set(placed.clone());
+    let work = (store, placed);
     let service =
-        Service::new(identity.clone(), version, raft.clone(), log, state, handle, removed);
+        Service::new(identity.clone(), version, raft.clone(), (log, state), handle, work, removed);
     let service = Arc::new(service);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(Arc::clone(&service).listen(peers));
     tasks.spawn(web::serve(Arc::clone(&service), clients, options.token));
     tasks.spawn(autopilot);
+    tasks.spawn(ranges);
     let Member { name, addr, http, .. } = &identity.member;
     println!("server {} ({name}) listens on {addr}, clients on http://{http}", identity.id);
 
     let end = live(&service, &options.dir, told, options.stop_with_stdin).await;
+    if matches!(end, Ok(End::Terminated)) {
+        println!("server {} hands over what it holds, and stops", identity.id);
+        service.placed.leave(LEAVE_LIMIT).await;
+        // Most often it does not lead any more: who leaves hands that over first.
+        if service.autopilot.running() == Running::Leading
+            && let Err(error) = service.autopilot.clone().within(LEAVE_LIMIT).transfer(None).await
+        {
+            tracing::warn!(%error, "leadership is left behind");
+        }
+    }
     raft.shutdown().await?;
     tasks.shutdown().await;
     if matches!(end, Ok(End::Removed)) {
@@ -115,6 +156,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn Error>> {
 
 enum End {
     Told,
+    /// Told by whoever goes on without this server.
+    Terminated,
     Removed,
 }
 
@@ -128,7 +171,7 @@ async fn live(
     tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => Ok(End::Told),
-        _ = terminate.recv() => Ok(End::Told),
+        _ = terminate.recv() => Ok(End::Terminated),
         () = end_of_stdin(), if with_stdin => Ok(End::Told),
         Some(why) = told.recv() => { tracing::warn!(why); Ok(End::Removed) }
         end = belong(service, dir) => end,

@@ -10,8 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::members;
+use crate::ranges::Placed;
 use crate::storage::{Identity, LogStore, StateMachine, check_snapshot};
-use crate::store::{self, Store};
+use crate::store::Store;
 use crate::types::{Raft, SnapshotMeta, Vote};
 use crate::wire::{self, Envelope, Request, Response, Status};
 
@@ -37,6 +38,8 @@ pub(crate) struct Service {
     /// The store that the database hosts: leases, watches and transactions for whoever places
     /// work or agrees on numbers.
     pub(crate) store: Store,
+    /// Who holds which range of the keys.
+    pub(crate) placed: Placed,
     /// Told when another server says that this one was removed.
     removed: UnboundedSender<String>,
     /// Bytes received and expected of a snapshot that is arriving.
@@ -56,15 +59,25 @@ impl Service {
         identity: Identity,
         version: String,
         raft: Raft,
-        log: LogStore,
-        state: StateMachine,
+        (log, state): (LogStore, StateMachine),
         autopilot: Handle,
+        (store, placed): (Store, Placed),
         removed: UnboundedSender<String>,
     ) -> Self {
         let (boot_id, arriving) = (crate::storage::random(), Mutex::default());
-        let database = store::Database { cluster: identity.cluster, id: identity.id };
-        let store = store::new(&raft, state.replica(), database);
-        Self { identity, boot_id, version, raft, log, state, autopilot, store, removed, arriving }
+        Self {
+            identity,
+            boot_id,
+            version,
+            raft,
+            log,
+            state,
+            autopilot,
+            store,
+            placed,
+            removed,
+            arriving,
+        }
     }
 
     /// How this server is.

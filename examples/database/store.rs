@@ -31,6 +31,24 @@ pub(crate) fn new(raft: &Raft, replica: Replica, database: Database) -> Store {
     Replicated::new(log, replica, RaftRuntime::new(), Options::default())
 }
 
+/// An etcd in its place.
+#[cfg(feature = "etcd")]
+pub(crate) async fn connect(
+    address: &str,
+) -> Result<raft_autopilot::store::etcd::Etcd, raft_autopilot::store::StoreError> {
+    use raft_autopilot::runtime::TokioRuntime;
+    use raft_autopilot::store::etcd::{self, Etcd};
+
+    let options = etcd::Options { endpoints: vec![address.to_owned()], ..etcd::Options::default() };
+    Etcd::connect(options, TokioRuntime).await
+}
+
+/// Nobody can ask for one: this program was built without the feature `etcd`.
+#[cfg(not(feature = "etcd"))]
+pub(crate) async fn connect(_: &str) -> Result<Store, std::convert::Infallible> {
+    std::future::pending().await
+}
+
 impl StoreHost<TypeConfig> for Database {
     fn command(&self, entry: Entry) -> Command {
         Command::Store(Box::new(entry))

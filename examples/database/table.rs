@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use raft_autopilot::allocator::Standing;
 use raft_autopilot::http::durations;
+use raft_autopilot::placement::{ClusterWork, ServerWork};
 use serde::Deserialize;
+
+/// How many ranges that move are shown.
+const SHOWN: usize = 3;
 
 /// What `GET /v1/operator/autopilot/state` tells, as far as it is shown.
 #[derive(Debug, Deserialize)]
@@ -20,6 +25,7 @@ pub(crate) struct Picture {
     servers: BTreeMap<String, Server>,
     held: Vec<Held>,
     idle: Option<Idle>,
+    work: Option<ClusterWork>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +42,7 @@ struct Server {
     meta: BTreeMap<String, String>,
     cordoned: Option<String>,
     intent: Option<String>,
+    work: Option<ServerWork>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,6 +69,21 @@ impl Server {
         if self.status == "non-voter" { "learner" } else { &self.status }
     }
 
+    /// The ranges that it holds, and of how many of them it is the primary.
+    fn ranges(&self) -> String {
+        self.work
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |work| format!("{} ({})", work.items, work.primaries))
+    }
+
+    /// What its standing takes from it, and why.
+    fn standing(&self) -> Option<String> {
+        let work = self.work.as_ref()?;
+        let lowered = work.standing != Standing::Full;
+        let leaving = work.leaving.then(|| "hands its ranges over and leaves".to_owned());
+        lowered.then(|| format!("{}: {}", work.standing, work.why)).or(leaving)
+    }
+
     /// The reasons of the verdict and what an operator has said, in words.
     fn why(&self) -> String {
         let reasons = self.reasons.iter().map(|reason| reason.replace('-', " "));
@@ -83,10 +105,26 @@ impl Picture {
         let servers: Vec<_> = self
             .servers
             .iter()
-            .map(|(id, s)| format!("{id} {} {} {} {}", s.status, s.verdict, s.why(), s.version))
+            .map(|(id, s)| {
+                // How many ranges it has on the way is not worth a table each.
+                let ranges = if self.moves() { String::new() } else { s.ranges() };
+                let standing = s.work.as_ref().map(|work| work.standing);
+                let Server { status, verdict, version, .. } = s;
+                format!("{id} {status} {verdict} {} {version} {ranges} {standing:?}", s.why())
+            })
             .collect();
         let held: Vec<_> = held.iter().map(|held| (&held.step, &held.code)).collect();
-        format!("{leader} {term} {servers:?} {held:?} {:?}", self.stands_still())
+        let frozen = self.work.as_ref().and_then(|work| work.hold.as_ref());
+        format!(
+            "{leader} {term} {servers:?} {held:?} {:?} {} {frozen:?}",
+            self.stands_still(),
+            self.moves()
+        )
+    }
+
+    /// Whether ranges are on their way.
+    fn moves(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| !work.doing.is_empty())
     }
 
     /// Why nothing will be done for a while; a step on its way is no such reason.
@@ -109,8 +147,8 @@ impl Picture {
         );
         let _ = writeln!(
             text,
-            "  {:<5} {:>4} {:<7} {:<9} {:>6} {:>7} {:>5} {:>7} {:<15} why",
-            "name", "id", "role", "verdict", "for", "contact", "lag", "pid", "http"
+            "  {:<5} {:>4} {:<7} {:<9} {:>6} {:>7} {:>5} {:>8} {:>7} {:<15} why",
+            "name", "id", "role", "verdict", "for", "contact", "lag", "ranges", "pid", "http"
         );
         let mut servers: Vec<_> = self.servers.iter().collect();
         servers.sort_by_key(|(_, server)| (server.name.len(), &server.name));
@@ -120,12 +158,13 @@ impl Picture {
             // Writing into a String does not fail.
             let _ = writeln!(
                 text,
-                "  {:<5} {id:>4} {:<7} {:<9} {:>6} {:>7} {lag:>5} {pid:>7} {:<15} {}",
+                "  {:<5} {id:>4} {:<7} {:<9} {:>6} {:>7} {lag:>5} {:>8} {pid:>7} {:<15} {}",
                 server.name,
                 server.role(),
                 server.verdict,
                 since(&server.stable_since),
                 contact(&server.last_contact),
+                server.ranges(),
                 server.http(),
                 server.why()
             );
@@ -136,7 +175,30 @@ impl Picture {
         if let Some(why) = self.stands_still() {
             let _ = writeln!(text, "  nothing is changed now: {why}");
         }
+        self.show_ranges(&mut text);
         text
+    }
+}
+
+impl Picture {
+    /// What becomes of the ranges, and why.
+    fn show_ranges(&self, text: &mut String) {
+        for server in self.servers.values() {
+            if let Some(standing) = server.standing() {
+                let _ = writeln!(text, "  {} {standing}", server.name);
+            }
+        }
+        let Some(work) = &self.work else { return };
+        let moving = work.doing.values().sum::<usize>();
+        for range in work.moving.iter().take(SHOWN) {
+            let _ = writeln!(text, "  range {range}");
+        }
+        if moving > SHOWN {
+            let _ = writeln!(text, "  and {} more ranges", moving - SHOWN);
+        }
+        for words in work.lacking.iter().take(SHOWN).chain(&work.hold).chain(&work.failing) {
+            let _ = writeln!(text, "  {words}");
+        }
     }
 }
 

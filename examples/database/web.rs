@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use crate::autopilot;
 use crate::members::{self, LIMIT, NotDone};
 use crate::operator;
+use crate::ranges::Answers;
 use crate::service::Service;
 use crate::types::{Applied, Command};
 
@@ -32,6 +33,9 @@ const MAX_KEY_LEN: usize = 1024;
 const NO_KEY: &str = "no such key; nothing was changed: write it first";
 
 const NOT_LEADING: &str = "not the leader; nothing was changed: ask it, as `Location` says";
+
+const NOT_HELD: &str = "this server does not hold the key's range; ask the one that does, as `Location` \
+                        says";
 
 type Served = State<Arc<Service>>;
 
@@ -60,7 +64,10 @@ pub(crate) struct Status {
 
 /// Answers clients, for as long as this future lives.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, token: Option<String>) {
-    let mut settings = Settings::new().with_leader_address(autopilot::http);
+    let placed = service.placed.clone();
+    let mut settings = Settings::new()
+        .with_leader_address(autopilot::http)
+        .with_work(move |servers| placed.work(servers));
     if let Some(token) = &token {
         settings = settings.with_token(token.as_str());
     }
@@ -72,20 +79,38 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, token: O
         .layer(DefaultBodyLimit::max(MAX_VALUE_LEN))
         .with_state(Arc::clone(&service))
         .merge(raft_autopilot::http::router(service.autopilot.clone(), settings));
+    #[cfg(feature = "ids")]
+    let router =
+        router.merge(crate::numbers::router(&service.identity.member.name, service.store.clone()));
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "HTTP has ended");
     }
 }
 
+/// A key, read by a server that holds its range. Every answer knows all that was written before it was
+/// asked for, whichever server gives it.
 async fn read(State(service): Served, Path(key): Path<String>, uri: Uri) -> Response {
-    if let Err(not_done) = members::confirm_leadership(&service).await {
-        return elsewhere(not_done, uri.path());
+    match service.placed.answers(&key) {
+        Answers::Here => {
+            // The store is in the same log: once it is up to date, so are the keys.
+            let nothing = RangeRequest::new(KeyRange::key(key.as_str())).limit(1).keys_only();
+            if let Err(error) = service.store.range(nothing).await {
+                return refused(&error);
+            }
+        }
+        Answers::At(http) => return redirect(&http, uri.path(), NOT_HELD),
+        Answers::Leader => {
+            if let Err(not_done) = members::confirm_leadership(&service).await {
+                return elsewhere(not_done, uri.path());
+            }
+        }
     }
+    let by = [("x-served-by", service.identity.member.name.clone())];
     let state = service.state.clone();
     match tokio::task::spawn_blocking(move || state.get(&key)).await {
         Ok(Ok(Some(value))) => {
-            ([(header::CONTENT_TYPE, "application/octet-stream")], value).into_response()
+            (by, [(header::CONTENT_TYPE, "application/octet-stream")], value).into_response()
         }
         Ok(Ok(None)) => failed(StatusCode::NOT_FOUND, NO_KEY),
         Ok(Err(error)) => unreadable(&error),
@@ -191,11 +216,7 @@ fn look(service: &Service) -> std::io::Result<Status> {
 /// Sends a client to the leader, if there is one, or asks it to come back.
 pub(crate) fn elsewhere(not_done: NotDone, path: &str) -> Response {
     match not_done {
-        NotDone::Elsewhere(Some(leader)) => {
-            let location = format!("http://{}{path}", leader.http);
-            let body = Json(json!({ "error": NOT_LEADING, "leader": leader.http }));
-            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)], body).into_response()
-        }
+        NotDone::Elsewhere(Some(leader)) => redirect(&leader.http, path, NOT_LEADING),
         NotDone::Elsewhere(None) => {
             unavailable("no leader is known; nothing was changed: try again in a moment")
         }
@@ -203,7 +224,13 @@ pub(crate) fn elsewhere(not_done: NotDone, path: &str) -> Response {
     }
 }
 
-fn unavailable(why: &str) -> Response {
+fn redirect(http: &str, path: &str, why: &str) -> Response {
+    let location = format!("http://{http}{path}");
+    let body = Json(json!({ "error": why, "server": http }));
+    (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)], body).into_response()
+}
+
+pub(crate) fn unavailable(why: &str) -> Response {
     ([(header::RETRY_AFTER, "1")], failed(StatusCode::SERVICE_UNAVAILABLE, why)).into_response()
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     network::{Reason, solve},
     problem::{Holder, Problem, Seat, ZoneRule},
-    state::{Standing, shed},
+    retire::retire,
+    state::{Post, Standing, seats},
 };
 
 /// Members, items and assignments. Their order means nothing, but for members that are exiting: the
@@ -210,11 +211,15 @@ impl Case {
             }
         }
         let mut problem = Problem::new(self.zone_rule, self.balance_slack);
-        let replication: Vec<u32> = items.values().map(|at| self.items[*at].replication).collect();
-        for seat in self.seats(&members, &zones, &replication, &mut ignored) {
+        for seat in self.seats(&members, &zones, &mut ignored) {
             problem.add_member(seat);
         }
         let numbers: BTreeMap<(&str, &str), u32> = members.keys().copied().zip(0..).collect();
+        let standings: BTreeMap<u32, Standing> = members
+            .values()
+            .zip(0..)
+            .map(|(at, number)| (number, self.members[*at].standing))
+            .collect();
         let mut held: BTreeMap<&str, Vec<Holder>> = BTreeMap::new();
         let mut orphans = 0;
         for assignment in &self.assignments {
@@ -230,7 +235,8 @@ impl Case {
                 continue;
             }
             let mut holder = Holder::new(*member);
-            if assignment.slot == 0 {
+            let standing = standings.get(member).copied().unwrap_or_default();
+            if assignment.slot == 0 && standing.keeps_primaries() {
                 holder = holder.primary();
             }
             holders.push(if assignment.consistent { holder.consistent() } else { holder });
@@ -243,6 +249,12 @@ impl Case {
                 problem.restrict(&allowed.collect::<Vec<u32>>());
             }
         }
+        // The order in which they are listed is that of their age.
+        let mut exiting: Vec<(usize, u32)> = members.values().copied().zip(0..).collect();
+        exiting.retain(|(at, _)| self.members[*at].exiting);
+        exiting.sort_unstable();
+        let exiting: Vec<(u32, u32)> = exiting.into_iter().map(|(_, number)| (number, 0)).collect();
+        retire(&mut problem, &exiting);
         Indexed {
             problem,
             members: members.values().map(|at| &self.members[*at]).collect(),
@@ -257,46 +269,29 @@ impl Case {
         &self,
         members: &BTreeMap<(&str, &str), usize>,
         zones: &BTreeMap<&str, u32>,
-        replication: &[u32],
         ignored: &mut Vec<String>,
     ) -> Vec<Seat> {
-        let fraction = |share: f64| share.fract() != 0.0;
-        // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
-        let fractions = self.members.iter().filter_map(|member| member.share).any(fraction);
-        let scale = if fractions { 1000.0 } else { 1.0 };
-        let mut seats: Vec<Seat> = Vec::new();
-        for ((zone, _), at) in members {
-            let member = &self.members[*at];
-            let limit = u32::try_from(member.limit).unwrap_or(u32::MAX);
-            let mut share = member.share;
-            if share.is_some_and(|share| !share.is_finite() || share < 0.0) {
-                ignored.push(format!("member {zone}#{}: its share is no weight", member.id));
-                share = None;
-            }
-            let seat = member.standing.apply(Seat::new(zones[zone], limit));
-            let share = share.unwrap_or(f64::from(seat.limit)) * scale;
-            seats.push(Seat { share: whole(share), ..seat });
+        let mut loads: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+        for held in &self.assignments {
+            *loads.entry((held.zone.as_str(), held.member.as_str())).or_default() += 1;
         }
-        let limits: Vec<u32> = seats.iter().map(|seat| seat.limit).collect();
-        let mut exiting: Vec<(usize, usize)> = members.values().copied().zip(0..).collect();
-        exiting.retain(|(at, _)| self.members[*at].exiting);
-        exiting.sort_unstable();
-        let exiting: Vec<usize> = exiting.into_iter().map(|(_, number)| number).collect();
-        for (seat, shed) in seats.iter_mut().zip(shed(&limits, &exiting, replication)) {
-            let own = f64::from(seat.share) / f64::from(seat.limit.max(1));
-            seat.limit -= shed;
-            // Who gives up a part of its limit gives up as much of its share.
-            if shed > 0 {
-                seat.share = whole(own * f64::from(seat.limit));
-            }
-        }
-        seats
+        let posts: Vec<(Post, u32)> = members
+            .iter()
+            .map(|(place, at)| {
+                let member = &self.members[*at];
+                let limit = u32::try_from(member.limit).unwrap_or(u32::MAX);
+                let primaries = member.standing.primaries();
+                let post = Post { zone: zones[place.0], limit, share: member.share, primaries };
+                if !post.has_sane_share() {
+                    let (zone, member) = place;
+                    ignored.push(format!("member {zone}#{member}: its share is no weight"));
+                }
+                (post, member.standing.limit(limit, loads.get(place).copied().unwrap_or(0)))
+            })
+            .collect();
+        let (posts, limits): (Vec<Post>, Vec<u32>) = posts.into_iter().unzip();
+        let lowered =
+            seats(&posts).into_iter().zip(limits).map(|(seat, limit)| seat.lowered(limit));
+        lowered.collect()
     }
-}
-
-/// The nearest whole number that a share can be.
-fn whole(share: f64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    let whole = share.round() as u32;
-    whole
 }

@@ -1,5 +1,7 @@
 //! How good a plan is, counted from the plan itself, beside what can be at best.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     draft::Draft,
     fair::Fair,
@@ -7,7 +9,7 @@ use super::{
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Replicas wanted.
     pub wanted: u64,

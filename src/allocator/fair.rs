@@ -118,6 +118,13 @@ pub(super) fn fair_of(problem: &Problem, classes: Classes) -> Option<Fair> {
     (placed >= fair.classes.wanted()).then(|| fair.with(problem, shares))
 }
 
+/// How many replicas can be placed at most; `classes` are known as if all fitted.
+pub(super) fn placeable(problem: &Problem, classes: &Classes) -> i64 {
+    let zones = Zones::new(problem);
+    let groups = Groups::new(problem, &zones);
+    Shares::new(problem, &zones, &groups.list, &classes.list).place()
+}
+
 const SOURCE: usize = 0;
 const SINK: usize = 1;
 

@@ -12,7 +12,7 @@
 use std::fmt;
 
 /// Parts a key.
-const SEPARATOR: char = '#';
+pub(super) const SEPARATOR: char = '#';
 
 /// Why a name cannot be part of a key. Nothing was made; choose another name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,34 +62,38 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }
-    match name.char_indices().find(|(_, found)| *found <= SEPARATOR) {
+    // No byte of a longer character is as small.
+    match name.bytes().position(|found| char::from(found) <= SEPARATOR) {
         None => Ok(()),
-        Some((at, found)) => Err(NameError::Character { name: name.to_owned(), found, at }),
+        Some(at) => {
+            let found = char::from(name.as_bytes()[at]);
+            Err(NameError::Character { name: name.to_owned(), found, at })
+        }
     }
 }
 
 /// What a key names, in the order of keys.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key<'a> {
     /// An assignment.
     Assignment {
         /// The item's name.
-        item: String,
+        item: &'a str,
         /// The member's zone.
-        zone: String,
+        zone: &'a str,
         /// The member's name.
-        member: String,
+        member: &'a str,
         /// Zero: it is the primary.
         slot: u32,
     },
     /// An item.
-    Item(String),
+    Item(&'a str),
     /// A member.
     Member {
         /// Its zone.
-        zone: String,
+        zone: &'a str,
         /// Its name, unique within the zone.
-        member: String,
+        member: &'a str,
     },
 }
 
@@ -140,8 +144,8 @@ impl Keys {
     ///
     /// # Errors
     /// One of its names cannot be one.
-    pub fn encode(&self, key: &Key) -> Result<String, NameError> {
-        let names: &[&String] = match key {
+    pub fn encode(&self, key: &Key<'_>) -> Result<String, NameError> {
+        let names: &[&str] = match key {
             Key::Item(item) => &[item],
             Key::Member { zone, member } => &[zone, member],
             Key::Assignment { item, zone, member, .. } => &[item, zone, member],
@@ -159,37 +163,44 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeyError`]: it is none of the allocator's.
-    pub fn decode(&self, key: &str) -> Result<Key, KeyError> {
+    pub fn decode<'a>(&self, key: &'a str) -> Result<Key<'a>, KeyError> {
         let rest = key.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
         let (kind, rest) = rest.and_then(|rest| rest.split_once('/')).ok_or(KeyError::Prefix)?;
-        let parts: Vec<&str> = rest.split(SEPARATOR).collect();
         let expected = match kind {
             "items" => 1,
             "members" => 2,
             "assign" => 4,
             _ => return Err(KeyError::Prefix),
         };
-        if parts.len() != expected {
-            return Err(KeyError::Parts { found: parts.len(), expected });
+        let mut parts = [""; 4];
+        let mut found = 0;
+        for part in rest.split(SEPARATOR) {
+            if let Some(place) = parts.get_mut(found) {
+                *place = part;
+            }
+            found += 1;
         }
-        parts.iter().take(3).try_for_each(|name| check_name(name))?;
-        let owned = |at: usize| parts[at].to_owned();
-        Ok(match parts.len() {
-            1 => Key::Item(owned(0)),
-            2 => Key::Member { zone: owned(0), member: owned(1) },
+        if found != expected {
+            return Err(KeyError::Parts { found, expected });
+        }
+        parts[..expected.min(3)].iter().try_for_each(|name| check_name(name))?;
+        let [first, second, third, last] = parts;
+        Ok(match expected {
+            1 => Key::Item(first),
+            2 => Key::Member { zone: first, member: second },
             _ => {
-                let slot: Option<u32> = parts[3].parse().ok();
                 // A slot in another form would be encoded as another key.
-                let slot = slot.filter(|slot| slot.to_string() == parts[3]);
-                let slot = slot.ok_or_else(|| KeyError::Slot(owned(3)))?;
-                Key::Assignment { item: owned(0), zone: owned(1), member: owned(2), slot }
+                let plain = last == "0" || !last.starts_with(['0', '+']);
+                let slot = last.parse().ok().filter(|_| plain);
+                let slot = slot.ok_or_else(|| KeyError::Slot(last.to_owned()))?;
+                Key::Assignment { item: first, zone: second, member: third, slot }
             }
         })
     }
 }
 
 /// The parts after the prefix.
-impl fmt::Display for Key {
+impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Item(item) => f.write_str(item),

@@ -60,6 +60,13 @@ pub enum Step<M> {
         /// Who was the primary, and stays as a replica.
         instead_of: Option<M>,
     },
+    /// A second primary, which somebody else must have made, becomes a replica.
+    Demote {
+        /// Its member.
+        member: M,
+        /// Its slot from then on.
+        slot: u32,
+    },
 }
 
 /// The next safe steps of an item that wants `replication` replicas.
@@ -69,7 +76,7 @@ pub enum Step<M> {
 /// enough are left, members that are leaving and the most loaded first; then, if there is no primary
 /// left, the one that should be it, or the best there is, is promoted; and if another one should be
 /// it, and is consistent, the two change places. A second slot of one member is removed like one
-/// that is too much.
+/// that is too much, and a second primary becomes a replica.
 pub fn steps<M: Copy + Ord>(
     replication: usize,
     held: &[Held<M>],
@@ -91,9 +98,20 @@ pub fn steps<M: Copy + Ord>(
     for at in &removed {
         steps.push(Step::Remove { member: held[*at].member, slot: held[*at].slot });
     }
-    let left: Vec<Held<M>> =
+    let mut left: Vec<Held<M>> =
         (0..held.len()).filter(|at| !removed.contains(at)).map(|at| held[at]).collect();
-    if !added.contains(&0) {
+    let wish = wanted.iter().find(|wanted| wanted.primary).map(|wanted| wanted.member);
+    left.sort_by_key(|held| (held.slot, !held.consistent, Some(held.member) != wish, held.member));
+    let seconds: Vec<Step<M>> = left
+        .iter()
+        .skip(1)
+        .filter(|held| held.slot == 0)
+        .zip(next..)
+        .map(|(held, slot)| Step::Demote { member: held.member, slot })
+        .collect();
+    if !seconds.is_empty() {
+        steps.extend(seconds);
+    } else if !added.contains(&0) {
         steps.extend(promotion(&left, wanted));
     }
     steps

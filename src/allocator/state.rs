@@ -1,4 +1,6 @@
-//! What stands at one revision, as far as the plan needs it: standings, limits, and who may leave.
+//! What a member may hold: its limit and share, and what its standing leaves of them.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,10 @@ pub enum Standing {
     Full,
     /// The same, but it becomes the primary of no item whose primary it is not.
     NoNewPrimaries,
+    /// The same, but it is the primary of no item that anybody else holds too.
+    NoPrimaries,
+    /// What it holds, and nothing new; it becomes no primary either.
+    NothingNew,
     /// So many items fewer than its limit says.
     Shed(u32),
     /// Nothing: what it holds counts as lost.
@@ -20,44 +26,102 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// What is left of a seat.
-    pub fn apply(self, seat: Seat) -> Seat {
+    /// What is left of a limit, of a member that holds so many items.
+    pub fn limit(self, limit: u32, load: u32) -> u32 {
         match self {
-            Self::Full => seat,
-            Self::NoNewPrimaries => Seat { primaries: Primaries::Kept, ..seat },
-            Self::Shed(items) => Seat { limit: seat.limit.saturating_sub(items), ..seat },
-            Self::Gone => Seat { limit: 0, ..seat },
+            Self::Full | Self::NoNewPrimaries | Self::NoPrimaries => limit,
+            Self::NothingNew => limit.min(load),
+            Self::Shed(items) => limit.saturating_sub(items),
+            Self::Gone => 0,
+        }
+    }
+
+    /// Of which items it may become the primary.
+    pub fn primaries(self) -> Primaries {
+        match self {
+            Self::NoNewPrimaries | Self::NoPrimaries | Self::NothingNew => Primaries::Kept,
+            Self::Full | Self::Shed(_) | Self::Gone => Primaries::Any,
+        }
+    }
+
+    /// Whether it takes away items that a member holds.
+    pub fn takes(self) -> bool {
+        matches!(self, Self::Shed(1..) | Self::Gone)
+    }
+
+    /// Whether it may stay the primary of items that others hold too.
+    pub fn keeps_primaries(self) -> bool {
+        self != Self::NoPrimaries
+    }
+}
+
+/// In words, for people; nothing for a full one.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => Ok(()),
+            Self::NoNewPrimaries => f.write_str("gets no new primaries"),
+            Self::NoPrimaries => f.write_str("hands its primaries over"),
+            Self::NothingNew => f.write_str("gets nothing new"),
+            Self::Shed(items) => write!(f, "sheds {items}"),
+            Self::Gone => f.write_str("holds nothing by its standing"),
         }
     }
 }
 
-/// How much of its limit each exiting member gives up now.
-///
-/// `exiting` are the numbers of the members that want to leave, the oldest first; it goes first. All
-/// together give up no more than is spare beyond the replicas wanted, and as many members stay as
-/// the item with most replicas needs. Who is not granted anything yet goes on working, and is asked
-/// again when the picture changes. A member without a limit counts for nothing, and of a limit
-/// counts what the number of items can fill.
-pub fn shed(limits: &[u32], exiting: &[usize], replication: &[u32]) -> Vec<u32> {
-    let items = u32::try_from(replication.len()).unwrap_or(u32::MAX);
-    let fill = |member: usize| u64::from(limits[member].min(items));
-    let slots: u64 = (0..limits.len()).map(fill).sum();
-    let wanted: u64 = replication.iter().map(|wanted| u64::from(*wanted)).sum();
-    let most = replication.iter().copied().max().unwrap_or(0) as usize;
-    let working = limits.iter().filter(|limit| **limit > 0).count();
-    let mut leave = working.saturating_sub(most);
-    let mut spare = slots.saturating_sub(wanted);
-    let mut shed = vec![0; limits.len()];
-    for member in exiting.iter().copied().filter(|member| limits.get(*member) > Some(&0)) {
-        if leave == 0 || spare == 0 {
-            break;
-        }
-        let granted = fill(member).min(spare);
-        // Where all that it could fill goes, the whole limit does.
-        let kept = u32::try_from(fill(member) - granted).unwrap_or(0);
-        shed[member] = limits[member] - kept;
-        spare -= granted;
-        leave -= 1;
+/// What decides how much a member is to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Post {
+    /// The number of its zone, from zero.
+    pub zone: u32,
+    /// How many items it may hold.
+    pub limit: u32,
+    /// Its weight when items are shared out. `None`, or no weight at all (negative, not a number):
+    /// its limit.
+    pub share: Option<f64>,
+    /// Of which items it may become the primary.
+    pub primaries: Primaries,
+}
+
+impl Post {
+    /// Whether its share is one.
+    pub fn has_sane_share(&self) -> bool {
+        self.share.is_none_or(|share| share.is_finite() && share >= 0.0)
     }
-    shed
+
+    fn weight(&self) -> f64 {
+        let share = self.share.filter(|_| self.has_sane_share());
+        share.unwrap_or(f64::from(self.limit))
+    }
+}
+
+/// The seats of members, with all that they may hold.
+pub fn seats(posts: &[Post]) -> Vec<Seat> {
+    // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
+    let fractions = posts.iter().any(|post| post.weight().fract() != 0.0);
+    let scale = if fractions { 1000.0 } else { 1.0 };
+    let seat = |post: &Post| Seat {
+        zone: post.zone,
+        limit: post.limit,
+        share: whole(post.weight() * scale),
+        primaries: post.primaries,
+    };
+    posts.iter().map(seat).collect()
+}
+
+impl Seat {
+    /// The same with at most this limit. Who gives up a part of its limit gives up as much of its share.
+    #[must_use]
+    pub fn lowered(self, limit: u32) -> Self {
+        let limit = limit.min(self.limit);
+        let share = u64::from(self.share) * u64::from(limit) / u64::from(self.limit.max(1));
+        Self { limit, share: u32::try_from(share).unwrap_or(self.share), ..self }
+    }
+}
+
+/// The nearest whole number that a share can be.
+fn whole(share: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    let whole = share.round() as u32;
+    whole
 }

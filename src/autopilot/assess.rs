@@ -9,6 +9,7 @@ use super::{
     config::Config,
     lapse::Lapse,
     records::{IntentKind, ServerRecord, Signs, Verdict, age},
+    signs::Evidence,
     state::{Health, Reason, Reasons, ServerState, State, Trail, flaps},
 };
 
@@ -27,7 +28,8 @@ impl State {
         let judges = seen.leading.is_some_and(|leading| leading.lease);
         let lapse = last.map_or(Lapse::default(), |last| Lapse::since(config, last, seen));
         let mended;
-        let sightings: &[Sighting] = if is_sorted(&seen.servers) {
+        let known = last.map_or(&[][..], |last| &last.servers);
+        let sightings: &[Sighting] = if is_sorted(&seen.servers, known) {
             &seen.servers
         } else {
             mended = sorted(&seen.servers);
@@ -35,12 +37,13 @@ impl State {
         };
         let shrunken = discovery_shrunken(seen, sightings);
         let round = Round { config, seen, shrunken, first: last.is_none(), judges, lapse };
-        let mut before = last.map_or(&[][..], |last| &last.servers);
-        let mut servers = Vec::with_capacity(sightings.len());
-        for sighting in sightings {
+        let mut before = known;
+        let servers = sightings.iter();
+        let servers = servers.map(|sighting| {
             let last = next_in(&mut before, &sighting.server);
-            servers.push(round.server(sighting, last));
-        }
+            round.server(sighting, last)
+        });
+        let servers = servers.collect();
         let mut state = State {
             at: seen.at,
             local: seen.local.clone(),
@@ -65,8 +68,11 @@ impl State {
     }
 }
 
-fn is_sorted(servers: &[Sighting]) -> bool {
-    servers.windows(2).all(|pair| pair[0].server.id < pair[1].server.id)
+/// Whether the servers are in their order; they are where they are those of the last round.
+fn is_sorted(servers: &[Sighting], last: &[ServerState]) -> bool {
+    let same = |(s, last): (&Sighting, &ServerState)| Arc::ptr_eq(&s.server, &last.server);
+    (servers.len() == last.len() && servers.iter().zip(last).all(same))
+        || servers.windows(2).all(|pair| pair[0].server.id < pair[1].server.id)
 }
 
 fn sorted(servers: &[Sighting]) -> Vec<Sighting> {
@@ -103,13 +109,14 @@ fn discovery_shrunken(seen: &Observation, servers: &[Sighting]) -> bool {
     if seen.discovery.is_none() {
         return false;
     }
-    let (mut members, mut listed, mut leader) = (0_usize, 0_usize, false);
-    for server in servers.iter().filter(|server| server.role != Role::Absent) {
-        members += 1;
+    let members = || servers.iter().filter(|server| server.role != Role::Absent);
+    let (mut all, mut listed) = (0_usize, 0_usize);
+    for server in members() {
+        all += 1;
         listed += usize::from(server.discovery.is_some());
-        leader |= server.discovery.is_some() && seen.leader.as_ref() == Some(&server.server.id);
     }
-    !leader || listed * 3 < members * 2
+    let leads = |s: &Sighting| seen.leader.as_ref() == Some(&s.server.id);
+    listed * 3 < all * 2 || !members().any(|s| s.discovery.is_some() && leads(s))
 }
 
 /// The votes of one half of a membership.
@@ -182,30 +189,51 @@ struct Before {
     signs: Signs,
     joining: Option<Duration>,
     matched: Option<LogId>,
-    status: Option<Status>,
+    snapshot: Option<u64>,
     lag: u64,
     flaps: u8,
     trail: Trail,
 }
 
 /// What one sighting measures.
-struct Measure {
+struct Measure<'a> {
     contact: Option<Duration>,
     matched: Option<LogId>,
     lag: u64,
     catch_up: Option<Duration>,
-    status: Option<Status>,
-    trail: Trail,
+    status: Option<&'a Status>,
+    was: Identity,
+}
+
+/// What was known of who a server is, before this round.
+struct Identity {
+    boot: Option<u64>,
+    disk: Option<u64>,
+    reborn: bool,
 }
 
 impl Before {
+    fn of(last: &ServerState) -> Self {
+        Self {
+            health: last.health,
+            signs: last.signs,
+            joining: last.joining,
+            matched: last.matched,
+            snapshot: last.status.and_then(|status| status.snapshot),
+            lag: last.lag,
+            flaps: last.flaps,
+            trail: last.trail,
+        }
+    }
+
     /// Forgets what was counted in time; a log that shrank stays shrunk.
     fn restart(&mut self, at: Duration) {
         self.health.since = at;
         self.health.healthy_since = None;
         self.signs = Signs { shrunk: self.signs.shrunk.map(|_| at), ..Signs::default() };
         self.joining = self.joining.map(|_| at);
-        self.trail = Trail { seen: at, progressed: at, applied: at, carried: None, ..self.trail };
+        self.trail =
+            Trail { seen: at, progressed: at, applied: at, carried: None, told: 0, ..self.trail };
     }
 
     /// Leaves a time that nobody observed out of every count.
@@ -229,57 +257,56 @@ impl Round<'_> {
     fn server(&self, sighting: &Sighting, last: Option<&ServerState>) -> ServerState {
         let is_member = sighting.role != Role::Absent;
         let mut before = match last.filter(|last| (last.role != Role::Absent) == is_member) {
-            Some(last) => Before {
-                health: last.health,
-                signs: last.signs,
-                joining: last.joining,
-                matched: last.matched,
-                status: last.status,
-                lag: last.lag,
-                flaps: last.flaps,
-                trail: last.trail,
-            },
+            Some(last) => Before::of(last),
             None => self.recorded(sighting),
         };
         if self.judges && !self.lapse.time.is_zero() {
             before.leave_out(self.lapse, self.seen.at);
         }
-        let mut measure = self.measure(sighting, &before);
+        let measure = self.measure(sighting, &mut before);
         let reasons = if self.judges {
             self.reasons(sighting, &before, &measure)
         } else {
             Reasons::of(&[Reason::NotJudged])
         };
-        let restarted = measure.trail.reborn && !before.trail.reborn;
+        let restarted = before.trail.reborn && !measure.was.reborn;
         // Where probes tell boots apart, only the next answer says that it is still the same.
         let confirmed = match measure.status {
-            Some(status) => Some(before.trail.boot == Some(status.boot)),
+            Some(status) => Some(measure.was.boot == Some(status.boot)),
             None => (sighting.probe == Probe::Off).then_some(true),
         };
         if let Some(same) = confirmed
-            && let Some(carried) = measure.trail.carried.take()
+            && let Some(carried) = before.trail.carried.take()
             && same
         {
             before.health.healthy_since = Some(carried);
         }
         let health = self.health(reasons, &before, restarted);
         let healthy = health.verdict == Verdict::Healthy;
-        measure.trail.carried = measure.trail.carried.filter(|_| match health.verdict {
+        before.trail.carried = before.trail.carried.filter(|_| match health.verdict {
             Verdict::Healthy => true,
             Verdict::Unhealthy => false,
             Verdict::Unknown => self.is_short(health.since),
         });
-        measure.trail.reborn &= !healthy;
-        let snapshot = |status: Option<Status>| status.and_then(|status| status.snapshot);
+        before.trail.reborn &= !healthy;
+        let evidence = Evidence {
+            config: self.config,
+            seen: self.seen,
+            sighting,
+            shrunken: self.shrunken,
+            reasons,
+            contact: measure.contact,
+        };
+        let signs = evidence.signs(before.signs, &mut before.trail);
         let gained = measure.matched > before.matched
-            || (measure.status.is_some() && snapshot(measure.status) > snapshot(before.status));
+            || measure.status.is_some_and(|status| status.snapshot > before.snapshot);
         ServerState {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
             flaps: flaps(self.config, before.flaps, &before.health, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
-            signs: self.signs(sighting, &before, reasons, &measure),
+            signs,
             joining: before
                 .joining
                 .filter(|_| !healthy && sighting.role == Role::Learner)
@@ -289,8 +316,8 @@ impl Round<'_> {
             lag: measure.lag,
             catch_up: measure.catch_up,
             discovery: sighting.discovery,
-            status: measure.status,
-            trail: measure.trail,
+            status: measure.status.copied(),
+            trail: before.trail,
         }
     }
 
@@ -318,7 +345,7 @@ impl Round<'_> {
             signs,
             joining: joining.then_some(at),
             matched: None,
-            status: None,
+            snapshot: None,
             lag: 0,
             flaps: record.flaps,
             trail: Trail {
@@ -338,10 +365,11 @@ impl Round<'_> {
         before
     }
 
-    fn measure(&self, sighting: &Sighting, before: &Before) -> Measure {
+    #[inline]
+    fn measure<'s>(&self, sighting: &'s Sighting, before: &mut Before) -> Measure<'s> {
         let at = self.seen.at;
         let is_leader = self.seen.leading.is_some() && sighting.server.id == self.seen.local;
-        let status = match sighting.probe {
+        let status = match &sighting.probe {
             Probe::Answered(status) if status.age <= self.config.status_max_age => Some(status),
             Probe::Answered(_) | Probe::Off | Probe::Silent(_) => None,
         };
@@ -349,7 +377,8 @@ impl Round<'_> {
         let matched = sighting.matched.or(is_leader.then_some(self.seen.last_log));
         let index = matched.map_or(0, |matched| matched.index);
         let lag = self.seen.last_log.index.saturating_sub(index);
-        let mut trail = before.trail;
+        let trail = &mut before.trail;
+        let was = Identity { boot: trail.boot, disk: trail.disk, reborn: trail.reborn };
         let had = before.matched.map_or(0, |matched| matched.index);
         if index > had {
             let took = at.saturating_sub(trail.progressed).as_secs_f64();
@@ -385,10 +414,10 @@ impl Round<'_> {
         }
         let catch_up = catch_up(lag, trail.rate, at.saturating_sub(trail.progressed));
         let contact = if is_leader { Some(Duration::ZERO) } else { sighting.contact };
-        Measure { contact, matched, lag, catch_up, status, trail }
+        Measure { contact, matched, lag, catch_up, status, was }
     }
 
-    fn reasons(&self, sighting: &Sighting, before: &Before, measure: &Measure) -> Reasons {
+    fn reasons(&self, sighting: &Sighting, before: &Before, measure: &Measure<'_>) -> Reasons {
         let (config, at) = (self.config, self.seen.at);
         let had = |reason| before.health.reasons.contains(reason);
         let mut reasons = Reasons::default();
@@ -407,12 +436,12 @@ impl Round<'_> {
             reasons.add(Reason::ContactLost, age > limit);
         } else {
             let begin = self.seen.leading.map_or(at, |leading| leading.since);
-            let silent = at.saturating_sub(measure.trail.seen.max(begin));
+            let silent = at.saturating_sub(before.trail.seen.max(begin));
             let lost = silent > config.last_contact_threshold;
             reasons.add(Reason::ContactLost, lost);
             reasons.add(Reason::NoContactYet, !lost);
         }
-        let (lag, late) = (measure.lag, at.saturating_sub(measure.trail.progressed));
+        let (lag, late) = (measure.lag, at.saturating_sub(before.trail.progressed));
         let untold = measure.matched.is_none() && lag > 0;
         reasons.add(Reason::NoProgressYet, untold);
         if !untold || late > config.last_contact_threshold {
@@ -438,7 +467,7 @@ impl Round<'_> {
         reasons: &mut Reasons,
         sighting: &Sighting,
         before: &Before,
-        measure: &Measure,
+        measure: &Measure<'_>,
     ) {
         reasons.add(Reason::ProbeSilent, matches!(sighting.probe, Probe::Silent(_)));
         // Once a voter has lost what it acknowledged it stays marked: what it voted for is
@@ -454,13 +483,13 @@ impl Round<'_> {
             return;
         };
         let shrank = status.last_log < status.acknowledged;
-        let known = before.trail.disk.zip(status.disk);
+        let known = measure.was.disk.zip(status.disk);
         let replaced = known.is_some_and(|(old, new)| old != new);
         let stays = marked && sighting.role.votes();
         reasons.add(Reason::LogShrank, shrank || replaced || stays);
         let waits = status.applied < status.last_log;
         let asked = self.seen.at.saturating_sub(status.age);
-        let stuck = asked.saturating_sub(measure.trail.applied);
+        let stuck = asked.saturating_sub(before.trail.applied);
         reasons.add(Reason::NotApplying, waits && stuck > self.config.stall_threshold);
     }
 
@@ -522,56 +551,6 @@ impl Round<'_> {
     fn is_short(&self, since: Duration) -> bool {
         self.seen.at.saturating_sub(since) <= self.config.last_contact_threshold
     }
-
-    fn signs(
-        &self,
-        sighting: &Sighting,
-        before: &Before,
-        reasons: Reasons,
-        measure: &Measure,
-    ) -> Signs {
-        let (at, old, floor) = (self.seen.at, before.signs, measure.trail.seen);
-        if reasons.contains(Reason::NotJudged) {
-            return old;
-        }
-        // While it is not known whether a sign of contact or of a probe still stands, what was
-        // known of it is kept. Discovery that is stale or shrunken has failed itself: what it said
-        // removes nobody, and its sign begins anew when it is back.
-        let contact = if reasons.contains(Reason::NoContactYet) {
-            old.contact
-        } else {
-            let age = measure.contact.unwrap_or_else(|| at.saturating_sub(measure.trail.seen));
-            let since = at.saturating_sub(age).max(floor);
-            reasons.contains(Reason::ContactLost).then(|| earlier(old.contact, since))
-        };
-        let probe = match sighting.probe {
-            Probe::Silent(age) if age > self.config.last_contact_threshold => {
-                Some(earlier(old.probe, at.saturating_sub(age).max(floor)))
-            }
-            Probe::Silent(_) => old.probe,
-            // Nobody probes any more: what replication hears from is not silent.
-            Probe::Off => old.probe.filter(|_| reasons.intersects(SILENT)),
-            Probe::Answered(_) => None,
-        };
-        let discovery = [Reason::DiscoveryFailed, Reason::DiscoveryLeft, Reason::DiscoveryAbsent];
-        Signs {
-            contact,
-            probe,
-            discovery: reasons
-                .intersects(Reasons::of(&discovery))
-                .then(|| old.discovery.unwrap_or(at)),
-            identity: measure.trail.reborn.then(|| old.identity.unwrap_or(at)),
-            shrunk: reasons.contains(Reason::LogShrank).then(|| old.shrunk.unwrap_or(at)),
-        }
-    }
-}
-
-/// Replication has not heard from it.
-const SILENT: Reasons = Reasons::of(&[Reason::ContactLost, Reason::NoContactYet]);
-
-/// The earlier of two beginnings, the first of which may not be known.
-fn earlier(known: Option<Duration>, since: Duration) -> Duration {
-    known.map_or(since, |known| known.min(since))
 }
 
 /// Time to reach the end of the log: at the measured rate, and never less than the time that

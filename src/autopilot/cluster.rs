@@ -313,8 +313,12 @@ pub struct Retry {
 pub struct Feedback {
     /// The step whose outcome is awaited.
     pub in_flight: Option<Step>,
-    /// Steps that failed.
+    /// Steps that failed, and those that were just done and are not repeated at once.
     pub retries: Vec<Retry>,
+    /// When a transfer of leadership last failed on this node, on the clock of
+    /// [`Observation::at`]; forgotten once one has succeeded, and after a day.
+    #[serde(default, with = "crate::duration::option")]
+    pub transfer_failed: Option<Duration>,
     /// Autopilot only looks on: it plans and changes nothing.
     pub observer: bool,
 }

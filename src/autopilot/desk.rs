@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 use super::{
     cluster::{Cluster, ClusterError, Observation, Origin, Role, Step},
     handle::{Reply, VerbError},
-    records::{Ledger, Outcome, Record, Report, ServerRecord, Task, Verdict},
+    records::{Ledger, Outcome, Record, Task},
     refusal::Refusal,
     server::ServerId,
-    state::{ServerState, State},
+    state::State,
 };
 use crate::runtime::Runtime;
 
@@ -285,36 +285,6 @@ impl Desk {
             Err(VerbError::Refused { refusal: refusal.clone(), left_behind })
         });
     }
-}
-
-/// What the ledger should say of a server and does not.
-pub(super) fn report(server: &ServerState, record: Option<&ServerRecord>) -> Option<Report> {
-    let health = &server.health;
-    let verdict = match (health.verdict, record) {
-        (Verdict::Healthy | Verdict::Unhealthy, _) => health.verdict,
-        // A short doubt breaks no history; a longer one does.
-        (Verdict::Unknown, Some(record)) if health.healthy_since.is_some() => record.verdict,
-        (Verdict::Unknown, Some(record)) if record.verdict == Verdict::Unhealthy => record.verdict,
-        (Verdict::Unknown, _) => Verdict::Unknown,
-    };
-    let boot = server.status.map(|status| status.boot);
-    let disk = server.status.and_then(|status| status.disk);
-    let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
-    let known = record.is_some_and(|record| {
-        record.verdict == verdict
-            && (boot.is_none() || record.boot == boot)
-            && (disk.is_none() || record.disk == disk)
-            && record.signs == signs
-            && record.flaps == server.flaps
-    });
-    (!known).then(|| Report {
-        server: server.server.id.clone(),
-        verdict,
-        boot,
-        disk,
-        signs,
-        flaps: server.flaps,
-    })
 }
 
 /// Why a record has no outcome.

@@ -14,19 +14,21 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     cluster::{
-        Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Observation, Origin, Retry,
-        Server, Step,
+        Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Observation, Origin, Server,
+        Step,
     },
     config::{Config, ConfigError},
     desk::{Desk, Then, Unrecorded, record, within},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
-    plan::{Held, Plan, Why, plan},
+    plan::{Plan, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
+    retries::Retries,
     safety::check,
     state::State,
     wake,
+    why::{Held, Why},
 };
 use crate::runtime::Runtime;
 
@@ -118,7 +120,7 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     paused: Duration,
     in_flight: Option<Box<InFlight>>,
     pub(super) serial: u64,
-    retries: Vec<Retry>,
+    retries: Retries,
     /// The records of this leadership, where the host keeps none.
     pub(super) local: Option<Arc<Ledger>>,
     pub(super) desk: Desk,
@@ -182,7 +184,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             paused: Duration::ZERO,
             in_flight: None,
             serial: 0,
-            retries: Vec::new(),
+            retries: Retries::default(),
             local: None,
             desk: Desk::default(),
             chronicle: Chronicle::default(),
@@ -291,7 +293,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 let fate = Fate::Unknown("leadership was lost before its end".to_owned());
                 self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
             }
-            self.retries.retain(|retry| transfer(&retry.step));
+            self.retries.of_a_new_leadership();
             self.local = None;
             self.desk.lapse = Duration::ZERO;
             self.desk.leaving.clear();
@@ -306,13 +308,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
             self.back_off(flight.change.step, error);
         }
-        let old = seen.at.saturating_sub(Duration::from_secs(300));
-        self.retries.retain(|retry| retry.until >= old);
+        self.retries.forget(seen.at);
         let in_flight = self.in_flight.as_ref().map(|flight| flight.change.step.clone());
-        let observer = self.options.observer;
-        if in_flight.is_some() || observer || !self.retries.is_empty() {
-            let retries = self.retries.clone();
-            seen.feedback = Some(Arc::new(Feedback { in_flight, retries, observer }));
+        let (observer, failed) = (self.options.observer, self.retries.feedback());
+        if in_flight.is_some() || observer || failed.is_some() {
+            let failed = failed.unwrap_or_default();
+            seen.feedback = Some(Arc::new(Feedback { in_flight, observer, ..failed }));
         }
         self.desk.records_are_local = seen.ledger.is_none();
         if self.desk.records_are_local && seen.leading.is_some() {
@@ -357,7 +358,13 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
                 tracing::info!(%step, %why, "held");
             }
         }
-        let (Some(last), true) = (&self.last, state.may_act()) else { return };
+        let (last, true) = (&self.last, state.may_act()) else { return };
+        let before = last.iter().filter(|last| last.may_act());
+        let stood = |new| before.clone().flat_map(|last| last.warnings()).any(|old| old == new);
+        for warning in state.warnings().filter(|new| !stood(*new)) {
+            tracing::warn!("{warning}");
+        }
+        let Some(last) = last else { return };
         for server in &state.servers {
             let id = &server.server.id;
             let Some(before) = last.server(id) else { continue };
@@ -435,7 +442,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         match result {
             Ok(()) => {
                 tracing::info!(%step, "applied");
-                self.retries.retain(|retry| retry.step != step);
+                self.retries.done(&step);
                 self.desk.done(&change.origin, &step);
                 if change.origin == Origin::Promoter {
                     self.pace(step.clone());
@@ -449,9 +456,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             Err(ClusterError::Moved(what)) => {
                 tracing::info!(%step, what, "planning anew");
                 let until = self.runtime.now().saturating_add(self.options.heartbeat);
-                // Neither a failure nor a success: what has failed before goes on counting.
-                let failures = self.failures(&step);
-                self.retries.push(Retry { step, failures, until, error: what });
+                self.retries.pause(step, until, what);
             }
             Err(error) => self.back_off(step, error.to_string()),
         }
@@ -462,24 +467,17 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     fn pace(&mut self, step: Step) {
         let config = Arc::clone(&self.publish.borrow().config);
         let until = self.runtime.now().saturating_add(config.server_stabilization_time);
-        self.retries.push(Retry { step, failures: 0, until, error: "it was just done".to_owned() });
+        self.retries.pause(step, until, "it was just done".to_owned());
     }
 
-    /// Lets a failed step wait: 1 s, doubled with every failure up to a minute, and up to a
-    /// quarter more, so that steps which failed together are not tried together.
+    /// Lets a failed step wait.
     fn back_off(&mut self, step: Step, error: String) {
-        let failures = self.failures(&step).saturating_add(1);
-        let base = Duration::from_secs(1 << (failures - 1).min(6)).min(Duration::from_secs(60));
-        let spread = base / 4 * u32::from(hash(self.last.as_deref(), &step, failures)) / 256;
-        let until = self.runtime.now().saturating_add(base).saturating_add(spread);
-        tracing::warn!(%step, failures, error, "failed; waiting");
-        self.retries.push(Retry { step, failures, until, error });
-    }
-
-    /// Forgets the wait of a step; returns how often it has failed in a row.
-    fn failures(&mut self, step: &Step) -> u32 {
-        let before = self.retries.iter().position(|retry| retry.step == *step);
-        before.map_or(0, |i| self.retries.swap_remove(i).failures)
+        let state = self.last.as_deref();
+        let term = state.and_then(|state| state.leading).map_or(0, |leading| leading.term);
+        let local = state.map_or("", |state| state.local.as_str());
+        let (salt, now) = (format!("{local} {term}"), self.runtime.now());
+        tracing::warn!(%step, error, "failed; waiting");
+        self.retries.failed(step, now, error, &salt);
     }
 
     /// How long nothing needs to be looked at.
@@ -581,16 +579,4 @@ fn running(state: &State, plan: &Plan) -> Running {
         Some(Why::Paused(_) | Why::Observing) => Running::Paused,
         _ => Running::Leading,
     }
-}
-
-/// A byte that differs from leadership to leadership, step to step and failure to failure, always
-/// the same.
-fn hash(state: Option<&State>, step: &Step, failures: u32) -> u8 {
-    let mut hash = failures.wrapping_mul(0x9E37_79B9);
-    let term = state.and_then(|state| state.leading).map_or(0, |leading| leading.term);
-    let local = state.map_or("", |state| state.local.as_str());
-    for byte in format!("{local} {term} {step}").bytes() {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    }
-    (hash >> 24).to_le_bytes()[0]
 }

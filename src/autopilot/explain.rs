@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::{Role, ServerId, Step},
     config::Config,
-    plan::{Held, Plan, Why},
+    foresee::{Foreseen, foresee},
+    plan::Plan,
     promoter::{NodeType, Promoter, StateExt, UpgradeStatus},
     records::Verdict,
     refusal::Refusal,
     state::{ServerState, State},
+    why::{Held, Why},
 };
 use crate::duration::rounded;
 
@@ -28,8 +30,10 @@ pub enum Code {
     StandsIn,
     /// It does not vote, could, and nobody needs it to.
     StandsBy,
-    /// It never votes.
+    /// It never votes: a read replica.
     ReadReplica,
+    /// It never votes: by the promoter's word for servers of its type.
+    NeverVotes,
     /// It is not a member.
     NotMember,
     /// This node does not lead with a fresh lease, and judges nobody.
@@ -38,6 +42,8 @@ pub enum Code {
     Next,
     /// A step that names it waits behind another, or until autopilot acts again.
     Queued,
+    /// A step that names it comes at a known time, if everything stays as it is.
+    Due,
     /// Its vote waits until it has been stable for long enough.
     NotStable,
     /// Its vote waits until it is healthy.
@@ -138,9 +144,11 @@ pub fn explain(
     promoter: &dyn Promoter,
 ) -> Explanation {
     let ext = promoter.state_ext(config, state);
-    let why = Explainer { config, state, plan, promoter, ext: &ext };
+    let comes = foresee(config, state, plan, promoter).filter(|_| plan.idle.is_none());
+    let why = Explainer { config, state, plan, promoter, ext: &ext, comes };
     let servers: Vec<Answer> = state.servers.iter().map(|server| why.answer(server)).collect();
-    let mut warnings = ext.warnings.clone();
+    let mut warnings: Vec<String> = state.warnings().map(str::to_owned).collect();
+    warnings.extend(ext.warnings.iter().cloned());
     if let Some(upgrade) = &ext.upgrade
         && let Some(waits) = &upgrade.waits
     {
@@ -148,7 +156,7 @@ pub fn explain(
     }
     Explanation {
         summary: summary(state),
-        next: why.next(&servers),
+        next: why.next(),
         zones: why.zones(),
         held: plan.held.iter().map(|held| format!("{}: {}", held.step, held.why)).collect(),
         servers,
@@ -177,6 +185,8 @@ struct Explainer<'a> {
     plan: &'a Plan,
     promoter: &'a dyn Promoter,
     ext: &'a StateExt,
+    /// What time alone brings next.
+    comes: Option<Foreseen>,
 }
 
 /// Code, words, and the time left.
@@ -203,10 +213,18 @@ impl Explainer<'_> {
         if let Some(said) = self.planned(id) {
             return prefixed(&stands, said);
         }
-        if let Some(held) = self.held(id) {
-            return prefixed(&stands, self.waits(server, held));
+        let said = if let Some(held) = self.held(id) {
+            prefixed(&stands, self.waits(server, held))
+        } else if server.role.votes() {
+            self.votes(server, stands.clone())
+        } else {
+            self.reserve(server, &stands)
+        };
+        match self.due(id) {
+            // Where its own time is over no later, that says more.
+            Some(due) if said.2.is_none_or(|left| Some(left) > due.2) => prefixed(&stands, due),
+            Some(_) | None => said,
         }
-        if server.role.votes() { self.votes(server, stands) } else { self.reserve(server, &stands) }
     }
 
     /// Its place, and its health where that is not good.
@@ -240,6 +258,14 @@ impl Explainer<'_> {
             (None, 0) => (Code::Next, format!("comes next: {step}"), Some(Duration::ZERO)),
             (None, _) => (Code::Queued, format!("comes later: {step}"), None),
         })
+    }
+
+    /// A step that time alone brings and that names it.
+    fn due(&self, id: &ServerId) -> Option<Said> {
+        let Foreseen { step, after } = self.comes.as_ref()?;
+        let named = step.servers().any(|named| named == id);
+        let words = || format!("in {}: {step}", rounded(*after));
+        named.then(|| (Code::Due, words(), Some(*after)))
     }
 
     /// What is held and names it: best a reason that is about the server itself.
@@ -321,6 +347,10 @@ impl Explainer<'_> {
         if server.server.read_replica {
             return said(Code::ReadReplica, "it is a read replica and never will");
         }
+        let node_type = self.promoter.node_type(self.config, self.state, server);
+        if !self.promoter.is_potential_voter(&node_type) {
+            return said(Code::NeverVotes, &format!("servers of its type ({node_type}) never do"));
+        }
         if self.state.removed(id) {
             return said(Code::RemovedId, "its id was removed once; join with a new one");
         }
@@ -344,13 +374,12 @@ impl Explainer<'_> {
             Verdict::Healthy if server.matched.is_none() => {
                 said(Code::NotCaughtUp, "how much of the log it holds is not known")
             }
-            Verdict::Healthy => said(Code::StandsBy, &self.not_needed(server)),
+            Verdict::Healthy => said(Code::StandsBy, &self.not_needed(server, &node_type)),
         }
     }
 
     /// Why a server that could vote does not.
-    fn not_needed(&self, server: &ServerState) -> String {
-        let node_type = self.promoter.node_type(self.config, self.state, server);
+    fn not_needed(&self, server: &ServerState, node_type: &NodeType) -> String {
         let upgrade = self.ext.upgrade.as_ref();
         let migrates = upgrade.filter(|u| {
             let lists = &u.versions;
@@ -391,26 +420,23 @@ impl Explainer<'_> {
         of.values().map(|name| (name.clone(), lost(name))).collect()
     }
 
-    fn next(&self, servers: &[Answer]) -> Next {
+    fn next(&self) -> Next {
+        let said = |words: String, after| Next { words, after };
         if let Some(idle) = &self.plan.idle {
-            return Next { words: format!("nothing: {idle}"), after: None };
+            return said(format!("nothing: {idle}"), None);
         }
         if let Some(change) = self.plan.changes.first() {
-            return Next { words: change.step.to_string(), after: Some(Duration::ZERO) };
+            return said(change.step.to_string(), Some(Duration::ZERO));
         }
-        let timed = servers.iter().filter(|answer| answer.changes_in.is_some());
-        match timed.min_by_key(|answer| answer.changes_in) {
-            Some(Answer { server, words, changes_in, .. }) => Next {
-                words: format!("looks at {server} again, which {words}"),
-                after: *changes_in,
-            },
+        match &self.comes {
+            Some(Foreseen { step, after }) => said(step.to_string(), Some(*after)),
+            None if self.plan.undecided => {
+                said("nothing yet: looks again every heartbeat until all is decided".into(), None)
+            }
             None if self.plan.held.is_empty() => {
-                Next { words: "nothing: everything is as it should be".to_owned(), after: None }
+                said("nothing: everything is as it should be".into(), None)
             }
-            None => {
-                let words = "nothing, until what is held can be done".to_owned();
-                Next { words, after: None }
-            }
+            None => said("nothing, until what is held can be done".into(), None),
         }
     }
 }
@@ -422,71 +448,53 @@ fn prefixed(stands: &str, (code, words, left): Said) -> Said {
 /// Whom a reason is about.
 fn about(why: &Why) -> Option<&ServerId> {
     let Why::Refused(refusal) = why else { return None };
-    match refusal {
-        Refusal::Twice { server }
-        | Refusal::WrongRole { server, .. }
-        | Refusal::NotHealthy { server, .. }
-        | Refusal::NotStable { server, .. }
-        | Refusal::NotCaughtUp { server, .. }
-        | Refusal::Cordoned { server, .. }
-        | Refusal::ReadReplica { server }
-        | Refusal::NotKnown { server }
-        | Refusal::NotMember { server }
-        | Refusal::Intended { server, .. }
-        | Refusal::GraceRuns { server, .. }
-        | Refusal::TooFewSigns { server, .. }
-        | Refusal::LiveVoter { server }
-        | Refusal::RemovedId { server }
-        | Refusal::AddressInUse { server, .. } => Some(server),
-        Refusal::NotLeading
-        | Refusal::Moved { .. }
-        | Refusal::ChangeInFlight
-        | Refusal::JointUnfinished
-        | Refusal::NotJoint
-        | Refusal::Empty
-        | Refusal::NoQuorum { .. }
-        | Refusal::Margin { .. }
-        | Refusal::LeaderKeepsVote
-        | Refusal::MinQuorum { .. }
-        | Refusal::VanishedTogether { .. } => None,
-    }
+    subject(refusal).1
 }
 
 fn refused(refusal: &Refusal) -> Said {
-    let code = match refusal {
+    let (words, left) = match refusal {
         Refusal::NotStable { healthy_for, needed, .. } => {
             let words = format!("{} of {} stable", rounded(*healthy_for), rounded(*needed));
-            return (Code::NotStable, words, Some(needed.saturating_sub(*healthy_for)));
+            (words, Some(needed.saturating_sub(*healthy_for)))
         }
         Refusal::GraceRuns { passed, grace, .. } => {
             let left = grace.saturating_sub(*passed);
             let words = format!("the grace of {} ends in {}", rounded(*grace), rounded(left));
-            return (Code::GraceRuns, words, Some(left));
+            (words, Some(left))
         }
-        Refusal::NotHealthy { .. } => Code::NotHealthy,
-        Refusal::NotCaughtUp { .. } => Code::NotCaughtUp,
-        Refusal::Cordoned { .. } => Code::Cordoned,
-        Refusal::ReadReplica { .. } => Code::ReadReplica,
-        Refusal::NotKnown { .. } => Code::Unknown,
-        Refusal::Intended { .. } => Code::Announced,
-        Refusal::TooFewSigns { .. } => Code::TooFewSigns,
-        Refusal::VanishedTogether { .. } => Code::VanishedTogether,
-        Refusal::RemovedId { .. } => Code::RemovedId,
-        Refusal::NoQuorum { .. }
-        | Refusal::Margin { .. }
-        | Refusal::MinQuorum { .. }
-        | Refusal::LiveVoter { .. } => Code::Needed,
+        _ => (refusal.to_string(), None),
+    };
+    (subject(refusal).0, words, left)
+}
+
+/// The code of a refusal, and the server that it is about, where it is about one.
+fn subject(refusal: &Refusal) -> (Code, Option<&ServerId>) {
+    match refusal {
+        Refusal::NotStable { server, .. } => (Code::NotStable, Some(server)),
+        Refusal::GraceRuns { server, .. } => (Code::GraceRuns, Some(server)),
+        Refusal::NotHealthy { server, .. } => (Code::NotHealthy, Some(server)),
+        Refusal::NotCaughtUp { server, .. } => (Code::NotCaughtUp, Some(server)),
+        Refusal::Cordoned { server, .. } => (Code::Cordoned, Some(server)),
+        Refusal::ReadReplica { server } => (Code::ReadReplica, Some(server)),
+        Refusal::NotKnown { server } => (Code::Unknown, Some(server)),
+        Refusal::Intended { server, .. } => (Code::Announced, Some(server)),
+        Refusal::TooFewSigns { server, .. } => (Code::TooFewSigns, Some(server)),
+        Refusal::RemovedId { server } => (Code::RemovedId, Some(server)),
+        Refusal::LiveVoter { server } => (Code::Needed, Some(server)),
+        Refusal::Twice { server }
+        | Refusal::WrongRole { server, .. }
+        | Refusal::NotMember { server }
+        | Refusal::AddressInUse { server, .. } => (Code::Held, Some(server)),
+        Refusal::VanishedTogether { .. } => (Code::VanishedTogether, None),
+        Refusal::NoQuorum { .. } | Refusal::Margin { .. } | Refusal::MinQuorum { .. } => {
+            (Code::Needed, None)
+        }
         Refusal::NotLeading
         | Refusal::Moved { .. }
         | Refusal::ChangeInFlight
         | Refusal::JointUnfinished
         | Refusal::NotJoint
         | Refusal::Empty
-        | Refusal::Twice { .. }
-        | Refusal::WrongRole { .. }
-        | Refusal::NotMember { .. }
-        | Refusal::LeaderKeepsVote
-        | Refusal::AddressInUse { .. } => Code::Held,
-    };
-    (code, refusal.to_string(), None)
+        | Refusal::LeaderKeepsVote => (Code::Held, None),
+    }
 }

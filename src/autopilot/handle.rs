@@ -9,11 +9,12 @@ use super::{
     config::{Config, ConfigError},
     explain::{Explanation, explain},
     history::History,
-    plan::{Held, Plan},
+    plan::Plan,
     promoter::Promoter,
     records::{IntentKind, Task},
     refusal::Refusal,
     state::State,
+    why::Held,
 };
 
 /// What autopilot is doing on this node.

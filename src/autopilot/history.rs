@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Applied, Change, ClusterError, Origin, ServerId, Step},
-    plan::{Plan, Why},
+    plan::Plan,
     state::{Reasons, State},
+    why::Why,
 };
 
 /// What came of a step that was wanted.

@@ -6,6 +6,7 @@ mod config;
 mod desk;
 mod driver;
 mod explain;
+mod foresee;
 mod handle;
 mod history;
 mod lapse;
@@ -15,11 +16,15 @@ mod policy;
 mod promoter;
 mod records;
 mod refusal;
+mod report;
 mod requests;
+mod retries;
 mod safety;
 mod server;
+mod signs;
 mod state;
 mod wake;
+mod why;
 
 pub use cluster::{
     Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Fence, Leading, LogId, Membership,
@@ -30,7 +35,7 @@ pub use driver::{Autopilot, Options};
 pub use explain::{Answer, Code, Explanation, Next, explain};
 pub use handle::{Handle, Running, VerbError, View};
 pub use history::{Decision, Fate, History};
-pub use plan::{Held, Plan, Why, plan};
+pub use plan::{Plan, plan};
 pub use policy::{Liking, Policy};
 pub use promoter::{
     NodeType, Promoter, Removals, ServerExt, StateExt, UpgradeInfo, UpgradeStatus, Versions,
@@ -38,8 +43,11 @@ pub use promoter::{
 };
 pub use records::{
     Cordon, Intent, IntentKind, Ledger, Operation, Outcome, Record, Report, ServerRecord, Sign,
-    Signs, StoredConfig, Task, Verdict,
+    Signs, StandingSign, StoredConfig, Task, Verdict,
 };
 pub use refusal::Refusal;
+pub(crate) use report::report;
+pub(crate) use retries::Retries;
 pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};
+pub use why::{Held, Why};

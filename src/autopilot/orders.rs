@@ -25,7 +25,8 @@ pub(super) fn is_absent(state: &State, id: &ServerId) -> bool {
 
 /// Whether an order that is not over takes a server out.
 pub(super) fn leaves(state: &State, id: &ServerId) -> bool {
-    let tasks = state.ledger.iter().flat_map(|ledger| ledger.operations.values());
+    let ledger = state.ledger.iter().filter(|ledger| !ledger.operations.is_empty());
+    let tasks = ledger.flat_map(|ledger| ledger.operations.values());
     tasks.map(|operation| &operation.task).any(|task| match task {
         Task::Remove(old) | Task::Replace { old, .. } => old == id,
         Task::Add(_)

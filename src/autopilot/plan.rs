@@ -1,98 +1,20 @@
 //! What to do next: `plan` turns wishes, orders and dead servers into ordered steps, and says what is held and why.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::{Change, Fence, Origin, Role, ServerId, Step},
+    cluster::{Change, Origin, Role, ServerId, Step},
     config::Config,
     orders,
     promoter::{Promoter, Removals},
-    records::{IntentKind, Verdict, age},
+    records::{Begins, IntentKind, Verdict, age},
     refusal::Refusal,
     state::{Reason, ServerState, State},
     wake::{self, removal_grace},
+    why::{Held, Why},
 };
-
-/// Why something is not done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Why {
-    /// This node does not lead, or a quorum has not answered it recently.
-    NotLeading,
-    /// An operator has paused autopilot.
-    Paused(String),
-    /// Autopilot only looks on.
-    Observing,
-    /// The outcome of a step is awaited.
-    InFlight(Step),
-    /// A change of the membership that somebody made is not committed yet.
-    Uncommitted,
-    /// The step has failed and waits.
-    BackingOff {
-        /// How often it has failed in a row.
-        failures: u32,
-        /// When it is tried again, on the clock of the state.
-        #[serde(with = "crate::duration")]
-        until: Duration,
-        /// What the host said.
-        error: String,
-    },
-    /// It would break a rule.
-    Refused(Refusal),
-    /// `cleanup_dead_servers` is off.
-    CleanupOff,
-    /// The promoter keeps the server.
-    PromoterKeeps,
-    /// An operator has announced this.
-    Intended(IntentKind),
-    /// Nobody is fit to lead.
-    NoTarget,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotLeading => {
-                f.write_str("this node does not lead with a fresh lease; ask the leader")
-            }
-            Self::Paused(reason) => write!(f, "paused: {reason}; resume to go on"),
-            Self::Observing => {
-                f.write_str("autopilot only observes here; start it without `observer`")
-            }
-            Self::InFlight(step) => write!(f, "waiting for the outcome of: {step}"),
-            Self::Uncommitted => {
-                f.write_str("a change of the membership is not committed yet; wait for its end")
-            }
-            Self::BackingOff { failures: 0, error, .. } => write!(f, "waits a moment: {error}"),
-            Self::BackingOff { failures, error, .. } => {
-                write!(f, "failed {failures} times and waits: {error}")
-            }
-            Self::Refused(refusal) => refusal.fmt(f),
-            Self::CleanupOff => {
-                f.write_str("cleanup_dead_servers is off; switch it on, or remove it yourself")
-            }
-            Self::PromoterKeeps => f.write_str("the promoter keeps it; remove it yourself"),
-            Self::Intended(kind) => {
-                write!(f, "an operator has announced a {kind:?}; wait, or take that back")
-            }
-            Self::NoTarget => f.write_str("no other voter is fit to lead; wait until one is"),
-        }
-    }
-}
-
-/// Something that is wanted and not done now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// What would be done.
-    pub step: Step,
-    /// Who wants it.
-    pub origin: Origin,
-    /// Why it is not.
-    pub why: Why,
-}
 
 /// The next steps, in order, and what is held.
 ///
@@ -134,16 +56,16 @@ pub struct Plan {
 #[must_use]
 pub fn plan(config: &Config, state: &State, promoter: &dyn Promoter) -> Plan {
     let mut plan = Plan::default();
-    let Some(fence) = state.fence().filter(|_| state.may_act()) else {
+    if !state.may_act() {
         plan.idle = Some(Why::NotLeading);
         return plan;
-    };
+    }
     if !state.membership.committed {
         plan.idle = Some(Why::Uncommitted);
         plan.undecided = true;
         return plan;
     }
-    let mut planner = Planner { config, state, fence, plan };
+    let mut planner = Planner { config, state, plan };
     if state.membership.joint {
         // A leader that would lose its vote with it hands over first.
         if state.server(&state.local).is_some_and(|s| s.role == Role::Outgoing) {
@@ -165,13 +87,12 @@ pub fn plan(config: &Config, state: &State, promoter: &dyn Promoter) -> Plan {
         planner.drain();
         planner.lead(wishes.leader);
     }
-    planner.finish()
+    planner.finish(promoter)
 }
 
 struct Planner<'a> {
     config: &'a Config,
     state: &'a State,
-    fence: Fence,
     plan: Plan,
 }
 
@@ -201,16 +122,15 @@ impl<'a> Planner<'a> {
         let retry = feedback.and_then(|feedback| {
             feedback.retries.iter().find(|retry| retry.step == step && retry.until > self.state.at)
         });
-        match retry {
-            Some(retry) => {
-                let why = Why::BackingOff {
-                    failures: retry.failures,
-                    until: retry.until,
-                    error: retry.error.clone(),
-                };
-                self.hold(step, origin, why);
-            }
-            None => self.plan.changes.push(Change { step, fence: self.fence.clone(), origin }),
+        if let Some(retry) = retry {
+            let why = Why::BackingOff {
+                failures: retry.failures,
+                until: retry.until,
+                error: retry.error.clone(),
+            };
+            self.hold(step, origin, why);
+        } else if let Some(fence) = self.state.fence() {
+            self.plan.changes.push(Change { step, fence, origin });
         }
     }
 
@@ -355,7 +275,7 @@ impl<'a> Planner<'a> {
         let healthy_for = server.healthy_for(self.state.at).unwrap_or_default();
         if server.server.read_replica {
             Some(Refusal::ReadReplica { server: id() })
-        } else if self.state.removed(&server.server.id) {
+        } else if self.state.removed_member(server) {
             Some(Refusal::RemovedId { server: id() })
         } else if let Some(reason) = self.state.cordoned(&server.server.id) {
             Some(Refusal::Cordoned { server: id(), reason: reason.to_owned() })
@@ -387,22 +307,23 @@ impl<'a> Planner<'a> {
         if server.health.verdict == Verdict::Unknown {
             return Err(Refusal::NotKnown { server: server.server.id.clone() });
         }
-        self.grace(server, grace, signs)?;
-        self.alone(server, grace)
+        let begins = server.signs.begins();
+        self.grace(server, begins, grace, signs)?;
+        self.alone(begins, grace)
     }
 
     /// Whether a server vanished alone. Where a third of the members and more went silent within
     /// one grace it is rather the observer that is cut off, until twice the grace has passed.
-    fn alone(&self, server: &ServerState, grace: Duration) -> Result<(), Refusal> {
-        let Ok(own) = server.signs.standing(1) else { return Ok(()) };
-        let (second, twice) = (server.signs.standing(2), grace.saturating_mul(2));
-        if second.is_ok_and(|second| self.state.at.saturating_sub(second) >= twice) {
+    fn alone(&self, begins: Begins, grace: Duration) -> Result<(), Refusal> {
+        let Some(own) = begins.nth(1) else { return Ok(()) };
+        let twice = grace.saturating_mul(2);
+        if begins.nth(2).is_some_and(|second| self.state.at.saturating_sub(second) >= twice) {
             return Ok(());
         }
         let (mut members, mut vanished) = (0, 0);
         for other in self.state.members() {
             members += 1;
-            let begin = other.signs.iter().map(|(_, since)| since).min();
+            let begin = other.signs.first();
             let together = begin.is_some_and(|begin| begin.abs_diff(own) <= grace);
             vanished += usize::from(together);
         }
@@ -430,10 +351,17 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether so many signs have stood for the grace.
-    fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
+    fn grace(
+        &self,
+        server: &ServerState,
+        begins: Begins,
+        grace: Duration,
+        needed: usize,
+    ) -> Result<(), Refusal> {
         let id = || server.server.id.clone();
-        let standing = server.signs.standing(needed);
-        let begin = standing.map_err(|signs| Refusal::TooFewSigns { server: id(), signs })?;
+        let few = || Refusal::TooFewSigns { server: id(), signs: begins.count };
+        let begin = begins.nth(needed).ok_or_else(few)?;
+        let begin = if needed > 1 { begin.max(self.heard(server)) } else { begin };
         // A joining server that has just made progress is not dead, however silent it is.
         let begin = server.joining.map_or(begin, |progress| begin.max(progress));
         let passed = self.state.at.saturating_sub(begin);
@@ -443,22 +371,29 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// When replication heard from a server last: it was alive then, whatever else is silent. One
+    /// that is wiped may be heard of, and is of no use.
+    fn heard(&self, server: &ServerState) -> Duration {
+        if server.signs.shrunk.is_some() {
+            return Duration::ZERO;
+        }
+        let heard = server.last_contact.map(|age| self.state.at.saturating_sub(age));
+        heard.max(server.signs.contact).unwrap_or_default()
+    }
+
     /// Dead servers, those without a vote first.
     fn cleanup(&mut self, promoter: &dyn Promoter) {
         let state = self.state;
         let mut dead = Removals::default();
         for server in state.members() {
             let sick = server.health.verdict == Verdict::Unhealthy;
-            if !sick || server.signs.iter().next().is_none() || state.is_leader(&server.server.id) {
+            if !sick || server.signs.first().is_none() || state.is_leader(&server.server.id) {
                 continue;
             }
             let grace = removal_grace(self.config, server);
             let id = server.server.id.clone();
             let why = if let Err(refusal) = self.may_go(server, grace, 2) {
                 Why::Refused(refusal)
-            } else if server.live && server.role.votes() {
-                // What still acknowledges is not dead.
-                Why::Refused(Refusal::LiveVoter { server: id.clone() })
             } else if let Some(kind) = state.intended(&id).filter(|kind| *kind != IntentKind::Drain)
             {
                 Why::Intended(kind)
@@ -483,14 +418,14 @@ impl<'a> Planner<'a> {
     }
 
     fn removals(&mut self, promoter: &dyn Promoter, dead: &Removals) {
-        let kept = promoter.filter_removals(self.config, self.state, dead.clone());
+        let kept = promoter.keeps(self.config, self.state, dead);
         let before = self.count();
         for id in dead.iter() {
             let Some(server) = self.state.server(id) else { continue };
             let votes = server.role == Role::Voter;
             let after = if votes { before.without(server) } else { before };
             let step = remove(id.clone());
-            if !kept.iter().any(|kept| kept == id) {
+            if kept.contains(id) {
                 self.hold(step, Origin::Cleanup, Why::PromoterKeeps);
             } else if let Err(refusal) = self.keeps_quorum(before, after, false) {
                 self.hold(step, Origin::Cleanup, Why::Refused(refusal));
@@ -566,7 +501,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether anything may be done at all, and when to look again.
-    fn finish(mut self) -> Plan {
+    fn finish(mut self, promoter: &dyn Promoter) -> Plan {
         let feedback = self.state.feedback.as_deref();
         let ledger = self.state.ledger.as_deref();
         self.plan.idle = if let Some(step) = feedback.and_then(|f| f.in_flight.clone()) {
@@ -579,7 +514,8 @@ impl<'a> Planner<'a> {
         // While it idles no step is taken, and looking more often would change nothing.
         let idles = matches!(self.plan.idle, Some(Why::Paused(_) | Why::Observing));
         let next = wake::next(self.config, self.state);
-        self.plan.wake = next.at;
+        let own = promoter.wake(self.config, self.state).filter(|at| *at > self.state.at);
+        self.plan.wake = [next.at, own].into_iter().flatten().min();
         self.plan.undecided = next.undecided || !(idles || self.plan.changes.is_empty());
         self.plan
     }

@@ -41,7 +41,7 @@ pub enum Policy {
         /// How long a leader stays, and a better one must have been fit.
         #[serde(with = "crate::duration", default = "hold")]
         hold: Duration,
-        /// How long nothing is tried after a transfer has failed.
+        /// How long nothing is tried after a transfer has failed; at most a day.
         #[serde(with = "crate::duration", default = "cool_down")]
         cool_down: Duration,
         /// Around which policy.

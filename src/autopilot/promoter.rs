@@ -1,6 +1,6 @@
 //! What an application would like: the `Promoter` names wishes, and is never trusted with more.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -228,11 +228,11 @@ pub trait Promoter: fmt::Debug + Send + Sync + 'static {
         *node_type != NodeType::READ_REPLICA
     }
 
-    /// Which of the dead servers may be removed. Entries that were not offered are ignored.
-    /// Default: all of them.
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        let _ = (config, state);
-        dead
+    /// Which of the dead servers stay although their grace has passed; nobody else is removed for
+    /// not being named. Default: none of them.
+    fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {
+        let _ = (config, state, dead);
+        Vec::new()
     }
 
     /// What to show beside a server. Default: nothing.
@@ -245,6 +245,14 @@ pub trait Promoter: fmt::Debug + Send + Sync + 'static {
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let _ = (config, state);
         StateExt::default()
+    }
+
+    /// When time alone may change its wishes, on the clock of [`State::at`]; a moment that has
+    /// passed says nothing. It need not name those known of every promoter: stability, graces,
+    /// retries, and the ends of cordons, intents and orders. Default: none.
+    fn wake(&self, config: &Config, state: &State) -> Option<Duration> {
+        let _ = (config, state);
+        None
     }
 
     /// What it is, as data, so that a moment can be replayed elsewhere. Default: nothing that is

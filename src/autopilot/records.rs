@@ -90,16 +90,24 @@ impl Signs {
         .filter_map(|(sign, since)| Some((sign, since?)))
     }
 
-    /// Since when at least so many independent signs have stood; `Err`: fewer do, so many.
-    pub(super) fn standing(&self, needed: usize) -> Result<Duration, usize> {
-        let (mut begins, mut count) = ([Duration::MAX; 4], 0);
-        for (begin, (_, since)) in begins.iter_mut().zip(self.iter()) {
-            *begin = since;
-            count += 1;
-        }
+    /// Since when each independent sign has stood; [`Duration::MAX`] where it does not.
+    pub(super) fn since(&self) -> [Duration; 4] {
+        let reborn = self.shrunk.or(self.identity);
+        let signs = [self.contact, self.probe, self.discovery, reborn];
+        signs.map(|since| since.unwrap_or(Duration::MAX))
+    }
+
+    /// Since when any sign has stood; `None`: there is none.
+    pub fn first(&self) -> Option<Duration> {
+        self.since().into_iter().min().filter(|since| *since != Duration::MAX)
+    }
+
+    /// The beginnings of the independent signs that stand, the earliest first.
+    pub(super) fn begins(&self) -> Begins {
+        let mut begins = self.since();
         begins.sort_unstable();
-        let begin = needed.checked_sub(1).and_then(|nth| begins[..count].get(nth).copied());
-        begin.ok_or(count)
+        let count = begins.iter().filter(|since| **since != Duration::MAX).count();
+        Begins { begins, count }
     }
 
     /// The same signs, each with its beginning moved by `map`.
@@ -114,6 +122,11 @@ impl Signs {
         }
     }
 
+    /// Since when a sign has stood; `None`: it does not. A stronger sign in its place does not count.
+    pub(super) fn of(&self, sign: Sign) -> Option<Duration> {
+        self.iter().find(|(found, _)| *found == sign).map(|(_, since)| since)
+    }
+
     fn slot(&mut self, sign: Sign) -> &mut Option<Duration> {
         match sign {
             Sign::Contact => &mut self.contact,
@@ -122,6 +135,21 @@ impl Signs {
             Sign::Identity => &mut self.identity,
             Sign::Shrunk => &mut self.shrunk,
         }
+    }
+}
+
+/// Since when signs have stood, in their order.
+#[derive(Clone, Copy)]
+pub(super) struct Begins {
+    begins: [Duration; 4],
+    pub(super) count: usize,
+}
+
+impl Begins {
+    /// Since when at least so many have stood.
+    pub(super) fn nth(&self, needed: usize) -> Option<Duration> {
+        let nth = needed.checked_sub(1)?;
+        self.begins[..self.count].get(nth).copied()
     }
 }
 
@@ -186,6 +214,16 @@ pub struct Operation {
     pub applied_at: Option<Duration>,
 }
 
+/// A sign of death that stands, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingSign {
+    /// Which.
+    pub sign: Sign,
+    /// For how long it has stood without a break.
+    #[serde(with = "crate::duration")]
+    pub age: Duration,
+}
+
 /// What is to be remembered of one server's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -193,12 +231,16 @@ pub struct Report {
     pub server: ServerId,
     /// The verdict that stands now.
     pub verdict: Verdict,
+    /// For how long it has stood without a break. A ledger that has it for longer corrects that;
+    /// one that has it for less does not.
+    #[serde(with = "crate::duration")]
+    pub age: Duration,
     /// The boot id that it holds for, where a probe told one.
     pub boot: Option<u64>,
     /// The identity of its disk, where a probe told one.
     pub disk: Option<u64>,
-    /// The signs of death that stand now.
-    pub signs: Vec<Sign>,
+    /// The signs of death that stand now, each with its age, which counts like that of the verdict.
+    pub signs: Vec<StandingSign>,
     /// How often it has failed after having been stable, without a quiet day since.
     #[serde(default)]
     pub flaps: u8,
@@ -458,19 +500,24 @@ impl Ledger {
             }
             let server = self.servers.entry(report.server).or_default();
             let old = std::mem::take(&mut server.signs_at);
-            for sign in &report.signs {
-                let since = old.iter().find(|(old, _)| old == sign).map_or(now, |(_, since)| since);
+            // An age is never too long: neither than what is known here, nor than was reported.
+            let latest = |known: Duration, age| known.max(now.saturating_sub(age));
+            for StandingSign { sign, age } in &report.signs {
+                let since = old.of(*sign).map_or(now, |known| latest(known, *age));
                 *server.signs_at.slot(*sign) = Some(since);
             }
-            server.signs = report.signs;
+            server.signs = report.signs.into_iter().map(|standing| standing.sign).collect();
             server.flaps = report.flaps;
             // A restart ends a history, whatever came of it.
             let restarted =
                 matches!((server.boot, report.boot), (Some(old), Some(new)) if old != new);
-            if server.verdict != report.verdict || restarted || server.applied_at.is_none() {
-                server.verdict = report.verdict;
-                server.applied_at = Some(now);
-            }
+            server.applied_at = match server.applied_at {
+                Some(known) if server.verdict == report.verdict && !restarted => {
+                    Some(latest(known, report.age))
+                }
+                _ => Some(now),
+            };
+            server.verdict = report.verdict;
             server.boot = report.boot.or(server.boot);
             server.disk = report.disk.or(server.disk);
             server.joined |= report.verdict == Verdict::Healthy;

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use super::{
     cluster::{Cluster, Origin},
-    desk::{Order, Pending, RECORD_INTERVAL, Then, Unrecorded, record, report, within},
+    desk::{Order, Pending, RECORD_INTERVAL, Then, Unrecorded, record, within},
     driver::{Autopilot, Event},
     handle::{Request, Verb, VerbError},
     orders::{is_absent, stranger},
-    plan::{Plan, Why},
+    plan::Plan,
     records::{Ledger, Operation, Outcome, Record, Report, Task},
     refusal::Refusal,
+    report::report,
     server::ServerId,
     state::State,
+    why::Why,
 };
 use crate::runtime::Runtime;
 
@@ -257,8 +259,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
         // A ledger keeps nothing of an id that was removed; it would be told again for ever.
         let kept = state.members().filter(|s| !ledger.removed.contains(&s.server.id));
-        let reports: Vec<Report> =
-            kept.filter_map(|s| report(s, ledger.servers.get(&s.server.id))).collect();
+        let reports: Vec<Report> = kept.filter_map(|server| report(state, server)).collect();
         // Whoever carries out a removal records it; what is left of that is done here.
         let settled = state.membership.committed && !state.membership.joint && !self.is_stepping();
         let is_member = |id: &ServerId| {

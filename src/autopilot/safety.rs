@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    cluster::{Change, NodeStatus, Origin, Role, Server, ServerId, Step},
+    cluster::{Change, Fence, NodeStatus, Origin, Role, Server, ServerId, Step},
     config::Config,
     records::{IntentKind, Signs, Verdict},
     refusal::Refusal,
@@ -62,18 +62,21 @@ struct Judge<'a> {
     origin: &'a Origin,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
     /// Rule 1.
     fn fence(&self, change: &Change) -> Result<(), Refusal> {
-        let found = self.state.fence();
-        if found.as_ref() != Some(&change.fence) {
+        let Fence { term, leader, membership } = &change.fence;
+        let stands = (self.state.leading.map(|leading| leading.term), self.state.membership.log_id);
+        if stands != (Some(*term), *membership) || self.state.local != *leader {
+            let found = self.state.fence();
             return Err(Refusal::Moved { planned: change.fence.clone(), found });
         }
         let finishes = matches!(change.step, Step::FinishJoint);
         // A leader that the joint membership leaves without a vote hands over before it ends.
-        let leaves = self.role(&self.state.local) == Role::Outgoing;
+        let joint = self.state.membership.joint;
+        let leaves = joint && self.role(&self.state.local) == Role::Outgoing;
         let transfers = matches!(change.step, Step::Transfer { .. });
-        match (self.state.membership.joint, finishes) {
+        match (joint, finishes) {
             (true, false) if !(leaves && transfers) => return Err(Refusal::JointUnfinished),
             (true, true) if leaves => return Err(Refusal::LeaderKeepsVote),
             (false, true) => return Err(Refusal::NotJoint),
@@ -112,10 +115,11 @@ impl Judge<'_> {
     /// Rules 2 to 6 for a change after which `gain` vote and `lose` do not; `leave`: they are
     /// not even members.
     fn membership(&self, gain: &[ServerId], lose: &[ServerId], leave: bool) -> Result<(), Refusal> {
+        let mut after = Tally::default();
         for id in gain {
-            self.may_gain(id)?;
+            after.add(self.may_gain(id)?);
         }
-        let mut sick = 0_usize;
+        let (mut sick, mut gone) = (0_usize, Tally::default());
         for id in lose {
             if self.state.is_leader(id) || *id == self.state.local {
                 return Err(Refusal::LeaderKeepsVote);
@@ -125,45 +129,43 @@ impl Judge<'_> {
                 let found = Role::Absent;
                 return Err(Refusal::WrongRole { server: id.clone(), found, expected });
             };
-            let well = server.health.verdict == Verdict::Healthy;
-            sick += usize::from(!well && server.role == Role::Voter);
+            // Of those who leave some have no vote.
+            if server.role == Role::Voter {
+                gone.add(server);
+                sick += usize::from(server.health.verdict != Verdict::Healthy);
+            }
         }
         let replaced = sick <= gain.len();
         for server in lose.iter().filter_map(|id| self.state.server(id)) {
             self.may_lose(server, leave, replaced)?;
         }
-        self.count(gain, lose, sick > 0)
+        let mut before = Tally::default();
+        self.state.servers.iter().filter(|s| s.role == Role::Voter).for_each(|s| before.add(s));
+        // Nobody is named twice, and only learners gain.
+        after.voters += before.voters - gone.voters;
+        after.live += before.live - gone.live;
+        self.count(before, after, sick > 0)
     }
 
     /// Rule 2, by counting both configurations, and rule 4.
-    fn count(&self, gain: &[ServerId], lose: &[ServerId], sick: bool) -> Result<(), Refusal> {
-        let tally = |servers: &mut dyn Iterator<Item = &ServerState>| {
-            let add = |(all, live), s: &ServerState| (all + 1, live + i64::from(s.live));
-            servers.fold((0_i64, 0_i64), add)
-        };
-        let votes = |s: &&ServerState| s.role == Role::Voter;
-        let before = tally(&mut self.state.servers.iter().filter(votes));
-        // Nobody is named twice, only learners gain, and of those who leave some have no vote.
-        let gained = tally(&mut gain.iter().filter_map(|id| self.state.server(id)));
-        let gone = tally(&mut lose.iter().filter_map(|id| self.state.server(id)).filter(votes));
-        let after = (before.0 + gained.0 - gone.0, before.1 + gained.1 - gone.1);
-        let margin = |(voters, live): (i64, i64)| live - (voters / 2 + 1);
-        for (voters, live) in [before, after] {
-            if margin((voters, live)) < 0 {
-                return Err(Refusal::NoQuorum { live: size(live), voters: size(voters) });
+    fn count(&self, before: Tally, after: Tally, sick: bool) -> Result<(), Refusal> {
+        for tally in [before, after] {
+            if tally.margin() < 0 {
+                let (live, voters) = (size(tally.live), size(tally.voters));
+                return Err(Refusal::NoQuorum { live, voters });
             }
         }
         if self.origin.is_forced() {
             return Ok(());
         }
-        let lowered = margin(after) < margin(before);
-        if lowered && margin(after) < i64::from(self.config.min_margin) {
-            return Err(Refusal::Margin { before: margin(before), after: margin(after) });
+        let lowered = after.margin() < before.margin();
+        if lowered && after.margin() < i64::from(self.config.min_margin) {
+            return Err(Refusal::Margin { before: before.margin(), after: after.margin() });
         }
-        let left = size(after.0);
+        let left = size(after.voters);
         let set = self.config.min_quorum as usize;
         // Two voters stand no more failures than one: that loses nothing, where nobody is sick.
-        let pair = set == 0 && (before.0, after.0, sick) == (2, 1, false);
+        let pair = set == 0 && (before.voters, after.voters, sick) == (2, 1, false);
         let floor = match self.origin {
             Origin::Operator { .. } => set,
             _ if pair => 1,
@@ -171,16 +173,15 @@ impl Judge<'_> {
                 self.config.removal_floor()
             }
         };
-        if after.0 < before.0 && left < floor {
+        if after.voters < before.voters && left < floor {
             return Err(Refusal::MinQuorum { left, floor });
         }
         Ok(())
     }
 
     /// Rule 5, and rule 7 for those who never left.
-    fn may_gain(&self, id: &ServerId) -> Result<(), Refusal> {
-        self.fit(id)?;
-        let Some(server) = self.state.server(id) else { return Ok(()) };
+    fn may_gain(&self, id: &ServerId) -> Result<&'a ServerState, Refusal> {
+        let server = self.fit(id)?;
         if server.server.read_replica {
             return Err(Refusal::ReadReplica { server: id.clone() });
         }
@@ -190,16 +191,16 @@ impl Judge<'_> {
             let healthy_for = healthy_for.unwrap_or_default();
             return Err(Refusal::NotStable { server: id.clone(), healthy_for, needed });
         }
-        Ok(())
+        Ok(server)
     }
 
     /// Whether a server is fit for a vote or for leadership, the time apart.
-    fn fit(&self, id: &ServerId) -> Result<(), Refusal> {
-        let Some(server) = self.state.server(id) else {
+    fn fit(&self, id: &ServerId) -> Result<&'a ServerState, Refusal> {
+        let Some(server) = self.state.server(id).filter(|s| s.role != Role::Absent) else {
             let (found, expected) = (Role::Absent, Role::Learner);
             return Err(Refusal::WrongRole { server: id.clone(), found, expected });
         };
-        if self.state.removed(id) {
+        if self.state.removed_member(server) {
             return Err(Refusal::RemovedId { server: id.clone() });
         }
         let verdict = server.health.verdict;
@@ -214,7 +215,7 @@ impl Judge<'_> {
             Some(reason) => {
                 Err(Refusal::Cordoned { server: id.clone(), reason: reason.to_owned() })
             }
-            None => Ok(()),
+            None => Ok(server),
         }
     }
 
@@ -274,10 +275,18 @@ impl Judge<'_> {
     fn grace(&self, server: &ServerState, grace: Duration, needed: usize) -> Result<(), Refusal> {
         let id = &server.server.id;
         let age = |since: Duration| self.state.at.saturating_sub(since);
-        let passed = match begin_of(&server.signs, needed) {
-            Ok(since) => age(since),
-            Err(signs) => return Err(Refusal::TooFewSigns { server: id.clone(), signs }),
-        };
+        let mut begins = begins(&server.signs);
+        begins.sort_unstable();
+        let signs = begins.iter().filter(|since| **since != NEVER).count();
+        if signs < needed {
+            return Err(Refusal::TooFewSigns { server: id.clone(), signs });
+        }
+        let mut passed = age(begins[needed - 1]);
+        // Replication heard from it no longer ago than that; of a wiped one that proves nothing.
+        if server.signs.shrunk.is_none() && needed > 1 {
+            let silent = server.signs.contact.map_or(NEVER, age);
+            passed = passed.min(silent).min(server.last_contact.unwrap_or(NEVER));
+        }
         let passed = match server.joining {
             // What has just made progress is not dead, however long it has been silent.
             Some(progress) => passed.min(age(progress)),
@@ -286,20 +295,22 @@ impl Judge<'_> {
         if passed < grace {
             return Err(Refusal::GraceRuns { server: id.clone(), passed, grace });
         }
-        let twice = grace.saturating_mul(2);
-        if begin_of(&server.signs, 2).is_ok_and(|second| age(second) >= twice) {
+        let [own, second, ..] = begins;
+        if second != NEVER && age(second) >= grace.saturating_mul(2) {
             return Ok(());
         }
-        self.together(server, grace)
+        self.together(own, grace)
     }
 
     /// Refuses while more than a third of the members, and at least two, vanished within one
-    /// grace of this one.
-    fn together(&self, server: &ServerState, grace: Duration) -> Result<(), Refusal> {
-        let begin = |s: &ServerState| begin_of(&s.signs, 1).ok();
-        let Some(own) = begin(server) else { return Ok(()) };
+    /// grace of `own`.
+    fn together(&self, own: Duration, grace: Duration) -> Result<(), Refusal> {
+        let begin = |s: &ServerState| begins(&s.signs).into_iter().min().unwrap_or(NEVER);
+        let near = |s: &&ServerState| {
+            let other = begin(s);
+            other != NEVER && other.abs_diff(own) <= grace
+        };
         let members = self.state.members().count();
-        let near = |s: &&ServerState| begin(s).is_some_and(|other| other.abs_diff(own) <= grace);
         let vanished = self.state.members().filter(near).count();
         if vanished >= 2 && vanished * 3 > members {
             return Err(Refusal::VanishedTogether { vanished, members });
@@ -362,19 +373,37 @@ impl Judge<'_> {
         if let Some(kind) = self.state.intended(to).filter(|_| !self.origin.is_operator()) {
             return Err(Refusal::Intended { server: to.clone(), kind });
         }
-        self.fit(to)
+        self.fit(to).map(drop)
     }
 }
 
-/// Since when so many independent signs have stood; `Err`: fewer do, so many. Counted here, not
-/// by what the plan counts with. A boot id and a log come from the same answers: one sign.
-fn begin_of(signs: &Signs, needed: usize) -> Result<Duration, usize> {
+/// Voters, and those of them that answer.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    voters: i64,
+    live: i64,
+}
+
+impl Tally {
+    fn add(&mut self, voter: &ServerState) {
+        self.voters += 1;
+        self.live += i64::from(voter.live);
+    }
+
+    /// Live voters beyond the quorum; negative below it.
+    fn margin(self) -> i64 {
+        self.live - (self.voters / 2 + 1)
+    }
+}
+
+/// The beginning of a sign that does not stand.
+const NEVER: Duration = Duration::MAX;
+
+/// Since when each independent sign has stood. Counted here, not by what the plan counts with. A
+/// boot id and a log come from the same answers: one sign.
+fn begins(signs: &Signs) -> [Duration; 4] {
     let reborn = signs.shrunk.or(signs.identity);
-    let mut all = [signs.contact, signs.probe, signs.discovery, reborn];
-    let stand = all.iter().flatten().count();
-    all.sort_unstable_by_key(|since| since.unwrap_or(Duration::MAX));
-    let nth = needed.checked_sub(1).and_then(|nth| all.get(nth).copied());
-    nth.flatten().ok_or(stand)
+    [signs.contact, signs.probe, signs.discovery, reborn].map(|since| since.unwrap_or(NEVER))
 }
 
 fn size(n: i64) -> usize {

@@ -258,6 +258,10 @@ pub struct Trail {
     pub(super) disk: Option<u64>,
     /// Its boot id has changed, and it has not been healthy since.
     pub(super) reborn: bool,
+    /// For how many seconds discovery had told of its death when discovery itself failed; until it
+    /// is back.
+    #[serde(default)]
+    pub(super) told: u32,
     /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.
     #[serde(with = "crate::duration::option")]
     pub(super) carried: Option<Duration>,
@@ -269,14 +273,19 @@ const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
 /// The stabilization time of a server that has failed so often.
 fn stabilization(config: &Config, flaps: u8) -> Duration {
     let base = config.server_stabilization_time;
-    let times = 4_u32.saturating_pow(u32::from(flaps.saturating_sub(1)));
-    base.saturating_mul(times).min(base.max(QUIET))
+    let Some(times @ 1..) = flaps.checked_sub(1) else { return base };
+    base.saturating_mul(4_u32.saturating_pow(u32::from(times))).min(base.max(QUIET))
 }
 
 /// How often a server has failed: once more when it fails after having been stable, unless that
 /// was announced; never after a quiet day. One that was not stable could not have gained a vote,
 /// so its failing costs nothing.
+#[inline]
 pub(super) fn flaps(config: &Config, so_far: u8, then: &Health, now: &Health, at: Duration) -> u8 {
+    // In most rounds.
+    if so_far == 0 && now.verdict != Verdict::Unhealthy {
+        return 0;
+    }
     let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
     let was_stable = age(then).is_some_and(|age| age >= stabilization(config, so_far));
     let announced = now.reasons.contains(Reason::Intended);
@@ -363,9 +372,10 @@ pub struct State {
 impl State {
     /// The server with this id.
     pub fn server(&self, id: &ServerId) -> Option<&ServerState> {
-        // Of a few, looking at each is quicker.
+        // Of a few, looking at each is quicker; mostly for the very same text.
         if self.servers.len() <= 16 {
-            return self.servers.iter().find(|server| server.server.id == *id);
+            let same = self.servers.iter().find(|server| server.server.id.is_same(id));
+            return same.or_else(|| self.servers.iter().find(|server| server.server.id == *id));
         }
         let found = self.servers.binary_search_by(|server| server.server.id.cmp(id)).ok()?;
         self.servers.get(found)
@@ -385,6 +395,13 @@ impl State {
     pub fn num_voters(&self) -> usize {
         let votes = |server: &&ServerState| matches!(server.role, Role::Voter | Role::Incoming);
         self.servers.iter().filter(votes).count()
+    }
+
+    /// What is unsafe about the membership itself, whatever the promoter, in words.
+    pub fn warnings(&self) -> impl Iterator<Item = &'static str> {
+        let pair = self.num_voters() == 2;
+        let words = "two voters: the loss of either stops the cluster; add a third, or a witness";
+        pair.then_some(words).into_iter()
     }
 
     /// Whether a server is the leader.
@@ -431,6 +448,11 @@ impl State {
         let Some(ledger) = &self.ledger else { return false };
         let is_member = || self.server(id).is_some_and(|server| server.role != Role::Absent);
         ledger.removed.contains(id) || (!is_member() && ledger.servers.contains_key(id))
+    }
+
+    /// The same of a member.
+    pub(crate) fn removed_member(&self, member: &ServerState) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.removed.contains(&member.server.id))
     }
 
     /// Who is better, best first: the leader; voters; the healthy; among the healthy whoever

@@ -65,9 +65,14 @@ fn is_undecided(config: &Config, server: &ServerState, wake: &mut Wake) -> bool 
             waits && since.saturating_add(stabilization) > wake.at
         }
         Verdict::Unhealthy => {
-            let grace = removal_grace(config, server);
-            for (_, since) in server.signs.iter() {
-                for grace in [config.voter_replacement_grace, grace] {
+            let graces = [config.voter_replacement_grace, removal_grace(config, server)];
+            let longest = graces[0].max(graces[1]).saturating_mul(2);
+            for since in server.signs.since() {
+                // Also of a sign that does not stand nothing is to come.
+                if wake.at.saturating_sub(since) > longest || since == Duration::MAX {
+                    continue;
+                }
+                for grace in graces {
                     wake.at(since.saturating_add(grace));
                     wake.at(since.saturating_add(grace.saturating_mul(2)));
                 }

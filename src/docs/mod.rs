@@ -23,3 +23,6 @@ pub mod changelog {}
 #[cfg(feature = "allocator")]
 #[doc = include_str!("../../docs/items.md")]
 pub mod items {}
+#[cfg(feature = "placement")]
+#[doc = include_str!("../../docs/placement.md")]
+pub mod placement {}

@@ -52,6 +52,7 @@
 //! | state | `VotersHealthy`, `Quorum`, `Term`, `Age` | the separate verdicts, the leader's term, and how old all this is |
 //! | state | `BlindSpots` | `Code` and `What` of each thing that autopilot cannot see |
 //! | state | `Ext` | what the promoter says of the cluster. Omitted when empty |
+//! | a server, and state | `Work` | what it works on, where [`Settings::with_work`] tells it |
 //! | history | `Node`, `Running`, `Decisions` | whose it is; each decision with `Number`, `Time`, `Took`, `Step`, `Kind`, `Origin`, `Code`, `Why`, `Reasons` by server, and `Force` where a person gave one |
 //! | configuration | the fields of [`Config`](crate::autopilot::Config) that Consul lacks | under their names in `CamelCase` |
 //!
@@ -82,4 +83,4 @@ mod wall;
 mod wire;
 
 pub use router::router;
-pub use settings::{Reads, Settings};
+pub use settings::{Reads, Settings, Work};

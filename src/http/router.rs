@@ -213,7 +213,9 @@ async fn health(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
 async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
     let (view, state) = desk.leading()?;
-    Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state))))
+    let servers: Vec<&Server> = state.servers.iter().map(|server| &*server.server).collect();
+    let work = desk.settings.work.as_ref().and_then(|tell| tell(&servers));
+    Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state), &work)))
 }
 
 async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

@@ -1,8 +1,10 @@
 //! What the application decides about the router: the token, who may read, where leaders are found.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use crate::autopilot::Server;
+use serde_json::Value;
+
+use crate::autopilot::{Server, ServerId};
 
 /// Who may read health, state and configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,6 +22,13 @@ pub enum Reads {
 /// Where a server answers HTTP.
 pub(super) type FindAddress = dyn Fn(&Server) -> Option<String> + Send + Sync;
 
+/// The work of a cluster, to be shown beside its votes: of the whole, and by server. `None`: it is not
+/// known yet.
+pub type Work = Option<(Value, BTreeMap<ServerId, Value>)>;
+
+/// Tells the work, given the servers that autopilot knows.
+pub(super) type TellWork = dyn Fn(&[&Server]) -> Work + Send + Sync;
+
 /// How the router behaves on this node.
 ///
 /// ```
@@ -36,6 +45,7 @@ pub struct Settings {
     pub(super) reads: Reads,
     pub(super) leader_address: Arc<FindAddress>,
     pub(super) max_age: Duration,
+    pub(super) work: Option<Arc<TellWork>>,
 }
 
 impl Settings {
@@ -46,6 +56,7 @@ impl Settings {
             reads: Reads::default(),
             leader_address: Arc::new(|_| None),
             max_age: Duration::from_secs(10),
+            work: None,
         }
     }
 
@@ -72,6 +83,15 @@ impl Settings {
         find: impl Fn(&Server) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         self.leader_address = Arc::new(find);
+        self
+    }
+
+    /// What the servers work on, to be shown beside each of them and beside the whole, as `Work` in
+    /// `/state`; for instance what placement tells. It is asked whenever somebody reads. Default:
+    /// nothing.
+    #[must_use]
+    pub fn with_work(mut self, tell: impl Fn(&[&Server]) -> Work + Send + Sync + 'static) -> Self {
+        self.work = Some(Arc::new(tell));
         self
     }
 

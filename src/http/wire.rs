@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{durations, wall};
+use super::{durations, settings::Work, wall};
 use crate::autopilot::{
     Decision, Fate, Held, IntentKind, LogId, NodeStatus, NodeType, Origin, Reason, Reasons, Role,
     ServerId, ServerState, State, Step, UpgradeInfo, Verdict, Versions, View, Why, Zone,
@@ -80,6 +80,8 @@ pub(super) struct StateReply<'a> {
     blind_spots: Vec<BlindSpot>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     ext: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    work: Option<&'a Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,6 +108,8 @@ struct StateServer<'a> {
     node_type: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     ext: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    work: Option<&'a Value>,
     #[serde(flatten)]
     beside: Beside<'a>,
 }
@@ -274,7 +278,7 @@ pub(super) fn history<'a>(reading: &Reading<'a>) -> HistoryReply<'a> {
 }
 
 /// What `/state` answers.
-pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
+pub(super) fn state<'a>(reading: &Reading<'a>, work: &'a Work) -> StateReply<'a> {
     let (view, state) = (reading.view, reading.state);
     let ext = view.promoter.state_ext(&view.config, state);
     let replicas = state.members().filter(|s| is_replica(view, state, s));
@@ -286,13 +290,17 @@ pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
         optimistic_failure_tolerance: ext
             .optimistic_failure_tolerance
             .unwrap_or(state.failure_tolerance),
-        servers: state.servers.iter().map(|s| (s.server.id.as_str(), server(reading, s))).collect(),
+        servers: state
+            .servers
+            .iter()
+            .map(|s| (s.server.id.as_str(), server(reading, s, work)))
+            .collect(),
         leader: state.leader.as_ref().map_or("", |leader| leader.as_str()),
         voters: voters.iter().filter(is_voter).map(ToString::to_string).collect(),
         read_replicas: replicas.map(|s| s.server.id.as_str()).collect(),
         redundancy_zones: ext.redundancy_zones.into_iter().map(|(n, z)| (n, zone(&z))).collect(),
         upgrade: ext.upgrade.map(upgrade),
-        warnings: ext.warnings,
+        warnings: state.warnings().map(str::to_owned).chain(ext.warnings).collect(),
         voters_healthy: state.voters_healthy,
         quorum: state.quorum,
         term: state.leading.map_or(0, |leading| leading.term),
@@ -303,6 +311,7 @@ pub(super) fn state<'a>(reading: &Reading<'a>) -> StateReply<'a> {
         held: view.plan.held.iter().map(held).collect(),
         blind_spots: blind_spots(view, state),
         ext: ext.other,
+        work: work.as_ref().map(|(work, _)| work),
     }
 }
 
@@ -328,7 +337,7 @@ fn versions(found: Versions) -> VersionsReply {
     }
 }
 
-fn server<'a>(reading: &Reading<'a>, s: &'a ServerState) -> StateServer<'a> {
+fn server<'a>(reading: &Reading<'a>, s: &'a ServerState, work: &'a Work) -> StateServer<'a> {
     let (view, state) = (reading.view, reading.state);
     let LogId { term, index } = last_log(state, s);
     let ext = view.promoter.server_ext(&view.config, state, s);
@@ -356,6 +365,7 @@ fn server<'a>(reading: &Reading<'a>, s: &'a ServerState) -> StateServer<'a> {
         meta: &s.server.meta,
         node_type: view.promoter.node_type(&view.config, state, s).to_string(),
         ext: ext.other,
+        work: work.as_ref().and_then(|(_, servers)| servers.get(&s.server.id)),
         beside: beside(reading, s),
     }
 }

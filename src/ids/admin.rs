@@ -1,11 +1,12 @@
 //! What an operator does without an instance: look, configure, delete.
 
-use crate::store::{Bytes, Compare, KeyRange, Op, Pages, RangeRequest, Store, StoreError, Txn};
+use crate::store::{Bytes, KeyRange, Op, Pages, RangeRequest, Store, StoreError, Txn};
 
 use super::{
     error::IdsError,
     layout::{KeyHash, Layout, Mapping, Meta, Record, RefName},
     range::IdRange,
+    txns::agree,
 };
 
 /// Somebody's reference to a key.
@@ -117,17 +118,15 @@ pub async fn configure<S: Store>(
     let key = layout.meta();
     loop {
         let read = store.range(RangeRequest::new(KeyRange::key(&key))).await?;
-        let (fence, epoch) = match read.items.first() {
-            None => (0, 1),
+        let found = match read.items.first() {
+            None => None,
             Some(kv) => match layout.read(kv).map_err(IdsError::Foreign)? {
-                Record::Meta(meta) => (kv.mod_revision, meta.epoch),
+                Record::Meta(meta) => Some(meta),
                 other => return Err(IdsError::Foreign(format!("it is {other:?}"))),
             },
         };
-        let meta = Meta { range, epoch };
-        let put = Op::put(&key, Layout::meta_value(&meta));
-        let txn = Txn::when([Compare::unchanged(&key, fence)]).and_then([put]);
-        if store.commit(txn).await?.succeeded {
+        let meta = Meta { range, epoch: found.map_or(1, |found| found.epoch) };
+        if store.commit(agree(&layout, found.as_ref(), &meta)).await?.succeeded {
             return Ok(meta);
         }
     }

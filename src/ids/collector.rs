@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     runtime::Runtime,
     store::{
-        Bytes, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, StoreError, Txn,
+        Bytes, KeyRange, KeyValue, LeaseId, Limits, Op, RangeRequest, Refusal, Store, StoreError,
+        Txn,
         mirror::{self, Entry, Mirror, View},
     },
 };
@@ -13,12 +14,17 @@ use crate::{
 use super::{
     audit::{Violation, audit},
     error::IdsError,
-    layout::{Layout, Meta, Record},
+    layout::{Layout, Record},
     ledger::{Ledger, Rate},
     link::Link,
+    pool::Pool,
     range::IdRange,
-    txns::{collect, collected},
+    txns::{Dead, Ended, collect, collected},
 };
+
+/// How often a collector looks at the store though nothing has changed that it knows of: it may be
+/// one that was put back.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// How a collector works.
 #[derive(Clone, Debug)]
@@ -83,6 +89,8 @@ pub struct Collector<S, R> {
     mirror: Mirror<Record>,
     seen: Arc<View<Record>>,
     ledger: Ledger,
+    /// Which ids are not free, used or resting.
+    pool: Pool,
     rate: Rate,
     /// How often the store was found to have gone back.
     lives: u64,
@@ -102,9 +110,8 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let link = Link::new(store, runtime, Layout::new(prefix), options.request_timeout);
         let mirror = follow(&link, &options).await?;
         let rate = Rate::new(options.rate_limit, options.rate_interval);
-        let seen = Arc::default();
-        let mut collector =
-            Self { link, options, mirror, seen, ledger: Ledger::default(), rate, lives: 0 };
+        let (seen, ledger, pool) = (Arc::default(), Ledger::default(), Pool::default());
+        let mut collector = Self { link, options, mirror, seen, ledger, pool, rate, lives: 0 };
         collector.look(&collector.mirror.view());
         Ok(collector)
     }
@@ -114,11 +121,14 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let turn = async {
-                if let Err(error) = self.collect().await {
-                    tracing::warn!("ids were not taken back: {error}");
-                    self.link.runtime.sleep(Duration::from_secs(1)).await;
+                match self.collect().await {
+                    Ok(_) => self.wait().await,
+                    // What it knows may be of no use any more.
+                    Err(error) => {
+                        tracing::warn!("ids were not taken back: {error}");
+                        self.link.runtime.sleep(Duration::from_secs(1)).await;
+                    }
                 }
-                self.wait().await;
             };
             tokio::select! {
                 biased;
@@ -131,12 +141,12 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     /// Waits until there may be something to do.
     async fn wait(&mut self) {
         let now = self.link.runtime.now();
-        let grace = self.grace(&self.seen);
+        let grace = self.grace();
         let due = self.ledger.oldest().map(|since| since + grace);
         let due = due.map(|due| if self.rate.allowed(now) == 0 { self.rate.next() } else { due });
         // Something that is due and was not deleted is tried again, but not at once.
-        let pause = due.map_or(Duration::from_secs(3_600), |due| due.saturating_sub(now));
-        let pause = pause.max(Duration::from_millis(100));
+        let pause = due.map_or(LOOK, |due| due.saturating_sub(now));
+        let pause = pause.clamp(Duration::from_millis(100), LOOK);
         let mirror = self.mirror.clone();
         let next = self.seen.revision() + 1;
         let changed = async {
@@ -157,35 +167,72 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     /// Why the store does not answer; what was deleted before stays deleted.
     pub async fn collect(&mut self) -> Result<Collected, IdsError> {
         if self.mirror.status().ended.is_some() || self.lives != self.link.lives() {
-            self.lives = self.link.lives();
+            let lives = self.link.lives();
             self.mirror = follow(&self.link, &self.options).await?;
-            self.ledger = Ledger::default();
+            self.lives = lives;
+            (self.ledger, self.pool) = (Ledger::default(), Pool::default());
             self.seen = Arc::default();
         }
         // What was done before this call is to be seen.
-        let probe = RangeRequest::new(KeyRange::key(self.link.layout.meta())).keys_only();
-        let revision = self.link.range(probe).await?.revision;
-        let view = self.mirror.wait(revision).await?;
+        let meta = self.link.layout.meta();
+        let probe = RangeRequest::new(KeyRange::key(&meta)).keys_only();
+        let probed = self.link.range(probe).await?;
+        let view = self.link.bounded(self.mirror.wait(probed.revision)).await?;
+        let shown = view.get(&meta).map_or(0, |entry| entry.kv.mod_revision);
+        if shown < probed.items.first().map_or(0, |kv| kv.mod_revision) {
+            // Somebody has raised the epoch where the mirror did not look any more.
+            self.link.forgot(self.lives);
+            return Err(StoreError::Unknown("the store has gone back in time".to_owned()).into());
+        }
         self.look(&view);
         let now = self.link.runtime.now();
         let (found, unused) = self.ledger.counts();
         let oldest = self.ledger.oldest().map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let mut done = Collected { found, unused, deleted: 0, oldest };
         let most = self.rate.allowed(now);
-        let dead = self.ledger.due(now, self.grace(&view), most);
+        let dead = self.ledger.due(now, self.grace(), most);
         let limits = self.link.store.limits();
-        let batch = limits.operations.saturating_sub(4).clamp(1, self.options.batch.max(1));
-        for dead in dead.chunks(batch) {
+        let name_len = self.link.layout.name_len_max();
+        for dead in portions(&dead, self.options.batch, name_len, &limits) {
             self.rate.take(dead.len());
             let lease = self.rest().await?;
-            let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await?;
-            done.deleted += collected(&answer);
+            let answer = self.link.commit(collect(&self.link.layout, lease, dead)).await;
+            if let Err(StoreError::Refused(Refusal::DuplicateKey(_))) = answer {
+                // Two keys of one id never stand together: some of it is of another life.
+                self.link.forgot(self.lives);
+            }
+            let answer = answer?;
+            let ended = collected(dead, &answer);
+            done.deleted += ended.iter().filter(|ended| **ended == Ended::Deleted).count();
+            let replaced = dead.iter().zip(ended).filter(|(_, ended)| *ended == Ended::Replaced);
+            let replaced: Vec<&Dead> = replaced.map(|(dead, _)| dead).collect();
+            self.believe(&replaced, answer.revision).await?;
         }
-        self.calm(&view).await?;
+        self.calm().await?;
         if done.deleted > 0 {
             tracing::info!("{} ids were taken back", done.deleted);
         }
         Ok(done)
+    }
+
+    /// Makes sure that what does not stand any more at a revision is not shown there. If it is, the
+    /// store has gone back unnoticed, and all is to be read again.
+    async fn believe(&self, replaced: &[&Dead], revision: u64) -> Result<(), StoreError> {
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        let view = self.link.bounded(self.mirror.wait(revision)).await?;
+        let shown = |dead: &Dead| match view.value(&self.link.layout.mapping(dead.hash)) {
+            Some(record) => {
+                matches!(&**record, Record::Mapping(_, shown) if *shown == dead.mapping)
+            }
+            None => false,
+        };
+        if replaced.iter().any(|dead| shown(dead)) {
+            self.link.forgot(self.lives);
+            return Err(StoreError::Unknown("the store has gone back in time".to_owned()));
+        }
+        Ok(())
     }
 
     /// What is wrong with the ids, at one revision; nothing ever should be. Nothing is changed.
@@ -208,57 +255,60 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         Ok(Some(lease.id))
     }
 
-    /// Takes the call for help down.
-    async fn calm(&self, view: &View<Record>) -> Result<(), StoreError> {
+    /// Takes the call for help down, unless there is still no id left.
+    async fn calm(&self) -> Result<(), StoreError> {
         let urgent = self.link.layout.urgent();
-        if view.get(&urgent).is_some() {
+        if self.seen.get(&urgent).is_some() && self.pool.available() > 0 {
             self.link.commit(Txn::new([Op::delete(urgent)])).await?;
         }
         Ok(())
     }
 
-    fn meta(&self, view: &View<Record>) -> Option<Meta> {
-        match view.value(&self.link.layout.meta()).map(|record| &**record) {
-            Some(Record::Meta(meta)) => Some(*meta),
-            _ => None,
-        }
-    }
-
     /// How long an id has to be unused: less while they run low.
-    fn grace(&self, view: &View<Record>) -> Duration {
-        let range = self.meta(view).map_or_else(IdRange::default, |meta| meta.range);
-        let used = self.ledger.counts().0 as u128 * 100;
-        let low = used >= u128::from(range.total()) * u128::from(self.options.watermark_percent);
-        let urgent = view.get(&self.link.layout.urgent()).is_some();
-        if low || urgent {
+    fn grace(&self) -> Duration {
+        let used = u128::from(self.pool.unavailable()) * 100;
+        let total = u128::from(self.pool.range().total());
+        let low = used >= total * u128::from(self.options.watermark_percent);
+        if low || self.seen.get(&self.link.layout.urgent()).is_some() {
             self.options.grace.min(self.options.grace_floor)
         } else {
             self.options.grace
         }
     }
 
+    /// Counts the ids of the range that are not free.
+    fn count(&mut self, range: IdRange) {
+        self.pool = Pool::new(range);
+        for (name, _) in self.seen.range(&self.link.layout.ids()) {
+            if let Some(id) = self.link.layout.parse_id(name) {
+                self.pool.remove(id);
+            }
+        }
+    }
+
     /// Goes on to a later view.
     fn look(&mut self, view: &Arc<View<Record>>) {
         let now = self.link.runtime.now();
+        self.link.note(self.lives, view.revision());
         let seen = std::mem::replace(&mut self.seen, Arc::clone(view));
-        let mut references = Vec::new();
+        let (mut references, mut range) = (Vec::new(), None);
         for change in seen.changes(view) {
             let (before, after) = (record(change.before.as_ref()), record(change.after.as_ref()));
             match (before, after) {
-                (_, Some((Record::Mapping(hash, mapping), revision))) => {
-                    self.ledger.mapping(*hash, Some((mapping.clone(), revision)), now);
+                (_, Some(Record::Mapping(hash, mapping))) => {
+                    self.ledger.mapping(*hash, Some(mapping.clone()), now);
                 }
-                (Some((Record::Mapping(hash, _), _)), None) => {
-                    self.ledger.mapping(*hash, None, now);
-                }
-                (None, Some((Record::Reference { hash, .. }, _))) => {
-                    references.push((*hash, true));
-                }
-                (Some((Record::Reference { hash, .. }, _)), None) => {
-                    references.push((*hash, false));
-                }
+                (Some(Record::Mapping(hash, _)), None) => self.ledger.mapping(*hash, None, now),
+                (None, Some(Record::Reference { hash, .. })) => references.push((*hash, true)),
+                (Some(Record::Reference { hash, .. }), None) => references.push((*hash, false)),
+                (_, Some(Record::Id { id, .. })) => drop(self.pool.remove(*id)),
+                (Some(Record::Id { id, .. }), None) => drop(self.pool.insert(*id)),
+                (_, Some(Record::Meta(meta))) => range = Some(meta.range),
                 _ => {}
             }
+        }
+        if let Some(range) = range.filter(|range| *range != self.pool.range()) {
+            self.count(range);
         }
         // First those that came, so that none looks unused in between.
         references.sort_by_key(|(_, came)| !came);
@@ -268,9 +318,31 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     }
 }
 
-fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<(&Record, u64)> {
-    let entry = entry?;
-    Some((entry.value.as_deref()?, entry.kv.mod_revision))
+fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<&Record> {
+    entry?.value.as_deref()
+}
+
+/// Divides what is to be deleted into transactions of at most so many ids, within the limits.
+fn portions<'a>(
+    dead: &'a [Dead],
+    most: usize,
+    name_len: usize,
+    limits: &Limits,
+) -> impl Iterator<Item = &'a [Dead]> {
+    let most = limits.operations.saturating_sub(4).clamp(1, most.max(1));
+    let mut left = dead;
+    std::iter::from_fn(move || {
+        let mut filled = 0;
+        let fits = left.iter().take(most).take_while(|dead| {
+            // The key is compared, and stays with an id that rests.
+            filled += 2 * dead.mapping.key.len() + 8 * name_len + 512;
+            filled <= limits.bytes
+        });
+        let count = fits.count().clamp(1, left.len().max(1));
+        let (portion, rest) = left.split_at_checked(count)?;
+        left = rest;
+        Some(portion)
+    })
 }
 
 async fn follow<S: Store, R: Runtime>(

@@ -19,21 +19,24 @@ use std::{
 use tokio::sync::{broadcast, oneshot};
 
 use crate::store::{
-    Bytes, LeaseId, LeaseStatus,
+    Bytes, LeaseStatus,
     mirror::{Mirror, View},
 };
 
 use super::{
-    config::{Creation, Options, Reclaim},
+    config::{Caching, Creation, Options, Reclaim},
     dice::Dice,
     error::IdsError,
     forecast::Forecast,
-    layout::{KeyHash, Layout, Meta, Record, RefName},
-    life::{Generation, Life, Origin, Status},
+    layout::{KeyHash, Layout, Mapping, Meta, Record, RefName},
+    life::{Life, Origin},
     notices::Notice,
+    shelf::Shelf,
     slot::Standing,
+    source::Known,
     stock::Stock,
-    txns::Release,
+    tenure::Tenure,
+    txns::{Eager, Release},
 };
 
 /// What a caller gets.
@@ -45,14 +48,6 @@ pub(super) struct Waiter {
     pub(super) answer: oneshot::Sender<Result<Granted, IdsError>>,
 }
 
-/// Somebody who uses a key.
-#[derive(Clone, Debug)]
-pub(super) struct Use {
-    pub(super) owner: Option<Arc<str>>,
-    /// Since when, in the runtime's time.
-    pub(super) since: Duration,
-}
-
 /// A key that is wanted, used, or being asked for.
 #[derive(Default)]
 pub(super) struct Slot {
@@ -62,14 +57,15 @@ pub(super) struct Slot {
     pub(super) queued: bool,
     /// The reference that stands or is asked for.
     pub(super) name: Option<RefName>,
-    /// For the mapping that may be created.
+    /// For the mapping that may be created; 0: none may.
     pub(super) nonce: u64,
+    /// The mapping was created for those who wait.
+    pub(super) created: bool,
     /// The revision at which the reference was written.
     pub(super) attached: u64,
+    /// The same of the reference that stood when the store last proved to be what it was.
+    pub(super) proven: u64,
     pub(super) life: Option<Arc<Life>>,
-    pub(super) generation: Option<Generation>,
-    pub(super) losses: u64,
-    pub(super) uses: BTreeMap<u64, Use>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) tries: u32,
     /// Who waits until it is let go.
@@ -77,8 +73,13 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// How many use it.
+    pub(super) fn uses(&self) -> usize {
+        self.life.as_ref().map_or(0, |life| life.uses())
+    }
+
     pub(super) fn wanted(&self) -> bool {
-        !self.uses.is_empty() || self.waiters.iter().any(|waiter| !waiter.answer.is_closed())
+        self.uses() > 0 || self.waiters.iter().any(|waiter| !waiter.answer.is_closed())
     }
 }
 
@@ -88,44 +89,25 @@ pub(super) struct Doomed {
     pub(super) leaving: Vec<oneshot::Sender<()>>,
 }
 
-/// A lease, and the name under which references are written with it.
-#[derive(Clone)]
-pub(super) struct Session {
-    pub(super) token: u64,
-    pub(super) lease: LeaseId,
-    /// By the clock that was just read, or that it reads.
-    pub(super) status: Arc<dyn Fn(Option<Duration>) -> LeaseStatus + Send + Sync>,
-    /// The store has said that the lease is gone.
-    pub(super) dead: bool,
-}
-
-impl Session {
-    pub(super) fn status(&self) -> LeaseStatus {
-        if self.dead { LeaseStatus::Lost } else { (self.status)(None) }
-    }
-
-    fn status_at(&self, now: Duration) -> LeaseStatus {
-        if self.dead { LeaseStatus::Lost } else { (self.status)(Some(now)) }
-    }
-}
-
 /// All of it.
 pub(super) struct Desk {
     pub(super) layout: Layout,
     pub(super) options: Options,
     pub(super) slots: HashMap<Bytes, Slot>,
+    /// The lives of the slots that have one.
+    pub(super) shelf: Arc<Shelf>,
     pub(super) ready: VecDeque<Bytes>,
     pub(super) doomed: VecDeque<Doomed>,
     /// Doomed references whose deletion is on its way.
     pub(super) leaving: BTreeSet<RefName>,
     /// Keys that wait for a candidate to be given back.
     pub(super) starved: Vec<Bytes>,
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<Arc<Tenure>>,
     /// What all agree on, and the revision of it.
     pub(super) meta: Option<(Meta, u64)>,
     pub(super) stock: Stock,
     pub(super) dice: Dice,
-    /// Handles, references.
+    /// How many references were asked for.
     pub(super) serial: u64,
     pub(super) notices: broadcast::Sender<Notice>,
     /// The store was found to be at an earlier revision than it was.
@@ -133,6 +115,8 @@ pub(super) struct Desk {
     pub(super) closed: bool,
     /// How many batches are on their way.
     pub(super) flights: usize,
+    /// Why the store did not do what it was asked for last.
+    pub(super) trouble: Option<IdsError>,
     /// How often in a row the store has failed, and until when nothing is sent.
     pub(super) failures: u32,
     pub(super) pause_until: Duration,
@@ -158,6 +142,7 @@ impl Desk {
             layout,
             options,
             slots: HashMap::new(),
+            shelf: Arc::default(),
             ready: VecDeque::new(),
             doomed: VecDeque::new(),
             leaving: BTreeSet::new(),
@@ -171,6 +156,7 @@ impl Desk {
             went_back: false,
             closed: false,
             flights: 0,
+            trouble: None,
             failures: 0,
             pause_until: Duration::ZERO,
             now: Duration::ZERO,
@@ -187,30 +173,9 @@ impl Desk {
         let _ = self.notices.send(notice);
     }
 
-    /// What the session is worth at this moment.
-    pub(super) fn session_status(&self) -> LeaseStatus {
-        self.session.as_ref().map_or(LeaseStatus::Lost, Session::status)
-    }
-
-    /// Uses a key that is held already.
-    pub(super) fn hit(
-        &mut self,
-        key: &[u8],
-        owner: Option<&Arc<str>>,
-        now: Duration,
-    ) -> Option<Granted> {
-        let serial = self.serial + 1;
-        let slot = self.slots.get_mut(key).filter(|slot| slot.standing == Standing::Held)?;
-        if self.session.as_ref()?.status_at(now) != LeaseStatus::Held {
-            return None;
-        }
-        let life = Arc::clone(slot.life.as_ref()?);
-        let (generation, losses) = (slot.generation?, slot.losses);
-        let first_use = slot.uses.is_empty();
-        slot.uses.insert(serial, Use { owner: owner.cloned(), since: now });
-        slot.leaving.clear();
-        self.serial = serial;
-        Some((life, Origin { serial, generation, is_new: false, first_use, losses }))
+    /// What the session is worth at a time.
+    pub(super) fn session_status(&self, now: Duration) -> LeaseStatus {
+        self.session.as_ref().map_or(LeaseStatus::Lost, |session| session.status_at(now))
     }
 
     /// Asks for a key.
@@ -246,32 +211,24 @@ impl Desk {
         }
     }
 
-    /// Ends a use. If it was the last: tells when the reference is gone.
-    pub(super) fn give_back(
-        &mut self,
-        life: &Arc<Life>,
-        serial: u64,
-    ) -> Option<oneshot::Receiver<()>> {
-        let slot = self.slots.get_mut(&life.key)?;
-        slot.uses.remove(&serial)?;
-        if slot.wanted() {
-            return None;
-        }
+    /// Takes note that the last use of a key has ended; tells when its reference is gone.
+    pub(super) fn leave(&mut self, key: &Bytes) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        slot.leaving.push(sender);
-        self.enqueue(&life.key);
-        Some(receiver)
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.leaving.push(sender);
+        }
+        self.enqueue(key);
+        receiver
     }
 
     /// Ends all uses of an owner. Returns how many there were.
     pub(super) fn release_owner(&mut self, owner: &str) -> usize {
         let mut keys: Vec<Bytes> = Vec::new();
         let mut count = 0;
-        for (key, slot) in &mut self.slots {
-            let before = slot.uses.len();
-            slot.uses.retain(|_, used| used.owner.as_deref() != Some(owner));
-            count += before - slot.uses.len();
-            if before > slot.uses.len() {
+        for (key, slot) in &self.slots {
+            let ended = slot.life.as_ref().map_or(0, |life| life.release_owner(owner));
+            count += ended;
+            if ended > 0 {
                 keys.push(key.clone());
             }
         }
@@ -282,36 +239,8 @@ impl Desk {
         count
     }
 
-    /// The generation of a life, if it goes on.
-    pub(super) fn generation(&self, life: &Arc<Life>) -> Option<Generation> {
-        self.slot_of(life)?.generation
-    }
-
-    fn slot_of(&self, life: &Arc<Life>) -> Option<&Slot> {
-        let slot = self.slots.get(&life.key)?;
-        slot.life.as_ref().filter(|current| Arc::ptr_eq(current, life)).map(|_| slot)
-    }
-
-    /// What a handle is worth.
-    pub(super) fn status(&self, life: &Arc<Life>, serial: u64, losses: u64) -> Status {
-        if life.is_changed() {
-            return Status::Changed;
-        }
-        let slot = self.slot_of(life).filter(|slot| slot.uses.contains_key(&serial));
-        let Some(slot) = slot else { return Status::Released };
-        if slot.standing != Standing::Held {
-            return Status::Lost;
-        }
-        match self.session_status() {
-            LeaseStatus::Lost => Status::Lost,
-            LeaseStatus::Suspect => Status::Suspect,
-            LeaseStatus::Held if slot.losses > losses => Status::Restored,
-            LeaseStatus::Held => Status::Held,
-        }
-    }
-
     /// Begins a session: whatever stood in the last one is to be acquired again.
-    pub(super) fn start_session(&mut self, session: Session) {
+    pub(super) fn start_session(&mut self, session: Arc<Tenure>) {
         self.end_session();
         self.session = Some(session);
         let mut keys: Vec<Bytes> = self.slots.keys().cloned().collect();
@@ -348,7 +277,9 @@ impl Desk {
         let Some(slot) = self.slots.get_mut(key) else { return };
         if slot.standing == Standing::Held {
             slot.standing = Standing::Unknown;
-            slot.losses += 1;
+            if let Some(life) = &slot.life {
+                life.lose();
+            }
             self.enqueue(key);
         }
     }
@@ -358,11 +289,23 @@ impl Desk {
         let leaving = mem::take(&mut slot.leaving);
         let known = slot.life.as_ref().filter(|_| slot.standing == Standing::Held);
         let eager = known.filter(|_| self.options.reclaim == Reclaim::Eager);
-        let eager = eager.map(|life| (life.id, slot.attached));
+        let eager = eager.map(|life| {
+            let (key, id, nonce) = (life.key.clone(), life.id, life.generation().nonce);
+            Eager { mapping: Mapping { key, id, nonce }, attached: slot.attached }
+        });
         if let (Some(name), Some(hash)) = (slot.name.take(), slot.hash) {
             self.doomed.push_back(Doomed { release: Release { hash, name, eager }, leaving });
         }
         slot.standing = Standing::Absent;
+        self.forget(slot);
+    }
+
+    /// A slot is given up, with all that was known of its key.
+    pub(super) fn forget(&mut self, slot: &Slot) {
+        if let Some(life) = &slot.life {
+            self.shelf.take(&life.key);
+            self.stock.let_go(life.id);
+        }
     }
 
     /// Whether keys without an id get one here.
@@ -372,20 +315,51 @@ impl Desk {
 
     /// Goes on to a later view of the cache, and makes sure of keys that it shows to be gone.
     pub(super) fn advance(&mut self, view: &Arc<View<Record>>) {
-        for turn in self.stock.advance(view) {
+        if !self.stock.source().is_loaded() {
+            self.doubt_missing(view);
+        }
+        let slots = &self.slots;
+        let ours = |known: &Known| {
+            let slot = slots.get(&known.key).filter(|slot| slot.wanted());
+            let life = slot.and_then(|slot| slot.life.as_ref());
+            life.is_some_and(|life| life.generation().revision == known.revision)
+        };
+        for turn in self.stock.advance(view, ours) {
             let Some(before) = turn.before else { continue };
             if turn.after.is_some_and(|after| after.revision == before.revision) {
                 continue;
             }
-            let ours = self.slots.get(&before.key).is_some_and(|slot| {
-                slot.generation.is_some_and(|generation| generation.revision == before.revision)
-            });
-            if ours {
+            let life = self.slots.get(&before.key).and_then(|slot| slot.life.as_ref());
+            if life.is_some_and(|life| life.generation().revision == before.revision) {
                 self.doubt(&before.key);
             }
         }
         self.feed();
         self.watch_level();
+    }
+
+    /// Makes sure of keys that the first view of a mirror does not show as they are held: what
+    /// happened before it, nobody has told.
+    fn doubt_missing(&mut self, view: &View<Record>) {
+        let mut missing: Vec<(Known, bool)> = Vec::new();
+        for slot in self.slots.values() {
+            let Some(life) = slot.life.as_ref().filter(|_| slot.attached <= view.revision()) else {
+                continue;
+            };
+            let entry = view.get(&self.layout.id(life.id));
+            let revision = life.generation().revision;
+            if entry.is_none_or(|entry| entry.kv.mod_revision != revision) {
+                let known = Known { id: life.id, key: life.key.clone(), revision };
+                missing.push((known, entry.is_none() && slot.wanted()));
+            }
+        }
+        missing.sort_unstable_by_key(|(known, _)| known.id);
+        for (known, keep) in missing {
+            self.doubt(&known.key);
+            if keep {
+                self.stock.keep(known);
+            }
+        }
     }
 
     /// Warns when ids run low, once until there are clearly more again.
@@ -412,13 +386,18 @@ impl Desk {
 
     /// Compares the references that stand in the store with those that should: dooms those that
     /// nobody uses, and makes sure of those that were held and are not there.
-    pub(super) fn reconcile(&mut self, token: u64, held: &BTreeSet<RefName>, standing: &[Bytes]) {
-        if self.session.as_ref().is_none_or(|session| session.token != token) {
+    pub(super) fn reconcile(
+        &mut self,
+        asked: &Arc<Tenure>,
+        held: &BTreeSet<RefName>,
+        standing: &[Bytes],
+    ) {
+        if self.session.as_ref().is_none_or(|session| !Arc::ptr_eq(session, asked)) {
             return;
         }
         let ours = standing.iter().filter_map(|key| self.layout.parse_reference(key));
         let ours: BTreeMap<RefName, KeyHash> = ours
-            .filter(|(_, name)| name.session == token)
+            .filter(|(_, name)| name.session == asked.lease)
             .map(|(hash, name)| (name, hash))
             .collect();
         let mut known: BTreeSet<RefName> = self.leaving.clone();
@@ -441,13 +420,22 @@ impl Desk {
         for key in missing {
             self.doubt(&key);
         }
+        if self.options.caching == Caching::Lazy {
+            // Nobody tells if a mapping goes, so the next proof asks for each.
+            self.slots.values_mut().for_each(|slot| slot.proven = 0);
+        }
     }
 
     /// Lets everything go; nothing is granted any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.mirror = None;
-        self.slots.clear();
+        self.shelf.clear();
+        for slot in std::mem::take(&mut self.slots).into_values() {
+            if let Some(life) = slot.life {
+                life.close();
+            }
+        }
         self.ready.clear();
         self.doomed.clear();
         self.starved.clear();

@@ -9,12 +9,13 @@ use std::{
 use crate::{
     runtime::Runtime,
     store::{
-        LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn, mirror::View,
+        LeaseId, LeaseKeeper, LeaseStatus, Op, Pages, RangeResponse, Store, StoreError, Txn,
+        mirror::View,
     },
 };
 
 use super::{
-    desk::{Desk, Doomed, Session},
+    desk::{Desk, Doomed},
     dice::Dice,
     error::IdsError,
     flights::{Aftermath, Flight},
@@ -22,6 +23,8 @@ use super::{
     layout::{Meta, Record},
     link::Link,
     notices::Notice,
+    proof::prove,
+    tenure::Tenure,
     txns::{acquire, release},
 };
 
@@ -36,8 +39,8 @@ pub(super) struct Driver<S, R: Runtime> {
     pub(super) status: LeaseStatus,
     pub(super) lives: u64,
     pub(super) reconcile_at: Duration,
-    pub(super) probe_at: Duration,
-    pub(super) meta: Meta,
+    /// What all agreed on last, and the revision of it.
+    pub(super) meta: (Meta, u64),
 }
 
 impl<S: Store, R: Runtime> Driver<S, R> {
@@ -50,6 +53,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         while !self.done() {
             if let Err(error) = self.prepare().await {
                 tracing::warn!("the ids wait for the store: {error}");
+                self.core.lock().trouble = Some(error);
                 self.pause().await;
                 continue;
             }
@@ -98,19 +102,23 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         };
         if meta.is_none() {
             self.core.lock().went_back = back;
-            let (meta, fence) = self.link.meta(None, Some(self.meta), back).await?;
+            let (meta, revision) = self.link.meta(None, Some(self.meta), back).await?;
             let mut desk = self.core.lock();
             desk.went_back = false;
             desk.stock.set_range(meta.range);
-            desk.meta = Some((meta, fence));
-            if meta.epoch != self.meta.epoch {
+            desk.meta = Some((meta, revision));
+            if meta.epoch != self.meta.0.epoch {
                 desk.doubt_all();
                 desk.tell(Notice::StoreRestored { epoch: meta.epoch });
             }
-            self.meta = meta;
+            self.meta = (meta, revision);
         }
-        let lost = self.core.lock().session_status() == LeaseStatus::Lost;
-        if lost { self.open_session().await } else { Ok(()) }
+        if self.session_status() == LeaseStatus::Lost { self.open_session().await } else { Ok(()) }
+    }
+
+    fn session_status(&self) -> LeaseStatus {
+        let now = self.link.runtime.now();
+        self.core.lock().session_status(now)
     }
 
     async fn open_session(&mut self) -> Result<(), IdsError> {
@@ -121,20 +129,16 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         }
         let ttl = self.core.lock().options.ttl;
         let (store, runtime) = (self.link.store.clone(), self.link.runtime.clone());
-        let keeper = LeaseKeeper::grant(store, runtime, ttl).await?;
-        let (ours, token) = (keeper.clone(), self.dice.roll());
-        // It must not keep the lease alive by itself.
-        let session = Session {
-            token,
-            lease: keeper.id(),
-            status: Arc::new(move |now| {
-                now.map_or_else(|| ours.status(), |now| ours.status_at(now))
-            }),
-            dead: false,
-        };
+        let asked_at = runtime.now();
+        let drawn = LeaseId(1 + self.dice.roll() % LeaseId::MAX.0);
+        let keeper = LeaseKeeper::grant_as(store, runtime, ttl, drawn).await?;
+        let (ttl, kept) = (keeper.ttl(), Arc::clone(keeper.validity()));
+        let tenure = Arc::new(Tenure::new(keeper.id(), kept, asked_at, ttl));
+        let (core, proven) = (Arc::downgrade(&self.core), Arc::downgrade(&tenure));
+        self.link.runtime.spawn(prove(self.link.clone(), core, proven, ttl));
         self.keeper = Some(keeper);
         self.status = LeaseStatus::Held;
-        self.core.lock().start_session(session);
+        self.core.lock().start_session(tenure);
         self.core.turned.notify_waiters();
         Ok(())
     }
@@ -161,14 +165,16 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         let limits = self.link.store.limits();
         loop {
             let mut desk = self.core.lock();
-            desk.now = now;
             // While the store fails, one at a time finds out whether it still does.
             let most = if desk.failures > 0 { 1 } else { desk.options.in_flight.max(1) };
             if desk.flights >= most || now < desk.pause_until {
                 return;
             }
-            let flight = desk.plan(&limits);
+            let flight = desk.plan(&limits, now);
             let doomed = desk.take_doomed(&limits);
+            if desk.stock.take_turned() {
+                self.core.tick();
+            }
             if flight.is_none() && doomed.is_empty() {
                 return;
             }
@@ -176,8 +182,8 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             let node = desk.options.node.clone();
             drop(desk);
             if let Some(flight) = flight {
-                let txn =
-                    acquire(&self.link.layout, flight.fence, &node, flight.lease, &flight.batch);
+                let (fence, lease) = (&flight.fence, flight.session.lease);
+                let txn = acquire(&self.link.layout, fence, &node, lease, &flight.batch);
                 self.link.runtime.spawn(fly(
                     self.link.clone(),
                     Arc::clone(&self.core),
@@ -197,38 +203,29 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         if now >= self.reconcile_at {
             self.reconcile(now);
         }
-        if now >= self.probe_at {
-            self.probe(now);
-        }
-        let pause_until = self.core.lock().pause_until;
-        let mut until = self.reconcile_at.min(self.probe_at);
-        if pause_until > now {
-            until = until.min(pause_until);
+        let mut pause = self.reconcile_at.saturating_sub(now);
+        {
+            let desk = self.core.lock();
+            if desk.pause_until > now {
+                pause = pause.min(desk.pause_until.saturating_sub(now));
+            }
+            if let Some(session) = &desk.session {
+                pause = pause.min(session.next_turn(now));
+            }
         }
         let Some(keeper) = self.keeper.clone() else { return };
-        let status = tokio::select! {
+        let kept = keeper.status();
+        if kept == LeaseStatus::Lost {
+            return;
+        }
+        tokio::select! {
             biased;
-            status = keeper.changed(self.status) => status,
-            () = self.core.wake.notified() => keeper.status(),
-            () = self.link.runtime.sleep(until.saturating_sub(now)) => keeper.status(),
-        };
+            _ = keeper.changed(kept) => {}
+            () = self.core.wake.notified() => {}
+            () = self.link.runtime.sleep(pause) => {}
+        }
+        let status = self.session_status();
         self.turn(status);
-    }
-
-    /// Looks whether the store is still the one that it was, as often as the lease is kept alive:
-    /// one that was restored may know a lease of the same name.
-    fn probe(&mut self, now: Duration) {
-        self.probe_at = now + self.core.lock().options.ttl / 3;
-        let (link, core) = (self.link.clone(), Arc::clone(&self.core));
-        self.link.runtime.spawn(async move {
-            if let Ok(standing) = link.standing_meta().await {
-                let mut desk = core.lock();
-                if desk.meta.is_some_and(|meta| Some(meta) != standing) {
-                    desk.meta = None;
-                }
-            }
-            core.wake.notify_one();
-        });
     }
 
     /// Compares the references that stand with those that should.
@@ -244,9 +241,9 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         drop(desk);
         let (link, core) = (self.link.clone(), Arc::clone(&self.core));
         self.link.runtime.spawn(async move {
-            match link.store.time_to_live(session.lease).await {
+            match link.lease(session.lease).await {
                 Ok(state) => {
-                    core.lock().reconcile(session.token, &held, &state.keys);
+                    core.lock().reconcile(&session, &held, &state.keys);
                     core.wake.notify_one();
                 }
                 Err(error) => tracing::info!("references were not compared: {error}"),
@@ -293,10 +290,12 @@ async fn fly<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, flight: Fl
     let answer = link.commit(txn).await;
     let aftermath = {
         let mut desk = core.lock();
-        desk.now = link.runtime.now();
         desk.flights -= 1;
-        let aftermath = desk.settle(&flight, answer);
+        let aftermath = desk.settle(&flight, answer, link.runtime.now());
         follow_up(&mut desk, &flight, &aftermath);
+        if desk.stock.take_turned() {
+            core.tick();
+        }
         aftermath
     };
     core.turned.notify_waiters();
@@ -318,13 +317,14 @@ async fn fly<S: Store, R: Runtime>(link: Link<S, R>, core: Arc<Core>, flight: Fl
 }
 
 fn follow_up(desk: &mut Desk, flight: &Flight, aftermath: &Aftermath) {
+    desk.trouble = aftermath.failed.clone().map(IdsError::Store);
     if aftermath.failed.is_some() {
         let now = desk.now;
         desk.back_off(now);
     } else {
         desk.failures = 0;
     }
-    if aftermath.moved && desk.meta.is_some_and(|(_, fence)| fence == flight.fence) {
+    if aftermath.moved && desk.meta.is_some_and(|(meta, _)| meta == flight.fence) {
         desk.meta = None;
     }
 }

@@ -11,7 +11,7 @@ use crate::store::{Bytes, mirror::View};
 use super::{
     handle::{Alive, Core},
     layout::Record,
-    source::{Known, Mirrored, Source, known},
+    source::{Kept, Known, Mirrored, Source, ids, known},
     ticks::Ticks,
 };
 
@@ -31,7 +31,8 @@ pub enum Event {
         /// The revision at which it was given to the key.
         revision: u64,
     },
-    /// It is nobody's any more.
+    /// It is nobody's any more. One that was deleted while it is in use here, and comes back with
+    /// the same key, is not told to have been gone.
     Delete {
         /// Where.
         origin: Option<Arc<str>>,
@@ -49,7 +50,13 @@ pub enum Event {
     },
 }
 
-type Seen = (Arc<View<Record>>, Arc<Mirrored>);
+/// What a reader has seen of a source.
+#[derive(Clone)]
+struct Seen {
+    view: Arc<View<Record>>,
+    life: Arc<Mirrored>,
+    kept: Kept,
+}
 
 /// The events for one reader, what stands first. A reader that is slow is told less, and never
 /// misses what has come of it; nobody waits for it.
@@ -58,6 +65,8 @@ pub struct Events {
     ticks: Arc<Ticks>,
     seen: BTreeMap<Option<Arc<str>>, Seen>,
     queue: VecDeque<Event>,
+    /// Ids of the own store that do not stand, and are not told to be gone yet.
+    kept: BTreeMap<u64, Known>,
     synced: bool,
 }
 
@@ -70,7 +79,8 @@ impl fmt::Debug for Events {
 impl Events {
     pub(super) fn new(alive: &Arc<Alive>) -> Self {
         let (core, ticks) = (Arc::downgrade(&alive.0), Arc::clone(&alive.0.ticks));
-        Self { core, ticks, seen: BTreeMap::new(), queue: VecDeque::new(), synced: false }
+        let (seen, queue, kept) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
+        Self { core, ticks, seen, queue, kept, synced: false }
     }
 
     /// Waits for the next event. `None`: the instance is gone. Dropping the future loses nothing.
@@ -99,7 +109,10 @@ impl Events {
     fn collect(&mut self) -> Option<()> {
         let core = self.core.upgrade()?;
         let mut now: BTreeMap<Option<Arc<str>>, Seen> = BTreeMap::new();
-        let seen = |source: &Source| (Arc::clone(source.view()), Arc::clone(source.life()));
+        let seen = |source: &Source| {
+            let (view, life) = (Arc::clone(source.view()), Arc::clone(source.life()));
+            Seen { view, life, kept: Arc::clone(source.kept()) }
+        };
         {
             let desk = core.lock();
             if desk.stock.source().is_loaded() {
@@ -115,7 +128,7 @@ impl Events {
         let gone: Vec<_> =
             self.seen.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
         for name in gone {
-            if let Some((view, _)) = self.seen.remove(&name) {
+            if let Some(Seen { view, .. }) = self.seen.remove(&name) {
                 let view: Vec<Known> = ids(&view).into_values().collect();
                 self.queue.extend(view.into_iter().map(|known| deletion(name.as_ref(), known, 0)));
             }
@@ -123,37 +136,63 @@ impl Events {
         for (name, seen) in now {
             let before = self.seen.insert(name.clone(), seen.clone());
             self.compare(name.as_ref(), before.as_ref(), &seen);
-            if name.is_none() && !self.synced {
-                self.synced = true;
-                self.queue.push_back(Event::Sync { revision: seen.0.revision() });
+            if name.is_none() {
+                self.give_up(&seen);
+                if !self.synced {
+                    self.synced = true;
+                    self.queue.push_back(Event::Sync { revision: seen.view.revision() });
+                }
             }
         }
         Some(())
     }
 
+    /// Tells what is gone for good.
+    fn give_up(&mut self, seen: &Seen) {
+        if !self.synced {
+            self.kept.clone_from(&seen.kept);
+        }
+        let revision = seen.view.revision();
+        self.kept.retain(|id, known| {
+            let kept = seen.kept.contains_key(id);
+            if !kept {
+                self.queue.push_back(deletion(None, known.clone(), revision));
+            }
+            kept
+        });
+    }
+
     fn compare(&mut self, name: Option<&Arc<str>>, before: Option<&Seen>, after: &Seen) {
-        let revision = after.0.revision();
+        let revision = after.view.revision();
         let mut pairs: Vec<(Option<Known>, Option<Known>)> = Vec::new();
         match before {
-            Some((view, life)) if Arc::ptr_eq(life, &after.1) => {
-                pairs.extend(view.changes(&after.0).map(|change| {
+            Some(Seen { view, life, .. }) if Arc::ptr_eq(life, &after.life) => {
+                pairs.extend(view.changes(&after.view).map(|change| {
                     (change.before.as_ref().and_then(known), change.after.as_ref().and_then(known))
                 }));
             }
-            Some((view, _)) => {
-                let (mut old, new) = (ids(view), ids(&after.0));
+            Some(Seen { view, .. }) => {
+                let (mut old, new) = (ids(view), ids(&after.view));
                 pairs.extend(new.into_iter().map(|(id, known)| (old.remove(&id), Some(known))));
                 pairs.extend(old.into_values().map(|known| (Some(known), None)));
             }
-            None => pairs.extend(ids(&after.0).into_values().map(|known| (None, Some(known)))),
+            None => {
+                let kept = after.kept.values().cloned();
+                let all = ids(&after.view).into_values().chain(kept);
+                pairs.extend(all.map(|known| (None, Some(known))));
+            }
         }
         let mut deletions = Vec::new();
-        for (before, after) in pairs {
-            match (before, after) {
+        for pair in pairs {
+            match pair {
                 (before, Some(Known { id, key, revision })) => {
                     let origin = name.cloned();
-                    let before = before.map(|known| known.key);
+                    let kept = if name.is_none() { self.kept.remove(&id) } else { None };
+                    let before = before.or(kept).map(|known| known.key);
                     self.queue.push_back(Event::Upsert { origin, id, key, before, revision });
+                }
+                (Some(known), None) if after.kept.contains_key(&known.id) => {
+                    self.kept.insert(known.id, known);
                 }
                 (Some(known), None) => deletions.push(deletion(name, known, revision)),
                 (None, None) => {}
@@ -165,9 +204,4 @@ impl Events {
 
 fn deletion(name: Option<&Arc<str>>, known: Known, revision: u64) -> Event {
     Event::Delete { origin: name.cloned(), id: known.id, key: known.key, revision }
-}
-
-/// The ids of a view that are some key's.
-pub(super) fn ids(view: &View<Record>) -> BTreeMap<u64, Known> {
-    view.iter().filter_map(|(_, entry)| known(entry)).map(|known| (known.id, known)).collect()
 }

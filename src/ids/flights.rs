@@ -1,25 +1,25 @@
 //! From the desk to the store and back: which transactions to send, and what their answers change.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use crate::store::{Bytes, LeaseId, LeaseStatus, Limits, Refusal, StoreError, TxnResponse};
 
 use super::{
-    desk::{Desk, Doomed, Granted, Slot, Use},
+    desk::{Desk, Doomed, Granted, Slot},
     error::IdsError,
-    layout::{KeyHash, RefName},
-    life::{Generation, Life, Origin},
+    layout::{KeyHash, Layout, Meta, RefName},
+    life::{Generation, Life},
     notices::Notice,
     slot::{Standing, Step, next},
+    tenure::Tenure,
     txns::{Acquire, Acquired, Fenced, acquired},
 };
 
 /// Keys that are asked for in one transaction.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) session: u64,
-    pub(super) lease: LeaseId,
-    pub(super) fence: u64,
+    pub(super) session: Arc<Tenure>,
+    pub(super) fence: Meta,
     pub(super) batch: Vec<Acquire>,
 }
 
@@ -43,37 +43,58 @@ pub(super) struct Aftermath {
     pub(super) failed: Option<StoreError>,
 }
 
+/// Every candidate carries the key along, so a key longer than this gets one only.
+const LONG: usize = 16 << 10;
+
+/// How many bytes a key takes of a transaction, at most.
+fn cost(layout: &Layout, node: &Bytes, key: &Bytes, candidates: usize) -> usize {
+    let candidates = if key.len() > LONG { 1 } else { candidates };
+    // It stands in two values for each candidate, and in three more for one that rests.
+    (2 * candidates + 3) * key.len()
+        + (candidates + 2) * (node.len() + 5 * layout.name_len_max() + 512)
+}
+
+/// How many bytes a transaction has for its keys: all but the fence.
+fn room(limits: &Limits, layout: &Layout) -> usize {
+    limits.bytes.saturating_sub(layout.name_len_max() + 512)
+}
+
 /// The longest key that fits into a transaction.
-pub(super) fn key_len_max(limits: &Limits) -> usize {
-    // It stands in two values for one candidate, and in three more for one that rests.
-    limits.bytes.saturating_sub(4_096) / 5
+pub(super) fn key_len_max(limits: &Limits, layout: &Layout, node: &Bytes) -> usize {
+    room(limits, layout).saturating_sub(cost(layout, node, &Bytes::default(), 1)) / 5
 }
 
 impl Desk {
     /// Takes the next batch of keys to ask for, and lets go of those that nobody wants.
-    pub(super) fn plan(&mut self, limits: &Limits) -> Option<Flight> {
-        let session = self.session.clone().filter(|session| session.status() != LeaseStatus::Lost);
-        let (_, fence) = self.meta?;
+    pub(super) fn plan(&mut self, limits: &Limits, now: Duration) -> Option<Flight> {
+        self.now = now;
+        let session =
+            self.session.clone().filter(|session| session.status_at(now) != LeaseStatus::Lost);
+        let (fence, _) = self.meta?;
         let mut flight = None;
         let mut bytes = 0;
         let most = self.options.candidates.clamp(1, limits.operations.saturating_sub(3).max(3) / 3);
         // What a batch leaves to those nested in it.
-        let room = limits.operations.saturating_sub(3 * most + 3).clamp(1, self.options.batch);
+        let keys = limits.operations.saturating_sub(3 * most + 3).clamp(1, self.options.batch);
         let mut later = Vec::new();
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
+            let cost = cost(&self.layout, &self.options.node, &key, most);
+            if flight.is_some() && bytes + cost > room(limits, &self.layout) {
+                self.ready.push_front(key);
+                break;
+            }
             let Some(mut slot) = self.slots.remove(&key) else { continue };
             slot.queued = false;
             match next(slot.standing, slot.flying, slot.wanted()) {
-                Step::Nothing => self.serve(&key, &mut slot),
+                Step::Nothing => self.serve(&mut slot),
                 Step::Acquire => {
                     let Some(session) = session.as_ref() else {
                         later.push((key, slot));
                         break;
                     };
                     let flight = flight.get_or_insert_with(|| Flight {
-                        session: session.token,
-                        lease: session.lease,
+                        session: Arc::clone(session),
                         fence,
                         batch: Vec::new(),
                     });
@@ -82,26 +103,31 @@ impl Desk {
                         later.push((key, slot));
                         continue;
                     }
-                    let mut acquire = self.acquire(&key, &mut slot, session.token, most);
+                    let mut acquire = self.acquire(&key, &mut slot, session.lease, most);
                     for id in
                         acquire.candidates.extract_if(.., |id| !acquire.again && flight.has(*id))
                     {
                         self.stock.release(id);
                     }
-                    bytes += (2 * acquire.candidates.len() + 3) * key.len() + 2_048;
+                    bytes += cost;
                     flight.batch.push(acquire);
+                }
+                // Somebody came to use it just now.
+                Step::Release if slot.life.as_ref().is_some_and(|life| !life.leave()) => {
+                    slot.leaving.clear();
                 }
                 Step::Release => {
                     self.doom(&mut slot);
                     continue;
                 }
                 // Whoever waits for it to be let go learns so by the drop.
-                Step::Forget => continue,
+                Step::Forget => {
+                    self.forget(&slot);
+                    continue;
+                }
             }
             self.slots.insert(key, slot);
-            let len = flight.as_ref().map_or(0, |flight| flight.batch.len());
-            // The next key may be as long as any.
-            if len >= room || bytes + 5 * key_len_max(limits).min(64 << 10) >= limits.bytes {
+            if flight.as_ref().is_some_and(|flight| flight.batch.len() >= keys) {
                 break;
             }
         }
@@ -113,7 +139,7 @@ impl Desk {
         flight
     }
 
-    fn acquire(&mut self, key: &Bytes, slot: &mut Slot, session: u64, most: usize) -> Acquire {
+    fn acquire(&mut self, key: &Bytes, slot: &mut Slot, session: LeaseId, most: usize) -> Acquire {
         if slot.nonce == 0 {
             slot.nonce = self.dice.roll();
         }
@@ -135,8 +161,7 @@ impl Desk {
                 // Where there are so many that are free, others hardly ever choose the same.
                 let plenty = self.stock.source().is_loaded() && available >= 10_000;
                 let share = if plenty || available >= 1 << 40 { 1 } else { share };
-                // Every candidate carries the key along.
-                let share = if key.len() > 16 << 10 { 1 } else { share };
+                let share = if key.len() > LONG { 1 } else { share };
                 self.stock.lease(share)
             }
             None => Vec::new(),
@@ -147,34 +172,27 @@ impl Desk {
     }
 
     /// Answers those who wait for a key that is held.
-    fn serve(&mut self, key: &Bytes, slot: &mut Slot) {
-        if slot.flying || slot.standing != Standing::Held {
-            return;
+    fn serve(&mut self, slot: &mut Slot) {
+        // If the session is not what it should be, its next turn brings the key here again.
+        if !slot.flying
+            && slot.standing == Standing::Held
+            && self.session_status(self.now) == LeaseStatus::Held
+        {
+            self.grant(slot);
         }
-        if self.session_status() != LeaseStatus::Held {
-            // The next turn of the session brings it here again.
-            return;
-        }
-        debug_assert!(slot.life.as_ref().is_some_and(|life| life.key == *key));
-        self.grant(slot, false);
     }
 
-    fn grant(&mut self, slot: &mut Slot, created: bool) {
-        let (Some(life), Some(generation)) = (slot.life.clone(), slot.generation) else { return };
-        let mut is_new = created;
-        slot.nonce = 0;
+    fn grant(&self, slot: &mut Slot) {
+        let Some(life) = slot.life.clone() else { return };
         for waiter in mem::take(&mut slot.waiters) {
-            self.serial += 1;
-            let serial = self.serial;
-            let first_use = slot.uses.is_empty();
-            let origin = Origin { serial, generation, is_new, first_use, losses: slot.losses };
+            let origin = life.add(waiter.owner, self.now, slot.created);
             let granted: Granted = (Arc::clone(&life), origin);
-            if waiter.answer.send(Ok(granted)).is_ok() {
-                slot.uses.insert(serial, Use { owner: waiter.owner, since: self.now });
-                is_new = false;
+            match waiter.answer.send(Ok(granted)) {
+                Ok(()) => slot.created = false,
+                Err(_) => drop(life.give_back(&origin)),
             }
         }
-        if !slot.uses.is_empty() {
+        if slot.uses() > 0 {
             // Somebody uses it again, so nobody need wait any longer.
             slot.leaving.clear();
         }
@@ -185,15 +203,18 @@ impl Desk {
         &mut self,
         flight: &Flight,
         answer: Result<TxnResponse, StoreError>,
+        now: Duration,
     ) -> Aftermath {
+        self.now = now;
         let mut aftermath = Aftermath::default();
-        let session = self.session.as_ref().is_some_and(|s| s.token == flight.session && !s.dead);
+        let session = self.session.as_ref().is_some_and(|s| Arc::ptr_eq(s, &flight.session))
+            && flight.session.status_at(now) != LeaseStatus::Lost;
         // What was done under another fence is asked for again.
-        let current = session && self.meta.is_some_and(|(_, fence)| fence == flight.fence);
+        let current = session && self.meta.is_some_and(|(meta, _)| meta == flight.fence);
         let outcome = match answer {
             Ok(response) => acquired(&flight.batch, &response),
             Err(error) => {
-                self.fail(flight, session, &error);
+                self.fail(flight, &error);
                 aftermath.failed = Some(error);
                 return aftermath;
             }
@@ -214,7 +235,7 @@ impl Desk {
             let mut again = true;
             if current && slot.name == Some(acquire.name) {
                 slot.tries = 0;
-                again = self.settle_one(acquire, &mut slot, outcome, revision, &mut aftermath);
+                again = self.settle_one(flight, acquire, &mut slot, outcome, &mut aftermath);
             }
             self.slots.insert(acquire.key.clone(), slot);
             if again {
@@ -243,27 +264,26 @@ impl Desk {
     /// Takes note of what came of one key; whether it is to be looked at again.
     fn settle_one(
         &mut self,
+        flight: &Flight,
         acquire: &Acquire,
         slot: &mut Slot,
         outcome: Acquired,
-        revision: u64,
         aftermath: &mut Aftermath,
     ) -> bool {
-        let epoch = self.meta.map_or(0, |(meta, _)| meta.epoch);
-        let (id, created) = match outcome {
+        let (epoch, revision) = (flight.fence.epoch, aftermath.revision);
+        let (id, generation) = match outcome {
             Acquired::Attached { mapping, revision: at } => {
                 if mapping.key != acquire.key {
                     let (key, other) = (acquire.key.clone(), mapping.key);
-                    slot.life = None;
+                    self.change(slot, None);
                     answer_all(slot, &IdsError::HashCollision { key, other });
                     return true;
                 }
-                slot.generation = Some(Generation { epoch, revision: at, nonce: mapping.nonce });
-                (mapping.id, mapping.nonce == acquire.nonce && slot.life.is_none())
+                (mapping.id, Generation { epoch, revision: at, nonce: mapping.nonce })
             }
             Acquired::Created(index) => {
-                slot.generation = Some(Generation { epoch, revision, nonce: acquire.nonce });
-                (acquire.candidates.get(index).copied().unwrap_or_default(), !acquire.again)
+                let id = acquire.candidates.get(index).copied().unwrap_or_default();
+                (id, Generation { epoch, revision, nonce: acquire.nonce_for(id) })
             }
             Acquired::Taken if slot.life.is_some() => {
                 self.change(slot, None);
@@ -285,35 +305,39 @@ impl Desk {
                 return true;
             }
         };
+        // It may have been created by an attempt whose answer was lost.
+        slot.created |= generation.nonce == acquire.nonce_for(id) && !acquire.again;
+        slot.nonce = 0;
         slot.standing = Standing::Held;
-        slot.attached = revision;
+        (slot.attached, slot.proven) = (revision, 0);
         match slot.life.clone() {
             Some(life) if life.id == id => {
-                let (key, generation) = (life.key.clone(), slot.generation);
-                if let Some(generation) = generation {
-                    self.tell(Notice::Restored { key, id, generation });
-                }
+                self.tell(Notice::Restored { key: life.key.clone(), id, generation });
             }
             Some(_) => self.change(slot, Some(id)),
             None => {}
         }
-        if slot.life.is_none() {
-            slot.life = Some(Life::new(acquire.key.clone(), id));
-        }
-        if self.session_status() == LeaseStatus::Held {
-            self.grant(slot, created);
+        let life = slot.life.get_or_insert_with(|| {
+            let life = Life::new(acquire.key.clone(), id, generation);
+            self.shelf.put(&life);
+            life
+        });
+        life.hold(&flight.session, generation);
+        if self.session_status(self.now) == LeaseStatus::Held {
+            self.grant(slot);
         }
         true
     }
 
     /// The key has lost its id.
     fn change(&mut self, slot: &mut Slot, new: Option<u64>) {
+        slot.created = false;
         if let Some(life) = slot.life.take() {
-            life.mark_changed();
+            life.change();
+            self.shelf.take(&life.key);
+            self.stock.let_go(life.id);
             self.tell(Notice::Changed { key: life.key.clone(), old: life.id, new });
         }
-        slot.uses.clear();
-        slot.losses = 0;
     }
 
     fn unfly(&mut self, flight: &Flight) {
@@ -331,29 +355,21 @@ impl Desk {
         self.feed();
     }
 
-    fn fail(&mut self, flight: &Flight, current: bool, error: &StoreError) {
+    fn fail(&mut self, flight: &Flight, error: &StoreError) {
         self.unfly(flight);
         if let StoreError::Refused(Refusal::LeaseNotFound(_)) = error {
-            if let Some(session) = self.session.as_mut().filter(|_| current) {
-                session.dead = true;
-            }
-            return;
+            return flight.session.end();
         }
         let attempts = self.options.attempts;
-        let refused = matches!(error, StoreError::Refused(_));
         for acquire in &flight.batch {
             let Some(slot) = self.slots.get_mut(&acquire.key) else { continue };
             slot.tries += 1;
-            let alone = refused && (flight.batch.len() == 1 || !is_too_large(error));
-            if alone {
+            if let StoreError::Refused(_) = error {
                 answer_all(slot, &IdsError::Store(error.clone()));
             } else if slot.tries >= attempts {
                 slot.tries = 0;
                 answer_all(slot, &IdsError::Unavailable(error.clone()));
             }
-        }
-        if refused && is_too_large(error) {
-            self.options.batch = (flight.batch.len() / 2).max(1);
         }
     }
 
@@ -391,14 +407,23 @@ impl Desk {
     /// Takes the next references to delete.
     pub(super) fn take_doomed(&mut self, limits: &Limits) -> Vec<Doomed> {
         let room = limits.operations.saturating_sub(4).clamp(1, self.options.batch);
-        let doomed: Vec<Doomed> = self.doomed.drain(..room.min(self.doomed.len())).collect();
+        let mut bytes = 0;
+        let fits = self.doomed.iter().take(room).take_while(|doomed| {
+            // One that takes the mapping along names its key.
+            let eager = doomed.release.eager.as_ref();
+            bytes += eager.map_or(0, |eager| eager.mapping.key.len());
+            bytes += 8 * self.layout.name_len_max() + 512;
+            bytes <= limits.bytes
+        });
+        let count = fits.count();
+        let doomed: Vec<Doomed> = self.doomed.drain(..count).collect();
         self.leaving.extend(doomed.iter().map(|doomed| doomed.release.name));
         doomed
     }
 
     /// Takes note that references were deleted, or were not.
     pub(super) fn settle_doomed(&mut self, doomed: Vec<Doomed>, done: bool) {
-        let current = self.session.as_ref().map(|session| session.token);
+        let current = self.session.as_ref().map(|session| session.lease);
         for doomed in doomed {
             self.leaving.remove(&doomed.release.name);
             if !done && current == Some(doomed.release.name.session) {
@@ -419,9 +444,46 @@ fn answer_all(slot: &mut Slot, error: &IdsError) {
     }
 }
 
-fn is_too_large(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Refused(Refusal::TooLarge { .. } | Refusal::TooManyOperations { .. })
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{range::IdRange, txns::acquire},
+        store::KeyRange,
+    };
+
+    #[test]
+    fn a_key_takes_no_more_of_a_transaction_than_it_is_reckoned_with() {
+        let fence = Meta { range: IdRange::default(), epoch: u64::MAX };
+        let limits = Limits::default();
+        for prefix in [1, 50, 5_000] {
+            let layout = Layout::new(vec![b'p'; prefix]);
+            let everything = layout.everything();
+            let KeyRange::Span { start, .. } = &everything else { panic!("{everything:?}") };
+            assert_eq!(start.len(), prefix + 1);
+            for (node, key) in [(0, 0), (300, 0), (20, 100), (20, LONG), (20, 100_000)] {
+                let (node, key): (Bytes, Bytes) = (vec![b'n'; node].into(), vec![b'k'; key].into());
+                for (candidates, again) in [(1, true), (1, false), (4, false), (8, false)] {
+                    let count = if key.len() > LONG { 1 } else { candidates };
+                    let acquire_one = Acquire {
+                        hash: KeyHash::of(&key),
+                        key: key.clone(),
+                        name: RefName { session: LeaseId::MAX, number: u64::MAX },
+                        nonce: u64::MAX,
+                        candidates: (0..count).map(|n| u64::MAX - n as u64).collect(),
+                        again,
+                    };
+                    let txn = acquire(&layout, &fence, &node, LeaseId::MAX, &[acquire_one]);
+                    let bare = acquire(&layout, &fence, &node, LeaseId::MAX, &[]).size();
+                    let cost = cost(&layout, &node, &key, candidates);
+                    assert!(txn.size() - bare <= cost, "{} of {cost}", txn.size() - bare);
+                    assert!(bare <= limits.bytes - room(&limits, &layout), "{bare}");
+                }
+                let longest = key_len_max(&limits, &layout, &node);
+                assert!(
+                    cost(&layout, &node, &vec![0; longest].into(), 4) <= room(&limits, &layout)
+                );
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, oneshot};
@@ -15,14 +16,19 @@ use super::{
     desk::{Desk, Granted},
     error::IdsError,
     life::{Generation, Life, Origin, Status},
+    shelf::Shelf,
     source::Source,
     ticks::Ticks,
 };
 
+/// The runtime's clock, for handles, which do not know their runtime.
+type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
+
 /// What the driver, the callers and the handles of an instance share.
-#[derive(Debug)]
 pub(super) struct Core {
     desk: Mutex<Desk>,
+    pub(super) shelf: Arc<Shelf>,
+    clock: Clock,
     /// There is something to do for the driver.
     pub(super) wake: Notify,
     /// Some handle's status may have changed.
@@ -36,11 +42,18 @@ pub(super) struct Core {
 /// The caches of other stores, by their names.
 pub(super) type Remotes = BTreeMap<Arc<str>, Source>;
 
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("desk", &self.desk).finish_non_exhaustive()
+    }
+}
+
 impl Core {
-    pub(super) fn new(desk: Desk) -> Self {
+    pub(super) fn new(desk: Desk, clock: Clock) -> Self {
         let (wake, turned, reopen) = (Notify::new(), Notify::new(), Arc::new(Notify::new()));
         let (ticks, remotes) = (Arc::default(), Mutex::default());
-        Self { desk: Mutex::new(desk), wake, turned, reopen, ticks, remotes }
+        let (shelf, desk) = (Arc::clone(&desk.shelf), Mutex::new(desk));
+        Self { desk, shelf, clock, wake, turned, reopen, ticks, remotes }
     }
 
     pub(super) fn remotes(&self) -> MutexGuard<'_, Remotes> {
@@ -82,7 +95,7 @@ impl fmt::Debug for Handle {
         f.debug_struct("Handle")
             .field("key", &self.life.key)
             .field("id", &self.life.id)
-            .field("generation", &self.origin.generation)
+            .field("generation", &self.generation())
             .finish_non_exhaustive()
     }
 }
@@ -122,10 +135,10 @@ impl Handle {
         &self.life.key
     }
 
-    /// The fencing token as it stands: another after the id had to be given to the key anew.
+    /// The fencing token as it stands, or stood last: another after the id had to be given to the
+    /// key anew.
     pub fn generation(&self) -> Generation {
-        let current = self.alive.0.lock().generation(&self.life);
-        current.unwrap_or(self.origin.generation)
+        self.life.generation()
     }
 
     /// Whether the key had no id before.
@@ -140,7 +153,7 @@ impl Handle {
 
     /// What it is worth at this moment, judged by this process' own clock; ask right before acting.
     pub fn status(&self) -> Status {
-        self.alive.0.lock().status(&self.life, self.origin.serial, self.origin.losses)
+        self.life.status(&self.origin, (self.alive.0.clock)())
     }
 
     /// Waits until the status is another than `known`, and returns it.
@@ -161,28 +174,23 @@ impl Handle {
     ///
     /// Dropping the future leaves it to the background, which does not rest before it is done.
     pub async fn release(self) -> bool {
-        let done = self.give_back();
-        let last = done.is_some();
-        if let Some(done) = done {
+        let last = self.life.give_back(&self.origin);
+        if last {
+            let done = self.alive.0.lock().leave(&self.life.key);
+            self.alive.0.wake.notify_one();
             // An error is the end of the session, and with it of the reference.
             let _ = done.await;
         }
         last
     }
-
-    fn give_back(&self) -> Option<oneshot::Receiver<()>> {
-        let core = &self.alive.0;
-        let done = core.lock().give_back(&self.life, self.origin.serial);
-        if done.is_some() {
-            core.wake.notify_one();
-        }
-        done
-    }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        drop(self.give_back());
+        if self.life.give_back(&self.origin) {
+            self.alive.0.lock().enqueue(&self.life.key);
+            self.alive.0.wake.notify_one();
+        }
     }
 }
 

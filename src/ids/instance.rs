@@ -1,9 +1,11 @@
 //! An instance of the ids: what an application holds, one for each process and prefix.
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,11 +18,11 @@ use crate::{
 
 use super::{
     config::{Caching, Options},
-    desk::{Desk, Waiter},
+    desk::{Desk, Slot, Waiter},
     dice::Dice,
     driver::Driver,
     error::IdsError,
-    events::{Events, ids},
+    events::Events,
     flights::key_len_max,
     follow::{Fed, Follower},
     handle::{Alive, Core, Handle, Wait},
@@ -132,7 +134,8 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             return Err(IdsError::Mismatch { found: meta.0.range, expected });
         }
         let desk = Desk::new(layout, options.clone(), meta, Dice::new(Some(dice.roll())));
-        let core = Arc::new(Core::new(desk));
+        let clock = link.runtime.clone();
+        let core = Arc::new(Core::new(desk, Box::new(move || clock.now())));
         let alive = Arc::new(Alive(Arc::clone(&core)));
         let now = link.runtime.now();
         let driver = Driver {
@@ -144,8 +147,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             keeper: None,
             status: LeaseStatus::Lost,
             reconcile_at: now + options.reconcile_interval,
-            probe_at: now + options.ttl / 3,
-            meta: meta.0,
+            meta,
         };
         link.runtime.spawn(driver.run());
         let ids = Self { link, alive, options: Arc::new(options) };
@@ -156,7 +158,8 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     }
 
     fn follow(&self) {
-        let alive = Arc::downgrade(&self.alive);
+        let (alive, link, life) =
+            (Arc::downgrade(&self.alive), self.link.clone(), AtomicU64::new(0));
         let follower = Follower {
             store: self.link.store.clone(),
             runtime: self.link.runtime.clone(),
@@ -164,7 +167,17 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             validators: self.options.validators.clone(),
             options: self.options.mirror.clone(),
             reopen: Arc::clone(&self.alive.0.reopen),
-            listener: move |fed: Option<&Fed<'_>>| feed(&alive, fed),
+            listener: move |fed: Option<&Fed<'_>>| {
+                match fed {
+                    // The life of the store that the mirror is about to be opened in.
+                    None => life.store(link.lives(), Ordering::Relaxed),
+                    Some(Fed::Opened(_)) => {}
+                    Some(Fed::View(view)) => {
+                        link.note(life.load(Ordering::Relaxed), view.revision());
+                    }
+                }
+                feed(&alive, fed)
+            },
         };
         self.link.runtime.spawn(follower.run());
     }
@@ -205,11 +218,12 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             waits.push(self.ask(None, key.into())?);
         }
         self.alive.0.wake.notify_one();
+        let end = self.end();
         let mut handles = Vec::with_capacity(waits.len());
         for wait in waits {
             handles.push(match wait {
                 Asked::Held(handle) => handle,
-                Asked::Wait(mut wait) => self.in_time(&mut wait).await?,
+                Asked::Wait(mut wait) => self.in_time(&mut wait, end).await?,
             });
         }
         Ok(handles)
@@ -217,8 +231,12 @@ impl<S: Store, R: Runtime> Ids<S, R> {
 
     /// A handle for a key that this instance holds already, without asking anybody.
     pub fn held(&self, key: &[u8]) -> Option<Handle> {
-        let now = self.link.runtime.now();
-        let (life, origin) = self.alive.0.lock().hit(key, None, now)?;
+        self.hit(key, None)
+    }
+
+    fn hit(&self, key: &[u8], owner: Option<&Arc<str>>) -> Option<Handle> {
+        let life = self.alive.0.shelf.get(key)?;
+        let origin = life.hit(owner, self.link.runtime.now())?;
         Some(Handle::new(Arc::clone(&self.alive), life, origin))
     }
 
@@ -227,35 +245,50 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             Asked::Held(handle) => Ok(handle),
             Asked::Wait(mut wait) => {
                 self.alive.0.wake.notify_one();
-                self.in_time(&mut wait).await
+                self.in_time(&mut wait, self.end()).await
             }
         }
     }
 
     fn ask(&self, owner: Option<Arc<str>>, key: Bytes) -> Result<Asked, IdsError> {
-        let (found, limit) = (key.len(), key_len_max(&self.link.store.limits()));
+        if let Some(handle) = self.hit(&key, owner.as_ref()) {
+            return Ok(Asked::Held(handle));
+        }
+        let (found, limit) = (key.len(), self.key_len_max());
         if found > limit {
             return Err(IdsError::KeyTooLong { found, limit });
         }
-        let now = self.link.runtime.now();
-        let mut desk = self.alive.0.lock();
-        if let Some((life, origin)) = desk.hit(&key, owner.as_ref(), now) {
-            drop(desk);
-            return Ok(Asked::Held(Handle::new(Arc::clone(&self.alive), life, origin)));
-        }
         let (answer, receiver) = oneshot::channel();
-        desk.want(&key, Waiter { owner, answer });
-        drop(desk);
+        self.alive.0.lock().want(&key, Waiter { owner, answer });
         Ok(Asked::Wait(Wait::new(Arc::clone(&self.alive), key, receiver)))
     }
 
-    async fn in_time(&self, wait: &mut Wait) -> Result<Handle, IdsError> {
+    fn key_len_max(&self) -> usize {
+        key_len_max(&self.link.store.limits(), &self.link.layout, &self.options.node)
+    }
+
+    /// Until when a call that begins now waits.
+    fn end(&self) -> Duration {
+        self.link.runtime.now().saturating_add(self.options.patience)
+    }
+
+    async fn in_time(&self, wait: &mut Wait, end: Duration) -> Result<Handle, IdsError> {
+        let patience = end.saturating_sub(self.link.runtime.now());
         tokio::select! {
             biased;
             answer = wait.next() => answer,
-            () = self.link.runtime.sleep(self.options.patience) => {
+            () = self.link.runtime.sleep(patience) => Err(self.trouble()),
+        }
+    }
+
+    /// Why a call has waited in vain.
+    fn trouble(&self) -> IdsError {
+        match self.alive.0.lock().trouble.clone() {
+            Some(IdsError::Store(why)) => IdsError::Unavailable(why),
+            Some(other) => other,
+            None => {
                 let why = StoreError::Unknown("no answer came in time".to_owned());
-                Err(IdsError::Unavailable(why))
+                IdsError::Unavailable(why)
             }
         }
     }
@@ -283,10 +316,8 @@ impl<S: Store, R: Runtime> Ids<S, R> {
 
     /// The id of a key as far as this instance knows it.
     pub fn get_cached(&self, key: &[u8]) -> Option<u64> {
-        let desk = self.alive.0.lock();
-        let held = desk.slots.get(key).filter(|slot| slot.standing == Standing::Held);
-        let held = held.and_then(|slot| slot.life.as_ref()).map(|life| life.id);
-        held.or_else(|| desk.stock.source().id(key))
+        let held = self.alive.0.shelf.get(key).filter(|life| life.is_held());
+        held.map(|life| life.id).or_else(|| self.alive.0.lock().stock.source().id(key))
     }
 
     /// The id of a key as it stands in the store, in one round trip.
@@ -350,7 +381,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         if let Some(known) = self.alive.0.lock().stock.get(id) {
             return Ok(Some(known.key));
         }
-        let found = |source: &Source| ids(source.view()).remove(&id).map(|known| known.key);
+        let found = |source: &Source| source.ids().remove(&id).map(|known| known.key);
         let remote = self.alive.0.remotes().values().find_map(found);
         if remote.is_some() { Ok(remote) } else { self.get_by_id(id).await }
     }
@@ -360,7 +391,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     /// # Errors
     /// [`IdsError::Unassigned`] after [`Options::patience`], or those of the store.
     pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
-        let end = self.link.runtime.now() + self.options.patience;
+        let end = self.end();
         let ticks = &self.alive.0.ticks;
         loop {
             let seen = ticks.count();
@@ -381,14 +412,12 @@ impl<S: Store, R: Runtime> Ids<S, R> {
 
     /// All that the caches hold, in the order of the ids, the own ones first.
     pub fn cached(&self) -> Vec<CachedId> {
-        let own = Arc::clone(self.alive.0.lock().stock.source().view());
-        let mut views = BTreeMap::from([(None, own)]);
+        let mut sources = vec![(None, self.alive.0.lock().stock.source().ids())];
         for (name, source) in self.alive.0.remotes().iter() {
-            views.insert(Some(Arc::clone(name)), Arc::clone(source.view()));
+            sources.push((Some(Arc::clone(name)), source.ids()));
         }
-        let all = views.into_iter().flat_map(|(origin, view)| {
-            let known = ids(&view).into_values();
-            known.map(move |known| CachedId {
+        let all = sources.into_iter().flat_map(|(origin, known)| {
+            known.into_values().map(move |known| CachedId {
                 origin: origin.clone(),
                 id: known.id,
                 key: known.key,
@@ -457,7 +486,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             used: pool.unavailable(),
             total: pool.range().total(),
             held: desk.slots.values().filter(|slot| slot.standing == Standing::Held).count(),
-            uses: desk.slots.values().map(|slot| slot.uses.len()).sum(),
+            uses: desk.slots.values().map(Slot::uses).sum(),
             releasing: desk.doomed.len() + desk.leaving.len(),
         }
     }
@@ -467,14 +496,15 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         let now = self.link.runtime.now();
         let desk = self.alive.0.lock();
         let mut uses = Vec::new();
-        for slot in desk.slots.values() {
-            let Some(life) = &slot.life else { continue };
-            uses.extend(slot.uses.values().map(|used| LocalUse {
-                key: life.key.clone(),
-                id: life.id,
-                owner: used.owner.clone(),
-                age: now.saturating_sub(used.since),
-            }));
+        for life in desk.slots.values().filter_map(|slot| slot.life.as_ref()) {
+            life.each_use(|used| {
+                uses.push(LocalUse {
+                    key: life.key.clone(),
+                    id: life.id,
+                    owner: used.owner.clone(),
+                    age: now.saturating_sub(used.since),
+                });
+            });
         }
         drop(desk);
         uses.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.key.cmp(&b.key)));

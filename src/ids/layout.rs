@@ -16,7 +16,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{Bytes, KeyRange, KeyValue};
+use crate::store::{Bytes, KeyRange, KeyValue, LeaseId};
 
 use super::range::IdRange;
 
@@ -37,9 +37,8 @@ impl KeyHash {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 32)?;
-        let lower = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let number = u128::from_str_radix(text, 16).ok().filter(|_| lower)?;
+        let (high, low) = text.split_at_checked(16)?;
+        let number = u128::from(number(high)?) << 64 | u128::from(number(low)?);
         Some(Self(number.to_be_bytes()))
     }
 }
@@ -80,8 +79,8 @@ pub struct Mapping {
 /// The name of a reference: a session, and a number that the session never uses twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName {
-    /// Drawn anew for every session.
-    pub session: u64,
+    /// The lease of the session, whose id is drawn by chance.
+    pub session: LeaseId,
     /// One for each time that the session came to use a key.
     pub number: u64,
 }
@@ -131,10 +130,18 @@ impl Layout {
         Self { prefix: prefix.into() }
     }
 
-    fn key(&self, rest: impl fmt::Display) -> Bytes {
-        let mut key = self.prefix.to_vec();
-        key.extend_from_slice(rest.to_string().as_bytes());
+    fn key(&self, kind: &[u8], name: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let mut key = Vec::with_capacity(self.name_len_max());
+        key.extend_from_slice(&self.prefix);
+        key.extend_from_slice(kind);
+        name(&mut key);
         key.into()
+    }
+
+    /// How long the longest name of a key is.
+    pub(super) fn name_len_max(&self) -> usize {
+        // `r/<hash>/<session>-<n>`
+        self.prefix.len() + 2 + 32 + 1 + 16 + 1 + 16
     }
 
     /// Everything below the prefix.
@@ -144,47 +151,56 @@ impl Layout {
 
     /// Where the range and the epoch stand.
     pub fn meta(&self) -> Bytes {
-        self.key("m")
+        self.key(b"m", |_| ())
     }
 
     /// What asks for a collection at once.
     pub fn urgent(&self) -> Bytes {
-        self.key("u")
+        self.key(b"u", |_| ())
     }
 
     /// Where a key's id stands.
     pub fn mapping(&self, hash: KeyHash) -> Bytes {
-        self.key(format_args!("k/{hash}"))
+        self.key(b"k/", |key| push(key, &hash.0))
     }
 
     /// Where all keys' ids stand.
     pub fn mappings(&self) -> KeyRange {
-        KeyRange::prefix(self.key("k/"))
+        KeyRange::prefix(self.key(b"k/", |_| ()))
     }
 
     /// Where an id's key stands.
     pub fn id(&self, id: u64) -> Bytes {
-        self.key(format_args!("i/{id:016x}"))
+        self.key(b"i/", |key| push(key, &id.to_be_bytes()))
     }
 
     /// Where all ids' keys stand.
     pub fn ids(&self) -> KeyRange {
-        KeyRange::prefix(self.key("i/"))
+        KeyRange::prefix(self.key(b"i/", |_| ()))
     }
 
     /// One reference to a key.
     pub fn reference(&self, hash: KeyHash, name: RefName) -> Bytes {
-        self.key(format_args!("r/{hash}/{:016x}-{:016x}", name.session, name.number))
+        self.key(b"r/", |key| {
+            push(key, &hash.0);
+            key.push(b'/');
+            push(key, &name.session.0.to_be_bytes());
+            key.push(b'-');
+            push(key, &name.number.to_be_bytes());
+        })
     }
 
     /// All references to a key.
     pub fn references_to(&self, hash: KeyHash) -> KeyRange {
-        KeyRange::prefix(self.key(format_args!("r/{hash}/")))
+        KeyRange::prefix(self.key(b"r/", |key| {
+            push(key, &hash.0);
+            key.push(b'/');
+        }))
     }
 
     /// All references.
     pub fn references(&self) -> KeyRange {
-        KeyRange::prefix(self.key("r/"))
+        KeyRange::prefix(self.key(b"r/", |_| ()))
     }
 
     /// What the range and the epoch are written as.
@@ -195,7 +211,11 @@ impl Layout {
 
     /// What a key's id is written as.
     pub fn mapping_value(mapping: &Mapping) -> Bytes {
-        let mut value = format!("{:016x} {:016x} ", mapping.id, mapping.nonce).into_bytes();
+        let mut value = Vec::with_capacity(34 + mapping.key.len());
+        push(&mut value, &mapping.id.to_be_bytes());
+        value.push(b' ');
+        push(&mut value, &mapping.nonce.to_be_bytes());
+        value.push(b' ');
         value.extend_from_slice(&mapping.key);
         value.into()
     }
@@ -255,11 +275,24 @@ impl Layout {
     }
 }
 
+/// Writes bytes in lower-case hexadecimal digits.
+fn push(text: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
 /// A number in exactly 16 lower-case hexadecimal digits.
 fn number(text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 16)?;
-    let number = u64::from_str_radix(text, 16).ok()?;
-    (format!("{number:016x}") == text).then_some(number)
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(u64::from(byte - b'0')),
+        b'a'..=b'f' => Some(u64::from(byte - b'a') + 10),
+        _ => None,
+    };
+    let mut digits = text.iter().map(digit);
+    (text.len() == 16).then(|| digits.try_fold(0, |number, digit| Some(number << 4 | digit?)))?
 }
 
 fn read_meta(value: &[u8]) -> Result<Meta, String> {
@@ -285,7 +318,7 @@ pub fn read_mapping(value: &[u8]) -> Option<Mapping> {
 fn read_reference(name: &[u8]) -> Option<(KeyHash, RefName)> {
     let hash = KeyHash::parse(name.get(..32)?)?;
     let name = name.get(32..)?.strip_prefix(b"/")?;
-    let session = number(name.get(..16)?)?;
+    let session = LeaseId(number(name.get(..16)?)?);
     let number = number(name.get(16..)?.strip_prefix(b"-")?)?;
     Some((hash, RefName { session, number }))
 }

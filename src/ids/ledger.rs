@@ -12,8 +12,7 @@ use super::{
 
 #[derive(Clone, Debug, Default)]
 struct Count {
-    /// The mapping, and its revision.
-    mapping: Option<(Mapping, u64)>,
+    mapping: Option<Mapping>,
     references: usize,
     /// Since when there is no reference, if there is a mapping and it is so.
     unused_since: Option<Duration>,
@@ -29,12 +28,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// A key has a mapping, or has it no more.
-    pub(super) fn mapping(
-        &mut self,
-        hash: KeyHash,
-        mapping: Option<(Mapping, u64)>,
-        now: Duration,
-    ) {
+    pub(super) fn mapping(&mut self, hash: KeyHash, mapping: Option<Mapping>, now: Duration) {
         let count = self.keys.entry(hash).or_default();
         self.mappings -= usize::from(count.mapping.is_some());
         self.mappings += usize::from(mapping.is_some());
@@ -77,9 +71,7 @@ impl Ledger {
     pub(super) fn due(&self, now: Duration, grace: Duration, most: usize) -> Vec<Dead> {
         let due = self.unused.iter().take_while(|(since, _)| *since + grace <= now);
         let dead = due.filter_map(|(_, hash)| {
-            let (mapping, revision) = self.keys.get(hash)?.mapping.as_ref()?;
-            let Mapping { id, key, .. } = mapping.clone();
-            Some(Dead { hash: *hash, id, key, revision: *revision })
+            Some(Dead { hash: *hash, mapping: self.keys.get(hash)?.mapping.clone()? })
         });
         dead.take(most).collect()
     }

@@ -1,17 +1,15 @@
 //! The way to the store: each request has its time, and a store that went back is noticed.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crate::{
     runtime::Runtime,
     store::{
-        Compare, KeyRange, Op, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse,
+        KeyRange, LeaseId, LeaseState, RangeRequest, RangeResponse, Store, StoreError, Txn,
+        TxnResponse,
     },
 };
 
@@ -19,6 +17,7 @@ use super::{
     error::IdsError,
     layout::{Layout, Meta, Record},
     range::IdRange,
+    txns::agree,
 };
 
 /// A store, and the latest revision that it was seen at.
@@ -28,24 +27,50 @@ pub(super) struct Link<S, R> {
     pub(super) runtime: R,
     pub(super) layout: Layout,
     timeout: Duration,
-    seen: Arc<AtomicU64>,
-    /// Counts how often it was found to have gone back.
-    lives: Arc<AtomicU64>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What was seen of the store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// How often it was found to have gone back.
+    lives: u64,
+    /// The latest revision of this life.
+    revision: u64,
 }
 
 impl<S: Store, R: Runtime> Link<S, R> {
     pub(super) fn new(store: S, runtime: R, layout: Layout, timeout: Duration) -> Self {
-        let (seen, lives) = (Arc::default(), Arc::default());
-        Self { store, runtime, layout, timeout, seen, lives }
+        Self { store, runtime, layout, timeout, seen: Arc::default() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often the store was found to have gone back.
     pub(super) fn lives(&self) -> u64 {
-        self.lives.load(Ordering::Relaxed)
+        self.seen().lives
+    }
+
+    /// Takes note that the store has gone back since it was that one, as its revision does not show.
+    pub(super) fn forgot(&self, life: u64) {
+        let mut seen = self.seen();
+        if seen.lives == life {
+            *seen = Seen { lives: life + 1, revision: 0 };
+        }
+    }
+
+    /// Takes note of a revision that somebody else has seen in a life of the store.
+    pub(super) fn note(&self, life: u64, revision: u64) {
+        let mut seen = self.seen();
+        if seen.lives == life {
+            seen.revision = seen.revision.max(revision);
+        }
     }
 
     /// Waits for an answer no longer than its time.
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         request: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -59,83 +84,101 @@ impl<S: Store, R: Runtime> Link<S, R> {
     }
 
     /// Judges the revision of an answer by what was seen before it was asked for.
-    fn judge(&self, asked_at: (u64, u64), revision: u64) -> Result<(), StoreError> {
-        let (life, seen) = asked_at;
-        if life == self.lives() && revision < seen {
-            self.lives.fetch_add(1, Ordering::Relaxed);
-            self.seen.store(revision, Ordering::Relaxed);
+    fn judge(&self, before: Seen, revision: u64) -> Result<(), StoreError> {
+        let mut seen = self.seen();
+        if before.lives == seen.lives && revision < before.revision {
+            *seen = Seen { lives: before.lives + 1, revision };
         }
-        if life != self.lives() {
+        if before.lives != seen.lives {
             return Err(StoreError::Unknown("the store has gone back in time".to_owned()));
         }
-        self.seen.fetch_max(revision, Ordering::Relaxed);
+        seen.revision = seen.revision.max(revision);
         Ok(())
     }
 
-    fn now(&self) -> (u64, u64) {
-        (self.lives(), self.seen.load(Ordering::Relaxed))
-    }
+    // What waits for an etcd is large: moved about with every task that asks, it would cost more
+    // than all else that the task does.
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
-        let asked_at = self.now();
-        let answer = self.bounded(self.store.commit(txn)).await?;
-        self.judge(asked_at, answer.revision)?;
+        let before = *self.seen();
+        let answer = self.bounded(Box::pin(self.store.commit(txn))).await?;
+        self.judge(before, answer.revision)?;
         Ok(answer)
     }
 
     pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let asked_at = self.now();
-        let answer = self.bounded(self.store.range(request)).await?;
-        self.judge(asked_at, answer.revision)?;
+        let before = *self.seen();
+        let answer = self.bounded(Box::pin(self.store.range(request))).await?;
+        self.judge(before, answer.revision)?;
         Ok(answer)
     }
 
-    /// What all users of the prefix agree on, and the revision of it, if it can be read.
-    pub(super) async fn standing_meta(&self) -> Result<Option<(Meta, u64)>, StoreError> {
-        let read = self.range(RangeRequest::new(KeyRange::key(self.layout.meta()))).await?;
-        let standing = read.items.first().and_then(|kv| match self.layout.read(kv) {
-            Ok(Record::Meta(meta)) => Some((meta, kv.mod_revision)),
-            _ => None,
-        });
-        Ok(standing)
+    pub(super) async fn lease(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        self.bounded(Box::pin(self.store.time_to_live(id))).await
     }
 
     /// Reads what all users of the prefix agree on, and decides it if nobody has.
     ///
     /// With `known`, what stood before, the epoch is raised if the store was emptied since, or has
-    /// gone back: whatever was given out in that epoch must not be repeated.
+    /// gone back: whatever was given out in that epoch must not be repeated. That it has gone back
+    /// may be known already; or the record shows it by an earlier epoch or revision.
     pub(super) async fn meta(
         &self,
         wanted: Option<IdRange>,
-        known: Option<Meta>,
+        known: Option<(Meta, u64)>,
         back: bool,
     ) -> Result<(Meta, u64), IdsError> {
         loop {
             let key = self.layout.meta();
             let read = self.range(RangeRequest::new(KeyRange::key(&key))).await?;
-            let (fence, meta) = match read.items.first() {
+            let (found, meta) = match read.items.first() {
                 None => {
-                    let range = known.map(|meta| meta.range).or(wanted).unwrap_or_default();
-                    let epoch = known.map_or(1, |meta| meta.epoch + 1);
-                    (0, Meta { range, epoch })
+                    let range = known.map(|(known, _)| known.range).or(wanted).unwrap_or_default();
+                    let epoch = known.map_or(1, |(known, _)| known.epoch + 1);
+                    (None, Meta { range, epoch })
                 }
                 Some(kv) => {
                     let meta = match self.layout.read(kv).map_err(IdsError::Foreign)? {
                         Record::Meta(meta) => meta,
                         other => return Err(IdsError::Foreign(format!("it is {other:?}"))),
                     };
-                    match known.filter(|known| back && meta.epoch <= known.epoch) {
+                    match known.filter(|known| raises(*known, back, (meta, kv.mod_revision))) {
                         None => return Ok((meta, kv.mod_revision)),
-                        Some(known) => (kv.mod_revision, Meta { epoch: known.epoch + 1, ..meta }),
+                        Some((known, _)) => (Some(meta), Meta { epoch: known.epoch + 1, ..meta }),
                     }
                 }
             };
-            let txn = Txn::when([Compare::unchanged(&key, fence)])
-                .and_then([Op::put(&key, Layout::meta_value(&meta))]);
-            let done = self.commit(txn).await?;
+            let done = self.commit(agree(&self.layout, found.as_ref(), &meta)).await?;
             if done.succeeded {
                 return Ok((meta, done.revision));
             }
         }
+    }
+}
+
+/// Whether the epoch is to be raised above the one that was known.
+fn raises(known: (Meta, u64), back: bool, found: (Meta, u64)) -> bool {
+    let ((known, since), (found, at)) = (known, found);
+    found.epoch < known.epoch || (found.epoch == known.epoch && (back || at < since))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_raised_when_the_store_went_back_and_nobody_has_raised_it_yet() {
+        let meta = |epoch| Meta { range: IdRange::default(), epoch };
+        let known = (meta(3), 50);
+        // Nothing but another range, if anything.
+        assert!(!raises(known, false, (meta(3), 50)));
+        assert!(!raises(known, false, (meta(3), 70)));
+        // It is not the record that stood, whatever the revision of the store.
+        assert!(raises(known, false, (meta(2), 70)));
+        assert!(raises(known, false, (meta(3), 40)));
+        assert!(raises(known, true, (meta(3), 50)));
+        assert!(raises(known, true, (meta(2), 40)));
+        // Somebody was faster.
+        assert!(!raises(known, true, (meta(4), 40)));
     }
 }

@@ -6,6 +6,8 @@ mod collector;
 mod config;
 mod desk;
 mod dice;
+#[cfg(test)]
+mod disorder;
 mod driver;
 mod error;
 mod events;
@@ -20,14 +22,18 @@ mod life;
 mod link;
 mod notices;
 mod pool;
+mod proof;
 mod range;
 mod remote;
+mod shelf;
 mod slot;
 mod source;
 mod stock;
+mod tenure;
 mod ticks;
 mod txns;
 mod typed;
+mod uses;
 
 pub use admin::{Listing, Reference, configure, delete_everything, list, look_up, look_up_id};
 pub use audit::{Violation, audit};

@@ -105,7 +105,7 @@ impl RemoteCache {
 
     /// How many ids it shows.
     pub fn len(&self) -> usize {
-        self.look(|source| super::events::ids(source.view()).len()).unwrap_or_default()
+        self.look(|source| source.ids().len()).unwrap_or_default()
     }
 
     /// Whether it shows none.

@@ -1,6 +1,9 @@
 //! The ids of one store as they stood at one revision, both ways.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::store::{
     Bytes,
@@ -32,11 +35,15 @@ pub(super) struct Turn {
 #[derive(Debug, Default)]
 pub(super) struct Mirrored;
 
+/// Ids that do not stand, and that are shown nevertheless, because their users write them again.
+pub(super) type Kept = Arc<BTreeMap<u64, Known>>;
+
 /// A view of the ids, and its reverse.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     view: Arc<View<Record>>,
     by_key: HashMap<Bytes, u64>,
+    kept: Kept,
     /// The mirror that it came from: views of two cannot be told apart by revisions.
     life: Arc<Mirrored>,
     loaded: bool,
@@ -73,12 +80,49 @@ impl Source {
         self.by_key.get(key).copied()
     }
 
-    pub(super) fn get(&self, name: &[u8]) -> Option<Known> {
-        self.view.get(name).and_then(known)
+    /// What is known of an id, which stands under a name.
+    pub(super) fn get(&self, id: u64, name: &[u8]) -> Option<Known> {
+        self.view.get(name).and_then(known).or_else(|| self.kept.get(&id).cloned())
     }
 
-    pub(super) fn is_busy(&self, name: &[u8]) -> bool {
-        self.view.get(name).is_some()
+    /// All that is known.
+    pub(super) fn ids(&self) -> BTreeMap<u64, Known> {
+        let mut ids = ids(&self.view);
+        ids.extend(self.kept.iter().map(|(id, known)| (*id, known.clone())));
+        ids
+    }
+
+    pub(super) fn is_busy(&self, id: u64, name: &[u8]) -> bool {
+        self.view.get(name).is_some() || self.kept.contains_key(&id)
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Shows an id on, though it does not stand.
+    pub(super) fn keep(&mut self, known: Known) {
+        self.by_key.insert(known.key.clone(), known.id);
+        Arc::make_mut(&mut self.kept).insert(known.id, known);
+    }
+
+    /// Shows an id no longer than it stands. Whether it was shown.
+    pub(super) fn let_go(&mut self, id: u64) -> bool {
+        if !self.kept.contains_key(&id) {
+            return false;
+        }
+        let known = Arc::make_mut(&mut self.kept).remove(&id);
+        if let Some(known) = known {
+            self.forget(&known);
+        }
+        true
+    }
+
+    fn forget(&mut self, known: &Known) {
+        // The key may have got another id in the same change.
+        if self.by_key.get(&known.key) == Some(&known.id) {
+            self.by_key.remove(&known.key);
+        }
     }
 
     /// Goes on to a later view of the same mirror; an earlier one changes nothing.
@@ -98,10 +142,10 @@ impl Source {
             })
             .collect();
         for known in turns.iter().filter_map(|turn| turn.before.as_ref()) {
-            // The key may have got another id in the same change.
-            if self.by_key.get(&known.key) == Some(&known.id) {
-                self.by_key.remove(&known.key);
-            }
+            self.forget(known);
+        }
+        for turn in turns.iter().filter(|turn| turn.busy) {
+            self.let_go(turn.id);
         }
         for known in turns.iter().filter_map(|turn| turn.after.as_ref()) {
             self.by_key.insert(known.key.clone(), known.id);
@@ -114,6 +158,11 @@ impl Source {
     pub(super) fn restart(&mut self) {
         *self = Self::default();
     }
+}
+
+/// The ids of a view that are some key's.
+pub(super) fn ids(view: &View<Record>) -> BTreeMap<u64, Known> {
+    view.iter().filter_map(|(_, entry)| known(entry)).map(|known| (known.id, known)).collect()
 }
 
 /// Which id a key of the store is about.

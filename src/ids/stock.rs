@@ -20,13 +20,14 @@ pub(super) struct Stock {
     source: Source,
     /// Ids of which an answer has told more than the cache knows yet, and the revision of it.
     ahead: BTreeMap<u64, u64>,
+    turned: bool,
     dice: Dice,
 }
 
 impl Stock {
     pub(super) fn new(layout: Layout, range: IdRange, dice: Dice) -> Self {
         let (pool, source) = (Pool::new(range), Source::default());
-        Self { layout, pool, source, ahead: BTreeMap::new(), dice }
+        Self { layout, pool, source, ahead: BTreeMap::new(), turned: false, dice }
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -39,7 +40,7 @@ impl Stock {
 
     /// The key of an id, as far as the cache knows it.
     pub(super) fn get(&self, id: u64) -> Option<Known> {
-        self.source.get(&self.layout.id(id))
+        self.source.get(id, &self.layout.id(id))
     }
 
     /// Leases up to so many candidates.
@@ -65,18 +66,44 @@ impl Stock {
     }
 
     fn judge(&mut self, id: u64) {
-        if !self.source.is_busy(&self.layout.id(id)) {
+        if !self.source.is_busy(id, &self.layout.id(id)) {
             self.pool.insert(id);
         }
     }
 
+    /// Shows an id on that is gone and in use here, and keeps it from other keys.
+    pub(super) fn keep(&mut self, known: Known) {
+        self.pool.remove(known.id);
+        self.source.keep(known);
+        self.turned = true;
+    }
+
+    /// It is not in use here any more.
+    pub(super) fn let_go(&mut self, id: u64) {
+        if self.source.let_go(id) {
+            self.judge(id);
+            self.turned = true;
+        }
+    }
+
+    /// Whether something is shown that was not, or the other way round, without a new view.
+    pub(super) fn take_turned(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
+    }
+
     /// Goes on to a later view.
-    pub(super) fn advance(&mut self, view: &Arc<View<Record>>) -> Vec<Turn> {
+    pub(super) fn advance(
+        &mut self,
+        view: &Arc<View<Record>>,
+        ours: impl Fn(&Known) -> bool,
+    ) -> Vec<Turn> {
         let layout = self.layout.clone();
         let turns = self.source.advance(view, &|name| layout.parse_id(name));
         for turn in &turns {
             if turn.busy {
                 self.pool.remove(turn.id);
+            } else if let Some(before) = turn.before.as_ref().filter(|before| ours(before)) {
+                self.keep(before.clone());
             } else if !self.ahead.contains_key(&turn.id) {
                 self.pool.insert(turn.id);
             }

@@ -7,7 +7,7 @@ use crate::store::{
     Bytes, Compare, KeyRange, KeyValue, LeaseId, Op, OpResponse, Relation, Target, Txn, TxnResponse,
 };
 
-use super::layout::{KeyHash, Layout, Mapping, RefName, read_mapping};
+use super::layout::{KeyHash, Layout, Mapping, Meta, RefName, read_mapping};
 
 /// What is needed to come to use a key.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Acquire {
     pub(super) key: Bytes,
     pub(super) hash: KeyHash,
     pub(super) name: RefName,
-    /// For the mapping, if this creates it.
+    /// Drawn for the mapping, if this creates it; see [`Acquire::nonce_for`].
     pub(super) nonce: u64,
     /// The ids to choose from, the best first.
     pub(super) candidates: Vec<u64>,
@@ -50,6 +50,12 @@ pub(super) enum Fenced<T> {
 }
 
 impl Acquire {
+    /// The nonce of the mapping if it gets an id: another for each, as a request that comes late to
+    /// a store that was put back may create it a second time, with another candidate.
+    pub(super) fn nonce_for(&self, id: u64) -> u64 {
+        self.nonce ^ id
+    }
+
     fn op(&self, layout: &Layout, node: &Bytes, lease: LeaseId) -> Op {
         let mapping = layout.mapping(self.hash);
         let refer = Op::put_leased(layout.reference(self.hash, self.name), node, lease);
@@ -58,22 +64,23 @@ impl Acquire {
             relation: Relation::Greater,
             target: Target::CreateRevision(0),
         };
-        let create = |id: u64| {
-            let (key, nonce) = (self.key.clone(), self.nonce);
-            let value = Layout::mapping_value(&Mapping { key, id, nonce });
-            let create = Op::put(&mapping, value);
-            [create, Op::put(layout.id(id), Layout::id_value(&self.key)), refer.clone()]
+        let value = Layout::id_value(&self.key);
+        let create = |id: u64, name: &Bytes| {
+            let (key, nonce) = (self.key.clone(), self.nonce_for(id));
+            let create = Op::put(&mapping, Layout::mapping_value(&Mapping { key, id, nonce }));
+            [create, Op::put(name, &value), refer.clone()]
         };
         let mut otherwise: Option<Op> = None;
         if let (true, Some(id)) = (self.again, self.candidates.first()) {
             // It rests since this very key had it, so nobody else has come in between.
-            let resting = Target::Value(Layout::resting_value(&self.key));
-            let rests = Compare::equal(KeyRange::key(layout.id(*id)), resting);
-            otherwise = Some(Op::Txn(Txn::when([rests]).and_then(create(*id))));
+            let (name, resting) = (layout.id(*id), Layout::resting_value(&self.key));
+            let rests = Compare::equal(KeyRange::key(&name), Target::Value(resting));
+            otherwise = Some(Op::Txn(Txn::when([rests]).and_then(create(*id, &name))));
         }
         for id in self.candidates.iter().rev() {
-            let free = Compare::absent(KeyRange::key(layout.id(*id)));
-            let choice = Txn::when([free]).and_then(create(*id)).or_else(otherwise.take());
+            let name = layout.id(*id);
+            let free = Compare::absent(KeyRange::key(&name));
+            let choice = Txn::when([free]).and_then(create(*id, &name)).or_else(otherwise.take());
             otherwise = Some(Op::Txn(choice));
         }
         Op::Txn(Txn::when([stands]).and_then([refer.clone(), Op::get(&mapping)]).or_else(otherwise))
@@ -109,7 +116,8 @@ fn read_attached(kv: Option<&Arc<KeyValue>>) -> Acquired {
     }
 }
 
-/// Comes to use keys, each known or new; fenced by the revision of the range and the epoch.
+/// Comes to use keys, each known or new; fenced by the range and the epoch. By what they are, not
+/// by their revision: a store that was restored may have others at the same one.
 ///
 /// ```text
 /// if the key has an id    refer to it
@@ -121,13 +129,28 @@ fn read_attached(kv: Option<&Arc<KeyValue>>) -> Acquired {
 /// has created.
 pub(super) fn acquire(
     layout: &Layout,
-    fence: u64,
+    fence: &Meta,
     node: &Bytes,
     lease: LeaseId,
     batch: &[Acquire],
 ) -> Txn {
-    Txn::when([Compare::unchanged(layout.meta(), fence)])
+    Txn::when([agreed(layout, Some(fence))])
         .and_then(batch.iter().map(|acquire| acquire.op(layout, node, lease)))
+}
+
+/// That the range and the epoch are still these, or that there are none.
+fn agreed(layout: &Layout, meta: Option<&Meta>) -> Compare {
+    let key = KeyRange::key(layout.meta());
+    match meta {
+        Some(meta) => Compare::equal(key, Target::Value(Layout::meta_value(meta))),
+        None => Compare::absent(key),
+    }
+}
+
+/// Agrees on another range or epoch, if nobody else has meanwhile.
+pub(super) fn agree(layout: &Layout, found: Option<&Meta>, meta: &Meta) -> Txn {
+    let put = Op::put(layout.meta(), Layout::meta_value(meta));
+    Txn::when([agreed(layout, found)]).and_then([put])
 }
 
 /// What came of [`acquire`].
@@ -146,35 +169,52 @@ pub(super) fn acquired(batch: &[Acquire], response: &TxnResponse) -> Fenced<Acqu
 pub(super) struct Release {
     pub(super) hash: KeyHash,
     pub(super) name: RefName,
-    /// The id of the key, and the revision at which the reference was written; if they are known,
-    /// and the mapping shall go with the last reference.
-    pub(super) eager: Option<(u64, u64)>,
+    /// If the mapping shall go with the last reference.
+    pub(super) eager: Option<Eager>,
+}
+
+/// What is needed to take a mapping along with its last reference.
+#[derive(Clone, Debug)]
+pub(super) struct Eager {
+    /// The mapping that was referred to.
+    pub(super) mapping: Mapping,
+    /// The revision at which the reference was written.
+    pub(super) attached: u64,
 }
 
 /// Deletes references. A name is never used twice, so it may be done at any time, and again.
 ///
-/// An eager one takes the mapping along if all references that stand to the key were written at
-/// that one revision: then there is no other, and the mapping is the same ever since.
+/// An eager one takes the mapping along if it stands itself since the revision at which it was
+/// written, and all references to the key do: then there is no other. That alone would not do for
+/// a store that was restored, where another's reference may stand since the same revision, or the
+/// own one with another mapping.
 pub(super) fn release(layout: &Layout, batch: &[Release]) -> Txn {
     Txn::new(batch.iter().map(|release| {
-        let reference = Op::delete(layout.reference(release.hash, release.name));
-        let Some((id, revision)) = release.eager else { return reference };
+        let own = layout.reference(release.hash, release.name);
+        let reference = Op::delete(&own);
+        let Some(Eager { mapping, attached }) = &release.eager else { return reference };
+        let stands = Compare::unchanged(own, *attached);
         let references = layout.references_to(release.hash);
-        let alone = Compare::equal(references, Target::ModRevision(revision));
-        let mapping = Op::delete(layout.mapping(release.hash));
-        let all = [reference.clone(), mapping, Op::delete(layout.id(id))];
-        Op::Txn(Txn::when([alone]).and_then(all).or_else([reference]))
+        let alone = Compare::equal(references, Target::ModRevision(*attached));
+        let same = same(layout, release.hash, mapping);
+        let free = [Op::delete(layout.mapping(release.hash)), Op::delete(layout.id(mapping.id))];
+        let all = [reference.clone()].into_iter().chain(free);
+        Op::Txn(Txn::when([stands, alone, same]).and_then(all).or_else([reference]))
     }))
+}
+
+/// That a key has the very mapping that it had: by its nonce, for a store that was restored may
+/// have another at the same revision.
+fn same(layout: &Layout, hash: KeyHash, mapping: &Mapping) -> Compare {
+    let value = Target::Value(Layout::mapping_value(mapping));
+    Compare::equal(KeyRange::key(layout.mapping(hash)), value)
 }
 
 /// A mapping that nobody uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dead {
     pub(super) hash: KeyHash,
-    pub(super) id: u64,
-    pub(super) key: Bytes,
-    /// The revision of the mapping.
-    pub(super) revision: u64,
+    pub(super) mapping: Mapping,
 }
 
 /// Deletes mappings, each only if nobody uses it at that instant and it is still the same. With a
@@ -183,20 +223,44 @@ pub(super) fn collect(layout: &Layout, rest: Option<LeaseId>, batch: &[Dead]) ->
     Txn::new(batch.iter().map(|dead| {
         let unused = Compare::absent(layout.references_to(dead.hash));
         let mapping = layout.mapping(dead.hash);
-        let same = Compare::unchanged(&mapping, dead.revision);
-        let id = layout.id(dead.id);
+        let same = same(layout, dead.hash, &dead.mapping);
+        let id = layout.id(dead.mapping.id);
         let free = match rest {
-            Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.key), lease),
+            Some(lease) => Op::put_leased(id, Layout::resting_value(&dead.mapping.key), lease),
             None => Op::delete(id),
         };
-        Op::Txn(Txn::when([unused, same]).and_then([Op::delete(mapping), free]))
+        let look = Op::get(&mapping);
+        Op::Txn(Txn::when([unused, same]).and_then([Op::delete(mapping), free]).or_else([look]))
     }))
 }
 
-/// How many of a batch were deleted.
-pub(super) fn collected(response: &TxnResponse) -> usize {
-    let done = |part: &&OpResponse| matches!(part, OpResponse::Txn(nested) if nested.succeeded);
-    response.responses.iter().filter(done).count()
+/// What came of collecting one mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was deleted.
+    Deleted,
+    /// Somebody uses it.
+    Used,
+    /// It does not stand any more; another may.
+    Replaced,
+}
+
+/// What came of [`collect`].
+pub(super) fn collected(batch: &[Dead], response: &TxnResponse) -> Vec<Ended> {
+    let read = |dead: &Dead, part: &OpResponse| match part {
+        OpResponse::Txn(nested) if nested.succeeded => Ended::Deleted,
+        OpResponse::Txn(nested) => match nested.responses.first() {
+            Some(OpResponse::Range(read))
+                if read.items.first().and_then(|kv| read_mapping(&kv.value)).as_ref()
+                    == Some(&dead.mapping) =>
+            {
+                Ended::Used
+            }
+            _ => Ended::Replaced,
+        },
+        _ => Ended::Replaced,
+    };
+    batch.iter().zip(&response.responses).map(|(dead, part)| read(dead, part)).collect()
 }
 
 #[cfg(test)]
@@ -219,13 +283,13 @@ mod tests {
     struct World {
         machine: Machine,
         layout: Layout,
-        fence: u64,
+        fence: Meta,
     }
 
     impl World {
         fn new() -> Self {
-            let mut world =
-                Self { machine: Machine::default(), layout: Layout::new("p"), fence: 0 };
+            let fence = Meta { range: IdRange::default(), epoch: 1 };
+            let mut world = Self { machine: Machine::default(), layout: Layout::new("p"), fence };
             for lease in [FIRST, SECOND] {
                 let ttl = Duration::from_secs(60);
                 world
@@ -233,9 +297,8 @@ mod tests {
                     .apply(Command::Grant { id: Some(lease), ttl }, Duration::ZERO)
                     .unwrap();
             }
-            let meta = Meta { range: IdRange::default(), epoch: 1 };
-            let put = Op::put(world.layout.meta(), Layout::meta_value(&meta));
-            world.fence = world.commit(Txn::new([put])).unwrap().revision;
+            let put = Op::put(world.layout.meta(), Layout::meta_value(&fence));
+            world.commit(Txn::new([put])).unwrap();
             world
         }
 
@@ -248,7 +311,7 @@ mod tests {
 
         fn acquire(&mut self, lease: LeaseId, key: &str, candidates: &[u64]) -> Acquired {
             let batch = [asked(lease, key, candidates)];
-            let txn = acquire(&self.layout, self.fence, &"".into(), lease, &batch);
+            let txn = acquire(&self.layout, &self.fence, &"".into(), lease, &batch);
             match acquired(&batch, &self.commit(txn).unwrap()) {
                 Fenced::Done(mut done, _) => done.remove(0),
                 Fenced::Moved => panic!("the fence has moved"),
@@ -259,13 +322,13 @@ mod tests {
             let hash = KeyHash::of(key.as_bytes());
             let name = KeyRange::key(self.layout.mapping(hash));
             let kv = self.machine.range(&RangeRequest::new(name)).unwrap().items.remove(0);
-            let Mapping { id, key, .. } = read_mapping(&kv.value).unwrap();
-            Dead { hash, id, key, revision: kv.mod_revision }
+            Dead { hash, mapping: read_mapping(&kv.value).unwrap() }
         }
 
         fn collect(&mut self, dead: &Dead) -> usize {
-            let txn = collect(&self.layout, None, std::slice::from_ref(dead));
-            collected(&self.commit(txn).unwrap())
+            let dead = std::slice::from_ref(dead);
+            let ended = collected(dead, &self.commit(collect(&self.layout, None, dead)).unwrap());
+            usize::from(ended == [Ended::Deleted])
         }
 
         fn len(&self) -> usize {
@@ -274,7 +337,7 @@ mod tests {
     }
 
     fn name(lease: LeaseId) -> RefName {
-        RefName { session: lease.0, number: 1 }
+        RefName { session: lease, number: 1 }
     }
 
     fn asked(lease: LeaseId, key: &str, candidates: &[u64]) -> Acquire {
@@ -288,7 +351,11 @@ mod tests {
         }
     }
 
-    fn gone(lease: LeaseId, key: &str, eager: Option<(u64, u64)>) -> Release {
+    fn nonce(lease: LeaseId, id: u64) -> u64 {
+        asked(lease, "", &[]).nonce_for(id)
+    }
+
+    fn gone(lease: LeaseId, key: &str, eager: Option<Eager>) -> Release {
         Release { hash: KeyHash::of(key.as_bytes()), name: name(lease), eager }
     }
 
@@ -300,7 +367,7 @@ mod tests {
         let Acquired::Attached { mapping, .. } = world.acquire(SECOND, "key1", &[1_003]) else {
             panic!("not attached");
         };
-        assert_eq!((mapping.id, mapping.nonce), (1_001, 101));
+        assert_eq!((mapping.id, mapping.nonce), (1_001, nonce(FIRST, 1_001)));
         assert_eq!(world.acquire(FIRST, "key2", &[1_001, 1_002]), Acquired::Created(1));
         assert_eq!(world.acquire(FIRST, "key3", &[1_001, 1_002]), Acquired::Taken);
         assert_eq!(world.acquire(FIRST, "key3", &[]), Acquired::Taken);
@@ -313,7 +380,9 @@ mod tests {
         assert_eq!(world.acquire(FIRST, "key", &[1, 2]), Acquired::Created(0));
         let len = world.len();
         let again = world.acquire(FIRST, "key", &[3, 4]);
-        assert!(matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == 101));
+        assert!(
+            matches!(again, Acquired::Attached { mapping, .. } if mapping.nonce == nonce(FIRST, 1))
+        );
         assert_eq!(world.len(), len);
     }
 
@@ -344,7 +413,10 @@ mod tests {
         let attached = world.machine.revision();
         world.acquire(SECOND, "key", &[1]);
         let later = world.machine.revision();
-        let eager = |lease, at| gone(lease, "key", Some((1, at)));
+        let Dead { mapping, .. } = world.dead("key");
+        let eager = |lease, attached| {
+            gone(lease, "key", Some(Eager { mapping: mapping.clone(), attached }))
+        };
         let txn = release(&world.layout, &[eager(FIRST, attached)]);
         world.commit(txn).unwrap();
         assert_eq!(world.len(), 4, "somebody else uses it");
@@ -363,7 +435,7 @@ mod tests {
     fn one_candidate_for_two_keys_of_a_batch_is_refused_and_nothing_is_done() {
         let mut world = World::new();
         let batch = [asked(FIRST, "key1", &[1]), asked(FIRST, "key2", &[1])];
-        let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+        let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
         assert!(matches!(world.commit(txn), Err(Refusal::DuplicateKey(_))));
         assert_eq!(world.len(), 1);
     }
@@ -377,7 +449,7 @@ mod tests {
         };
         for (count, fits) in [(100, true), (114, true), (115, false)] {
             let batch = batch(count);
-            let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+            let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
             assert_eq!(world.commit(txn).is_ok(), fits, "{count}");
         }
     }
@@ -387,7 +459,7 @@ mod tests {
         let mut world = World::new();
         world.machine.apply(Command::Revoke(FIRST), Duration::ZERO).unwrap();
         let batch = [asked(FIRST, "key", &[1])];
-        let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+        let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
         assert_eq!(world.commit(txn), Err(Refusal::LeaseNotFound(FIRST)));
         assert_eq!(world.len(), 1);
     }
@@ -397,7 +469,7 @@ mod tests {
         let mut world = World::new();
         world.acquire(FIRST, "key", &[1]);
         let batch = [Acquire { name: name(FIRST), ..asked(SECOND, "key", &[]) }];
-        let txn = acquire(&world.layout, world.fence, &"".into(), SECOND, &batch);
+        let txn = acquire(&world.layout, &world.fence, &"".into(), SECOND, &batch);
         world.commit(txn).unwrap();
         world.machine.apply(Command::Revoke(FIRST), Duration::ZERO).unwrap();
         assert_eq!((world.len(), world.collect(&world.dead("key"))), (4, 0));
@@ -422,7 +494,8 @@ mod tests {
     fn under_another_fence_nothing_is_done() {
         let mut world = World::new();
         let batch = [asked(FIRST, "key", &[1])];
-        let txn = acquire(&world.layout, world.fence + 1, &"".into(), FIRST, &batch);
+        let other = Meta { epoch: 2, ..world.fence };
+        let txn = acquire(&world.layout, &other, &"".into(), FIRST, &batch);
         assert!(matches!(acquired(&batch, &world.commit(txn).unwrap()), Fenced::Moved));
         assert_eq!(world.len(), 1);
     }
@@ -433,13 +506,13 @@ mod tests {
         world.acquire(FIRST, "key", &[1]);
         let txn = release(&world.layout, &[gone(FIRST, "key", None)]);
         world.commit(txn).unwrap();
-        let dead = world.dead("key");
-        let txn = collect(&world.layout, Some(SECOND), &[dead]);
-        assert_eq!(collected(&world.commit(txn).unwrap()), 1);
+        let dead = [world.dead("key")];
+        let txn = collect(&world.layout, Some(SECOND), &dead);
+        assert_eq!(collected(&dead, &world.commit(txn).unwrap()), [Ended::Deleted]);
         assert_eq!(world.acquire(FIRST, "other", &[1]), Acquired::Taken);
         for (key, expected) in [("other", Acquired::Taken), ("key", Acquired::Created(0))] {
             let batch = [Acquire { again: true, ..asked(FIRST, key, &[1]) }];
-            let txn = acquire(&world.layout, world.fence, &"".into(), FIRST, &batch);
+            let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
             let answer = world.commit(txn).unwrap();
             assert!(
                 matches!(acquired(&batch, &answer), Fenced::Done(done, _) if done[0] == expected)

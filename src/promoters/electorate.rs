@@ -56,7 +56,7 @@ pub(super) fn is_ready(config: &Config, state: &State, server: &ServerState) -> 
     server.is_stable(config, state.at)
         && state.cordoned(id).is_none()
         && state.intended(id).is_none()
-        && !state.removed(id)
+        && !state.removed_member(server)
 }
 
 /// A server whose restart is announced is not lost; one that is drained may be.
@@ -66,7 +66,7 @@ fn is_lost(config: &Config, state: &State, server: &ServerState) -> bool {
     let announced = state.intended(id).is_some_and(|kind| kind != IntentKind::Drain);
     server.health.verdict == Verdict::Unhealthy
         && !server.live
-        && server.signs.iter().any(|(_, since)| state.at.saturating_sub(since) >= grace)
+        && server.signs.first().is_some_and(|since| state.at.saturating_sub(since) >= grace)
         && !state.is_leader(id)
         && !announced
 }
@@ -112,18 +112,6 @@ impl<'a> Ballot<'a> {
         let fit = |id: &&ServerId| self.candidates.iter().any(|c| c.is_fit() && c.id() == *id);
         servers.iter().filter(fit).cloned().collect()
     }
-
-    /// How many servers may fail one after another, with promotions in between: healthy voters
-    /// and those ready to follow, less the quorum. None of one or two voters, whoever is ready:
-    /// nobody is left to promote.
-    pub fn optimistic_failure_tolerance(&self) -> usize {
-        let voters = self.state.num_voters();
-        if voters < 3 {
-            return 0;
-        }
-        let healthy = self.state.voters().filter(|s| s.health.verdict == Verdict::Healthy).count();
-        (healthy + self.count(Standing::Ready)).saturating_sub(voters / 2 + 1)
-    }
 }
 
 /// A promoter that names the servers which should vote and leaves the way there to [`wishes`].
@@ -132,6 +120,32 @@ pub trait Electorate: Promoter {
     /// Who should vote, the most wanted first. A lost voter that nobody replaces belongs here
     /// too: whoever is not named loses the vote.
     fn elect(&self, ballot: &Ballot<'_>) -> Vec<ServerId>;
+
+    /// How many of those who are not elected may follow, one after another, the elected that are
+    /// lost. Default: everybody else who is fit, and may vote some day.
+    fn reserve(&self, ballot: &Ballot<'_>) -> usize {
+        let elected = self.elect(ballot);
+        let may_vote = |c: &Candidate| {
+            self.is_potential_voter(&self.node_type(ballot.config, ballot.state, c.server))
+        };
+        let follows = |c: &&Candidate| c.is_fit() && !elected.contains(c.id()) && may_vote(c);
+        ballot.candidates.iter().filter(follows).count()
+    }
+
+    /// How many servers may fail one after another, with promotions in between: those who should
+    /// vote and are healthy, and those who may follow, less the quorum. None of one or two
+    /// voters, whoever stands by: nobody is left to promote.
+    fn optimistic_failure_tolerance(&self, ballot: &Ballot<'_>) -> usize {
+        let elected = self.elect(ballot);
+        if elected.len().min(ballot.state.num_voters()) < 3 {
+            return 0;
+        }
+        let healthy = |id: &&ServerId| {
+            ballot.state.server(id).is_some_and(|s| s.health.verdict == Verdict::Healthy)
+        };
+        let healthy = elected.iter().filter(healthy).count();
+        (healthy + self.reserve(ballot)).saturating_sub(elected.len() / 2 + 1)
+    }
 
     /// Whether everybody who may vote does, so that the number of servers sets the number of
     /// votes. Default: no, the policy does.

@@ -7,6 +7,7 @@ mod stable;
 mod upgrade;
 mod version;
 mod witness;
+mod wrapper;
 mod zones;
 
 pub use electorate::{Ballot, Candidate, Electorate, Standing, wishes};
@@ -15,4 +16,5 @@ pub use preferred::Preferred;
 pub use stable::Stable;
 pub use upgrade::Upgrade;
 pub use witness::Witness;
+pub use wrapper::Wrapper;
 pub use zones::Zones;

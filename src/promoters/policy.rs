@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Ballot, Electorate, Preferred, Stable, Upgrade, Witness, Zones};
-use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerId, ServerState, State,
-    StateExt, Wishes,
-};
+use super::{Ballot, Electorate, Preferred, Stable, Upgrade, Witness, Wrapper, Zones};
+use crate::autopilot::{Policy, Promoter, ServerId};
 
 /// The promoter that a policy describes.
 ///
@@ -41,29 +38,11 @@ fn electorate(policy: &Policy) -> Result<Box<dyn Electorate>, String> {
     })
 }
 
-impl Promoter for Box<dyn Electorate> {
-    fn wishes(&self, config: &Config, state: &State) -> Wishes {
-        (**self).wishes(config, state)
-    }
+impl Wrapper for Box<dyn Electorate> {
+    type Inner = dyn Electorate;
 
-    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        (**self).node_type(config, state, server)
-    }
-
-    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        (**self).is_potential_voter(node_type)
-    }
-
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        (**self).filter_removals(config, state, dead)
-    }
-
-    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        (**self).server_ext(config, state, server)
-    }
-
-    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        (**self).state_ext(config, state)
+    fn inner(&self) -> &Self::Inner {
+        &**self
     }
 
     fn policy(&self) -> Option<Policy> {
@@ -74,6 +53,10 @@ impl Promoter for Box<dyn Electorate> {
 impl Electorate for Box<dyn Electorate> {
     fn elect(&self, ballot: &Ballot<'_>) -> Vec<ServerId> {
         (**self).elect(ballot)
+    }
+
+    fn reserve(&self, ballot: &Ballot<'_>) -> usize {
+        (**self).reserve(ballot)
     }
 
     fn is_unlimited(&self) -> bool {

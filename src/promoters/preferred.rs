@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use super::electorate::may_lead;
-use crate::autopilot::{
-    Config, Liking, NodeType, Policy, Promoter, Removals, ServerExt, ServerState, State, StateExt,
-    Step, Wishes,
-};
+use super::{electorate::may_lead, wrapper::Wrapper};
+use crate::autopilot::{Config, Liking, Policy, Promoter, ServerState, State, Wishes};
 
 /// Adds a preferred leader to another promoter.
 ///
 /// Preferences count in the order given: the first decides, the next decides between equals.
 /// Leadership moves only to a server that is strictly better, has been healthy for the
 /// stabilization time, and has been so for as long as `hold` besides; only from a leader that
-/// has led for `hold`; and, after a transfer to anybody has failed, not before `cool_down` has
-/// passed since it might have been tried again; and never to one from which the inner policy
-/// would take it again. While votes are moving it stays where it is.
+/// has led for `hold`; and, after a transfer to anybody has failed on the leader, not before
+/// `cool_down` has passed since; and never to one from which the inner policy would take it
+/// again. While votes are moving it stays where it is.
 #[derive(Clone, Debug)]
 pub struct Preferred<P> {
     inner: P,
@@ -66,7 +63,8 @@ impl<P: Promoter> Preferred<P> {
         self
     }
 
-    /// How long nothing is tried after a transfer has failed.
+    /// How long nothing is tried after a transfer has failed. More than a day is a day: nobody
+    /// remembers it for longer.
     #[must_use]
     pub fn cool_down(mut self, cool_down: Duration) -> Self {
         self.cool_down = cool_down;
@@ -94,23 +92,27 @@ impl<P: Promoter> Preferred<P> {
         wishes.leader.is_none_or(|leader| leader == *id) && !wishes.demote.contains(id)
     }
 
-    /// Whether a transfer that failed is too fresh.
-    fn cools_down(&self, state: &State) -> bool {
-        let retries = state.feedback.as_ref().map_or(&[][..], |feedback| &feedback.retries);
-        retries.iter().any(|retry| {
-            matches!(retry.step, Step::Transfer { .. })
-                && retry.until.saturating_add(self.cool_down) > state.at
-        })
+    /// When something may be tried again after a transfer that failed.
+    fn cooled_down(&self, state: &State) -> Option<Duration> {
+        let failed = state.feedback.as_ref()?.transfer_failed?;
+        Some(failed.saturating_add(self.cool_down))
     }
 }
 
-impl<P: Promoter> Promoter for Preferred<P> {
+impl<P: Promoter> Wrapper for Preferred<P> {
+    type Inner = P;
+
+    fn inner(&self) -> &P {
+        &self.inner
+    }
+
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
         let mut wishes = self.inner.wishes(config, state);
         let leader = state.leader.as_ref().and_then(|id| state.server(id));
         let (Some(leader), Some(leading)) = (leader, state.leading) else { return wishes };
         let fresh = state.at.saturating_sub(leading.since) < self.hold;
-        if wishes != Wishes::default() || fresh || self.cools_down(state) {
+        let cools_down = self.cooled_down(state).is_some_and(|end| end > state.at);
+        if wishes != Wishes::default() || fresh || cools_down {
             return wishes;
         }
         let fit = |s: &&ServerState| {
@@ -129,24 +131,13 @@ impl<P: Promoter> Promoter for Preferred<P> {
         wishes
     }
 
-    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        self.inner.node_type(config, state, server)
-    }
-
-    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.inner.is_potential_voter(node_type)
-    }
-
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        self.inner.filter_removals(config, state, dead)
-    }
-
-    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        self.inner.server_ext(config, state, server)
-    }
-
-    fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        self.inner.state_ext(config, state)
+    fn wake(&self, config: &Config, state: &State) -> Option<Duration> {
+        let held = |since: Duration| since.saturating_add(self.hold);
+        let healthy = state.voters().filter_map(|s| s.health.healthy_since.map(held));
+        let led = state.leading.map(|leading| held(leading.since));
+        let moments = healthy.chain(led).chain(self.cooled_down(state));
+        let moments = moments.chain(self.inner.wake(config, state));
+        moments.filter(|moment| *moment > state.at).min()
     }
 
     fn policy(&self) -> Option<Policy> {

@@ -1,5 +1,7 @@
 //! Everybody who is stable votes, up to an optional number of voters; the rest stand by.
 
+use std::cmp::Ordering;
+
 use super::electorate::{Ballot, Electorate, Standing, is_ready, wishes};
 use crate::autopilot::{
     Config, Policy, Promoter, Role, ServerId, ServerState, State, StateExt, Wishes,
@@ -61,14 +63,20 @@ impl Promoter for Stable {
         let ready = |s: &&ServerState| {
             s.role == Role::Learner && !s.server.read_replica && is_ready(config, state, s)
         };
-        let mut ready: Vec<&ServerState> = state.servers.iter().filter(ready).collect();
-        ready.sort_by(|a, b| state.order(a, b));
-        let promote = ready.into_iter().map(|s| s.server.id.clone()).collect();
+        let ready = state.servers.iter().filter(ready);
+        let mut promote: Vec<ServerId> = ready.map(|s| s.server.id.clone()).collect();
+        if promote.len() > 1 {
+            let found = |id: &ServerId| state.server(id);
+            promote.sort_by(|a, b| {
+                let both = found(a).zip(found(b));
+                both.map_or(Ordering::Equal, |(a, b)| state.order(a, b))
+            });
+        }
         Wishes { promote, ..Wishes::default() }
     }
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        let tolerance = Ballot::new(config, state).optimistic_failure_tolerance();
+        let tolerance = self.optimistic_failure_tolerance(&Ballot::new(config, state));
         StateExt { optimistic_failure_tolerance: Some(tolerance), ..StateExt::default() }
     }
 

@@ -7,10 +7,11 @@ use semver::Version;
 use super::{
     electorate::{Ballot, Candidate, Electorate, Standing, wishes},
     version,
+    wrapper::Wrapper,
 };
 use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, Removals, Role, ServerExt, ServerId, ServerState, State,
-    StateExt, UpgradeInfo, UpgradeStatus, Verdict, Versions, Wishes,
+    Config, Policy, Role, ServerExt, ServerId, ServerState, State, StateExt, UpgradeInfo,
+    UpgradeStatus, Verdict, Versions, Wishes,
 };
 
 /// Adds upgrade migration to another policy.
@@ -30,6 +31,9 @@ use crate::autopilot::{
 /// - **Abort**: set `upgrade_target_version` to the version that is to stay, or
 ///   `disable_upgrade_migration` to leave the votes as they are.
 /// - A voter whose **version is not known** is never demoted, and nothing migrates beside it.
+/// - A lost voter that no server of the right version follows is followed by one of another, yet
+///   never by one that is newer than every voter. So the votes of new servers that fail one after
+///   another return to the old ones, while those are there.
 /// - **Restarting in place** is no migration: a vote is not taken from an old server while the
 ///   new ones alone would not fill the seats.
 ///
@@ -46,6 +50,8 @@ struct Migration {
     status: UpgradeStatus,
     target: Option<Version>,
     elected: Vec<ServerId>,
+    /// How many may follow those who are lost.
+    reserve: usize,
     waits: Option<String>,
 }
 
@@ -58,8 +64,8 @@ impl<E: Electorate> Upgrade<E> {
     fn migration(&self, ballot: &Ballot<'_>) -> Migration {
         let config = ballot.config;
         let plain = |status| {
-            let elected = self.inner.elect(ballot);
-            Migration { status, target: None, elected, waits: None }
+            let (elected, reserve) = (self.inner.elect(ballot), self.inner.reserve(ballot));
+            Migration { status, target: None, elected, reserve, waits: None }
         };
         if config.disable_upgrade_migration {
             return plain(UpgradeStatus::Disabled);
@@ -110,6 +116,8 @@ struct Course<'a, E> {
     kept: Vec<&'a ServerState>,
     /// The leader is on the target.
     led: bool,
+    /// The newest version that votes.
+    newest: Option<Version>,
 }
 
 impl<'a, E: Electorate> Course<'a, E> {
@@ -128,7 +136,14 @@ impl<'a, E: Electorate> Course<'a, E> {
             }
         }
         let led = new.iter().any(|s| ballot.state.is_leader(&s.server.id));
-        Self { inner: &upgrade.inner, ballot, target, new, old, kept, led }
+        let voters = ballot.state.voters();
+        let newest = voters.filter_map(|s| version::of(ballot.config, s)).max();
+        Self { inner: &upgrade.inner, ballot, target, new, old, kept, led, newest }
+    }
+
+    /// Leadership has moved together with the votes; one new server that happens to lead is not it.
+    fn moved(&self) -> bool {
+        self.led && self.new.len() >= self.old.len()
     }
 
     fn version(&self, candidate: &Candidate<'_>) -> Option<Version> {
@@ -149,6 +164,42 @@ impl<'a, E: Electorate> Course<'a, E> {
         let own = self.version(candidate);
         let same = |s: &&ServerState| version::of(self.ballot.config, s) == own;
         candidate.standing == Standing::Ready && own.is_some() && self.old.iter().any(same)
+    }
+
+    /// Whether a candidate may vote where nobody else can.
+    fn is_last_resort(&self, candidate: &Candidate<'_>) -> bool {
+        let known = self.version(candidate).filter(|own| Some(own) <= self.newest.as_ref());
+        known.is_some() && !self.inner.is_unlimited()
+    }
+
+    /// Who would vote of some; in the place of the lost, whom none of those follows, others.
+    fn elect_or_older(&self, some: impl Fn(&Candidate) -> bool) -> Vec<ServerId> {
+        let elected = self.inner.elect(&self.ballot.only(&some));
+        let fit = self.worth(&elected).0;
+        if fit == elected.len() {
+            return elected;
+        }
+        // As many of them as are lost, and those that the policy would choose.
+        let wider = self.ballot.only(|c| some(c) || self.is_last_resort(c));
+        let mut chosen = self.inner.elect(&wider);
+        chosen.retain(|id| !self.ballot.candidates.iter().any(|c| c.id() == id && some(c)));
+        chosen.truncate(elected.len() - fit);
+        let swapped = self.inner.elect(&self.ballot.only(|c| some(c) || chosen.contains(c.id())));
+        let better = swapped.len() <= elected.len() && self.worth(&swapped).0 > fit;
+        if better { swapped } else { elected }
+    }
+
+    /// How many could follow the elected that are lost: some, and whoever is a last resort, where
+    /// the policy would not have those vote beside the others.
+    fn reserve(&self, elected: &[ServerId], some: impl Fn(&Candidate) -> bool) -> usize {
+        let follows = |c: &&Candidate| c.is_fit() && !elected.contains(c.id());
+        let own = self.ballot.only(&some);
+        let other = |c: &Candidate| !some(c) && self.is_last_resort(c);
+        let one = self.ballot.candidates.iter().find(|c| follows(c) && other(c)).map(Candidate::id);
+        let with_one = self.ballot.only(|c| some(c) || Some(c.id()) == one);
+        let grows = self.inner.elect(&with_one).len() > self.inner.elect(&own).len();
+        let pool = self.ballot.only(|c| some(c) || (!grows && other(c)));
+        pool.candidates.iter().filter(follows).count().min(self.inner.reserve(&pool))
     }
 
     /// Who would vote if only the new ones could.
@@ -230,7 +281,7 @@ impl<'a, E: Electorate> Course<'a, E> {
         let (stay, old) = (self.new.len() + self.kept.len(), self.old.len());
         let pair = self.ballot.config.min_quorum == 0 && (stay, old) == (1, 1);
         if self.led && stay + old <= floor && !pair {
-            return self.last_old(elected, floor);
+            return self.last_old(floor);
         }
         let votes = |id: &ServerId| self.new.iter().any(|s| s.server.id == *id);
         let leads = |s: &&ServerState| self.ballot.state.is_leader(&s.server.id);
@@ -244,22 +295,31 @@ impl<'a, E: Electorate> Course<'a, E> {
             UpgradeStatus::Demoting
         };
         elected.extend(self.kept.iter().map(|s| s.server.id.clone()));
-        Migration { status, target: Some(self.target), elected, waits: None }
+        let reserve = self.reserve(&elected, |c| self.is_new(c));
+        Migration { status, target: Some(self.target), elected, reserve, waits: None }
     }
 
     /// The votes have moved, and some of the old ones stay: without them there were too few.
-    fn last_old(self, mut elected: Vec<ServerId>, floor: usize) -> Migration {
-        let old: Vec<&str> = self.old.iter().map(|s| s.server.id.as_str()).collect();
-        let few = format!("without {} fewer than {floor} would vote", old.join(", "));
-        elected.extend(self.kept.iter().chain(&self.old).map(|s| s.server.id.clone()));
+    fn last_old(self, floor: usize) -> Migration {
+        let ids: Vec<&str> = self.old.iter().map(|s| s.server.id.as_str()).collect();
+        let few = format!("without {} fewer than {floor} would vote", ids.join(", "));
+        let some = |c: &Candidate| c.standing != Standing::Ready || self.is_new(c);
+        let mut elected = self.elect_or_older(some);
+        for candidate in self.ballot.candidates.iter().filter(|c| c.standing == Standing::Holds) {
+            if !elected.contains(candidate.id()) {
+                elected.push(candidate.id().clone());
+            }
+        }
+        let reserve = self.reserve(&elected, some);
         let status = UpgradeStatus::AwaitServerRemoval;
-        Migration { status, target: Some(self.target), elected, waits: Some(few) }
+        Migration { status, target: Some(self.target), elected, reserve, waits: Some(few) }
     }
 
     /// No vote is left to move.
     fn migrated(self) -> Migration {
-        let votes = |c: &Candidate| c.standing != Standing::Ready;
-        let elected = self.inner.elect(&self.ballot.only(|c| votes(c) || self.is_new(c)));
+        let some = |c: &Candidate| c.standing != Standing::Ready || self.is_new(c);
+        let elected = self.elect_or_older(some);
+        let reserve = self.reserve(&elected, some);
         let (mut new, mut others, mut replicas) = (0, 0, 0);
         for server in self.ballot.state.members() {
             let Some(version) = version::of(self.ballot.config, server) else { continue };
@@ -275,7 +335,7 @@ impl<'a, E: Electorate> Course<'a, E> {
             (new, others) if new < others => UpgradeStatus::AwaitNewServers,
             _ => UpgradeStatus::AwaitServerRemoval,
         };
-        Migration { status, target: Some(self.target), elected, waits: None }
+        Migration { status, target: Some(self.target), elected, reserve, waits: None }
     }
 
     /// The votes stay with those who have them, or return to the old servers.
@@ -285,30 +345,33 @@ impl<'a, E: Electorate> Course<'a, E> {
         let (new, old) = (self.worth(&new), (self.worth(&old), old));
         let better = old.0.0 >= new.0 && old.0.1 >= new.1 && old.0 != new;
         let back = !self.led && better && self.ballot.candidates.iter().any(lost);
-        let mut elected = if back {
-            old.1
-        } else {
-            let led = self.led;
-            self.inner.elect(&self.ballot.only(|c| {
-                let reserve = if led { self.is_new(c) } else { self.is_old_reserve(c) };
-                c.standing != Standing::Ready || reserve
-            }))
+        let (led, moved) = (self.led, self.moved());
+        let some = |c: &Candidate| {
+            c.standing != Standing::Ready
+                || (led && self.is_new(c))
+                || (!moved && self.is_old_reserve(c))
         };
+        let mut elected = if back { old.1 } else { self.elect_or_older(some) };
         for server in &self.kept {
             if !elected.contains(&server.server.id) {
                 elected.push(server.server.id.clone());
             }
         }
+        let reserve = self.reserve(&elected, some);
         let status =
-            if self.led { UpgradeStatus::AwaitNewServers } else { UpgradeStatus::AwaitNewVoters };
+            if moved { UpgradeStatus::AwaitNewServers } else { UpgradeStatus::AwaitNewVoters };
         let waits = if back { format!("rolled back: {waits}") } else { waits };
-        Migration { status, target: Some(self.target), elected, waits: Some(waits) }
+        Migration { status, target: Some(self.target), elected, reserve, waits: Some(waits) }
     }
 }
 
 impl<E: Electorate> Electorate for Upgrade<E> {
     fn elect(&self, ballot: &Ballot<'_>) -> Vec<ServerId> {
         self.migration(ballot).elected
+    }
+
+    fn reserve(&self, ballot: &Ballot<'_>) -> usize {
+        self.migration(ballot).reserve
     }
 
     fn is_unlimited(&self) -> bool {
@@ -362,21 +425,15 @@ fn list(versions: &mut Versions, is_new: bool, role: Role) -> &mut Vec<ServerId>
     }
 }
 
-impl<E: Electorate> Promoter for Upgrade<E> {
+impl<E: Electorate> Wrapper for Upgrade<E> {
+    type Inner = E;
+
+    fn inner(&self) -> &E {
+        &self.inner
+    }
+
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
         wishes(self, config, state)
-    }
-
-    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        self.inner.node_type(config, state, server)
-    }
-
-    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.inner.is_potential_voter(node_type)
-    }
-
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        self.inner.filter_removals(config, state, dead)
     }
 
     fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
@@ -385,8 +442,11 @@ impl<E: Electorate> Promoter for Upgrade<E> {
     }
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        let upgrade = Some(self.info(config, state));
-        StateExt { upgrade, ..self.inner.state_ext(config, state) }
+        let mut ext = self.inner.state_ext(config, state);
+        ext.upgrade = Some(self.info(config, state));
+        let tolerance = self.optimistic_failure_tolerance(&Ballot::new(config, state));
+        ext.optimistic_failure_tolerance = Some(tolerance);
+        ext
     }
 
     fn policy(&self) -> Option<Policy> {

@@ -1,10 +1,10 @@
 //! Two servers and a witness: a third vote that only ever breaks the tie, and never leads.
 
-use super::electorate::{Ballot, Candidate, Electorate, Standing, wishes};
-use crate::autopilot::{
-    Config, NodeType, Policy, Promoter, Removals, ServerExt, ServerId, ServerState, State,
-    StateExt, Wishes,
+use super::{
+    electorate::{Ballot, Candidate, Electorate, Standing, may_lead, wishes},
+    wrapper::Wrapper,
 };
+use crate::autopilot::{Config, Policy, ServerId, ServerState, State, StateExt, Wishes};
 
 /// Adds a witness to another policy: a server that holds the log on a small machine or a third
 /// site, votes to break a tie, and does not serve.
@@ -14,7 +14,7 @@ use crate::autopilot::{
 ///   else; that is refused.
 /// - A pair gets its second vote together with the witness's, in one change. Two voters alone
 ///   are refused on the way up: either of them would stop the other. Once they stand, the vote
-///   of neither is taken; it is said that no failure is tolerated.
+///   of neither is taken; [`State::warnings`] says that no failure is tolerated.
 /// - A witness that comes to lead hands over at once.
 ///
 /// A witness is a server whose tag of the given name is set, and not `false`. Refusals and
@@ -65,6 +65,11 @@ impl<E: Electorate> Electorate for Witness<E> {
         self.decide(ballot).0
     }
 
+    /// A witness follows nobody: it votes only where it makes the number odd.
+    fn reserve(&self, ballot: &Ballot<'_>) -> usize {
+        self.inner.reserve(&ballot.only(|c| !self.is_witness(c.server)))
+    }
+
     fn is_unlimited(&self) -> bool {
         self.inner.is_unlimited()
     }
@@ -74,41 +79,29 @@ impl<E: Electorate> Electorate for Witness<E> {
     }
 }
 
-impl<E: Electorate> Promoter for Witness<E> {
+impl<E: Electorate> Wrapper for Witness<E> {
+    type Inner = E;
+
+    fn inner(&self) -> &E {
+        &self.inner
+    }
+
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
         let mut wishes = wishes(self, config, state);
         let leader = state.leader.as_ref().and_then(|id| state.server(id));
         if wishes.leader.is_none() && leader.is_some_and(|leader| self.is_witness(leader)) {
-            let fit =
-                |s: &&ServerState| !self.is_witness(s) && super::electorate::may_lead(state, s);
+            let fit = |s: &&ServerState| !self.is_witness(s) && may_lead(state, s);
             let best = state.voters().filter(fit).min_by(|a, b| state.order(a, b));
             wishes.leader = best.map(|best| best.server.id.clone());
         }
         wishes
     }
 
-    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        self.inner.node_type(config, state, server)
-    }
-
-    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.inner.is_potential_voter(node_type)
-    }
-
-    fn filter_removals(&self, config: &Config, state: &State, dead: Removals) -> Removals {
-        self.inner.filter_removals(config, state, dead)
-    }
-
-    fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        self.inner.server_ext(config, state, server)
-    }
-
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
         let mut ext = self.inner.state_ext(config, state);
-        ext.warnings.extend(self.decide(&Ballot::new(config, state)).1);
-        if state.num_voters() == 2 {
-            ext.warnings.push("two voters: the loss of either stops the cluster".to_owned());
-        }
+        let ballot = Ballot::new(config, state);
+        ext.optimistic_failure_tolerance = Some(self.optimistic_failure_tolerance(&ballot));
+        ext.warnings.extend(self.decide(&ballot).1);
         ext
     }
 

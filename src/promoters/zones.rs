@@ -158,7 +158,7 @@ impl Promoter for Zones {
             *well += usize::from(server.health.verdict == Verdict::Healthy);
             zone.failure_tolerance = well.saturating_sub(1);
         }
-        let tolerance = Ballot::new(config, state).optimistic_failure_tolerance();
+        let tolerance = self.optimistic_failure_tolerance(&Ballot::new(config, state));
         StateExt {
             optimistic_failure_tolerance: Some(tolerance),
             redundancy_zones: zones,

@@ -8,9 +8,9 @@ use std::{
 
 use super::case::Case;
 use crate::autopilot::{
-    Change, Config, Feedback, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan,
-    Probe, Promoter, Record, Report, Retry, Role, Server, ServerId, Sighting, State, Status, Step,
-    Verdict, check, plan,
+    Change, Config, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan, Probe,
+    Promoter, Record, Report, Retries, Role, Server, ServerId, Sighting, State, Status, Step,
+    Verdict, check, plan, report,
 };
 
 /// How long after a step the driver looks again.
@@ -48,7 +48,7 @@ pub struct World {
     index: u64,
     leader: Option<ServerId>,
     servers: BTreeMap<ServerId, Place>,
-    retries: Vec<Retry>,
+    retries: Retries,
     last: Option<State>,
     /// What the next round sees instead, where a case was given.
     given: Option<Observation>,
@@ -94,7 +94,7 @@ impl World {
             index: 1,
             leader: None,
             servers: BTreeMap::new(),
-            retries: Vec::new(),
+            retries: Retries::default(),
             last: None,
             given: None,
             discovers: false,
@@ -118,7 +118,7 @@ impl World {
         world.leader.clone_from(&seen.leader);
         world.ledger = seen.ledger.as_deref().cloned().unwrap_or_default();
         world.records = seen.ledger.is_some();
-        world.retries = seen.feedback.as_ref().map_or_else(Vec::new, |f| f.retries.clone());
+        world.retries = seen.feedback.as_deref().map_or_else(Retries::default, Retries::from);
         world.discovers = seen.discovery.is_some();
         for sighting in &seen.servers {
             let id = &sighting.server.id;
@@ -302,11 +302,7 @@ impl World {
             ledger: self.records.then(|| Arc::new(self.ledger.clone())),
             ledger_at: self.at,
             pace: Duration::from_secs(30),
-            feedback: Some(Arc::new(Feedback {
-                in_flight: None,
-                retries: self.retries.clone(),
-                observer: false,
-            })),
+            feedback: self.retries.feedback().map(Arc::new),
         }
     }
 
@@ -356,7 +352,7 @@ impl World {
     }
 
     fn look(&mut self, promoter: &dyn Promoter) -> (Plan, Option<Change>) {
-        self.retries.retain(|r| r.until.saturating_add(Duration::from_secs(300)) >= self.at);
+        self.retries.forget(self.at);
         let state = self.assess();
         let plan = plan(&self.config, &state, promoter);
         let free = plan.idle.is_none();
@@ -383,7 +379,7 @@ impl World {
         self.term += 1;
         self.index += 1;
         self.since = self.at;
-        self.retries.clear();
+        self.retries = Retries::default();
     }
 
     fn apply(&mut self, step: Step) {
@@ -418,9 +414,8 @@ impl World {
             }
             Step::Transfer { ref to } if self.refuses_leadership.contains(to) => {
                 let error = "it does not stand for election".to_owned();
-                let until = self.at.saturating_add(Duration::from_secs(1));
-                self.retries.retain(|retry| retry.step != step);
-                self.retries.push(Retry { step, failures: 1, until, error });
+                let salt = self.leader.as_ref().map_or("", ServerId::as_str);
+                self.retries.failed(step, self.at, error, salt);
             }
             Step::Transfer { to } => self.lead(to),
             Step::FinishJoint => {
@@ -438,20 +433,8 @@ impl World {
     /// Writes the verdicts and signs that the ledger does not know yet.
     fn remember(&mut self) {
         let Some(state) = self.last.as_ref().filter(|state| state.may_act()) else { return };
-        let report = |server: &crate::autopilot::ServerState| {
-            let id = server.server.id.clone();
-            let record = self.ledger.servers.get(&id);
-            let verdict = server.health.verdict;
-            let signs: Vec<_> = server.signs.iter().map(|(sign, _)| sign).collect();
-            let boot = server.status.map(|status| status.boot);
-            let disk = server.status.and_then(|status| status.disk);
-            let known = record.is_some_and(|r| {
-                r.verdict == verdict && r.signs == signs && r.flaps == server.flaps
-            });
-            let told = verdict != Verdict::Unknown && !known;
-            told.then_some(Report { server: id, verdict, boot, disk, signs, flaps: server.flaps })
-        };
-        let reports: Vec<Report> = state.members().filter_map(report).collect();
+        let judged = state.members().filter(|s| s.health.verdict != Verdict::Unknown);
+        let reports: Vec<Report> = judged.filter_map(|server| report(state, server)).collect();
         if !reports.is_empty() {
             self.ledger.apply(self.index, self.at, Record::Health(reports));
         }

@@ -96,6 +96,21 @@ impl<R: Runtime> Embedded<R> {
         Ok(Self::start(local, Some(journal), recovered, config, runtime))
     }
 
+    /// A store in memory that goes on from a backup. Whatever was done since then is undone: tell
+    /// nobody that it is the same store, or let everybody find out by the revision.
+    ///
+    /// Leases go on with the time that they had left.
+    pub fn restore(backup: Machine, runtime: R) -> Self {
+        let config = *backup.config();
+        Self::start(Arc::new(Local::new(backup)), None, Recovered::default(), config, runtime)
+    }
+
+    /// All that stands, with its history. It shares what does not change with the store, so it
+    /// costs next to nothing; [`Machine::snapshot`] makes parts of it that fit a file.
+    pub fn backup(&self) -> Machine {
+        self.shared.local.look(Machine::clone)
+    }
+
     /// What was found in the directory when it was opened.
     pub fn recovered(&self) -> Recovered {
         self.shared.recovered
@@ -175,15 +190,13 @@ impl<R: Runtime> Shared<R> {
         let Some(journal) = &self.journal else {
             return self.local.apply_one(self.now(), command);
         };
-        self.local.open_or_closed()?;
-        let answer = journal.submit(command, || self.now()).await;
-        answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store has closed".to_owned())))
+        let closed = || StoreError::Unknown("the store has closed".to_owned());
+        let Some(answer) = journal.submit(command, || self.now()) else {
+            // Why stands there.
+            return Err(self.local.open_or_closed().err().unwrap_or_else(closed));
+        };
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
-}
-
-/// What an outcome of another kind means: the machine has broken its word.
-fn unexpected(outcome: &Outcome) -> StoreError {
-    StoreError::Unknown(format!("the machine answered {outcome:?}"))
 }
 
 impl<R: Runtime> Store for Embedded<R> {
@@ -202,10 +215,7 @@ impl<R: Runtime> Store for Embedded<R> {
         if let Some(done) = self.shared.local.read(&txn)? {
             return Ok(done);
         }
-        match self.shared.run(Command::Txn(txn)).await? {
-            Outcome::Txn(done) => Ok(done),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Txn(txn)).await?.txn()
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<LocalWatch, StoreError> {
@@ -213,19 +223,13 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        let outcome = self.shared.run(Command::Grant { id, ttl }).await?;
+        let granted = self.shared.run(Command::Grant { id, ttl }).await?.lease();
         self.shared.leases.notify_one();
-        match outcome {
-            Outcome::Lease { id, ttl } => Ok(Lease { id, ttl }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        granted
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        match self.shared.run(Command::KeepAlive(id)).await? {
-            Outcome::Lease { ttl, .. } => Ok(ttl),
-            outcome => Err(unexpected(&outcome)),
-        }
+        Ok(self.shared.run(Command::KeepAlive(id)).await?.lease()?.ttl)
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {

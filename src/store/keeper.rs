@@ -1,9 +1,6 @@
 //! Keeps a lease alive, and says before it can have ended that it may have.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
@@ -11,29 +8,19 @@ use super::{
     contract::{Lease, Store},
     error::{Refusal, StoreError},
     kv::LeaseId,
+    validity::{LeaseStatus, Validity},
 };
 use crate::runtime::Runtime;
-
-/// What a holder of a lease may rely on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseStatus {
-    /// The lease lives, and so do its keys, until the status changes.
-    Held,
-    /// The store has not answered for so long that the lease may end soon. It has not ended yet.
-    /// Whoever acts in the name of its keys should stop to; it may be [`LeaseStatus::Held`] again.
-    Suspect,
-    /// The lease has ended, or may have: the time that the store has promised is over. Grant
-    /// another. It never comes back.
-    Lost,
-}
 
 /// Keeps a lease alive for as long as a clone of it is held; then the lease is left to end by
 /// itself. See [`LeaseKeeper::revoke`] for ending it at once.
 ///
 /// All is reckoned on this process' own monotonic clock, from the moment *before* a request was
 /// sent, so that the answer is never too late: the store's clock started after that. A process
-/// that is stopped (`SIGSTOP`, a suspended machine) finds the lease lost by the clock when it
-/// goes on; ask [`LeaseKeeper::status`] right before acting.
+/// that was stopped (`SIGSTOP`) finds the lease lost by the clock when it goes on; ask
+/// [`LeaseKeeper::status`] right before acting. A machine that was suspended may not: on most
+/// systems the monotonic clock stands still meanwhile. There the store itself has to be asked, by
+/// a compare with the lease's keys in what is done in their name.
 #[derive(Clone, Debug)]
 pub struct LeaseKeeper<S, R: Runtime> {
     inner: Arc<Inner<S, R>>,
@@ -55,16 +42,9 @@ struct Inner<S, R> {
     runtime: R,
     id: LeaseId,
     ttl: Duration,
-    state: Mutex<State>,
+    validity: Arc<Validity>,
     changed: Notify,
     wake: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Until when the lease surely lives.
-    until: Duration,
-    lost: bool,
 }
 
 impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
@@ -74,12 +54,37 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
     /// # Errors
     /// Those of [`Store::grant`].
     pub async fn grant(store: S, runtime: R, ttl: Duration) -> Result<Self, StoreError> {
+        Self::begin(store, runtime, ttl, None).await
+    }
+
+    /// The same with an id that the caller has drawn by chance. A store that is put back to an
+    /// earlier state may give the ids that it chooses itself a second time; then two would keep,
+    /// and end, one lease.
+    ///
+    /// # Errors
+    /// Those of [`Store::grant`].
+    pub async fn grant_as(
+        store: S,
+        runtime: R,
+        ttl: Duration,
+        id: LeaseId,
+    ) -> Result<Self, StoreError> {
+        Self::begin(store, runtime, ttl, Some(id)).await
+    }
+
+    async fn begin(
+        store: S,
+        runtime: R,
+        ttl: Duration,
+        id: Option<LeaseId>,
+    ) -> Result<Self, StoreError> {
         let before = runtime.now();
-        let Lease { id, ttl } = store.grant(ttl, None).await?;
+        let Lease { id, ttl } = store.grant(ttl, id).await?;
         let wake = Arc::new(Notify::new());
-        let state = Mutex::new(State { until: before.saturating_add(ttl), lost: false });
+        // For a third of its time before it may end, a lease is suspect.
+        let validity = Arc::new(Validity::new(before.saturating_add(ttl), ttl / 3));
         let (changed, alive) = (Notify::new(), Arc::new(Alive(Arc::clone(&wake))));
-        let inner = Arc::new(Inner { store, runtime, id, ttl, state, changed, wake });
+        let inner = Arc::new(Inner { store, runtime, id, ttl, validity, changed, wake });
         let readers = Arc::downgrade(&alive);
         let keep = keep(Arc::clone(&inner), move || readers.strong_count() > 0);
         inner.runtime.spawn(keep);
@@ -101,27 +106,33 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
         self.inner.status()
     }
 
-    /// The same for who has just read the runtime's clock, and need not read it again.
-    pub fn status_at(&self, now: Duration) -> LeaseStatus {
-        self.inner.status_at(now)
-    }
-
     /// Until when the lease surely lives, in the runtime's time; for whoever starts something that
     /// takes long.
     pub fn until(&self) -> Duration {
-        self.inner.lock().until
+        self.inner.validity.until()
     }
 
-    /// Waits until the status is another than `known`, and returns it.
+    /// The same for whoever asks before every act. It does not keep the lease alive.
+    pub fn validity(&self) -> &Arc<Validity> {
+        &self.inner.validity
+    }
+
+    /// Waits until the status is another than `known`, and returns it: from
+    /// [`LeaseStatus::Lost`] on, for ever.
     pub async fn changed(&self, known: LeaseStatus) -> LeaseStatus {
         loop {
             let mut changed = std::pin::pin!(self.inner.changed.notified());
             changed.as_mut().enable();
-            let status = self.status();
+            let now = self.inner.runtime.now();
+            let status = self.inner.validity.status_at(now);
             if status != known {
                 return status;
             }
-            let turn = self.inner.next_turn();
+            if status == LeaseStatus::Lost {
+                changed.await;
+                continue;
+            }
+            let turn = self.inner.validity.next_turn(now);
             tokio::select! {
                 biased;
                 () = changed => {}
@@ -146,52 +157,20 @@ impl<S: Store, R: Runtime> LeaseKeeper<S, R> {
 }
 
 impl<S: Store, R: Runtime> Inner<S, R> {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A third of its time before it may end, a lease is suspect.
-    fn margin(&self) -> Duration {
-        self.ttl / 3
-    }
-
     fn status(&self) -> LeaseStatus {
-        self.status_at(self.runtime.now())
-    }
-
-    fn status_at(&self, now: Duration) -> LeaseStatus {
-        let mut state = self.lock();
-        // Once it may have ended it stays so, whatever answer is still on its way.
-        state.lost |= now >= state.until;
-        if state.lost {
-            LeaseStatus::Lost
-        } else if now.saturating_add(self.margin()) >= state.until {
-            LeaseStatus::Suspect
-        } else {
-            LeaseStatus::Held
-        }
-    }
-
-    /// How long until the status changes by time alone.
-    fn next_turn(&self) -> Duration {
-        let until = self.lock().until;
-        let left = until.saturating_sub(self.runtime.now());
-        let held = left.saturating_sub(self.margin());
-        if held.is_zero() { left } else { held }
+        self.validity.status_at(self.runtime.now())
     }
 
     fn lose(&self) {
-        self.lock().lost = true;
+        self.validity.end();
         self.changed.notify_waiters();
         self.wake.notify_one();
     }
 
     /// Takes note that the store has answered to a request that was sent at a time.
     fn kept(&self, sent: Duration, ttl: Duration) {
-        if self.status() != LeaseStatus::Lost {
-            self.lock().until = sent.saturating_add(ttl.min(self.ttl));
-            self.changed.notify_waiters();
-        }
+        self.validity.renew(self.runtime.now(), sent.saturating_add(ttl.min(self.ttl)));
+        self.changed.notify_waiters();
     }
 }
 
@@ -230,5 +209,31 @@ async fn keep<S: Store, R: Runtime>(inner: Arc<Inner<S, R>>, held: impl Fn() -> 
                 inner.ttl / 20
             }
         };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::{
+        runtime::TokioRuntime,
+        store::{Embedded, machine::Config},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_lost_lease_to_come_back_does_not_turn_in_circles() {
+        let store = Embedded::new(Config::default(), TokioRuntime);
+        let ttl = Duration::from_secs(60);
+        let keeper = LeaseKeeper::grant(store, TokioRuntime, ttl).await.unwrap();
+        keeper.revoke().await.unwrap();
+        // In virtual time an hour only passes when nobody has anything to do.
+        let hour = TokioRuntime.sleep(Duration::from_secs(3_600));
+        tokio::select! {
+            biased;
+            _ = keeper.changed(LeaseStatus::Lost) => panic!("it came back"),
+            () = hour => {}
+        }
+        assert_eq!(keeper.validity().until(), Duration::ZERO);
     }
 }

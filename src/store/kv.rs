@@ -1,16 +1,41 @@
 //! The words of the store: bytes, keys and ranges of them, values with their revisions, and events.
 
-use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A key or a value: bytes that are cheap to clone, compared byte by byte.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Bytes(Arc<[u8]>);
+/// How many bytes need no memory of their own.
+const SHORT_LEN: usize = 22;
+
+/// A key or a value: bytes that are cheap to clone, compared byte by byte. Up to 22 of them stand
+/// in place, more are counted and shared.
+#[derive(Clone)]
+pub struct Bytes(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Short(u8, [u8; SHORT_LEN]),
+    Long(Arc<[u8]>),
+}
+
+impl Bytes {
+    fn short(bytes: &[u8]) -> Option<Self> {
+        let mut short = [0; SHORT_LEN];
+        short.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self(Repr::Short(u8::try_from(bytes.len()).ok()?, short)))
+    }
+}
 
 impl Default for Bytes {
     fn default() -> Self {
-        Self(Arc::from([]))
+        Self(Repr::Short(0, [0; SHORT_LEN]))
     }
 }
 
@@ -18,49 +43,78 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Repr::Short(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Bytes {}
+
+impl PartialOrd for Bytes {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Bytes {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(other)
+    }
+}
+
+impl Hash for Bytes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 
 impl Borrow<[u8]> for Bytes {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self
     }
 }
 
 impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self
     }
 }
 
 impl From<&[u8]> for Bytes {
     fn from(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self::short(bytes).unwrap_or_else(|| Self(Repr::Long(bytes.into())))
     }
 }
 
 impl<const N: usize> From<&[u8; N]> for Bytes {
     fn from(bytes: &[u8; N]) -> Self {
-        Self(bytes.as_slice().into())
+        bytes.as_slice().into()
     }
 }
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        Self::short(&bytes).unwrap_or_else(|| Self(Repr::Long(bytes.into())))
     }
 }
 
 impl From<&str> for Bytes {
     fn from(text: &str) -> Self {
-        Self(text.as_bytes().into())
+        text.as_bytes().into()
     }
 }
 
 impl From<String> for Bytes {
     fn from(text: String) -> Self {
-        Self(text.into_bytes().into())
+        text.into_bytes().into()
     }
 }
 
@@ -79,13 +133,13 @@ impl fmt::Debug for Bytes {
 /// The bytes as ASCII text; all others are escaped.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.escape_ascii().fmt(f)
+        self.escape_ascii().fmt(f)
     }
 }
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(&self.0)
+        to.serialize_bytes(self)
     }
 }
 
@@ -276,6 +330,22 @@ pub struct Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_bytes_and_long_ones_are_compared_alike() {
+        let texts: Vec<Vec<u8>> =
+            (0..60_u8).map(|len| (0..len / 2).chain([len % 2]).collect()).collect();
+        for a in &texts {
+            for b in &texts {
+                let (x, y) = (Bytes::from(&**a), Bytes::from(b.clone()));
+                assert_eq!((x == y, x.cmp(&y)), (a == b, a.cmp(b)), "{x} and {y}");
+            }
+            let bytes = Bytes::from(&**a);
+            assert_eq!((&*bytes, &*bytes.clone()), (&**a, &**a));
+            let set = std::collections::HashSet::from([bytes]);
+            assert!(set.contains(&**a), "it hashes like its bytes");
+        }
+    }
 
     #[test]
     fn a_prefix_ends_where_the_next_one_begins() {

@@ -110,6 +110,9 @@ impl Local {
 
     /// Does a transaction that only reads; `None` if it may write.
     pub(super) fn read(&self, txn: &Txn) -> Result<Option<TxnResponse>, StoreError> {
+        if txn.writes() {
+            return Ok(None);
+        }
         let done = self.open()?.machine.read(txn);
         done.transpose().map_err(StoreError::Refused)
     }

@@ -16,15 +16,17 @@ pub mod replicated;
 pub mod suite;
 mod tree;
 mod txn;
+mod validity;
 
 pub use contract::{Lease, LeaseState, Pages, Store, Update, Watch};
 pub use embedded::Embedded;
 pub use error::{Refusal, StoreError};
 pub use journal::{OpenError, Recovered};
-pub use keeper::{LeaseKeeper, LeaseStatus};
+pub use keeper::LeaseKeeper;
 pub use kv::{Bytes, Event, Events, KeyRange, KeyValue, LeaseId};
 pub use local::LocalWatch;
 pub use txn::{
     Compare, Limits, Op, OpResponse, RangeRequest, RangeResponse, Relation, Target, Txn,
     TxnResponse,
 };
+pub use validity::{LeaseStatus, Validity};

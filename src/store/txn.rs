@@ -1,8 +1,8 @@
 //! Reads and transactions as values: what is asked, what is answered, and what is refused unread.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{
     error::Refusal,
@@ -14,7 +14,7 @@ use super::{
 pub struct RangeRequest {
     /// The keys to read.
     pub range: KeyRange,
-    /// The revision to read at. `None`: the current one.
+    /// The revision to read at, from 1. `None`: the current one.
     pub revision: Option<u64>,
     /// The most keys to return. `None`: all.
     pub limit: Option<usize>,
@@ -48,6 +48,19 @@ impl RangeRequest {
     pub fn keys_only(mut self) -> Self {
         self.keys_only = true;
         self
+    }
+}
+
+impl RangeRequest {
+    /// Refuses what makes no sense, and what etcd would take for something else.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`].
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.revision == Some(0) {
+            return Err(Refusal::Invalid("a reading at revision 0, they begin at 1".to_owned()));
+        }
+        check_range(&self.range)
     }
 }
 
@@ -150,7 +163,7 @@ pub enum Op {
     /// Deletes all keys in a range.
     Delete(KeyRange),
     /// Another transaction, with compares of its own. These too see what stood before everything.
-    Txn(Txn),
+    Txn(#[serde(deserialize_with = "nested")] Txn),
 }
 
 impl Op {
@@ -187,7 +200,32 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
+/// Decodes what may hold itself, as deep as [`Txn::DEPTH`]: bytes from elsewhere could nest it until
+/// the stack is used up.
+fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    struct Level;
+
+    thread_local!(static LEVELS: Cell<usize> = const { Cell::new(1) });
+
+    impl Drop for Level {
+        fn drop(&mut self) {
+            LEVELS.set(LEVELS.get() - 1);
+        }
+    }
+
+    LEVELS.set(LEVELS.get() + 1);
+    let _level = Level;
+    if LEVELS.get() > Txn::DEPTH {
+        return Err(de::Error::custom("transactions are nested too deep"));
+    }
+    T::deserialize(from)
+}
+
 impl Txn {
+    /// How deep transactions may be nested, the outermost counted: 48. Etcd allows more, but its
+    /// clients could not read the answer.
+    pub const DEPTH: usize = 48;
+
     /// A transaction without compares, which does `ops`.
     pub fn new(ops: impl IntoIterator<Item = Op>) -> Self {
         Self::default().and_then(ops)
@@ -232,6 +270,15 @@ impl Txn {
             + nested.max().unwrap_or_default()
     }
 
+    /// How deep transactions are nested in it, itself counted.
+    pub fn depth(&self) -> usize {
+        let nested = self.success.iter().chain(&self.failure).map(|op| match op {
+            Op::Txn(txn) => txn.depth(),
+            Op::Range(_) | Op::Put { .. } | Op::Delete(_) => 0,
+        });
+        1 + nested.max().unwrap_or_default()
+    }
+
     /// How large a request it makes, in bytes: never too low, and a little too high.
     pub fn size(&self) -> usize {
         const OVERHEAD: usize = 48;
@@ -268,6 +315,11 @@ impl Txn {
         }
         let single = matches!(&self.success[..], [] | [Op::Put { .. } | Op::Range(_)]);
         if !(single && self.failure.is_empty()) {
+            let (found, limit) = (self.depth(), Self::DEPTH);
+            if found > limit {
+                let what = format!("transactions are nested {found} deep, at most {limit} can be");
+                return Err(Refusal::Invalid(what));
+            }
             Writes::of_branches(self)?;
         }
         self.check_keys()
@@ -279,7 +331,7 @@ impl Txn {
         }
         for op in self.success.iter().chain(&self.failure) {
             match op {
-                Op::Range(read) => check_range(&read.range)?,
+                Op::Range(read) => read.check()?,
                 Op::Delete(keys) => check_range(keys)?,
                 Op::Put { key, .. } if key.is_empty() => return Err(empty_key()),
                 Op::Put { .. } => {}
@@ -388,7 +440,7 @@ pub enum OpResponse {
     /// How many keys were deleted.
     Delete(u64),
     /// What the nested transaction did; its revision is that of the whole.
-    Txn(TxnResponse),
+    Txn(#[serde(deserialize_with = "nested")] TxnResponse),
 }
 
 /// What a transaction did.

@@ -43,6 +43,9 @@ pub enum Expectation {
     Converges,
     /// What it wishes can be done some time: no wish is held for ever.
     WishesWhatCanBe,
+    /// It gives votes to potential voters only: what it says of the type of a server that it
+    /// promotes must not be that such servers never vote.
+    KeepsItsWord,
 }
 
 impl Expectation {
@@ -53,6 +56,7 @@ impl Expectation {
             Self::DoesNotFlap => "votes and leadership must not go in a circle",
             Self::Converges => "a cluster that nothing befalls must come to rest",
             Self::WishesWhatCanBe => "no wish may be held for ever",
+            Self::KeepsItsWord => "whoever is promoted must be a potential voter",
         }
     }
 }
@@ -312,8 +316,8 @@ fn ask_everything(
     same(promoter, config, state)?;
     let all: Vec<ServerId> = state.servers.iter().map(|s| s.server.id.clone()).collect();
     let dead = Removals { failed_voters: all.clone(), stale_learners: all, ..Removals::default() };
-    let _ = promoter.filter_removals(config, state, dead);
-    let _ = promoter.filter_removals(config, state, Removals::default());
+    let _ = promoter.keeps(config, state, &dead);
+    let _ = promoter.keeps(config, state, &Removals::default());
     let _ = promoter.state_ext(config, state);
     for server in &state.servers {
         let _ = promoter.server_ext(config, state, server);
@@ -370,6 +374,7 @@ fn rests(promoter: &dyn Promoter, mut world: World) -> Result<(), (Expectation, 
         }
         if let Some(step) = &step {
             steps.push(step.clone());
+            keeps_its_word(promoter, &mut world, step)?;
             let visits = places.entry(place(&world)).or_insert(0);
             *visits += usize::from(moves(step));
             if *visits > 2 {
@@ -390,6 +395,24 @@ fn rests(promoter: &dyn Promoter, mut world: World) -> Result<(), (Expectation, 
             Err((Expectation::WishesWhatCanBe, story))
         }
     }
+}
+
+/// Whether those who have got a vote are such as may have one.
+fn keeps_its_word(
+    promoter: &dyn Promoter,
+    world: &mut World,
+    step: &Step,
+) -> Result<(), (Expectation, String)> {
+    let Step::Votes { promote, .. } = step else { return Ok(()) };
+    let state = world.assess();
+    for server in promote.iter().filter_map(|id| state.server(id)) {
+        let node_type = promoter.node_type(&world.config, &state, server);
+        if !promoter.is_potential_voter(&node_type) {
+            let story = format!("{step}: {} is a {node_type}", server.server.id);
+            return Err((Expectation::KeepsItsWord, story));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a step moves votes or leadership.

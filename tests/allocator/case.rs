@@ -1,9 +1,9 @@
 //! Cases as JSON: scenarios of the reference, what does not fit, and what makes no sense.
 
 use raft_autopilot::allocator::{
-    Reason,
+    Problem, Reason, Seat, ZoneRule,
     case::{Case, Placement},
-    shed,
+    retire,
 };
 
 pub(crate) fn place(case: &str) -> Placement {
@@ -63,10 +63,24 @@ fn exiting_members_are_relieved_as_far_as_can_be_spared() {
 
 #[test]
 fn capacity_is_shed_by_the_oldest_and_never_more_than_can_be_spared() {
+    let shed = |limits: &[u32], exiting: &[u32], replication: &[u32]| {
+        let mut problem = Problem::new(ZoneRule::Two, 0);
+        for limit in limits {
+            problem.add_member(Seat::new(0, *limit));
+        }
+        for wanted in replication {
+            problem.add_item(*wanted, &[]);
+        }
+        let exiting: Vec<(u32, u32)> = exiting.iter().map(|member| (*member, 0)).collect();
+        retire(&mut problem, &exiting);
+        let left = problem.seats().iter().zip(limits);
+        left.map(|(seat, limit)| limit - seat.limit).collect::<Vec<u32>>()
+    };
     // The reference's vectors: limits, who is exiting, the items' replication, what is shed.
     assert_eq!(shed(&[5, 5], &[0], &[1, 1]), [5, 0]);
     assert_eq!(shed(&[5; 5], &[0, 1], &[1, 1]), [5, 5, 0, 0, 0]);
-    assert_eq!(shed(&[10; 4], &[0, 1], &[3, 2, 1]), [10, 0, 0, 0]);
+    // The reference keeps the second whole; here it keeps the one item that needs three members.
+    assert_eq!(shed(&[10; 4], &[0, 1], &[3, 2, 1]), [10, 9, 0, 0]);
     assert_eq!(shed(&[3, 3, 3, 3], &[0, 1, 2], &[1; 5]), [3, 3, 1, 0]);
     assert_eq!(shed(&[2, 2], &[0], &[1; 5]), [0, 0]);
     assert_eq!(shed(&[1, 2, 3], &[], &[1, 1]), [0, 0, 0]);
@@ -74,6 +88,27 @@ fn capacity_is_shed_by_the_oldest_and_never_more_than_can_be_spared() {
     assert_eq!(shed(&[5, 5, 0], &[0], &[2]), [0, 0, 0]);
     // What no item can fill is not spare.
     assert_eq!(shed(&[1000, 1, 1000], &[0], &[2, 2, 2]), [998, 0, 0]);
+    // The last three are enough for 17 replicas, but not for four items on two members each.
+    let items = [2, 2, 2, 2, 1, 1, 1, 1];
+    assert_eq!(shed(&[3, 11, 14], &[1], &items), [0, 10, 0]);
+    assert_eq!(shed(&[3, 2, 1, 3], &[0, 2], &[2, 2, 2]), [3, 0, 0, 0]);
+    assert_eq!(shed(&[3, 3, 1, 3], &[0, 2], &[3, 3, 3]), [1, 0, 0, 0]);
+}
+
+#[test]
+fn who_cannot_leave_does_not_keep_those_that_can() {
+    let mut problem = Problem::new(ZoneRule::Two, 0);
+    for zone in [0, 1, 1] {
+        problem.add_member(Seat::new(zone, 2));
+    }
+    problem.add_item(1, &[]);
+    problem.restrict(&[0]);
+    problem.add_item(1, &[]);
+    problem.restrict(&[1]);
+    retire(&mut problem, &[(0, 0), (1, 0)]);
+    let left: Vec<u32> = problem.seats().iter().map(|seat| seat.limit).collect();
+    // The first is needed for one item, and gives up its other slot.
+    assert_eq!(left, [1, 0, 2]);
 }
 
 #[test]

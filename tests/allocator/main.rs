@@ -5,9 +5,19 @@
 
 mod brute;
 mod case;
+#[path = "../support/faulty.rs"]
+mod faulty;
 mod fixed;
+mod fixture;
 mod flow;
 mod large;
+mod members;
 mod optimal;
 mod planner;
+mod scenarios;
+mod scene;
+mod simulation;
 mod steps;
+mod town;
+#[path = "../support/items.rs"]
+mod witness;

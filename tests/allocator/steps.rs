@@ -10,17 +10,12 @@ use raft_autopilot::allocator::{
 fn keys_are_laid_out_as_the_reference_has_them() {
     let keys = Keys::new("/root/");
     let text = |key| keys.encode(&key).unwrap();
-    assert_eq!(text(Key::Item("item-1".into())), "/root/items/item-1");
-    let member = Key::Member { zone: "zone-a".into(), member: "member-A1".into() };
-    assert_eq!(text(member.clone()), "/root/members/zone-a#member-A1");
-    let assignment = Key::Assignment {
-        item: "item-1".into(),
-        zone: "us-west".into(),
-        member: "baz".into(),
-        slot: 0,
-    };
-    assert_eq!(text(assignment.clone()), "/root/assign/item-1#us-west#baz#0");
-    for key in [member, assignment, Key::Item("a/b/ü".into())] {
+    assert_eq!(text(Key::Item("item-1")), "/root/items/item-1");
+    let member = Key::Member { zone: "zone-a", member: "member-A1" };
+    assert_eq!(text(member), "/root/members/zone-a#member-A1");
+    let assignment = Key::Assignment { item: "item-1", zone: "us-west", member: "baz", slot: 0 };
+    assert_eq!(text(assignment), "/root/assign/item-1#us-west#baz#0");
+    for key in [member, assignment, Key::Item("a/b/ü")] {
         assert_eq!(keys.decode(&keys.encode(&key).unwrap()).unwrap(), key);
     }
     assert_eq!(keys.assignments_of("item-tw").unwrap(), "/root/assign/item-tw#");
@@ -39,10 +34,10 @@ fn bad_keys_are_refused_with_the_reason() {
         assert_eq!(keys.decode(&key), Err(KeyError::Slot(slot.to_owned())));
     }
     for bad in ["a b", "a#", "\0", "a\"", "!"] {
-        let error = keys.encode(&Key::Item(bad.into())).unwrap_err();
+        let error = keys.encode(&Key::Item(bad)).unwrap_err();
         assert!(matches!(error, NameError::Character { .. }), "{error}");
     }
-    assert_eq!(keys.encode(&Key::Item(String::new())), Err(NameError::Empty));
+    assert_eq!(keys.encode(&Key::Item("")), Err(NameError::Empty));
 }
 
 fn held(member: u32, slot: u32, consistent: bool, load: u64) -> Held<u32> {
@@ -135,6 +130,10 @@ fn apply(all: &mut Vec<Held<u32>>, step: Step<u32>) {
             let to = all.iter_mut().find(|held| (held.member, held.slot) == (member, slot));
             to.unwrap().slot = 0;
         }
+        Step::Demote { member, slot } => {
+            let from = all.iter_mut().find(|held| (held.member, held.slot) == (member, 0));
+            from.unwrap().slot = slot;
+        }
     }
 }
 
@@ -145,12 +144,16 @@ proptest! {
     fn the_way_is_safe_and_ends_where_it_should(
         holders in vec((0..6u32, any::<bool>(), 0..9u64, any::<bool>()), 0..5),
         first in 0..3u32,
+        second_primary in any::<bool>(),
         members in prop::collection::btree_set(0..6u32, 0..5),
         chief in 0..5usize,
     ) {
         let mut all: Vec<Held<u32>> = Vec::new();
         for (slot, (member, consistent, load, leaving)) in (first..).zip(holders) {
             all.push(Held { member, slot, consistent, load, leaving });
+        }
+        if let (true, [a, b, ..]) = (second_primary, &mut all[..]) && a.member != b.member {
+            (a.slot, b.slot) = (0, 0);
         }
         let want: Vec<Wanted<u32>> = members
             .iter()

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
     autopilot::{
-        NodeStatus, Origin, Probe, Reason, Record, Refusal, Report, Role, Sign, State, Step,
-        Verdict, check,
+        NodeStatus, Origin, Probe, Reason, Record, Refusal, Report, Role, Sign, StandingSign,
+        State, Step, Verdict, check,
     },
     promoters::Stable,
 };
@@ -360,6 +360,12 @@ fn a_wiped_voter_that_looks_fresh_is_never_counted_as_live() {
     assert!(world.plan(&wish("", "", "3")).iter().all(|line| !line.contains("do transfer")));
 }
 
+/// Signs that have stood for a second.
+fn stand(signs: &[Sign]) -> Vec<StandingSign> {
+    let age = time("1s");
+    signs.iter().map(|sign| StandingSign { sign: *sign, age }).collect()
+}
+
 #[test]
 fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     let mut world = reborn();
@@ -367,8 +373,9 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     let wiped = state.server(&"3".into()).unwrap();
     let signs: Vec<Sign> = wiped.signs.iter().map(|(sign, _)| sign).collect();
     assert_eq!(signs, [Sign::Shrunk]);
+    let (age, signs) = (time("1s"), stand(&signs));
     let (verdict, boot, disk) = (Verdict::Unhealthy, Some(2), None);
-    let report = Report { server: "3".into(), verdict, boot, disk, signs, flaps: 0 };
+    let report = Report { server: "3".into(), verdict, age, boot, disk, signs, flaps: 0 };
     world.ledger.as_mut().unwrap().apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     for gap in [time("1s"), time("10h")] {
         world.elect("2", gap);
@@ -427,8 +434,8 @@ fn another_disk_is_noticed_by_the_next_leader_and_after_a_lapse_of_the_lease() {
     // Once it is in the ledger it stays, though the disk is no news any more.
     let ledger = world.ledger.as_mut().unwrap();
     let (verdict, boot, disk) = (Verdict::Unhealthy, Some(1), Some(8));
-    let report =
-        Report { server: "3".into(), verdict, boot, disk, signs: vec![Sign::Shrunk], flaps: 0 };
+    let (age, signs) = (time("1s"), stand(&[Sign::Shrunk]));
+    let report = Report { server: "3".into(), verdict, age, boot, disk, signs, flaps: 0 };
     ledger.apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     world.elect("1", time("1s"));
     assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank]);

@@ -13,8 +13,8 @@ use proptest::{collection::vec, option, prelude::*, test_runner::RngSeed};
 use raft_autopilot::{
     autopilot::{
         Change, Config, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Origin, Probe,
-        Record, Report, Role, Server, ServerId, Sighting, Sign, State, Status, Step, Verdict,
-        Wishes, check, plan,
+        Record, Report, Role, Server, ServerId, Sighting, Sign, StandingSign, State, Status, Step,
+        Verdict, Wishes, check, plan,
     },
     promoters::Stable,
 };
@@ -128,9 +128,10 @@ fn records() -> impl Strategy<Value = Record> {
     let verdict =
         prop_oneof![Just(Verdict::Healthy), Just(Verdict::Unhealthy), Just(Verdict::Unknown),];
     prop_oneof![
-        4 => (names(), verdict, option::of(0_u64..3), option::of(0_u64..2), signs()).prop_map(
-            |(server, verdict, boot, disk, signs)| {
-                Record::Health(vec![Report { server, verdict, boot, disk, signs, flaps: 0 }])
+        4 => (names(), verdict, moments(), option::of(0_u64..3), option::of(0_u64..2), signs()).prop_map(
+            |(server, verdict, age, boot, disk, signs)| {
+                let signs = signs.into_iter().map(|sign| StandingSign { sign, age }).collect();
+                Record::Health(vec![Report { server, verdict, age, boot, disk, signs, flaps: 0 }])
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),

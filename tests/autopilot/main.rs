@@ -5,7 +5,10 @@
 mod bad_days;
 mod chance;
 mod driver;
+mod host;
 mod reference;
+mod signs_of_life;
+mod verbs;
 mod weak_changes;
 mod weak_cleanup;
 mod weak_health;

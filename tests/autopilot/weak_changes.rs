@@ -4,8 +4,8 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 
 use raft_autopilot::{
     autopilot::{
-        Config, Origin, Promoter, Reason, Refusal, Removals, Server, Sign, State, Step, Task,
-        Verdict, Wishes,
+        Config, Origin, Promoter, Reason, Refusal, Removals, Server, ServerId, Sign, State, Step,
+        Task, Verdict, Wishes,
     },
     promoters::Stable,
 };
@@ -431,11 +431,9 @@ fn f2_a_promoter_that_keeps_the_dead_is_named() {
         fn wishes(&self, _: &Config, _: &State) -> Wishes {
             Wishes::default()
         }
-        fn filter_removals(&self, _: &Config, _: &State, mut dead: Removals) -> Removals {
-            dead.failed_learners.clear();
-            // Whoever was not offered is not removed either.
-            dead.stale_voters = ids("1 2 9");
-            dead
+        fn keeps(&self, _: &Config, _: &State, dead: &Removals) -> Vec<ServerId> {
+            // Who is not dead, and nobody, change nothing.
+            [dead.failed_learners.clone(), ids("1 2 9")].concat()
         }
     }
     let world =

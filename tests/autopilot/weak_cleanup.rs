@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft_autopilot::{
     autopilot::{
         Config, IntentKind, Ledger, NodeStatus, NodeType, Origin, Probe, Promoter, Reason, Record,
-        Refusal, ServerId, ServerState, State, Verdict, Wishes, plan,
+        Refusal, Report, ServerId, ServerState, Sign, StandingSign, State, Verdict, Wishes, plan,
     },
     codec::{decode, encode},
     promoters::Stable,
@@ -198,11 +198,30 @@ fn b6_what_discovery_cannot_tell_counts_as_nothing() {
 fn b6_a_server_that_said_good_bye_and_still_acknowledges_keeps_its_place() {
     let world = World::of("1 leader alive\n2\n3\n4 left=1h silent=1h\n5");
     assert_eq!(health(&world.state(), "4"), Verdict::Unhealthy);
-    check_plan(&world, &nobody(), &["held remove 4: 4 is a live voter"]);
+    check_plan(&world, &nobody(), &["held remove 4: 4: 10ms of a grace of 10s"]);
     assert_eq!(
         refusal(&world, remove("4"), Origin::Cleanup),
         Some(Refusal::LiveVoter { server: "4".into() })
     );
+}
+
+#[test]
+fn b6_a_grace_runs_from_when_replication_heard_last_whatever_else_is_silent() {
+    let dead = |contact: &str| {
+        World::of(&format!("1 leader alive\n2\n3\n4 learner failed=99h silent=99h {contact}\n5"))
+    };
+    let passes = ["do remove 4"];
+    check_plan(&dead("lost=99h"), &nobody(), &passes);
+    // By what it acknowledged, or, with a new leader, by when that began to miss it.
+    for contact in ["contact=9s", "lost=9s", "contact=10ms"] {
+        let world = dead(contact);
+        let held = world.plan(&nobody());
+        assert!(held[0].ends_with("of a grace of 1day"), "{contact}: {held:?}");
+        let refused = refusal(&world, remove("4"), Origin::Cleanup);
+        assert!(matches!(refused, Some(Refusal::GraceRuns { .. })), "{contact}: {refused:?}");
+    }
+    // Of a wiped server it proves nothing: it answers, and counts for nothing.
+    check_plan(&World::of("1 leader\n2\n3\n4 wiped=25h failed=25h\n5"), &nobody(), &passes);
 }
 
 // B9: new servers are pruned while they restore a snapshot.
@@ -281,6 +300,15 @@ fn records_and_ledgers_of_this_release_stay_readable() {
         Record::Removed(vec!["9".into()]),
         Record::End(3),
         Record::Lapse(time("2s")),
+        Record::Health(vec![Report {
+            server: server(),
+            verdict: Verdict::Unhealthy,
+            age: time("3s"),
+            boot: Some(7),
+            disk: Some(8),
+            signs: vec![StandingSign { sign: Sign::Contact, age: time("1s") }],
+            flaps: 2,
+        }]),
     ];
     let mut ledger = Ledger::default();
     for (index, record) in (8..).zip(records.clone()) {
@@ -302,5 +330,5 @@ fn records_and_ledgers_of_this_release_stay_readable() {
     assert_eq!(back, ledger);
 }
 
-const RECORDS: &str = "015500000006040134086f6c64206469736b00060134010231680101053230306d73053135306d73fa7d0231730232730331307300033130730431646179033130730331306d033130730000000000000a01013909030b023273";
-const LEDGER: &str = "01510000000101053230306d73053135306d73fa7d0231730232730331307300033130730431646179033130730331306d0331307300000000000a0a0000010134086f6c64206469736b000101340102316800010139";
+const RECORDS: &str = "016700000007040134086f6c64206469736b00060134010231680101053230306d73053135306d73fa7d0231730232730331307300033130730431646179033130730331306d033130730000000000000a01013909030b023273000101340102337301070108010002317302";
+const LEDGER: &str = "015c0000000101053230306d73053135306d73fa7d0231730232730331307300033130730431646179033130730331306d0331307300000000000a0a00010134010107010800010002010134086f6c64206469736b000101340102316800010139";

@@ -1,12 +1,15 @@
-//! The ids over a real etcd that is killed, started again, and stopped, for a minute.
+//! The ids over a real etcd that is killed, started again, stopped, and put back to a backup, for a
+//! minute; and one that is full.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
+
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions, DeleteOptions};
 
 use raft_autopilot::{
     ids::{Collector, CollectorOptions, Handle, IdRange, Ids, IdsError, Options, Reclaim, Status},
@@ -14,6 +17,7 @@ use raft_autopilot::{
     store::{
         KeyRange, RangeRequest, Store,
         etcd::{self, Etcd},
+        mirror,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -41,7 +45,7 @@ async fn open(server: &Server, number: u64, ttl: Duration) -> Ids<Etcd, TokioRun
         node: format!("node{number}").into(),
         range: Some(IdRange::new(1, 12).unwrap()),
         ttl,
-        request_timeout: Duration::from_secs(1),
+        request_timeout: REQUEST,
         patience: Duration::from_secs(5),
         backoff_max: Duration::from_millis(200),
         reconcile_interval: Duration::from_secs(2),
@@ -82,25 +86,51 @@ async fn work(ids: Ids<Etcd, TokioRuntime>, held: Held, number: u64, done: Arc<A
     granted
 }
 
-/// Kills the server, or stops it for a while, now and then.
-async fn havoc(mut server: Server, done: Arc<AtomicBool>) -> (Server, u64) {
-    let (mut dice, mut count) = (7, 0);
+const TTL: Duration = Duration::from_secs(2);
+const REQUEST: Duration = Duration::from_secs(1);
+
+/// Until when nobody can be expected to know that the server was put back.
+type Unnoticed = Arc<Mutex<Option<Instant>>>;
+
+/// Kills the server, stops it for a while, or puts it back, now and then. Returns how often, and
+/// how often it was put back.
+async fn havoc(
+    mut server: Server,
+    done: Arc<AtomicBool>,
+    unnoticed: Unnoticed,
+) -> (Server, u64, u64) {
+    let (mut dice, mut count, mut put_back, mut backed_up) = (7, 0, 0, false);
     while !done.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(1_000 + chance(&mut dice, 2_000))).await;
         count += 1;
-        if chance(&mut dice, 2) == 0 {
-            server.kill();
-            sleep(Duration::from_millis(chance(&mut dice, 1_500))).await;
-            server.restart();
-            server.ready().await;
-        } else {
-            server.freeze();
-            // Sometimes longer than a lease.
-            sleep(Duration::from_millis(chance(&mut dice, 3_500))).await;
-            server.thaw();
+        match chance(&mut dice, 4) {
+            0 => {
+                server.kill();
+                sleep(Duration::from_millis(chance(&mut dice, 1_500))).await;
+                server.restart();
+                server.ready().await;
+            }
+            1 => {
+                server.freeze();
+                // Sometimes longer than a lease.
+                sleep(Duration::from_millis(chance(&mut dice, 3_500))).await;
+                server.thaw();
+            }
+            _ if backed_up => {
+                *unnoticed.lock().unwrap() = Some(Instant::now() + 2 * PATIENCE);
+                server.kill();
+                let down = Instant::now();
+                server.put_back().await;
+                *unnoticed.lock().unwrap() = Some(down + TTL + REQUEST + REQUEST);
+                (backed_up, put_back) = (false, put_back + 1);
+            }
+            _ => {
+                server.back_up().await;
+                backed_up = true;
+            }
         }
     }
-    (server, count)
+    (server, count, put_back)
 }
 
 /// What is surely held at this moment, and by which token.
@@ -110,7 +140,7 @@ fn firm(held: &Held) -> Vec<(u64, Vec<u8>, u64)> {
     firm.map(|handle| (handle.id(), handle.key().to_vec(), handle.generation().revision)).collect()
 }
 
-async fn check(store: &Etcd, nodes: &[Held]) -> bool {
+async fn check(store: &Etcd, nodes: &[Held], unnoticed: &Unnoticed) -> bool {
     let before: Vec<_> = nodes.iter().map(firm).collect();
     let Ok(read) = store.range(RangeRequest::new(KeyRange::prefix(PREFIX))).await else {
         return false;
@@ -118,6 +148,9 @@ async fn check(store: &Etcd, nodes: &[Held]) -> bool {
     let after: Vec<_> = nodes.iter().map(firm).collect();
     let found = checker::read(&read, PREFIX);
     assert_eq!(found.faults(), Vec::<String>::new());
+    if unnoticed.lock().unwrap().is_some_and(|until| Instant::now() < until) {
+        return true;
+    }
     for (before, after) in before.into_iter().zip(after) {
         // Held before and after it was read, it was held then.
         for (id, key, revision) in before.into_iter().filter(|held| after.contains(held)) {
@@ -129,7 +162,7 @@ async fn check(store: &Etcd, nodes: &[Held]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
+async fn ids_survive_an_etcd_that_is_killed_stopped_and_put_back_for_a_minute() {
     let _alone = BUSY.lock().await;
     let seconds = std::env::var("IDS_SECONDS").ok().and_then(|text| text.parse().ok());
     let server = Server::start().await;
@@ -137,7 +170,7 @@ async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
     let (mut nodes, mut working) = (Vec::new(), Vec::new());
     for number in 0..4 {
         let held = Held::default();
-        let ids = open(&server, number, Duration::from_secs(2)).await;
+        let ids = open(&server, number, TTL).await;
         nodes.push(Arc::clone(&held));
         working.push(tokio::spawn(work(ids, held, number, Arc::clone(&done))));
     }
@@ -145,6 +178,11 @@ async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
         let options = CollectorOptions {
             grace: Duration::ZERO,
             rate_limit: u32::MAX,
+            // So that nobody waits ten minutes until it finds out what it has missed.
+            mirror: mirror::Options {
+                check_interval: Some(Duration::from_secs(2)),
+                ..mirror::Options::default()
+            },
             ..CollectorOptions::default()
         };
         let store = reach(&server).await;
@@ -153,15 +191,16 @@ async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
         let collector = collector.await;
         tokio::spawn(collector.run(std::future::pending()));
     }
-    let havoc = tokio::spawn(havoc(server, Arc::clone(&done)));
+    let unnoticed = Unnoticed::default();
+    let havoc = tokio::spawn(havoc(server, Arc::clone(&done), Arc::clone(&unnoticed)));
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
     let mut snapshots = 0;
     while Instant::now() < end {
-        snapshots += u32::from(check(&store, &nodes).await);
+        snapshots += u32::from(check(&store, &nodes, &unnoticed).await);
         sleep(Duration::from_millis(5)).await;
     }
     done.store(true, Ordering::Relaxed);
-    let (server, havocs) = havoc.await.unwrap();
+    let (server, havocs, put_back) = havoc.await.unwrap();
     let mut granted = 0;
     for node in working {
         granted += node.await.unwrap();
@@ -181,9 +220,49 @@ async fn ids_survive_an_etcd_that_is_killed_and_stopped_for_a_minute() {
         assert!(Instant::now() < end, "left over: {:?} {:?}", left.references, left.mappings);
         sleep(Duration::from_millis(200)).await;
     }
-    println!("{granted} granted, {snapshots} snapshots, {havocs} times killed or stopped");
+    println!("{granted} granted, {snapshots} snapshots, {havocs} havocs, {put_back} put back");
     assert!(granted > 0 && snapshots > 0);
     drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_is_full_gives_no_more_and_what_is_held_goes_on() {
+    let server = Server::start_with(&["--quota-backend-bytes", "8000000"]).await;
+    let ids = open(&server, 1, TTL).await;
+    let (kept, gone) = (ids.allocate("kept").await.unwrap(), ids.allocate("gone").await.unwrap());
+    let mut client = server.client().await;
+    for number in 0..100 {
+        // The alarm comes a moment after the first that finds no room.
+        let len = if number < 20 { 1_000_000 } else { 10 };
+        let junk = client.put(format!("junk/{number}"), vec![0; len], None).await;
+        if number > 20 && junk.is_err_and(|error| error.to_string().contains("space exceeded")) {
+            break;
+        }
+        assert!(number < 99, "it is never full");
+    }
+    // Who comes new gets no lease.
+    let new = open(&server, 2, TTL).await;
+    let refused = new.allocate("new").await.unwrap_err();
+    assert!(matches!(refused, IdsError::Unavailable(_)), "{refused}");
+    // For longer than a lease: what is held is held, and what is let go is gone.
+    sleep(2 * TTL).await;
+    assert_eq!(kept.status(), Status::Held);
+    assert_eq!(ids.allocate("kept").await.unwrap().id(), kept.id());
+    assert!(gone.release().await);
+    let store = server.store().await;
+    assert_eq!(checker::snapshot(&store, PREFIX).await.references.len(), 1);
+    // Somebody makes room.
+    let all = Some(DeleteOptions::new().with_prefix());
+    let deleted = client.delete("junk/", all).await.unwrap();
+    let revision = deleted.header().unwrap().revision();
+    client.compact(revision, Some(CompactionOptions::new().with_physical())).await.unwrap();
+    client.defragment().await.unwrap();
+    for alarm in client.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap().alarms() {
+        let mut member = AlarmOptions::new();
+        member.with_member(alarm.member_id());
+        client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member)).await.unwrap();
+    }
+    assert!(until(|| new.allocate("new")).await.is_new());
 }
 
 #[cfg(feature = "cli")]

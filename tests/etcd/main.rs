@@ -5,6 +5,10 @@
 mod faults;
 #[cfg(feature = "ids")]
 mod ids;
+#[cfg(feature = "allocator")]
+mod items;
+#[cfg(feature = "ids")]
+mod processes;
 mod proxy;
 mod reach;
 mod server;

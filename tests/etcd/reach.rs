@@ -111,6 +111,32 @@ async fn a_user_does_what_it_may() {
     assert_eq!(next.await.unwrap(), again);
 }
 
+#[tokio::test]
+async fn a_token_that_is_older_than_the_roles_is_fetched_again() {
+    let server = Server::start_with_signed_tokens().await;
+    enable_users(&server).await;
+    let user = Some(("worker".to_owned(), "pass".to_owned()));
+    let worker = connect(Options { user, ..server.options() }).await.unwrap();
+    let mut watch = worker.watch(KeyRange::prefix("mine/"), 0).await.unwrap();
+    let first = worker.commit(put("mine/a", "1")).await.unwrap().revision;
+    let root = etcd_client::ConnectOptions::new().with_user("root", "secret");
+    let mut root = etcd_client::Client::connect([server.address()], Some(root)).await.unwrap();
+    for round in 0..3 {
+        // Any change of any role makes all tokens old.
+        root.role_add(format!("role{round}")).await.unwrap();
+        let done = worker.commit(put("mine/a", "2")).await;
+        let done = done.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        root.role_add(format!("other{round}")).await.unwrap();
+        let found = worker.range(RangeRequest::new(KeyRange::key("mine/a"))).await.unwrap();
+        assert_eq!(found.items[0].mod_revision, done.revision);
+    }
+    let mut again = worker.watch(KeyRange::prefix("mine/"), first).await.unwrap();
+    for watch in [&mut watch, &mut again] {
+        let Ok(Update::Events(events)) = watch.next().await else { panic!() };
+        assert_eq!(events.revision, first);
+    }
+}
+
 /// Commits what may be done twice, until it is done.
 async fn retry(store: &Etcd, txn: Txn) -> u64 {
     let end = Instant::now() + PATIENCE;
@@ -157,6 +183,32 @@ async fn another_endpoint_is_taken_where_one_is_dead() {
         }
     }
     assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_server_of_another_cluster_is_not_asked() {
+    let (mut server, other) = (Server::start().await, Server::start().await);
+    let endpoints = vec![server.address().to_owned(), other.address().to_owned()];
+    let store =
+        connect(Options { endpoints, deadline: SHORT, ..Options::default() }).await.unwrap();
+    store.commit(put("a", "1")).await.unwrap();
+    server.kill();
+    let read = store.range(RangeRequest::new(KeyRange::key("a"))).await;
+    assert!(matches!(&read, Err(StoreError::Retry(_))), "{read:?}");
+    let written = store.commit(put("a", "2")).await;
+    assert!(matches!(written, Err(StoreError::Retry(_) | StoreError::Unknown(_))), "{written:?}");
+    let theirs = other.store().await.range(RangeRequest::new(KeyRange::key("a"))).await.unwrap();
+    assert_eq!(theirs.items, [], "nothing was written there");
+    server.restart();
+    server.ready().await;
+    let found = timeout(PATIENCE, async {
+        loop {
+            if let Ok(found) = store.range(RangeRequest::new(KeyRange::key("a"))).await {
+                return found;
+            }
+        }
+    });
+    assert!(!found.await.unwrap().items.is_empty());
 }
 
 #[tokio::test]

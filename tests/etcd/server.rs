@@ -63,6 +63,8 @@ pub(crate) struct Server {
     /// All members as `name=peer`, this one included.
     cluster: String,
     certificates: bool,
+    /// What it is told on its command line besides.
+    arguments: Vec<String>,
     child: Option<Child>,
 }
 
@@ -72,9 +74,26 @@ impl Server {
         Self::cluster(1, false).await.remove(0)
     }
 
+    /// The same, told something besides.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let mut server = Self::start().await;
+        server.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        server.restart();
+        server.ready().await;
+        server
+    }
+
     /// The same, speaking to nobody without a certificate.
     pub(crate) async fn start_with_certificates() -> Self {
         Self::cluster(1, true).await.remove(0)
+    }
+
+    /// The same, whose users get signed tokens: those say of which revision of the roles they are.
+    pub(crate) async fn start_with_signed_tokens() -> Self {
+        let (public, private) = (certificate_path("server.pem"), certificate_path("token.key"));
+        let (public, private) = (public.display(), private.display());
+        let token = format!("jwt,pub-key={public},priv-key={private},sign-method=ES256,ttl=10m");
+        Self::start_with(&["--auth-token", &token]).await
     }
 
     /// A cluster whose members all answer.
@@ -117,6 +136,7 @@ impl Server {
                 peer: format!("http://127.0.0.1:{}", ports[1]),
                 cluster: String::new(),
                 certificates,
+                arguments: Vec::new(),
                 child: None,
             })
             .collect();
@@ -155,6 +175,7 @@ impl Server {
             command.arg("--cert-file").arg(certificate_path("server.pem"));
             command.arg("--key-file").arg(certificate_path("server.key"));
         }
+        command.args(&self.arguments);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{error}: {HOW}")));
     }
 
@@ -234,10 +255,33 @@ impl Server {
         }
     }
 
+    /// Loses what it has on disk. Not while it runs.
+    pub(crate) fn wipe(&self) {
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
+    }
+
     /// Starts it again, with what it has on disk, without waiting for it.
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.spawn();
+    }
+
+    /// Copies all that it has on disk aside, while it is down.
+    pub(crate) async fn back_up(&mut self) {
+        self.kill();
+        copy(&self.directory.path().join("data"), &self.directory.path().join("backup"));
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// Puts it back to the copy: what it did since is undone.
+    pub(crate) async fn put_back(&mut self) {
+        self.kill();
+        let data = self.directory.path().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&self.directory.path().join("backup"), &data);
+        self.spawn();
+        self.ready().await;
     }
 
     /// Waits until it answers.
@@ -264,6 +308,19 @@ impl Server {
     fn signal(&self, signal: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 

@@ -5,14 +5,18 @@ use std::time::Duration;
 use raft_autopilot::{
     runtime::TokioRuntime,
     store::{
-        KeyRange, LeaseKeeper, LeaseStatus, Op, RangeRequest, Store, StoreError, Txn, Update,
-        Watch,
+        KeyRange, KeyValue, LeaseKeeper, LeaseStatus, Op, RangeRequest, Refusal, Store, StoreError,
+        Txn, Update, Watch,
         etcd::{Etcd, EtcdWatch, Options},
+        mirror::{self, Mirror},
     },
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::server::{PATIENCE, Server};
+use super::{
+    proxy::{Mode, Proxy},
+    server::{PATIENCE, Server},
+};
 
 async fn put(store: &Etcd, key: &str, value: u32) -> u64 {
     let end = Instant::now() + PATIENCE;
@@ -71,6 +75,65 @@ async fn a_watch_goes_on_after_its_server_hung() {
     while next(&mut watch).await.unwrap() < second {}
     let third = put(&store, "a", 3).await;
     assert_eq!(next(&mut watch).await, Ok(third));
+}
+
+#[tokio::test]
+async fn progress_that_was_asked_for_once_comes_over_the_next_connection() {
+    let server = Server::start().await;
+    let proxy = Proxy::start(server.socket()).await;
+    let options = Options { endpoints: vec![proxy.address.clone()], ..Options::default() };
+    let store = Etcd::connect(options, TokioRuntime).await.unwrap();
+    let mut watch = store.watch(KeyRange::prefix("quiet"), 0).await.unwrap();
+    let revision = put(&server.store().await, "elsewhere", 1).await;
+    // The answer does not come through, and then its connection is lost.
+    proxy.set(Mode::Mute);
+    watch.request_progress();
+    sleep(Duration::from_secs(1)).await;
+    proxy.set(Mode::Cut);
+    sleep(Duration::from_millis(200)).await;
+    proxy.set(Mode::Open);
+    match timeout(PATIENCE, watch.next()).await.expect("progress does not come") {
+        Ok(Update::Progress(reached)) => assert!(reached >= revision),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_etcd_that_was_set_up_anew_is_not_taken_for_the_one_it_was() {
+    let mut server = Server::start().await;
+    let store = server.store().await;
+    let decode = |_: &KeyValue| Ok(());
+    let options = mirror::Options::default();
+    let range = KeyRange::prefix("a");
+    let mirror = Mirror::open(store.clone(), TokioRuntime, range.clone(), decode, options);
+    let mirror = mirror.await.unwrap();
+    let mut watch = store.watch(range.clone(), 0).await.unwrap();
+    // One that waits for what is to come may well be ahead of it.
+    let mut ahead = store.watch(range, 10).await.unwrap();
+    let mut last = 0;
+    for value in 0..5 {
+        last = put(&store, "a", value).await;
+        assert_eq!(next(&mut watch).await, Ok(last));
+    }
+    mirror.wait(last).await.unwrap();
+    server.kill();
+    server.wipe();
+    server.restart();
+    server.ready().await;
+    let closed = |error: &StoreError| matches!(error, StoreError::Refused(Refusal::Closed(why)) if why.contains("not the same"));
+    let error = next(&mut watch).await.unwrap_err();
+    assert!(closed(&error), "{error}");
+    let error = timeout(PATIENCE, mirror.wait(1_000)).await.unwrap().unwrap_err();
+    assert!(closed(&error), "{error}");
+    let tenth = async {
+        loop {
+            let done = put(&store, "a", 7).await;
+            if done >= 10 {
+                return done;
+            }
+        }
+    };
+    assert_eq!(tenth.await, next(&mut ahead).await.unwrap());
 }
 
 #[tokio::test]

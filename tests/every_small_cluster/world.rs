@@ -1,9 +1,10 @@
 //! Every small cluster: what a server may be and how, and the observation that shows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use raft_autopilot::autopilot::{
-    Config, Cordon, Intent, Role, ServerId, ServerRecord, Sighting, Step,
+    Config, Cordon, Intent, Ledger, Observation, Role, ServerId, ServerRecord, Sighting, State,
+    Step,
 };
 
 use crate::support::World;
@@ -170,10 +171,23 @@ impl Case {
 
 type Parts = (Sighting, ServerRecord, Option<Cordon>, Option<Intent>);
 
-/// Makes worlds of cases; the parts are read from text once.
+/// One moment of a cluster, as it is seen.
+pub(crate) struct Scene {
+    pub(crate) config: Config,
+    pub(crate) seen: Observation,
+}
+
+impl Scene {
+    pub(crate) fn state(&self) -> State {
+        State::assess(&self.config, None, &self.seen)
+    }
+}
+
+/// Makes scenes of cases; the parts are read from text once.
 pub(crate) struct Maker {
     parts: BTreeMap<(u8, Is), Parts>,
-    empty: World,
+    config: Config,
+    empty: Observation,
 }
 
 impl Maker {
@@ -191,25 +205,23 @@ impl Maker {
                 parts.insert((id, *is), (sighting, record, cordon, intent));
             }
         }
-        let mut empty = World::of("1 leader alive");
-        empty.seen.servers.clear();
-        empty.ledger = Some(raft_autopilot::autopilot::Ledger::default());
-        Self { parts, empty }
+        let World { config, seen: mut empty, .. } = World::of("1 leader alive");
+        empty.servers.clear();
+        Self { parts, config, empty }
     }
 
-    pub(crate) fn world(&self, case: &Case) -> World {
-        let mut world = self.empty.clone();
-        world.config = Config { ..world.config };
-        world.config.min_quorum = case.min_quorum;
-        world.config.min_margin = case.min_margin;
-        let leader = ServerId::from(case.leader.to_string());
-        world.seen.local = leader.clone();
-        world.seen.leader = Some(leader);
-        let ledger = world.ledger.as_mut().unwrap();
+    pub(crate) fn scene(&self, case: &Case) -> Scene {
+        let (min_quorum, min_margin) = (case.min_quorum, case.min_margin);
+        let config = Config { min_quorum, min_margin, ..self.config.clone() };
+        let (mut seen, mut ledger) = (self.empty.clone(), Ledger::default());
         for (id, (role, is)) in &case.members {
             let (sighting, record, cordon, intent) = &self.parts[&(*id, *is)];
             let server = sighting.server.id.clone();
-            world.seen.servers.push(Sighting { role: *role, ..sighting.clone() });
+            if *id == case.leader {
+                seen.local = server.clone();
+                seen.leader = Some(server.clone());
+            }
+            seen.servers.push(Sighting { role: *role, ..sighting.clone() });
             ledger.servers.insert(server.clone(), record.clone());
             if let Some(intent) = intent {
                 ledger.intents.insert(server.clone(), intent.clone());
@@ -217,9 +229,10 @@ impl Maker {
             if let Some(cordon) = cordon {
                 ledger.cordons.insert(server, cordon.clone());
             }
-            world.seen.membership.joint |= matches!(role, Role::Incoming | Role::Outgoing);
+            seen.membership.joint |= matches!(role, Role::Incoming | Role::Outgoing);
         }
-        world
+        seen.ledger = Some(Arc::new(ledger));
+        Scene { config, seen }
     }
 }
 

@@ -14,9 +14,20 @@ async fn every_server_has_one_answer_with_code_and_words() {
     assert_eq!(body["Servers"]["b"]["Code"], "votes");
     assert_eq!(body["Servers"]["d"]["Code"], "not-stable");
     assert_eq!(body["MayFail"], json!(["a", "b", "c", "d"]));
-    let words = body["Next"]["Words"].as_str().unwrap();
-    assert!(words.starts_with("looks at d again, which does not vote"), "{words}");
+    assert_eq!(body["Next"]["Words"], "promote d");
     assert!(body["Next"]["After"].as_str().unwrap().ends_with('s'), "{body}");
+    assert_eq!(body["Warnings"], json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_voters_are_warned_of() {
+    let mut seen = healthy();
+    seen.servers.truncate(2);
+    let world = World::new(seen).await;
+    let words = "two voters: the loss of either stops the cluster; add a third, or a witness";
+    for path in ["/explain", "/state"] {
+        assert_eq!(world.get(path).await.json()["Warnings"], json!([words]), "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use raft_autopilot::ids::{Creation, IdRange, Ids, IdsError, KeyHash, Options, Status, Typed};
-
-use raft_autopilot::store::{KeyRange, Op, RangeRequest, Store, Txn};
-
-use crate::world::{
-    PREFIX, collector, commits, delete, events, look, open, options, pause, range, store,
+use raft_autopilot::{
+    ids::{Creation, IdRange, Ids, IdsError, KeyHash, Options, Status, Typed},
+    store::{KeyRange, Op, RangeRequest, Store, Txn},
 };
 
-fn key(number: u64) -> String {
-    format!("key{number:04}")
-}
+use crate::world::{
+    PREFIX, collector, commits, delete, events, key, look, open, options, pause, range, store,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_nobody_uses_here_is_not_held() {
@@ -154,16 +151,57 @@ async fn what_is_deleted_comes_back_with_the_same_id_if_it_is_in_use_and_else_it
     delete(&store, &[format!("{PREFIX}i/{:016x}", 1_234), format!("{PREFIX}k/{hash}")]).await;
     pause(200).await;
     assert_eq!(handle.status(), Status::Lost);
+    // Meanwhile nobody here is told that it is gone, and no other key gets it.
+    assert_eq!(events(&mut stream).await, Vec::<String>::new());
+    assert_eq!((ids.get_cached(b"foo"), ids.cached().len(), ids.stats().used), (Some(1_234), 1, 1));
+    assert_eq!(ids.get_by_id(1_234).await.unwrap(), Some("foo".into()));
+    let mut late = ids.subscribe();
+    assert_eq!(events(&mut late).await, ["+1234 foo", "sync"]);
     line.line.faults.lock().unwrap().lost = 0;
     pause(2_000).await;
     assert_eq!((handle.status(), handle.id()), (Status::Restored, 1_234));
     assert!(handle.generation() > before);
     assert_eq!(look(&store).await.mappings.len(), 1);
+    for stream in [&mut stream, &mut late] {
+        assert_eq!(events(stream).await, ["+1234 foo"], "with another token");
+    }
     handle.release().await;
-    events(&mut stream).await;
     delete(&store, &[format!("{PREFIX}i/{:016x}", 1_234), format!("{PREFIX}k/{hash}")]).await;
     assert_eq!(events(&mut stream).await, ["-1234 foo"]);
     assert_eq!(ids.get_cached(b"foo"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_and_given_to_another_key_meanwhile_is_told_to_be_gone() {
+    let store = store();
+    let (ids, line) = open(&store, Options { range: Some(range(1, 1)), ..options("a") }).await;
+    let (other, _) = open(&store, options("b")).await;
+    let handle = ids.allocate("foo").await.unwrap();
+    let mut stream = ids.subscribe();
+    assert_eq!(events(&mut stream).await, ["+1 foo", "sync"]);
+    line.line.faults.lock().unwrap().lost = 100;
+    let hash = KeyHash::of(b"foo");
+    let all = Op::Delete(KeyRange::prefix(format!("{PREFIX}r/")));
+    store.commit(Txn::new([all])).await.unwrap();
+    delete(&store, &[format!("{PREFIX}i/{:016x}", 1), format!("{PREFIX}k/{hash}")]).await;
+    let theirs = other.allocate("bar").await.unwrap();
+    line.line.faults.lock().unwrap().lost = 0;
+    pause(2_000).await;
+    assert_eq!((handle.status(), theirs.status()), (Status::Changed, Status::Held));
+    assert_eq!(events(&mut stream).await, ["+1 bar"], "it says which key had it before");
+    assert_eq!((ids.get_cached(b"foo"), ids.get_cached(b"bar")), (None, Some(1)));
+    // And one that nobody gets, because its users have gone before it was back.
+    theirs.release().await;
+    collector(&store, Duration::ZERO).await.collect().await.unwrap();
+    assert_eq!(events(&mut stream).await, ["-1 bar"]);
+    let handle = ids.allocate("baz").await.unwrap();
+    assert_eq!(events(&mut stream).await, ["+1 baz"]);
+    line.line.faults.lock().unwrap().lost = 100;
+    let hash = KeyHash::of(b"baz");
+    delete(&store, &[format!("{PREFIX}i/{:016x}", 1), format!("{PREFIX}k/{hash}")]).await;
+    assert_eq!(events(&mut stream).await, Vec::<String>::new());
+    drop(handle);
+    assert_eq!(events(&mut stream).await, ["-1 baz"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,32 +361,6 @@ async fn two_caches_of_one_prefix_show_every_id_twice() {
     for handle in &handles {
         assert_eq!(cached.iter().filter(|cached| cached.id == handle.id()).count(), 2);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_thousand_keys_one_after_another() {
-    let most = 256 + 1_000;
-    let (ids, _) = open(&store(), Options { range: Some(range(256, most)), ..options("a") }).await;
-    let mut handles = Vec::new();
-    for number in 0..1_000 {
-        handles.push(ids.allocate(key(number)).await.unwrap());
-    }
-    assert_eq!(ids.stats().held, 1_000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_last_of_many_ids_takes_no_more_than_two_round_trips() {
-    let total = if cfg!(debug_assertions) { 2_000 } else { 65_280 };
-    let ours = Options { range: Some(range(256, 255 + total)), ..options("a") };
-    let (ids, line) = open(&store(), ours).await;
-    let mut handles = Vec::new();
-    for number in 0..total {
-        let sent = commits(&line);
-        handles.push(ids.allocate(key(number)).await.unwrap());
-        assert!(commits(&line) - sent <= 2, "number {number}");
-    }
-    let full = ids.allocate("one more").await.unwrap_err();
-    assert_eq!(full, IdsError::Exhausted { used: total, total });
 }
 
 #[tokio::test(start_paused = true)]

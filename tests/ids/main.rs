@@ -5,8 +5,11 @@
 
 mod checker;
 mod facts;
+#[path = "../support/faulty.rs"]
 mod faulty;
+mod measure;
 mod pool;
 mod production;
+mod restored;
 mod stress;
 mod world;

@@ -3,14 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
-    ids::{
-        Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status,
-        delete_everything, list,
-    },
+    ids::{Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status, list},
     runtime::TokioRuntime,
-    store::{Embedded, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, Txn, machine::Config},
+    store::{Embedded, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, Txn},
 };
-use tokio::sync::watch;
 
 use crate::{
     faulty::{Faults, Faulty},
@@ -37,30 +33,6 @@ async fn kill(ids: Instance, line: &Faulty) {
     line.line.pause();
     drop(ids);
     pause(1).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn mappings_of_ids_in_use_vanished() {
-    let store = store();
-    let (one, _) = open(&store, options("one")).await;
-    let (two, _) = open(&store, options("two")).await;
-    let (here, there) = (one.allocate("key").await.unwrap(), two.allocate("key").await.unwrap());
-    let mut collector = collector(&store, Duration::ZERO).await;
-    let mut restored = one.notices();
-    // No collector does that; somebody with a command line does.
-    let id = format!("{PREFIX}i/{:016x}", here.id());
-    let hash = KeyHash::of(b"key");
-    store
-        .commit(Txn::new([Op::delete(id), Op::delete(format!("{PREFIX}k/{hash}"))]))
-        .await
-        .unwrap();
-    collector.collect().await.unwrap();
-    pause(100).await;
-    assert_eq!((here.status(), there.status()), (Status::Restored, Status::Restored));
-    assert_eq!(here.generation(), there.generation());
-    assert_eq!(collector.collect().await.unwrap().deleted, 0);
-    assert!(collector.audit().is_empty());
-    assert!(matches!(restored.try_recv(), Ok(Notice::Restored { .. })));
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,81 +318,6 @@ async fn clusters_that_shared_a_store_collected_each_others_ids() {
         assert_eq!(stranger.collect().await.unwrap().deleted, 0);
     }
     assert_eq!(look(&store).await.mappings.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_store_was_wiped_and_ids_were_missing_until_somebody_wrote_them_again() {
-    let store = store();
-    let (one, _) = open(&store, options("one")).await;
-    let (two, _) = open(&store, options("two")).await;
-    let keys = (0..20).map(|number| format!("{number}"));
-    let (here, there) = (
-        one.allocate_many(keys.clone()).await.unwrap(),
-        two.allocate_many(keys.clone()).await.unwrap(),
-    );
-    let before: Vec<_> = here.iter().map(|handle| (handle.id(), handle.generation())).collect();
-    delete_everything(&store, PREFIX).await.unwrap();
-    pause(1_000).await;
-    let after = look(&store).await;
-    assert_eq!((after.mappings.len(), after.references.len(), after.epoch), (20, 40, 2));
-    for (handle, (id, generation)) in here.iter().zip(before) {
-        assert_eq!((handle.status(), handle.id()), (Status::Restored, id));
-        assert!(handle.generation() > generation);
-    }
-    assert!(there.iter().all(|handle| handle.status() == Status::Restored));
-}
-
-/// What an operator makes of a backup: another store, with what stood, at an earlier revision.
-async fn restore(backup: &[Arc<KeyValue>]) -> Embedded {
-    let store = Embedded::new(Config::default(), TokioRuntime);
-    for kv in backup {
-        if kv.lease != LeaseId::NONE {
-            // A restored lease lives its whole time again.
-            let _ = store.grant(Duration::from_secs(60), Some(kv.lease)).await;
-        }
-        let (key, value, lease) = (kv.key.clone(), kv.value.clone(), kv.lease);
-        store.commit(Txn::new([Op::Put { key, value, lease }])).await.unwrap();
-    }
-    store
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
-    let (switch, stores) = watch::channel(store());
-    let line = Faulty::over(stores.clone(), 1, None);
-    let ours = Options { range: Some(range(1, 4)), ..options("one") };
-    let one = Instance::open(line.clone(), line.runtime(), PREFIX, ours).await.unwrap();
-    let line_two = Faulty::over(stores, 2, None);
-    let two = Instance::open(line_two.clone(), line_two.runtime(), PREFIX, options("two"));
-    let two = two.await.unwrap();
-    one.wait_synced().await;
-    let old = one.allocate("old").await.unwrap();
-    let first = switch.borrow().clone();
-    let backup = all(&first).await;
-    for _ in 0..20 {
-        one.allocate("busy").await.unwrap().release().await;
-    }
-    let (late, later) = (one.allocate("late").await.unwrap(), two.allocate("later").await.unwrap());
-    let tokens = [old.generation(), late.generation(), later.generation()];
-    let mut notices = one.notices();
-    switch.send_replace(restore(&backup).await);
-    // Whoever asks first finds out; the others at their next request, here to keep the lease.
-    let _ = one.get_no_cache(b"old").await;
-    pause(30_000).await;
-    let second = switch.borrow().clone();
-    let after = look(&second).await;
-    assert_eq!((after.mappings.len(), after.epoch), (3, 2));
-    assert_eq!(
-        [&old, &late, &later].map(raft_autopilot::ids::Handle::status),
-        [Status::Restored, Status::Restored, Status::Restored]
-    );
-    for (handle, before) in [&old, &late, &later].into_iter().zip(tokens) {
-        assert!(handle.generation() > before, "{} {before}", handle.generation());
-        let id = two.get_no_cache(handle.key()).await.unwrap();
-        assert_eq!(id, Some(handle.id()));
-    }
-    let told = std::iter::from_fn(|| notices.try_recv().ok()).collect::<Vec<_>>();
-    assert!(told.contains(&Notice::StoreRestored { epoch: 2 }), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

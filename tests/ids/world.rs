@@ -25,6 +25,10 @@ pub(crate) fn range(first: u64, last: u64) -> IdRange {
     IdRange::new(first, last).unwrap()
 }
 
+pub(crate) fn key(number: u64) -> String {
+    format!("key{number:04}")
+}
+
 pub(crate) fn options(name: &str) -> Options {
     let seed = name.bytes().fold(7, |seed: u64, byte| seed * 31 + u64::from(byte));
     Options { node: name.into(), seed: Some(seed), ..Options::default() }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use raft_autopilot::{
-    autopilot::{Config, Promoter, Role, Server, State, Wishes},
-    promoters::{Preferred, Stable, Upgrade, Witness, Zones},
+    autopilot::{Config, NodeType, Promoter, Role, Server, ServerState, State, Wishes},
+    promoters::{Preferred, Stable, Upgrade, Witness, Wrapper, Zones},
     testing::{Broken, Examination, Expectation},
 };
 
@@ -112,6 +112,47 @@ fn one_that_wishes_what_cannot_be_is_told_so() {
     });
     only(&stubborn, Expectation::WishesWhatCanBe);
     assert!(stubborn.to_string().contains("the leader keeps its vote"), "{stubborn}");
+}
+
+#[test]
+fn one_that_never_comes_to_rest_is_told_so() {
+    // A vote given and taken every 25 minutes: too seldom for a circle, and without end.
+    let restless = broken(|state| {
+        let rests = state.at.as_secs() / (25 * 60) % 2 == 0;
+        let (mut promote, mut demote) = (ids(state, Role::Learner), ids(state, Role::Voter));
+        let well =
+            |s: &ServerState| !s.server.read_replica && s.is_stable(&Config::default(), state.at);
+        promote.retain(|id| state.server(id).is_some_and(well));
+        demote.retain(|id| !state.is_leader(id));
+        demote.truncate(demote.len().saturating_sub(2));
+        let (promote, demote) = if rests { (promote, Vec::new()) } else { (Vec::new(), demote) };
+        Wishes { promote, demote, leader: None }
+    });
+    assert!(!restless.findings.is_empty(), "{restless}");
+    only(&restless, Expectation::Converges);
+}
+
+/// Says that servers of its type never vote, and gives them votes.
+#[derive(Debug)]
+struct Liar(Stable);
+
+impl Wrapper for Liar {
+    type Inner = Stable;
+
+    fn inner(&self) -> &Stable {
+        &self.0
+    }
+
+    fn is_potential_voter(&self, _: &NodeType) -> bool {
+        false
+    }
+}
+
+#[test]
+fn one_that_promotes_whoever_may_never_vote_is_told_so() {
+    let broken = Examination::new().histories(5).of(&Liar(Stable::new())).unwrap_err();
+    only(&broken, Expectation::KeepsItsWord);
+    assert!(broken.to_string().contains("is a voter"), "{broken}");
 }
 
 #[test]

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{Code, Explanation, IntentKind, Promoter, Record, Role, ServerId, explain, plan},
-    promoters::{Stable, Upgrade, Zones},
+    autopilot::{
+        Code, Config, Explanation, IntentKind, NodeType, Promoter, Record, Role, ServerId,
+        ServerState, State, Wishes, explain, plan,
+    },
+    promoters::{Preferred, Stable, Upgrade, Wrapper, Zones},
     rehearse::World,
 };
 
-use super::support::{MINUTE, SECOND, add, cluster};
+use super::support::{MINUTE, SECOND, add, cluster, transfer};
 
 fn explained(world: &mut World, promoter: &dyn Promoter) -> Explanation {
     let (config, state) = (world.config.clone(), world.assess());
@@ -74,6 +77,104 @@ fn a_dead_server_says_when_its_grace_ends() {
 }
 
 #[test]
+fn a_vote_that_is_about_to_move_says_when_and_to_whom() {
+    let promoter = Stable::with_target(3);
+    let mut world = cluster("a b c", "d");
+    world.kill("b", Duration::ZERO);
+    world.run(&promoter, 4 * SECOND);
+    let found = explained(&mut world, &promoter);
+    let swap = "promote d and demote b";
+    assert_eq!((found.next.words.as_str(), found.next.after), (swap, Some(6 * SECOND)));
+    let b = found.server("b").unwrap();
+    assert_eq!((b.code, b.changes_in), (Code::Due, Some(6 * SECOND)));
+    assert!(b.words.starts_with("votes; unhealthy for 3s") && b.words.ends_with(swap), "{b:?}");
+    says(&found, "d", Code::Due, "does not vote; in 6s: promote d and demote b");
+    assert_eq!(found.server("d").unwrap().changes_in, Some(6 * SECOND));
+    // Without anybody to follow, no time brings anything: three voters are not made two.
+    let mut world = cluster("a b c", "");
+    world.kill("b", Duration::ZERO);
+    world.run(&promoter, MINUTE);
+    let found = explained(&mut world, &promoter);
+    assert_eq!(found.next.words, "nothing, until what is held can be done");
+    assert_eq!(found.next.after, None);
+    assert_eq!(found.server("b").unwrap().code, Code::GraceRuns);
+}
+
+#[test]
+fn a_preferred_leader_says_when_it_will_lead() {
+    let promoter = Preferred::new(Stable::new()).zone("b").cool_down(20 * MINUTE);
+    let mut world = cluster("a@a b@b c@c", "");
+    let found = explained(&mut world, &promoter);
+    let expected = (transfer("b").to_string(), Some(Duration::ZERO));
+    assert_eq!((found.next.words, found.next.after), expected);
+    // It fails, and is tried again after the cool-down, longer than any back-off.
+    world.refuses_leadership.insert("b".into());
+    world.run(&promoter, 7 * MINUTE);
+    let found = explained(&mut world, &promoter);
+    let expected = (transfer("b").to_string(), Some(13 * MINUTE));
+    assert_eq!((found.next.words, found.next.after), expected);
+    // A leader that has just come to lead stays for a while.
+    let promoter = Preferred::new(Stable::new()).zone("c");
+    world.kill("a", Duration::ZERO);
+    world.heal("a");
+    let found = watched(&mut world, &promoter, 20);
+    let expected = (transfer("c").to_string(), Some(40 * SECOND));
+    assert_eq!((found.next.words, found.next.after), expected);
+}
+
+/// Whatever has failed, and whatever the policy: what is said to come next comes then, and
+/// where nothing is said to come nothing does.
+#[test]
+fn what_is_said_to_come_next_comes_then() {
+    let policies: [&dyn Promoter; 6] = [
+        &Stable::new(),
+        &Stable::with_target(3),
+        &Zones::new(),
+        &Upgrade::new(Stable::with_target(3)),
+        &Upgrade::new(Zones::new()),
+        &Preferred::new(Zones::new()).zone("z"),
+    ];
+    let ids = ["a", "b", "c", "d", "e", "f"];
+    let (mut came, mut nothing) = (0, 0);
+    for promoter in policies {
+        for choice in 0..1_u32 << ids.len() {
+            let mut world = cluster("a@x:1 b@y:1 c@z:1", "d@x:1");
+            world.config.dead_server_last_contact_threshold = 5 * MINUTE;
+            world.update_interval = MINUTE / 2;
+            add(&mut world, "e@y:2 f@z:2", Role::Learner);
+            let dead = ids.iter().enumerate().filter(|(bit, _)| choice >> bit & 1 != 0);
+            dead.for_each(|(_, id)| world.kill(id, Duration::ZERO));
+            if !world.has_quorum() {
+                continue;
+            }
+            for _ in 0..3 {
+                // A new leader has yet to miss the dead.
+                let said = watched(&mut world, promoter, 3).next;
+                let (begin, before) = (world.at(), world.steps().len());
+                let wait = said.after.unwrap_or(60 * MINUTE);
+                if let Some(almost) = wait.checked_sub(Duration::from_millis(1)) {
+                    assert_eq!(world.run(promoter, almost), [], "{promoter:?} {choice:b} {said:?}");
+                }
+                if said.after.is_none() {
+                    nothing += 1;
+                    break;
+                }
+                while world.at() < begin + wait {
+                    world.run(promoter, (begin + wait).saturating_sub(world.at()));
+                }
+                if world.steps().len() == before {
+                    world.round(promoter);
+                }
+                let (at, step) = &world.steps()[before];
+                assert_eq!((step.to_string(), *at), (said.words, begin + wait), "{choice:b}");
+                came += 1;
+            }
+        }
+    }
+    assert!(came > 400 && nothing > 50, "{came} {nothing}");
+}
+
+#[test]
 fn zones_say_which_of_them_may_be_lost() {
     let promoter = Zones::new();
     let mut world = cluster("a1@a b1@b c1@c", "a2@a");
@@ -116,6 +217,48 @@ fn what_waits_says_for_what() {
     world.record(Record::Pause("holidays".to_owned()));
     let found = explained(&mut world, &promoter);
     assert_eq!(found.next.words, "nothing: paused: holidays; resume to go on");
+}
+
+/// Whoever is tagged as an archive never votes, by a type of its own.
+#[derive(Debug)]
+struct Archives(Stable);
+
+impl Wrapper for Archives {
+    type Inner = Stable;
+
+    fn inner(&self) -> &Stable {
+        &self.0
+    }
+
+    fn wishes(&self, config: &Config, state: &State) -> Wishes {
+        let mut wishes = self.0.wishes(config, state);
+        wishes.promote.retain(|id| state.server(id).is_some_and(|s| s.tag("archive").is_none()));
+        wishes
+    }
+
+    fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
+        match server.tag("archive") {
+            Some(_) => NodeType::new("archive"),
+            None => self.0.node_type(config, state, server),
+        }
+    }
+
+    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
+        node_type.as_str() != "archive" && self.0.is_potential_voter(node_type)
+    }
+}
+
+#[test]
+fn whoever_may_never_vote_says_so() {
+    let promoter = Archives(Stable::new());
+    let mut world = cluster("a b c", "d");
+    world.describe("d", |server| {
+        server.meta.insert("archive".to_owned(), "yes".to_owned());
+    });
+    assert_eq!(world.run(&promoter, MINUTE), []);
+    let found = explained(&mut world, &promoter);
+    let words = "does not vote; servers of its type (archive) never do";
+    says(&found, "d", Code::NeverVotes, words);
 }
 
 #[test]

@@ -9,5 +9,6 @@ mod nonsense;
 mod policies;
 mod rehearsals;
 mod support;
+mod tolerance;
 mod upgrades;
 mod zones;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{IntentKind, Promoter, Record, Role},
+    autopilot::{IntentKind, Promoter, Record, Role, explain, plan},
     promoters::{Preferred, Stable, Upgrade, Witness, Zones},
     rehearse::World,
 };
@@ -137,12 +137,13 @@ fn preferences_count_in_their_order() {
 
 #[test]
 fn a_transfer_that_fails_is_not_tried_again_at_once() {
-    let promoter = Preferred::new(Stable::new()).zone("b").cool_down(10 * MINUTE);
+    let promoter = Preferred::new(Stable::new()).zone("b").cool_down(60 * MINUTE);
     let mut world = cluster("a@a b@b c@c", "");
     world.refuses_leadership.insert("b".into());
-    // The world forgets a failure after five minutes, as the driver does.
-    assert_eq!(world.run(&promoter, 5 * MINUTE), [transfer("b")]);
+    // The failed step itself is forgotten after five minutes; that a transfer failed is not.
+    assert_eq!(world.run(&promoter, 59 * MINUTE), [transfer("b")]);
     assert_eq!(voters(&world), "a* b c");
+    assert_eq!(world.run(&promoter, 2 * MINUTE), [transfer("b")]);
 }
 
 #[test]
@@ -199,8 +200,31 @@ fn a_witness_is_refused_where_it_is_no_use() {
     // Two that stand without a witness are left alone, and warned of.
     let mut world = cluster("a b", "");
     assert_eq!(world.run(&promoter, MINUTE), []);
-    let warnings = ext(&mut world, &promoter).warnings;
-    assert_eq!(warnings.last().unwrap(), "two voters: the loss of either stops the cluster");
+    assert_eq!(ext(&mut world, &promoter).warnings, ["2 voters and no witness to break a tie"]);
+}
+
+/// Whatever the policy, and whoever made them two.
+#[test]
+fn two_voters_are_warned_of_under_every_policy() {
+    let policies: [&dyn Promoter; 5] = [
+        &Content,
+        &Stable::new(),
+        &Zones::new(),
+        &Upgrade::new(Stable::with_target(2)),
+        &Witness::new(Stable::new(), "witness"),
+    ];
+    let words = "two voters: the loss of either stops the cluster; add a third, or a witness";
+    let warned = |world: &mut World, promoter: &dyn Promoter| {
+        let (config, state) = (world.config.clone(), world.assess());
+        let plan = plan(&config, &state, promoter);
+        explain(&config, &state, &plan, promoter).warnings.contains(&words.to_owned())
+    };
+    for promoter in policies {
+        assert!(warned(&mut cluster("a b", ""), promoter), "{promoter:?}");
+        assert!(warned(&mut cluster("a b", "rr"), promoter), "{promoter:?}");
+        assert!(!warned(&mut cluster("a", ""), promoter), "{promoter:?}");
+        assert!(!warned(&mut cluster("a b c", ""), promoter), "{promoter:?}");
+    }
 }
 
 #[test]

@@ -237,6 +237,61 @@ fn a_canary_blocks_nothing() {
 }
 
 #[test]
+fn a_lone_newer_server_that_leads_keeps_nobody_from_replacing_another() {
+    // One was restarted with the new version, and happens to lead.
+    let mixed = || {
+        let mut world = cluster("a:2.0 b:1.0 c:1.0", "d:1.0");
+        assert_eq!(voters(&world), "a* b c");
+        world.update_interval = SECOND;
+        world
+    };
+    for inner in [Stable::with_target(3), Stable::with_target(5)] {
+        let promoter = Upgrade::new(inner);
+        let mut world = mixed();
+        assert_eq!(world.run(&promoter, MINUTE), []);
+        assert_eq!(status(&mut world, &promoter), "await-new-voters");
+        world.kill("c", Duration::ZERO);
+        assert_eq!(world.run(&promoter, MINUTE), [votes("d", "c")]);
+    }
+    let mut world = cluster("a@x:2.0 b@y:1.0 c@z:1.0", "d@z:1.0");
+    world.kill("c", Duration::ZERO);
+    assert_eq!(world.run(&Upgrade::new(Zones::new()), MINUTE), [votes("d", "c")]);
+    // Where everybody votes, whoever joins does; a newer one may be the only one there is.
+    assert_eq!(mixed().run(&Upgrade::new(Stable::new()), MINUTE), [votes("d", "")]);
+    let mut world = cluster("a:2.0 b:1.0 c:1.0", "d:2.0");
+    world.kill("c", Duration::ZERO);
+    let promoter = Upgrade::new(Stable::with_target(3));
+    assert_eq!(world.run(&promoter, MINUTE), [votes("d", "c")]);
+}
+
+#[test]
+fn new_servers_that_fail_one_after_another_give_the_votes_back() {
+    for inner in [Stable::with_target(3), Stable::with_target(5)] {
+        let promoter = Upgrade::new(inner);
+        let mut world = cluster("o1:1.0 o2:1.0 o3:1.0", "n1:2.0 n2:2.0 n3:2.0");
+        world.run(&promoter, MINUTE);
+        assert_eq!(voters(&world), "n1* n2 n3");
+        for (lost, expected) in [("n3", "n1* n2 o1"), ("n2", "n1* o1 o2"), ("n1", "o1* o2 o3")] {
+            world.kill(lost, Duration::ZERO);
+            world.run(&promoter, MINUTE);
+            assert_eq!(voters(&world), expected, "{lost} is lost");
+        }
+        // They are mended, and it begins again.
+        for id in ["n1", "n2", "n3"] {
+            world.heal(id);
+        }
+        world.run(&promoter, 2 * MINUTE);
+        assert_eq!(voters(&world), "n1* n2 n3");
+    }
+    // Where everybody votes nobody is replaced.
+    let promoter = Upgrade::new(Stable::new());
+    let mut world = cluster("o1:1.0 o2:1.0 o3:1.0", "n1:2.0 n2:2.0 n3:2.0");
+    world.run(&promoter, MINUTE);
+    world.kill("n3", Duration::ZERO);
+    assert_eq!(world.run(&promoter, 10 * MINUTE), []);
+}
+
+#[test]
 fn unknown_versions_are_never_demoted_and_block() {
     for inner in [Stable::new(), Stable::with_target(3)] {
         let promoter = Upgrade::new(inner);

@@ -1,12 +1,8 @@
-//! Redundancy zones: the documented vectors, and brute force over the order of failures.
+//! Redundancy zones: the documented vectors, and where a zone comes from.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use raft_autopilot::{
-    autopilot::{Promoter, Role},
-    promoters::{Stable, Zones},
-    rehearse::World,
-};
+use raft_autopilot::{autopilot::Role, promoters::Zones};
 
 use super::support::{MINUTE, SECOND, add, cluster, ext, node_type, server, voters, votes, world};
 
@@ -102,103 +98,4 @@ fn the_zone_may_be_a_tag() {
     }
     world.run(&Zones::new(), MINUTE);
     assert_eq!(voters(&world), "a* c d");
-}
-
-/// For every cluster of up to four zones and nine servers: whatever the order in which servers
-/// fail, the quorum is lost with the failure after the published number, and not before.
-#[test]
-fn brute_force_over_failures_equals_the_published_tolerance() {
-    let mut clusters = 0;
-    for sizes in all_sizes(4, 9) {
-        let total: usize = sizes.iter().sum();
-        let settled = settle(&sizes, &Zones::new());
-        assert_eq!(settled.voters().len(), total.min(sizes.len().max(3)), "{sizes:?}");
-        check(&settled, &sizes, &Zones::new());
-        clusters += 1;
-    }
-    assert_eq!(clusters, 70);
-    for target in [1, 3, 5] {
-        for total in 1..=7 {
-            let promoter = Stable::with_target(target);
-            check(&settle(&[total], &promoter), &[total], &promoter);
-        }
-    }
-}
-
-/// The sizes of up to `zones` zones, largest first, with up to `servers` servers in all.
-fn all_sizes(zones: usize, servers: usize) -> Vec<Vec<usize>> {
-    let (mut all, mut grown): (Vec<Vec<usize>>, Vec<Vec<usize>>) = (Vec::new(), vec![Vec::new()]);
-    for _ in 0..zones {
-        let mut next = Vec::new();
-        for sizes in &grown {
-            let left = servers - sizes.iter().sum::<usize>();
-            for size in 1..=left.min(sizes.last().copied().unwrap_or(servers)) {
-                next.push(sizes.iter().copied().chain([size]).collect::<Vec<_>>());
-            }
-        }
-        all.extend(next.iter().cloned());
-        grown = next;
-    }
-    all
-}
-
-fn settle(sizes: &[usize], promoter: &dyn Promoter) -> World {
-    let mut world = world();
-    // Nobody is cleaned up meanwhile: the figure is for the servers that there are.
-    world.config.cleanup_dead_servers = false;
-    for (zone, size) in sizes.iter().enumerate() {
-        for i in 0..*size {
-            let role = if zone + i == 0 { Role::Voter } else { Role::Learner };
-            world.insert(server(&format!("z{zone}s{i}@z{zone}")), role);
-        }
-    }
-    world.run(promoter, MINUTE);
-    world
-}
-
-fn check(settled: &World, sizes: &[usize], promoter: &dyn Promoter) {
-    let mut world = settled.clone();
-    let published = ext(&mut world, promoter).optimistic_failure_tolerance.unwrap();
-    let zones = ext(&mut world, promoter).redundancy_zones;
-    let state = world.assess();
-    let servers: Vec<String> = state.members().map(|s| s.server.id.to_string()).collect();
-    for (name, zone) in &zones {
-        assert_eq!(zone.failure_tolerance, zone.servers.len() - 1, "{name} of {sizes:?}");
-    }
-    // Without promotions: any so many voters may fail at once, and one more not.
-    let voters = world.voters();
-    assert_eq!(state.failure_tolerance, voters.len() - 1 - voters.len() / 2);
-    let mut walk = Walk { promoter, seen: BTreeSet::new() };
-    walk.fail(&world, &servers, published, &format!("{sizes:?}"));
-}
-
-/// All orders of failures, those that lead to the same cluster once.
-struct Walk<'a> {
-    promoter: &'a dyn Promoter,
-    seen: BTreeSet<String>,
-}
-
-impl Walk<'_> {
-    /// Fails every server in turn, and then every other, until the figure is reached.
-    fn fail(&mut self, world: &World, up: &[String], left: usize, story: &str) {
-        let voters = world.voters();
-        for id in up {
-            let counts = voters.iter().any(|voter| voter.as_str() == id);
-            let mut next = world.clone();
-            next.kill(id, Duration::ZERO);
-            let story = format!("{story} {id}");
-            if left == 0 {
-                // One failure too many: it takes the quorum if it takes a voter.
-                assert!(!counts || !next.has_quorum(), "{story}: more than published");
-                continue;
-            }
-            assert!(next.has_quorum(), "{story}: less than published");
-            next.update_interval = MINUTE / 2;
-            next.run(self.promoter, MINUTE / 2);
-            let rest: Vec<String> = up.iter().filter(|other| *other != id).cloned().collect();
-            if self.seen.insert(format!("{rest:?} {:?} {:?}", next.voters(), next.leader())) {
-                self.fail(&next, &rest, left - 1, &story);
-            }
-        }
-    }
 }

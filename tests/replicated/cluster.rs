@@ -114,6 +114,27 @@ impl Cluster {
         }
     }
 
+    /// Leaders die for a while, one after the other, for as long as the simulation lasts. The node
+    /// `here` lives: it is cut off instead.
+    pub(crate) fn kill_leaders(&self, here: u64, every: Duration) {
+        let cluster = self.clone();
+        drop(Sim::spawn(async move {
+            loop {
+                Sim::sleep(every).await;
+                let leader = cluster.leader().await;
+                if leader == here {
+                    cluster.isolate(here);
+                    Sim::sleep(Duration::from_secs(1)).await;
+                    cluster.heal();
+                } else {
+                    cluster.kill(leader).await;
+                    Sim::sleep(Duration::from_millis(700)).await;
+                    cluster.boot(leader).await;
+                }
+            }
+        }));
+    }
+
     /// Nothing passes between a node and the others.
     pub(crate) fn isolate(&self, id: u64) {
         for other in (1..=3).filter(|other| *other != id) {

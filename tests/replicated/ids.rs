@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use openraft::type_config::TypeConfigExt;
 use raft_autopilot::{
     ids::{Collector, CollectorOptions, Handle, IdRange, Ids, IdsError, Options, Status},
     runtime::Runtime,
 };
 
-use super::{cluster::Cluster, simulate, sleep, types::Sim};
+use super::{cluster::Cluster, simulate, sleep};
 
 #[allow(dead_code, reason = "the stress in virtual time uses more of it")]
 #[path = "../ids/checker.rs"]
@@ -35,22 +34,7 @@ fn nodes_agree_on_ids_while_leaders_are_killed() {
         let runtime = cluster.runtime();
         let here = cluster.follower().await;
         let store = cluster.node(here).store;
-        let killer = cluster.clone();
-        drop(Sim::spawn(async move {
-            loop {
-                sleep(2_000).await;
-                let leader = killer.leader().await;
-                if leader == here {
-                    killer.isolate(here);
-                    sleep(1_000).await;
-                    killer.heal();
-                } else {
-                    killer.kill(leader).await;
-                    sleep(700).await;
-                    killer.boot(leader).await;
-                }
-            }
-        }));
+        cluster.kill_leaders(here, Duration::from_secs(2));
         let mut nodes = Vec::new();
         for node in 1..=3 {
             // Each with a session of its own, all through the one node that lives.

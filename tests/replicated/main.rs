@@ -4,6 +4,8 @@
 mod cluster;
 #[cfg(feature = "ids")]
 mod ids;
+mod once;
+mod stopped;
 mod storage;
 mod types;
 
@@ -56,23 +58,7 @@ fn the_contract_holds_while_leaders_are_killed() {
     simulate(3, async {
         let cluster = Cluster::start().await;
         let here = cluster.follower().await;
-        let killer = cluster.clone();
-        drop(Sim::spawn(async move {
-            loop {
-                sleep(1_500).await;
-                let leader = killer.leader().await;
-                if leader == here {
-                    // The one that is looked at lives; it is cut off instead.
-                    killer.isolate(here);
-                    sleep(1_000).await;
-                    killer.heal();
-                } else {
-                    killer.kill(leader).await;
-                    sleep(700).await;
-                    killer.boot(leader).await;
-                }
-            }
-        }));
+        cluster.kill_leaders(here, Duration::from_millis(1_500));
         suite::run(cluster.node(here).store, cluster.runtime(), "suite/").await;
     });
 }
@@ -253,7 +239,8 @@ fn a_snapshot_that_is_not_whole_is_refused() {
     assert_eq!(replica.apply(Entry::Lead(7)), Applied::Done(Ok(Outcome::Done)));
     let propose = |client, number| {
         let command = Command::Txn(Txn::new([Op::put("a", vec![1; 1000])]));
-        Entry::Propose(Proposal { client, number, floor: number, stamp, command })
+        let since = Duration::ZERO;
+        Entry::Propose(Proposal { client, number, floor: number, since, stamp, command })
     };
     for client in 1..=200 {
         assert!(matches!(replica.apply(propose(client, 0)), Applied::Done(Ok(_))));

@@ -13,8 +13,9 @@ use raft_autopilot::autopilot::{
 use raft_autopilot::openraft::{Answer, Application, Openraft, PROBE_DEADLINE, RaftRuntime};
 
 use crate::store::Store;
-use crate::types::{Command, TypeConfig, clock, sleep};
+use crate::types::{Command, Reply, TypeConfig, clock, sleep};
 use crate::witness::Witness;
+use crate::work;
 use crate::world::{Rider, Seat, World};
 
 /// The simulated database, as autopilot on one process of it sees it.
@@ -59,8 +60,8 @@ impl Application<TypeConfig> for Database {
         Some(Command::Record(Box::new(record)))
     }
 
-    fn outcome(&self, response: Option<Outcome>) -> Option<Outcome> {
-        response
+    fn outcome(&self, response: Reply) -> Option<Outcome> {
+        if let Reply::Recorded(outcome) = response { Some(outcome) } else { None }
     }
 
     fn probes(&self) -> bool {
@@ -117,7 +118,7 @@ impl Application<TypeConfig> for Database {
 pub(crate) fn rider() -> Rider {
     Arc::new(|seat: Seat| {
         async move {
-            futures_util::future::join(drive(&seat), watch(&seat)).await;
+            futures_util::future::join3(drive(&seat), watch(&seat), work::work(&seat)).await;
         }
         .boxed()
     })

@@ -28,6 +28,8 @@ pub(crate) struct Character {
     pub(crate) stored: Config,
     /// How long the faults, the operator and the clients go on.
     pub(crate) trouble: Duration,
+    /// Whether the servers hold items too, by their health.
+    pub(crate) works: bool,
 }
 
 impl Character {
@@ -59,7 +61,13 @@ impl Character {
             config,
             stored,
             trouble: Duration::from_secs(if long { 110 } else { 50 }),
+            works: false,
         }
+    }
+
+    /// The same with items, for a shorter time.
+    pub(crate) fn working(seed: u64) -> Self {
+        Self { works: true, trouble: Duration::from_secs(30), ..Self::of(seed) }
     }
 
     /// No trouble, one target, and the usual thresholds: a cluster to measure.
@@ -71,6 +79,7 @@ impl Character {
             stored: config.clone(),
             config,
             trouble: Duration::ZERO,
+            works: false,
         }
     }
 

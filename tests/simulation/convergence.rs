@@ -74,7 +74,8 @@ fn undone(world: &World, view: &View) -> Option<String> {
         return Some(format!("planned: {}; idle: {:?}", change.step, view.plan.idle));
     }
     if let Some(ledger) = state.ledger.as_ref().filter(|ledger| !ledger.operations.is_empty()) {
-        return Some(format!("operations in progress: {:?}", ledger.operations));
+        let (operations, held) = (&ledger.operations, &view.plan.held);
+        return Some(format!("operations in progress: {operations:?}; held: {held:?}"));
     }
     let up = |s: &&ServerState| world.is_up(number(&s.server.id));
     if let Some(sick) = state.members().filter(up).find(|s| s.health.verdict != Verdict::Healthy) {

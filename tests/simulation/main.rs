@@ -11,6 +11,8 @@ mod convergence;
 mod dice;
 mod disk;
 mod faults;
+#[path = "../support/items.rs"]
+mod items;
 mod measured;
 mod memberships;
 mod network;
@@ -21,6 +23,7 @@ mod store;
 mod transport;
 mod types;
 mod witness;
+mod work;
 mod world;
 
 use std::collections::BTreeMap;
@@ -43,10 +46,10 @@ const QUIET: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(10);
 
 /// Runs a seed before the eyes of an oracle.
-fn simulate(seed: u64, oracle: &Arc<Oracle>) {
+fn simulate(seed: u64, character: Character, oracle: &Arc<Oracle>) {
     let mut runtime = SimRuntime::with_seed(seed);
     runtime.block_on(async {
-        let world = World::new(seed, Character::of(seed), oracle.clone(), autopilot::rider());
+        let world = World::new(seed, character, oracle.clone(), autopilot::rider());
         let character = world.character.clone();
         oracle.note(format_args!("{character:?}"));
         network::forget(seconds(world.clone()));
@@ -58,10 +61,16 @@ fn simulate(seed: u64, oracle: &Arc<Oracle>) {
         clients::start(&world, character.trouble);
         network::forget(operator::work(world.clone(), character.trouble));
         network::forget(faults::rage(world.clone(), character.trouble));
+        if character.works {
+            work::observe(&world);
+        }
         while clock() < character.trouble && oracle.violation().is_none() {
             sleep(Duration::from_millis(10)).await;
         }
         convergence::within(&world, QUIET).await;
+        if character.works {
+            work::settled(&world, QUIET).await;
+        }
         while clock() < character.trouble + REST && oracle.violation().is_none() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -82,14 +91,17 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// What a seed decides of a run.
+type Cast = fn(u64) -> Character;
+
 /// Runs one seed; an error tells what broke, and how to see it again.
-fn check(seed: u64) -> Result<Tally, String> {
+fn check(seed: u64, (cast, test): (Cast, &str)) -> Result<Tally, String> {
     let replay = format!(
-        "replay it with:\n  SIM_SEED={seed} cargo test --release --features openraft --test \
-         simulation every_seed_keeps_the_invariants"
+        "replay it with:\n  SIM_SEED={seed} cargo test --release --features openraft,placement --test \
+         simulation {test}"
     );
     let oracle = Arc::new(Oracle::default());
-    let run = std::panic::AssertUnwindSafe(|| simulate(seed, &oracle));
+    let run = std::panic::AssertUnwindSafe(|| simulate(seed, cast(seed), &oracle));
     if std::panic::catch_unwind(run).is_err() {
         oracle.panicked();
     }
@@ -105,7 +117,7 @@ fn check(seed: u64) -> Result<Tally, String> {
 
 /// Runs the seeds below `count`, each on one thread alone, as many at once as there are cores, and
 /// returns the outcome of each in the order of the seeds.
-fn check_all(count: u64) -> BTreeMap<u64, Result<Tally, String>> {
+fn check_all(count: u64, cast: (Cast, &str)) -> BTreeMap<u64, Result<Tally, String>> {
     let (next, done) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -116,7 +128,7 @@ fn check_all(count: u64) -> BTreeMap<u64, Result<Tally, String>> {
                     if seed >= count {
                         return;
                     }
-                    let outcome = check(seed);
+                    let outcome = check(seed, cast);
                     done.lock().unwrap().insert(seed, outcome);
                 }
             });
@@ -125,11 +137,11 @@ fn check_all(count: u64) -> BTreeMap<u64, Result<Tally, String>> {
     done.into_inner().unwrap()
 }
 
-#[test]
-fn every_seed_keeps_the_invariants() {
+/// Runs the seeds that are asked for, or so many; panics with the first that breaks anything.
+fn run(usual: u64, cast: Cast, test: &str) -> (usize, Tally) {
     let outcomes = match number("SIM_SEED") {
-        Some(seed) => BTreeMap::from([(seed, check(seed))]),
-        None => check_all(number("SIM_SEEDS").unwrap_or(300)),
+        Some(seed) => BTreeMap::from([(seed, check(seed, (cast, test)))]),
+        None => check_all(number("SIM_SEEDS").unwrap_or(usual), (cast, test)),
     };
     let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).collect();
     if let Some((_, Err(report))) = failed.first() {
@@ -138,11 +150,22 @@ fn every_seed_keeps_the_invariants() {
     }
     let total: Tally = outcomes.values().flatten().copied().sum();
     println!("{} seeds: {total:?}", outcomes.len());
+    (outcomes.len(), total)
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    let (seeds, total) = run(300, Character::of, "every_seed_keeps_the_invariants");
     // A few seeds need not see everything; so many must, or they prove little.
-    if outcomes.len() >= 100 {
-        assert!(total.acked > 100 * outcomes.len(), "the clusters hardly worked: {total:?}");
+    if seeds >= 100 {
+        assert!(total.acked > 100 * seeds, "the clusters hardly worked: {total:?}");
         assert_eq!(total.missing(), [""; 0], "never happened: {total:?}");
     }
+}
+
+#[test]
+fn votes_and_work_keep_their_invariants_together() {
+    run(200, Character::working, "votes_and_work_keep_their_invariants_together");
 }
 
 #[test]
@@ -150,7 +173,9 @@ fn the_same_seed_gives_the_same_trace() {
     for seed in number("SIM_SEED").map_or(0..3, |seed| seed..seed + 1) {
         let trace = || {
             let oracle = Arc::new(Oracle::default());
-            simulate(seed, &oracle);
+            // Every other one with work.
+            let cast = if seed % 2 == 0 { Character::of } else { Character::working };
+            simulate(seed, cast(seed), &oracle);
             oracle.trace()
         };
         let (first, second) = (trace(), trace());

@@ -52,6 +52,8 @@ pub(crate) struct Memberships {
     known: BTreeSet<u64>,
     /// Whoever was once the only voter, for a moment at least.
     pub(crate) alone: BTreeSet<u64>,
+    /// Whoever ever voted.
+    pub(crate) voted: BTreeSet<u64>,
     /// How many steps of each kind were asked for.
     pub(crate) steps: BTreeMap<&'static str, usize>,
     /// How many steps came into effect.
@@ -104,6 +106,7 @@ impl Memberships {
         };
         self.joints += usize::from(next.configs.len() > 1);
         self.alone.extend(next.configs.iter().filter(|half| half.len() == 1).flatten());
+        self.voted.extend(next.configs.iter().flatten());
         let Some(last) = self.last.replace(next.clone()) else { return Ok(()) };
         if let Some(back) = next.nodes.intersection(&self.gone).next() {
             return Err(format!("n{back} returns with {log_id}"));

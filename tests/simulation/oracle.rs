@@ -35,6 +35,8 @@ struct Book {
     memberships: Memberships,
     /// By leader and server: when the leader sent what the server acknowledged last.
     contacts: BTreeMap<(u64, u64), Duration>,
+    /// By leader and server: when the server acknowledged to it first since it leads this time.
+    met: BTreeMap<(u64, u64), Duration>,
     /// By leader and server: the boot that the last answered probe told, and when.
     probes: BTreeMap<(u64, u64), (u64, Duration)>,
     violation: Option<String>,
@@ -160,6 +162,7 @@ impl Oracle {
             }
             None => {
                 book.leaders.insert(term, id);
+                book.met.retain(|(leader, _), _| *leader != id);
                 book.note(&format_args!("n{id} leads term {term}"));
             }
         }
@@ -275,6 +278,11 @@ impl Oracle {
         self.book().memberships.alone.contains(&id)
     }
 
+    /// Whether a server ever voted.
+    pub(crate) fn was_voter(&self, id: u64) -> bool {
+        self.book().memberships.voted.contains(&id)
+    }
+
     /// Whoever must not return.
     pub(crate) fn gone(&self) -> Vec<u64> {
         self.book().memberships.gone()
@@ -285,6 +293,12 @@ impl Oracle {
         let mut book = self.book();
         let last = book.contacts.entry((leader, id)).or_default();
         *last = sent.max(*last);
+        book.met.entry((leader, id)).or_insert(sent);
+    }
+
+    /// Whether a server had acknowledged something to a leader, in this leadership, before a time.
+    pub(crate) fn met_before(&self, leader: u64, id: u64, time: Duration) -> bool {
+        self.book().met.get(&(leader, id)).is_some_and(|met| *met < time)
     }
 
     /// When a leader sent what a server acknowledged last.

@@ -8,13 +8,15 @@ use std::time::Duration;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, alias};
-use raft_autopilot::autopilot::{Ledger, Outcome, Record};
+use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
+use raft_autopilot::store::machine;
+use raft_autopilot::store::replicated::{self, Frozen, Replica};
 
 use crate::dice::mix;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
-use crate::types::{Command, Entry, LogId, StoredMembership, TypeConfig, clock, sleep};
+use crate::types::{Command, Entry, LogId, Reply, StoredMembership, TypeConfig, clock, sleep};
 
 /// The state after some entry; a snapshot is one of these.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,8 @@ pub(crate) struct Image {
     pub(crate) data: BTreeMap<u64, u64>,
     /// The records that must outlive a leader.
     pub(crate) ledger: Arc<Ledger>,
+    /// The store that the database hosts; only in a snapshot.
+    pub(crate) hosted: Option<Frozen>,
 }
 
 /// One process's state machine: in memory, rebuilt after a crash from the disk's last snapshot and
@@ -38,6 +42,8 @@ pub(crate) struct Store {
     disk: Disk,
     oracle: Arc<Oracle>,
     inner: Arc<Mutex<Inner>>,
+    /// The store that the database hosts.
+    pub(crate) replica: Replica,
 }
 
 #[derive(Default)]
@@ -52,7 +58,8 @@ type Snap = alias::SnapshotOf<TypeConfig, Arc<Image>>;
 impl Store {
     pub(crate) fn new(id: u64, boot: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
         let epoch = Duration::from_millis(mix(id, boot) % 1_000_000);
-        Self { id, epoch, disk, oracle, inner: Arc::default() }
+        let replica = Replica::new(machine::Config::default());
+        Self { id, epoch, disk, oracle, inner: Arc::default(), replica }
     }
 
     /// The clock of this process, with which it applies records.
@@ -73,9 +80,9 @@ impl Store {
         look(&self.inner().image)
     }
 
-    fn apply_one(&self, entry: &Entry) -> Option<Outcome> {
+    fn apply_one(&self, entry: &Entry) -> Reply {
         let now = self.now();
-        let mut outcome = None;
+        let mut reply = Reply::Nothing;
         let mut inner = self.inner();
         let image = &mut inner.image;
         let expected = image.last_applied.map_or(0, |log_id| log_id.index + 1);
@@ -95,10 +102,17 @@ impl Store {
             EntryPayload::Normal(Command::Record(record)) => {
                 self.oracle.recorded(&entry.log_id, record);
                 let ledger = Arc::make_mut(&mut image.ledger);
-                outcome = Some(ledger.apply(entry.log_id.index, now, Record::clone(record)));
+                let outcome = ledger.apply(entry.log_id.index, now, Record::clone(record));
+                reply = Reply::Recorded(outcome);
                 // Equal digests then mean equal ledgers, ages apart.
                 let bytes = codec::encode(ledger).expect("a ledger has a form on disk");
                 words.extend(bytes.iter().map(|byte| u64::from(*byte)));
+            }
+            EntryPayload::Normal(Command::Store(entry)) => {
+                let applied = self.replica.apply(replicated::Entry::clone(entry));
+                let bytes = codec::encode(&applied).expect("an answer has a form on the wire");
+                words.extend(bytes.iter().map(|byte| u64::from(*byte)));
+                reply = Reply::Stored(Box::new(applied));
             }
             EntryPayload::Membership(membership) => {
                 words.extend(membership.voter_ids());
@@ -109,7 +123,7 @@ impl Store {
         image.digest = words.into_iter().fold(image.digest, mix);
         image.last_applied = Some(entry.log_id);
         self.oracle.applied(self.id, &entry.log_id, image.digest);
-        outcome
+        reply
     }
 
     /// The ledger as it comes off a disk or a wire: without the ages, which start anew.
@@ -146,16 +160,19 @@ impl RaftStateMachine<TypeConfig> for Store {
             while self.inner().stuck {
                 sleep(Duration::from_millis(5)).await;
             }
-            let outcome = self.apply_one(&entry);
+            let reply = self.apply_one(&entry);
             if let Some(responder) = responder {
-                responder.send(outcome);
+                responder.send(reply);
             }
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { image: Arc::new(self.inner().image.clone()), disk: self.disk.clone() }
+        let inner = self.inner();
+        let hosted = Some(self.replica.freeze());
+        let image = Image { hosted, ..inner.image.clone() };
+        Builder { image: Arc::new(image), disk: self.disk.clone() }
     }
 
     async fn install_snapshot(
@@ -168,7 +185,14 @@ impl RaftStateMachine<TypeConfig> for Store {
             self.oracle.note(format_args!("n{} installed a snapshot at {log_id}", self.id));
         }
         let ledger = self.restored(&image.ledger);
-        self.inner().image = Image { ledger, ..(*image).clone() };
+        {
+            let mut inner = self.inner();
+            if let Some(hosted) = &image.hosted {
+                let restored = self.replica.restore(hosted.parts()).map_err(io::Error::other)?;
+                self.replica.install(restored);
+            }
+            inner.image = Image { ledger, hosted: None, ..(*image).clone() };
+        }
         self.disk.save_image(image).await
     }
 

@@ -114,11 +114,18 @@ impl RaftNetworkV2<TypeConfig> for Link {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        self.call(RPCTypes::InstallSnapshot, "snapshot", option.hard_ttl(), move |raft| {
-            async move { raft.install_full_snapshot(vote, snapshot).await.ok() }.boxed()
-        })
-        .await
-        .map_err(StreamingError::from)
+        let (sent, ours) = (clock(), vote);
+        let answer = self
+            .call(RPCTypes::InstallSnapshot, "snapshot", option.hard_ttl(), move |raft| {
+                async move { raft.install_full_snapshot(vote, snapshot).await.ok() }.boxed()
+            })
+            .await
+            .map_err(StreamingError::from)?;
+        // An installed snapshot is heard of its server, as an entry is.
+        if answer.vote <= ours {
+            self.network.oracle().acknowledged((self.from, self.to), sent);
+        }
+        Ok(answer)
     }
 
     async fn transfer_leader(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::type_config::TypeConfigExt;
 use raft_autopilot::autopilot::{Outcome, Record};
+use raft_autopilot::store::replicated;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Processes;
@@ -18,6 +19,17 @@ pub(crate) enum Command {
     Put(u64, u64),
     /// A record of autopilot's ledger, which lives beside the data.
     Record(Box<Record>),
+    /// An entry of the store that the database hosts.
+    Store(Box<replicated::Entry>),
+}
+
+/// What the state machine answers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    #[default]
+    Nothing,
+    Recorded(Outcome),
+    Stored(Box<replicated::Applied>),
 }
 
 impl fmt::Display for Command {
@@ -25,6 +37,7 @@ impl fmt::Display for Command {
         match self {
             Self::Put(key, value) => write!(f, "put {key}={value}"),
             Self::Record(record) => write!(f, "record {record:?}"),
+            Self::Store(entry) => write!(f, "store {entry:?}"),
         }
     }
 }
@@ -50,7 +63,7 @@ pub(crate) fn address(id: u64) -> String {
 openraft::declare_raft_types!(
     pub(crate) TypeConfig:
         D = Command,
-        R = Option<Outcome>,
+        R = Reply,
         Node = Server,
         LeaderId = LeaderId<u64, u64>,
         AsyncRuntime = Processes,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use raft_autopilot::autopilot::{
-    Applied, Change, Cluster, ClusterError, Dismissal, Handle, Observation, Origin, Outcome,
-    Record, Server, ServerId, Step, View, check,
+    Applied, Change, Cluster, ClusterError, Dismissal, Handle, NodeStatus, Observation, Origin,
+    Outcome, Record, Server, ServerId, Step, View, check,
 };
 
 use crate::autopilot::number;
@@ -147,11 +147,23 @@ impl<C> Truth<'_, C> {
         fresh && !self.is_bare(id)
     }
 
-    /// Whether a server runs without its disk, and could have been found out.
+    /// Whether a server runs without its disk, and could have been found out: some time has passed,
+    /// and the records know the disk that it had, or this leader what it held.
     fn is_bare(&self, id: u64) -> bool {
         let world = self.world();
         let reborn = world.started(id, world.boot(id)).unwrap_or_default();
-        world.is_up(id) && world.lacks_disk(id) && clock().saturating_sub(reborn) > UNMASKED
+        let met = || world.oracle.met_before(self.witness.id, id, reborn);
+        let lacks = world.is_up(id) && world.lacks_disk(id);
+        lacks && clock().saturating_sub(reborn) > UNMASKED && (self.knew_disk(id) || met())
+    }
+
+    /// Whether the records know a server with another disk than the one that it has.
+    fn knew_disk(&self, id: u64) -> bool {
+        let name = id.to_string();
+        let disk = self.world().store(self.witness.id).and_then(|store| {
+            store.read(|image| image.ledger.servers.get(name.as_str()).and_then(|known| known.disk))
+        });
+        disk.is_some_and(|disk| disk != self.world().disk_identity(id))
     }
 
     /// Rules 2 to 4.
@@ -225,21 +237,34 @@ impl<C> Truth<'_, C> {
         }
     }
 
-    /// Rule 6: clean-up takes nobody who was well within the shortest grace.
+    /// Rule 6: clean-up takes nobody who was heard of within the grace for its cause.
     fn leaves(&self, id: u64) {
         if self.change.origin != Origin::Cleanup {
             return;
         }
-        let world = self.world();
-        let config = &self.view.config;
-        let grace = config
-            .dead_server_last_contact_threshold
-            .min(config.left_server_grace)
-            .min(config.join_grace);
-        let contact = world.oracle.contact(self.witness.id, id);
+        let grace = self.grace(id);
+        let contact = self.world().oracle.contact(self.witness.id, id);
         let silent = self.at.saturating_sub(contact.unwrap_or_default());
-        if silent < grace && world.is_up(id) && !world.lacks_disk(id) {
-            self.violated(format_args!("n{id} was in contact {silent:?} ago"));
+        if silent < grace && !self.world().lacks_disk(id) {
+            self.violated(format_args!("n{id} was in contact {silent:?} ago, not {grace:?}"));
+        }
+    }
+
+    /// The grace of a server: for the cause that autopilot sees, where it may be that.
+    fn grace(&self, id: u64) -> Duration {
+        let config = &self.view.config;
+        let state = self.view.state.as_ref();
+        let seen = state.and_then(|state| state.server(&id.to_string().into()));
+        let joining = seen.is_some_and(|server| server.joining.is_some());
+        let left = seen.is_some_and(|server| server.discovery == Some(NodeStatus::Left));
+        match (joining, left) {
+            // A voter that was never well before it lost its vote is joining once more.
+            (true, _) if self.world().oracle.was_voter(id) => {
+                config.join_grace.min(config.dead_server_last_contact_threshold)
+            }
+            (true, _) => config.join_grace,
+            (false, true) if self.world().says_goodbye(id) => config.left_server_grace,
+            (false, _) => config.dead_server_last_contact_threshold,
         }
     }
 
@@ -253,8 +278,10 @@ impl<C> Truth<'_, C> {
         if self.world().character.target.is_some_and(|target| had > target && left >= target) {
             return;
         }
-        // Else only those who show a sign of death for a while.
-        let (world, grace) = (self.world(), self.view.config.voter_replacement_grace);
+        // Else only those who show a sign of death for a while; without a replacement a longer one.
+        let (world, swapped) = (self.world(), left >= had);
+        let short = self.view.config.voter_replacement_grace;
+        let grace = if swapped { short } else { self.grace(id) };
         let leader = self.witness.id;
         let age = |at: Option<Duration>| self.at.saturating_sub(at.unwrap_or_default());
         let up = age(world.started(id, world.boot(id)));

@@ -18,6 +18,7 @@ use crate::process::Process;
 use crate::store::Store;
 use crate::transport::Links;
 use crate::types::{Raft, Server, clock, sleep};
+use crate::work::Work;
 
 /// What runs beside openraft in every process: made anew at every start, dropped by a crash.
 pub(crate) type Rider = Arc<dyn Fn(Seat) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -62,6 +63,8 @@ struct Machine {
     boots: Vec<Duration>,
     /// The autopilot of the process that runs.
     autopilot: Option<Handle>,
+    /// The hosted store and the member of the process that runs.
+    work: Option<Work>,
     /// Down for so long that nobody waits for it.
     dead: bool,
     retired: bool,
@@ -79,6 +82,7 @@ impl Machine {
             process: None,
             boots: Vec::new(),
             autopilot: None,
+            work: None,
             dead: false,
             retired: false,
             owes: None,
@@ -180,12 +184,13 @@ impl World {
     /// Kills a server's process and loses what its disk had not flushed. Does nothing if it is
     /// down.
     pub(crate) fn crash(&self, id: u64) {
-        let Some((process, disk, autopilot)) = self.servers().get_mut(&id).and_then(|machine| {
-            Some((machine.process.take()?, machine.disk.clone(), machine.autopilot.take()))
+        let Some((process, disk, handles)) = self.servers().get_mut(&id).and_then(|machine| {
+            let handles = (machine.autopilot.take(), machine.work.take());
+            Some((machine.process.take()?, machine.disk.clone(), handles))
         }) else {
             return;
         };
-        drop(autopilot);
+        drop(handles);
         self.oracle.note(format_args!("n{id} crashes"));
         self.network.hang_up(id);
         process.kill();
@@ -273,6 +278,18 @@ impl World {
         self.servers().get(&id)?.autopilot.clone()
     }
 
+    /// Tells everybody how to reach the hosted store of a process that runs.
+    pub(crate) fn employ(&self, id: u64, work: Work) {
+        if let Some(machine) = self.servers().get_mut(&id) {
+            machine.work = Some(work);
+        }
+    }
+
+    /// The hosted store and the member of a server, if it is up.
+    pub(crate) fn work(&self, id: u64) -> Option<Work> {
+        self.servers().get(&id)?.work.clone()
+    }
+
     /// Kills a server's process for so long that nobody waits for it, if a quorum of the voters
     /// and one more are not dead then. Returns whether it did.
     pub(crate) fn kill_for_long(&self, id: u64) -> bool {
@@ -344,17 +361,26 @@ impl World {
         machine.owes.is_some_and(|owed| machine.disk.survives().1 < Some(owed))
     }
 
+    /// Whether a server that is dead had the time to say good-bye: every other one.
+    fn left(id: u64, machine: &Machine) -> bool {
+        machine.dead && id.is_multiple_of(2)
+    }
+
+    /// The same by its id.
+    pub(crate) fn says_goodbye(&self, id: u64) -> bool {
+        self.servers().get(&id).is_some_and(|machine| Self::left(id, machine))
+    }
+
     /// What the servers' own discovery says: all, nothing, or less than all.
     pub(crate) fn discover(&self) -> Option<Vec<(ServerId, NodeStatus)>> {
         let mood = *self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.servers();
         let listed = servers.iter().filter(|(_, machine)| !machine.retired);
         let listed = listed.map(|(id, machine)| {
-            let status = match (machine.process.is_some(), id % 2) {
-                (true, _) => NodeStatus::Alive,
-                // Every other one had the time to say good-bye.
-                (false, 0) if machine.dead => NodeStatus::Left,
-                (false, _) => NodeStatus::Failed,
+            let status = match machine.process {
+                Some(_) => NodeStatus::Alive,
+                None if Self::left(*id, machine) => NodeStatus::Left,
+                None => NodeStatus::Failed,
             };
             (name(*id), status)
         });

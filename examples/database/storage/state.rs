@@ -153,6 +153,20 @@ impl StateMachine {
         Ok(table.get(key).map_err(failed)?.map(|value| value.value().to_vec()))
     }
 
+    /// Reads all values whose keys are wanted, and says how many that were.
+    pub(crate) fn read_all(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<usize> {
+        let table =
+            self.shared.db.begin_read().map_err(failed)?.open_table(KEYS).map_err(failed)?;
+        let mut read = 0;
+        for entry in table.iter().map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            if is_wanted(key.value()) {
+                read += usize::from(!value.value().is_empty());
+            }
+        }
+        Ok(read)
+    }
+
     /// Looks at everything besides the keys, without touching the disk.
     pub(crate) fn standing<T>(&self, look: impl FnOnce(&Standing) -> T) -> T {
         look(&self.shared.standing.read().unwrap_or_else(PoisonError::into_inner))

@@ -4,18 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{Failure, client, plan::table};
+use super::{Failure, Node, client, plan::table};
 
 /// Asks a node and prints what it says.
-pub(super) fn run(
-    server: Option<&str>,
-    address: &str,
-    token: Option<&str>,
-    json: bool,
-) -> Result<String, Failure> {
+pub(super) fn run(server: Option<&str>, node: &Node, json: bool) -> Result<String, Failure> {
     let path = "/v1/operator/autopilot/explain";
     let path = server.map_or(path.to_owned(), |server| format!("{path}/{}", escaped(server)));
-    let found = client::get(address, &path, token)?;
+    let found = client::get(&node.address, &path, node.token.as_deref())?;
     if json {
         return Ok(format!("{found:#}\n"));
     }

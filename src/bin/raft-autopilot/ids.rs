@@ -1,34 +1,21 @@
 //! `ids`: what stands below a prefix of an etcd, who uses it, and what nobody uses any more.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::{Args, Subcommand};
 use raft_autopilot::{
     ids::{Collector, CollectorOptions, KeyHash, Listing, list, look_up, look_up_id},
     runtime::{Runtime, TokioRuntime},
-    store::etcd::{Etcd, Options, Tls},
+    store::etcd::Etcd,
 };
 use serde_json::json;
 
-use super::{Failure, plan::table};
+use super::{Failure, etcd::Connection, plan::table};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the etcd answers: `http://host:2379`; several are separated by commas.
-    #[arg(long, env = "RAFT_AUTOPILOT_ETCD", value_delimiter = ',', required = true)]
-    etcd: Vec<String>,
-    /// A user and a password, as `user:password`.
-    #[arg(long, env = "RAFT_AUTOPILOT_ETCD_USER", hide_env_values = true)]
-    user: Option<String>,
-    /// A file with the certificates that the servers' are signed with.
-    #[arg(long)]
-    cacert: Option<PathBuf>,
-    /// A file with the own certificate.
-    #[arg(long, requires = "key")]
-    cert: Option<PathBuf>,
-    /// A file with the key of the own certificate.
-    #[arg(long, requires = "cert")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
     /// What the keys of the ids begin with.
     #[arg(long, default_value = "ids/")]
     prefix: String,
@@ -66,11 +53,10 @@ enum Verb {
 
 /// Does what is asked for.
 pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
-    let options = options(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Answer(error.to_string()))?;
     runtime.block_on(async {
-        let store = Etcd::connect(options, TokioRuntime).await.map_err(answer)?;
+        let store = arguments.connection.connect().await?;
         match &arguments.verb {
             Verb::List => {
                 let found = list(&store, arguments.prefix.as_str()).await.map_err(answer)?;
@@ -85,30 +71,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn answer(error: impl ToString) -> Failure {
     Failure::Answer(error.to_string())
-}
-
-fn options(arguments: &Arguments) -> Result<Options, Failure> {
-    let read = |path: &PathBuf| {
-        fs::read_to_string(path)
-            .map_err(|error| Failure::Input(format!("{}: {error}", path.display())))
-    };
-    let user = match &arguments.user {
-        None => None,
-        Some(user) => match user.split_once(':') {
-            Some((user, password)) => Some((user.to_owned(), password.to_owned())),
-            None => return Err(Failure::Input("`--user` is not `user:password`".to_owned())),
-        },
-    };
-    let identity = match (&arguments.cert, &arguments.key) {
-        (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
-        _ => None,
-    };
-    let ca = arguments.cacert.as_ref().map(read).transpose()?;
-    let secret = ca.is_some()
-        || identity.is_some()
-        || arguments.etcd.iter().any(|address| address.starts_with("https"));
-    let tls = secret.then_some(Tls { ca, identity, domain: None });
-    Ok(Options { endpoints: arguments.etcd.clone(), user, tls, ..Options::default() })
 }
 
 /// How many users each key has, and their names.

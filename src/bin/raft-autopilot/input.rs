@@ -1,25 +1,42 @@
 //! Reads a case; says of a bad one the file, the place, the field, and what was expected.
 
-use std::{io::Read as _, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    sync::Arc,
+    time::Duration,
+};
 
 use raft_autopilot::{
-    autopilot::{Promoter, ServerId},
+    autopilot::{Observation, Promoter, Role, ServerId},
     promoters::promoter,
     rehearse::Case,
 };
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::Failure;
 
 /// A case that can be rehearsed, with its promoter.
 pub(super) fn read(file: &str) -> Result<(Case, Arc<dyn Promoter>), Failure> {
-    let (name, case) = read_as(file, "docs/rehearse.md")?;
-    check(case).map_err(|error| Failure::Input(format!("{name}: {error}")))
+    read_and(file, "docs/rehearse.md", |case| check(&case).map(|promoter| (case, promoter)))
 }
 
-/// A value as JSON, none of whose fields is unknown to `page`; and the file's name.
-pub(super) fn read_as<T: DeserializeOwned>(file: &str, page: &str) -> Result<(String, T), Failure> {
+/// A value as JSON, none of whose fields is unknown to `page`.
+pub(super) fn read_as<T: DeserializeOwned>(file: &str, page: &str) -> Result<T, Failure> {
+    read_and(file, page, Ok)
+}
+
+/// What is wrong with a field: its path, keys and numbers parted by dots, and what was expected.
+struct Wrong(String, String);
+
+/// A value as JSON, none of whose fields is unknown to `page`, and what comes of it.
+fn read_and<T: DeserializeOwned, U>(
+    file: &str,
+    page: &str,
+    then: impl FnOnce(T) -> Result<U, Wrong>,
+) -> Result<U, Failure> {
     let name = if file == "-" { "standard input" } else { file };
     let mut bytes = Vec::new();
     let read = if file == "-" {
@@ -28,11 +45,14 @@ pub(super) fn read_as<T: DeserializeOwned>(file: &str, page: &str) -> Result<(St
         std::fs::read(file).map(|found| bytes = found)
     };
     read.map_err(|error| Failure::Input(format!("{name}: {error}")))?;
-    let value = parse(&bytes, page).map_err(|error| Failure::Input(format!("{name}: {error}")))?;
-    Ok((name.to_owned(), value))
+    parse(&bytes, page, then).map_err(|error| Failure::Input(format!("{name}: {error}")))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8], page: &str) -> Result<T, String> {
+fn parse<T: DeserializeOwned, U>(
+    bytes: &[u8],
+    page: &str,
+    then: impl FnOnce(T) -> Result<U, Wrong>,
+) -> Result<U, String> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut unknown = Vec::new();
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", ""));
@@ -43,32 +63,91 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], page: &str) -> Result<T, String> {
         placed(&path, error.inner())
     })?;
     json.end().map_err(|error| placed(".", &error))?;
-    match unknown.first() {
-        None => Ok(value),
-        Some(field) => Err(format!("field `{field}`: not known; expected one of those in {page}")),
-    }
+    let done = match unknown.pop() {
+        None => then(value),
+        Some(field) => Err(Wrong(field, format!("not known; expected one of those in {page}"))),
+    };
+    done.map_err(|Wrong(field, what)| {
+        let (line, column) = place(bytes, &field);
+        format!("line {line} column {column}: field `{}`: {what}", shown(&field))
+    })
 }
 
-fn check(case: Case) -> Result<(Case, Arc<dyn Promoter>), String> {
+/// A path as errors show it: numbers in brackets.
+fn shown(path: &str) -> String {
+    let is_number = |key: &str| key.parse::<usize>().is_ok();
+    path.split('.').fold(String::new(), |text, key| match (text.is_empty(), is_number(key)) {
+        (true, _) => key.to_owned(),
+        (false, true) => format!("{text}[{key}]"),
+        (false, false) => format!("{text}.{key}"),
+    })
+}
+
+/// The line and the column at which the value at a path begins, both from 1; where it is missing,
+/// those of the last on the way that is there.
+fn place(bytes: &[u8], path: &str) -> (usize, usize) {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut here = text.trim_start();
+    for key in path.split('.') {
+        let found: Option<&RawValue> = if here.starts_with('[') {
+            let all: Vec<&RawValue> = serde_json::from_str(here).unwrap_or_default();
+            key.parse().ok().and_then(|number: usize| all.get(number).copied())
+        } else {
+            let all: BTreeMap<String, &RawValue> = serde_json::from_str(here).unwrap_or_default();
+            all.get(key).copied()
+        };
+        let Some(found) = found else { break };
+        here = found.get();
+    }
+    // What was found is a part of the text.
+    let before = text.get(..here.as_ptr().addr() - text.as_ptr().addr()).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    (line, before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1)
+}
+
+fn check(case: &Case) -> Result<Arc<dyn Promoter>, Wrong> {
     // Without the host's heartbeat, which a case does not tell.
     case.config.validate(Duration::from_millis(1)).map_err(|error| {
-        format!("field `config.{}`: found {}, {}", error.field, error.found, error.expected)
+        let field = format!("config.{}", error.field);
+        Wrong(field, format!("found {}, {}", error.found, error.expected))
     })?;
-    let listed = |id: &ServerId| case.observation.servers.iter().any(|seen| seen.server.id == *id);
-    for (field, id) in [("leader", case.observation.leader.as_ref()), ("local", local(&case))] {
-        if let Some(id) = id.filter(|id| !listed(id)) {
-            return Err(format!(
-                "field `observation.{field}`: found `{id}`, expected the id of one of \
-                 `observation.servers`"
-            ));
+    let seen = &case.observation;
+    observation(seen)?;
+    for (field, id) in [("leader", seen.leader.as_ref()), ("local", local(case))] {
+        if id.is_some_and(|id| !seen.servers.iter().any(|s| s.server.id == *id)) {
+            let id = id.map_or("", ServerId::as_str);
+            let what = format!("found `{id}`, expected the id of one of `observation.servers`");
+            return Err(Wrong(format!("observation.{field}"), what));
         }
     }
-    let policy = case.promoter.as_ref().ok_or(
-        "field `promoter`: not set (a policy of the application's own cannot be saved); expected \
-         a ready-made one, such as {\"stable\": {}} or {\"zones\": {\"target\": 5}}",
-    )?;
-    let promoter = promoter(policy).map_err(|error| format!("field `promoter`: {error}"))?;
-    Ok((case, promoter))
+    let wrong = |what: String| Wrong("promoter".to_owned(), what);
+    let policy = case.promoter.as_ref().ok_or_else(|| {
+        wrong(
+            "not set (a policy of the application's own cannot be saved); expected a ready-made \
+             one, such as {\"stable\": {}} or {\"zones\": {\"target\": 5}}"
+                .to_owned(),
+        )
+    })?;
+    promoter(policy).map_err(wrong)
+}
+
+/// What no cluster gives.
+fn observation(seen: &Observation) -> Result<(), Wrong> {
+    let mut ids = BTreeSet::new();
+    for (number, sighting) in seen.servers.iter().enumerate() {
+        let field = |name: &str| format!("observation.servers.{number}.{name}");
+        let id = &sighting.server.id;
+        if !ids.insert(id) {
+            return Err(Wrong(field("server.id"), format!("found `{id}` again, expected another")));
+        }
+        let half = matches!(sighting.role, Role::Incoming | Role::Outgoing);
+        if half && !seen.membership.joint {
+            let what = "found one half of a joint membership, expected `voter` or `learner`, or \
+                        `observation.membership.joint` to be true";
+            return Err(Wrong(field("role"), what.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// This node, which must be listed where it leads.

@@ -1,16 +1,21 @@
 //! `raft-autopilot`, the operator's command: asks a running cluster why, and rehearses what if.
 
 mod client;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod explain;
 #[cfg(all(feature = "etcd", feature = "ids"))]
 mod ids;
 mod input;
+#[cfg(feature = "etcd")]
+mod items;
 mod place;
 mod plan;
+mod state;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Asks a running cluster why it stands as it stands, and rehearses what autopilot would do.
 #[derive(Debug, Parser)]
@@ -26,13 +31,16 @@ enum Verb {
     Explain {
         /// The id of a server; all of them where it is left out.
         server: Option<String>,
-        /// Where a node answers HTTP: `http://host:port`, and the path that the routes are nested
-        /// under, where there is one.
-        #[arg(long, env = "RAFT_AUTOPILOT_ADDRESS")]
-        address: String,
-        /// The token that lets read from afar.
-        #[arg(long, env = "RAFT_AUTOPILOT_TOKEN", hide_env_values = true)]
-        token: Option<String>,
+        #[command(flatten)]
+        node: Node,
+        /// Print the answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every server's vote and work side by side, and why items move.
+    State {
+        #[command(flatten)]
+        node: Node,
         /// Print the answer as JSON.
         #[arg(long)]
         json: bool,
@@ -46,6 +54,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the items in an etcd: who holds how many, what moves, and what is left to do.
+    #[cfg(feature = "etcd")]
+    Items(items::Arguments),
     /// Look at the ids in an etcd, and take those back that nobody uses.
     #[cfg(all(feature = "etcd", feature = "ids"))]
     Ids(ids::Arguments),
@@ -62,6 +73,18 @@ enum Verb {
     },
 }
 
+/// A node that answers.
+#[derive(Debug, Args)]
+struct Node {
+    /// Where a node answers HTTP: `http://host:port`, and the path that the routes are nested under,
+    /// where there is one.
+    #[arg(long, env = "RAFT_AUTOPILOT_ADDRESS")]
+    address: String,
+    /// The token that lets read from afar.
+    #[arg(long, env = "RAFT_AUTOPILOT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
 /// Why the command ends without an answer.
 #[derive(Debug)]
 enum Failure {
@@ -73,10 +96,11 @@ enum Failure {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
-        Verb::Explain { server, address, token, json } => {
-            explain::run(server.as_deref(), &address, token.as_deref(), json)
-        }
+        Verb::Explain { server, node, json } => explain::run(server.as_deref(), &node, json),
+        Verb::State { node, json } => state::run(&node, json),
         Verb::Place { file, json } => place::run(&file, json),
+        #[cfg(feature = "etcd")]
+        Verb::Items(arguments) => items::run(&arguments),
         #[cfg(all(feature = "etcd", feature = "ids"))]
         Verb::Ids(arguments) => ids::run(&arguments),
         Verb::Plan { file, horizon, json } => plan::run(&file, horizon, json),

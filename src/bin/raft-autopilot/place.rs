@@ -11,8 +11,7 @@ const LISTED: usize = 20;
 
 /// Reads a case, plans it, and prints the plan.
 pub(super) fn run(file: &str, json: bool) -> Result<String, Failure> {
-    let (_, case) = input::read_as::<Case>(file, "docs/items.md")?;
-    let placement = case.place();
+    let placement = input::read_as::<Case>(file, "docs/items.md")?.place();
     if !json {
         return Ok(text(&placement));
     }

@@ -73,13 +73,13 @@ fn code(code: raft_autopilot::autopilot::Code) -> String {
 }
 
 /// Columns as wide as they need to be.
-pub(super) fn table(rows: &[[String; 4]]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
-    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let (a, b, c) = (width(0), width(1), width(2));
     for row in rows {
-        let line = format!("{:a$}  {:b$}  {:c$}  {}", row[0], row[1], row[2], row[3]);
-        text.push_str(line.trim_end());
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
     text

@@ -124,6 +124,8 @@ pub(super) struct Shared<R> {
     current: AtomicUsize,
     /// The latest revision that any answer has named.
     latest: AtomicU64,
+    /// The cluster of the first answer. Zero: there was none yet.
+    cluster: AtomicU64,
 }
 
 impl<R: Runtime> fmt::Debug for Etcd<R> {
@@ -143,8 +145,9 @@ impl<R: Runtime> Etcd<R> {
             return Err(Refusal::Invalid("an etcd without endpoints".to_owned()).into());
         }
         let clients = options.endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
-        let (current, latest) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { runtime, options, clients, current, latest });
+        let (current, latest, cluster) =
+            (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { runtime, options, clients, current, latest, cluster });
         let etcd = Self { shared };
         match etcd.get(&RangeRequest::new(KeyRange::key("\0")).keys_only()).await {
             // It knows us; that we may read this key was not the question.
@@ -162,15 +165,22 @@ impl<R: Runtime> Etcd<R> {
         else {
             return Err(Failure::Unsent("no endpoint".to_owned()));
         };
-        let connect = || Client::connect([address], Some(self.connect_options()));
-        match client.get_or_try_init(connect).await {
-            Ok(client) => Ok(client.clone()),
-            // Nothing but the password was sent.
-            Err(error) => Err(match failure(&error) {
-                Failure::Unanswered(why) => Failure::Unsent(why),
-                other => other,
-            }),
+        // Once for each server; it need not be part of every request.
+        let client = client.get_or_try_init(|| Box::pin(self.join(address))).await;
+        client.cloned().map_err(Failure::with_nothing_sent)
+    }
+
+    /// Reaches for a server, and makes sure that it belongs to the same cluster as the others.
+    async fn join(&self, address: &String) -> Result<Client, Failure> {
+        let client = Client::connect([address], Some(self.connect_options())).await;
+        let mut client = client.map_err(|error| failure(&error))?;
+        match client.status().await.map_err(|error| failure(&error)) {
+            Ok(status) => drop(self.revision(status.header())?),
+            // Whoever may read need not be allowed to ask for this.
+            Err(Failure::Refused(_)) => {}
+            Err(other) => return Err(other),
         }
+        Ok(client)
     }
 
     fn connect_options(&self) -> ConnectOptions {
@@ -212,10 +222,22 @@ impl<R: Runtime> Etcd<R> {
     }
 
     /// Notes the revision of an answer.
-    pub(super) fn revision(&self, header: Option<&ResponseHeader>) -> u64 {
-        let revision = header.map_or(0, |header| unsigned(header.revision()));
-        self.shared.latest.fetch_max(revision, Ordering::Relaxed);
-        revision
+    ///
+    /// # Errors
+    /// The answer is of another cluster: the endpoints are not of one, or it was set up anew.
+    pub(super) fn revision(&self, header: Option<&ResponseHeader>) -> Result<u64, Failure> {
+        let Some(header) = header else { return Ok(0) };
+        let (order, id) = (Ordering::Relaxed, header.cluster_id());
+        let known = self.shared.cluster.compare_exchange(0, id, order, order);
+        if let Err(known) = known
+            && known != id
+        {
+            let what = format!("cluster {id:x} answers, this is a store of cluster {known:x}");
+            return Err(Failure::Unanswered(what));
+        }
+        let revision = unsigned(header.revision());
+        self.shared.latest.fetch_max(revision, order);
+        Ok(revision)
     }
 
     /// Sends a request, again and to the next server where that is safe, until the deadline.
@@ -229,7 +251,12 @@ impl<R: Runtime> Etcd<R> {
             let endpoint = self.current();
             let attempt = async {
                 let client = self.client(endpoint).await?;
-                request(client).await.map_err(|error| failure(&error))
+                let done = request(client.clone()).await.map_err(|error| failure(&error));
+                if done.as_ref().is_err_and(Failure::asks_for_a_token) {
+                    let fresh = Box::pin(client.refresh_token()).await;
+                    fresh.map_err(|error| failure(&error).with_nothing_sent())?;
+                }
+                done
             };
             let left = end.saturating_sub(runtime.now());
             // A reading tries another server where one hangs.
@@ -265,7 +292,7 @@ impl<R: Runtime> Etcd<R> {
             client.kv_client().max_decoding_message_size(len).get(key, Some(options)).await
         });
         let found = found.await?;
-        let revision = self.revision(found.header());
+        let revision = self.revision(found.header())?;
         Ok(convert::range_response(request, &found, revision))
     }
 
@@ -291,7 +318,7 @@ impl<R: Runtime> Store for Etcd<R> {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        check_range(&request.range)?;
+        request.check()?;
         let revision = request.revision.unwrap_or_default();
         self.get(&request).await.map_err(|failure| match failure {
             Failure::Compacted => Refusal::Compacted { compacted: revision + 1 }.into(),
@@ -316,7 +343,8 @@ impl<R: Runtime> Store for Etcd<R> {
             other if reading => other.of_reading(),
             other => other.of_writing(),
         })?;
-        let revision = self.revision(done.header());
+        // Whatever it was that another cluster has done.
+        let revision = self.revision(done.header()).map_err(Failure::of_writing)?;
         convert::txn_response(&txn, &done, revision).ok_or_else(|| {
             StoreError::Unknown("the answer does not fit the transaction".to_owned())
         })
@@ -379,7 +407,8 @@ impl<R: Runtime> Store for Etcd<R> {
             client.lease_client().time_to_live(signed(id.0), Some(options)).await
         });
         let lease = lease.await.map_err(Failure::of_reading)?;
-        if lease.ttl() <= 0 {
+        // Less than a second is left of one that says zero.
+        if lease.ttl() < 0 || lease.granted_ttl() <= 0 {
             return Err(Refusal::LeaseNotFound(id).into());
         }
         let mut keys: Vec<_> = lease.keys().iter().map(|key| key.as_slice().into()).collect();

@@ -224,6 +224,29 @@ const TURNED_AWAY: &[&str] = &[
     "no leader",
 ];
 
+/// What servers say to a token that is older than the last change of any user or role, some of them
+/// with no code.
+const OLD_TOKEN: &[&str] = &["revision of auth store is old", "revision in header is old"];
+
+fn is_old(why: &str) -> bool {
+    OLD_TOKEN.iter().any(|words| why.contains(words))
+}
+
+impl Failure {
+    /// The same, where nothing but the password was sent.
+    pub(super) fn with_nothing_sent(self) -> Self {
+        match self {
+            Self::Unanswered(why) => Self::Unsent(why),
+            other => other,
+        }
+    }
+
+    /// Whether the same would do with a fresh token, which the client does not fetch by itself.
+    pub(super) fn asks_for_a_token(&self) -> bool {
+        matches!(self, Self::Unsent(why) if is_old(why))
+    }
+}
+
 pub(super) fn failure(error: &Error) -> Failure {
     let text = error.to_string();
     let status = match error {
@@ -236,6 +259,7 @@ pub(super) fn failure(error: &Error) -> Failure {
     };
     let message = status.message();
     match i32::from(status.code()) {
+        _ if is_old(message) => Failure::Unsent(message.to_owned()),
         NOT_FOUND if message.contains("lease not found") => Failure::NoLease,
         FAILED_PRECONDITION if message.contains("lease already exists") => Failure::LeaseExists,
         OUT_OF_RANGE if message.contains("compacted") => Failure::Compacted,

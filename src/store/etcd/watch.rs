@@ -14,7 +14,7 @@ use crate::{
     store::{
         contract::{Update, Watch},
         error::{Refusal, StoreError},
-        kv::{Events, KeyRange},
+        kv::{Event, Events, KeyRange},
         txn::RangeRequest,
     },
 };
@@ -51,7 +51,17 @@ impl EtcdWatch {
         let ask = Arc::new(Notify::new());
         let runtime = etcd.shared.runtime.clone();
         let end = runtime.now() + etcd.shared.options.deadline;
-        let mut follower = Follower { etcd, range, next: from, send, ask: Arc::clone(&ask) };
+        let ask_too = Arc::clone(&ask);
+        let mut follower = Follower {
+            etcd,
+            range,
+            next: from,
+            told: 0,
+            send,
+            ask: ask_too,
+            asked: false,
+            refreshed: false,
+        };
         // It is opened here for the first time, so that "from now on" is settled on return.
         let (endpoint, connection) = loop {
             let endpoint = follower.etcd.current();
@@ -111,8 +121,14 @@ struct Follower<R: Runtime> {
     range: KeyRange,
     /// The next revision that is to be told. Zero: not known before the first connection.
     next: u64,
+    /// Up to where the store surely was.
+    told: u64,
     send: mpsc::Sender<Result<Update, StoreError>>,
     ask: Arc<Notify>,
+    /// Progress was asked for, and none was told yet.
+    asked: bool,
+    /// The token is fresh, and no watch has stood with it yet.
+    refreshed: bool,
 }
 
 impl<R: Runtime> Follower<R> {
@@ -179,7 +195,10 @@ impl<R: Runtime> Follower<R> {
     async fn connect_patiently(&mut self, endpoint: usize) -> Result<Connection, Failure> {
         let mut client = self.etcd.client(endpoint).await?;
         let ordered = match client.status().await {
-            Ok(status) => progress_is_ordered(status.version()),
+            Ok(status) => {
+                self.etcd.revision(status.header())?;
+                progress_is_ordered(status.version())
+            }
             Err(error) => match failure(&error) {
                 // Whoever may watch need not be allowed to ask for this.
                 Failure::Refused(_) => false,
@@ -201,16 +220,22 @@ impl<R: Runtime> Follower<R> {
             return Err(Failure::Unanswered("a watch was not created".to_owned()));
         };
         if created.canceled() && created.compact_revision() == 0 {
-            if is_stale(created.cancel_reason()) {
+            let why = created.cancel_reason().to_owned();
+            // Some versions do not say that it is the token; they deny a fresh one again.
+            let doubtful = self.etcd.shared.options.user.is_some() && !self.refreshed;
+            if is_stale(&why) || doubtful {
                 // Only requests refresh a token by themselves.
                 client.refresh_token().await.map_err(|error| failure(&error))?;
-                return Err(Failure::Unsent(created.cancel_reason().to_owned()));
+                self.refreshed = true;
+                return Err(Failure::Unsent(why));
             }
-            return Err(Failure::Refused(Refusal::Denied(created.cancel_reason().to_owned())));
+            return Err(Failure::Refused(Refusal::Denied(why)));
         }
-        let revision = self.etcd.revision(created.header());
+        self.refreshed = false;
+        let revision = self.etcd.revision(created.header())?;
         if self.next == 0 {
             self.next = revision + 1;
+            self.told = revision;
         }
         let (requests, responses) = stream.split();
         Ok(Connection { client, requests, responses, ordered })
@@ -225,6 +250,10 @@ impl<R: Runtime> Follower<R> {
         }
         let (mut doubts, mut again) = (0, false);
         let mut ask_at = None;
+        if self.asked {
+            // The answer went the way of the last connection.
+            self.ask.notify_one();
+        }
         loop {
             let runtime = &self.etcd.shared.runtime;
             let message = tokio::select! {
@@ -238,6 +267,7 @@ impl<R: Runtime> Follower<R> {
                         continue;
                     }
                     doubts = if connection.ordered { 1 } else { DOUBTS.0 };
+                    self.asked = true;
                     None
                 }
                 () = sleep_until(runtime, ask_at) => None,
@@ -255,14 +285,7 @@ impl<R: Runtime> Follower<R> {
                 Err(error) => return Leave::Lost(error.to_string()),
             };
             if message.canceled() {
-                if is_stale(message.cancel_reason()) {
-                    let refreshed = connection.client.refresh_token().await;
-                    return Leave::Lost(refreshed.err().map_or_else(
-                        || message.cancel_reason().to_owned(),
-                        |error| error.to_string(),
-                    ));
-                }
-                return canceled(&message);
+                return canceled(&message, &connection.client).await;
             }
             let told = if message.events().is_empty() {
                 if message.watch_id() == ALL {
@@ -271,6 +294,7 @@ impl<R: Runtime> Follower<R> {
                         ask_at = Some(self.etcd.shared.runtime.now() + DOUBTS.1);
                         continue;
                     }
+                    self.asked = false;
                     if std::mem::take(&mut again) {
                         self.ask.notify_one();
                     }
@@ -282,8 +306,8 @@ impl<R: Runtime> Follower<R> {
                 }
                 self.tell(&message).await
             };
-            if told.is_err() {
-                return Leave::Unread;
+            if let Err(leave) = told {
+                return leave;
             }
         }
     }
@@ -295,6 +319,13 @@ impl<R: Runtime> Follower<R> {
         }
         let request = RangeRequest::new(self.range.clone()).at(before).limit(1).keys_only();
         match self.etcd.get(&request).await {
+            // It has told what it does not know.
+            Err(Failure::Ahead) if self.told >= before => {
+                let what = format!(
+                    "it was at revision {before}, and is not any more: it is not the same store"
+                );
+                Some(Leave::Ended(Refusal::Closed(what).into()))
+            }
             Ok(_) | Err(Failure::Ahead) => None,
             Err(Failure::Compacted) => {
                 Some(Leave::Ended(Refusal::Compacted { compacted: self.next }.into()))
@@ -305,32 +336,49 @@ impl<R: Runtime> Follower<R> {
     }
 
     /// Tells the revisions of a message; etcd never splits one over two of them.
-    async fn tell(&mut self, message: &WatchResponse) -> Result<(), ()> {
-        let mut revisions: Vec<Events> = Vec::new();
-        for (revision, event) in message.events().iter().filter_map(convert::event) {
-            if revision < self.next {
-                continue;
-            }
-            match revisions.last_mut() {
-                Some(last) if last.revision == revision => last.events.push(event),
-                _ => revisions.push(Events { revision, events: vec![event] }),
-            }
-        }
+    async fn tell(&mut self, message: &WatchResponse) -> Result<(), Leave> {
+        let events = message.events().iter().filter_map(convert::event);
+        let revisions = by_revision(self.next, events).map_err(|late| {
+            let range = convert::show(&self.range);
+            tracing::error!("the watch of {range} was told {late} after {} was passed", self.told);
+            // It was told that there was nothing, so it has to read.
+            Leave::Ended(Refusal::Compacted { compacted: self.next - 1 }.into())
+        })?;
         for events in revisions {
             self.next = events.revision + 1;
-            self.send.send(Ok(Update::Events(events))).await.map_err(drop)?;
+            self.told = events.revision;
+            self.send.send(Ok(Update::Events(events))).await.map_err(|_| Leave::Unread)?;
         }
         Ok(())
     }
 
-    async fn tell_progress(&mut self, message: &WatchResponse) -> Result<(), ()> {
-        let revision = self.etcd.revision(message.header());
+    async fn tell_progress(&mut self, message: &WatchResponse) -> Result<(), Leave> {
+        // A header of another cluster tells nothing.
+        let revision = self.etcd.revision(message.header()).unwrap_or_default();
         if message.created() || revision + 1 < self.next {
             return Ok(());
         }
         self.next = revision + 1;
-        self.send.send(Ok(Update::Progress(revision))).await.map_err(drop)
+        self.told = revision;
+        self.send.send(Ok(Update::Progress(revision))).await.map_err(|_| Leave::Unread)
     }
+}
+
+/// The events of each revision, none of which may be before `next`; else the one that is.
+fn by_revision(next: u64, events: impl Iterator<Item = (u64, Event)>) -> Result<Vec<Events>, u64> {
+    let mut revisions: Vec<Events> = Vec::new();
+    let mut reached = next;
+    for (revision, event) in events {
+        if revision < reached {
+            return Err(revision);
+        }
+        reached = revision;
+        match revisions.last_mut().filter(|last| last.revision == revision) {
+            Some(last) => last.events.push(event),
+            None => revisions.push(Events { revision, events: vec![event] }),
+        }
+    }
+    Ok(revisions)
 }
 
 /// Whether a watch was turned away for a token that has run out, or that a server which was started
@@ -339,7 +387,11 @@ fn is_stale(reason: &str) -> bool {
     reason.contains("invalid auth token")
 }
 
-fn canceled(message: &WatchResponse) -> Leave {
+async fn canceled(message: &WatchResponse, client: &Client) -> Leave {
+    if is_stale(message.cancel_reason()) {
+        let refreshed = client.refresh_token().await.map_err(|error| error.to_string());
+        return Leave::Lost(refreshed.err().unwrap_or_else(|| message.cancel_reason().to_owned()));
+    }
     let (compacted, why) = (unsigned(message.compact_revision()), message.cancel_reason());
     if compacted > 0 {
         return Leave::Ended(Refusal::Compacted { compacted }.into());
@@ -371,6 +423,23 @@ fn progress_is_ordered(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_that_come_too_late_are_not_passed_over() {
+        let events = |revisions: &[u64]| {
+            let revisions = revisions.to_vec();
+            revisions.into_iter().map(|revision| (revision, Event::Delete("a".into())))
+        };
+        let told = |next, revisions: &[u64]| {
+            let told = by_revision(next, events(revisions))?;
+            let told = told.iter().map(|told| (told.revision, told.events.len()));
+            Ok::<_, u64>(told.collect::<Vec<_>>())
+        };
+        assert_eq!(told(5, &[5, 5, 7]), Ok(vec![(5, 2), (7, 1)]));
+        assert_eq!(told(5, &[]), Ok(vec![]));
+        assert_eq!(told(5, &[4, 5]), Err(4));
+        assert_eq!(told(5, &[7, 6]), Err(6));
+    }
 
     #[test]
     fn old_servers_are_doubted() {

@@ -3,7 +3,8 @@
 //! - `lock` is held by the process that has the store open.
 //! - `snapshot-<sequence>` is the machine after that many commands, one record a part.
 //! - `log-<sequence>` holds the commands after that many, one record for all that were synced
-//!   together. The log in use is the last; older ones end where the next begins.
+//!   together. The log in use is the last; older ones end where the next begins, and say so with a
+//!   record of no commands, so that a next one that is missing is missed.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -89,7 +90,13 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
         fs::create_dir_all(path).map_err(io_error(path))?;
+        for parent in missing.into_iter().filter_map(Path::parent) {
+            // That of a relative path of one name is the directory that we are in.
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            sync(parent).map_err(io_error(parent))?;
+        }
         let name = path.join("lock");
         let lock = OpenOptions::new().create(true).append(true).open(&name);
         let lock = lock.map_err(io_error(&name))?;
@@ -121,16 +128,11 @@ impl Directory {
         Ok(found)
     }
 
-    /// Makes a name in the directory last.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
-
     /// Creates an empty log. It lasts when this returns.
     pub(super) fn create_log(&self, sequence: u64) -> io::Result<File> {
         let file = OpenOptions::new().create(true).append(true).open(self.log(sequence))?;
         file.sync_all()?;
-        self.sync()?;
+        sync(&self.path)?;
         Ok(file)
     }
 
@@ -144,10 +146,28 @@ impl Directory {
         stop: impl Fn() -> bool,
     ) -> io::Result<u64> {
         let part = self.path.join("snapshot.part");
-        let mut file = io::BufWriter::with_capacity(1 << 20, File::create(&part)?);
+        let written = Self::write_parts(&part, machine, stop);
+        let Ok(Some(len)) = written else {
+            // What is not whole would only fill a disk that may be full.
+            let _ = fs::remove_file(&part);
+            return written.map(|_| 0);
+        };
+        fs::rename(&part, self.snapshot(sequence))?;
+        sync(&self.path)?;
+        self.remove_before(sequence)?;
+        Ok(len)
+    }
+
+    /// Returns how long it is; `None`: it was given up.
+    fn write_parts(
+        part: &Path,
+        machine: &Machine,
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Option<u64>> {
+        let mut file = io::BufWriter::with_capacity(1 << 20, File::create(part)?);
         for (index, content) in (0..).zip(machine.snapshot()) {
             if stop() {
-                return Ok(0);
+                return Ok(None);
             }
             let body = codec::encode(&content).map_err(io::Error::other)?;
             let record = record::encode(index, &body);
@@ -155,11 +175,7 @@ impl Directory {
         }
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        let len = file.metadata()?.len();
-        fs::rename(&part, self.snapshot(sequence))?;
-        self.sync()?;
-        self.remove_before(sequence)?;
-        Ok(len)
+        Ok(Some(file.metadata()?.len()))
     }
 
     /// Removes the files that a snapshot has made superfluous.
@@ -193,23 +209,27 @@ impl Directory {
             return Err(damaged(&self.log(first), 0, "it is missing"));
         }
         let last = logs.last().copied();
-        for log in logs {
-            if log != next {
+        for (at, log) in logs.iter().enumerate() {
+            if *log != next {
                 return Err(damaged(&self.log(next), 0, "it is missing"));
             }
-            let path = self.log(log);
+            let path = self.log(*log);
             let mut bytes = Vec::new();
             File::open(&path)
                 .and_then(|mut file| file.read_to_end(&mut bytes))
                 .map_err(io_error(&path))?;
-            let (whole, commands) = replay(&path, &bytes, next, &mut machine)?;
+            let Replayed { whole, commands, closed } = replay(&path, &bytes, next, &mut machine)?;
             next += commands;
             recovered.commands += commands;
             let torn = bytes.len() - whole;
-            if torn > 0 {
-                if Some(log) != last {
+            if let Some(following) = logs.get(at + 1) {
+                // Only its closing record can be torn.
+                if torn > 0 && *following != next {
                     return Err(damaged(&path, whole, "it ends before the next log begins"));
                 }
+            } else if closed {
+                return Err(damaged(&self.log(next), 0, "it is missing"));
+            } else if torn > 0 {
                 recovered.torn = torn as u64;
                 let file = OpenOptions::new().write(true).open(&path).map_err(io_error(&path))?;
                 file.set_len(whole as u64)
@@ -221,20 +241,41 @@ impl Directory {
     }
 }
 
-/// Applies the commands of a log. Returns how many bytes of it are whole, and how many commands.
+/// Makes the names in a directory last.
+fn sync(directory: &Path) -> io::Result<()> {
+    // Elsewhere a directory is no file, and its names last by themselves.
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// What a log held.
+struct Replayed {
+    /// How many bytes of it are whole.
+    whole: usize,
+    commands: u64,
+    /// Whether it says that another follows.
+    closed: bool,
+}
+
+/// Applies the commands of a log.
 fn replay(
     path: &Path,
     bytes: &[u8],
     first: u64,
     machine: &mut Machine,
-) -> Result<(usize, u64), OpenError> {
+) -> Result<Replayed, OpenError> {
     let mut left = bytes;
     let mut next = first;
+    let mut closed = false;
     loop {
         let offset = bytes.len() - left.len();
         match record::decode(left) {
-            Found::End | Found::Torn => return Ok((offset, next - first)),
+            Found::End | Found::Torn => {
+                return Ok(Replayed { whole: offset, commands: next - first, closed });
+            }
             Found::Damaged(what) => return Err(damaged(path, offset, what)),
+            Found::Record { .. } if closed => {
+                return Err(damaged(path, offset, "a record follows the last"));
+            }
             Found::Record { sequence, .. } if sequence != next => {
                 let what = format!("command {sequence} found, {next} expected");
                 return Err(damaged(path, offset, what));
@@ -242,6 +283,7 @@ fn replay(
             Found::Record { body, rest, .. } => {
                 let entries: Vec<Entry> = codec::decode(body)
                     .map_err(|error| damaged(path, offset, error.to_string()))?;
+                closed = entries.is_empty();
                 next += entries.len() as u64;
                 for (at, command) in entries {
                     // What was refused then is refused again.
@@ -276,6 +318,85 @@ fn read_snapshot(path: &Path, config: Config) -> Result<Machine, OpenError> {
                 next += 1;
                 left = rest;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{kv::KeyRange, txn::Op, txn::Txn};
+
+    /// A snapshot of a machine with a history and a lease, in a directory of its own.
+    fn a_snapshot() -> (tempfile::TempDir, PathBuf) {
+        let mut machine = Machine::default();
+        let at = |seconds| Duration::from_secs(seconds);
+        let lease = Command::Grant { id: None, ttl: at(60) };
+        let _ = machine.apply(lease, at(1)).unwrap();
+        for number in 0..20_u64 {
+            let put = Op::put(format!("{}", number % 7), vec![7; 5]);
+            machine.apply(Command::Txn(Txn::new([put])), at(number)).unwrap();
+        }
+        machine.apply(Command::Compact(9), at(20)).unwrap();
+        let delete = Op::Delete(KeyRange::key("3"));
+        machine.apply(Command::Txn(Txn::new([delete])), at(21)).unwrap();
+        let found = tempfile::tempdir().unwrap();
+        let directory = Directory::open(found.path()).unwrap();
+        directory.write_snapshot(22, &machine, || false).unwrap();
+        let path = directory.snapshot(22);
+        let read = read_snapshot(&path, Config::default()).unwrap();
+        assert!(read.snapshot().eq(machine.snapshot()));
+        (found, path)
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_of_a_snapshot_is_found() {
+        let (_directory, path) = a_snapshot();
+        let whole = fs::read(&path).unwrap();
+        let check = |bytes: &[u8], what: &str| {
+            fs::write(&path, bytes).unwrap();
+            let read = read_snapshot(&path, Config::default());
+            assert!(matches!(read, Err(OpenError::Damaged { .. })), "{what}: {read:?}");
+        };
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (at % 8);
+            check(&damaged, &format!("byte {at}"));
+            check(&whole[..at], &format!("cut at {at}"));
+        }
+        check(&[&whole[..], &[0; 30]].concat(), "zeros behind it");
+    }
+
+    #[test]
+    fn a_snapshot_that_is_given_up_leaves_nothing_behind() {
+        let found = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&found.path().join("deep/down")).unwrap();
+        assert_eq!(directory.write_snapshot(1, &Machine::default(), || true).unwrap(), 0);
+        let names = fs::read_dir(&directory.path).unwrap().map(|name| name.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["lock"]);
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_are_no_snapshot(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            count in 0..4_u64,
+        ) {
+            let found = tempfile::tempdir().unwrap();
+            let path = found.path().join("snapshot-0000000000000000");
+            // Each record checks; what is in it is nothing of ours.
+            let len = u32::try_from(body.len()).unwrap().to_le_bytes();
+            let frame = [&[codec::VERSION][..], &len, &body].concat();
+            let records = (0..count).map(|number| record::encode(number, &frame).unwrap());
+            fs::write(&path, records.collect::<Vec<_>>().concat()).unwrap();
+            prop_assert!(read_snapshot(&path, Config::default()).is_err());
+            let log = found.path().join("log-0000000000000000");
+            fs::rename(&path, &log).unwrap();
+            let bytes = fs::read(&log).unwrap();
+            let _ = replay(&log, &bytes, 0, &mut Machine::default());
         }
     }
 }

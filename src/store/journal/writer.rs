@@ -1,15 +1,12 @@
 //! The thread that writes commands down and applies them, many with one sync.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -48,9 +45,16 @@ pub(crate) struct Journal {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: Mutex<Vec<(Entry, Answer)>>,
+    waiting: Mutex<Waiting>,
     arrived: Condvar,
-    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    commands: Vec<(Entry, Answer)>,
+    /// The thread sleeps until so many are there; zero: it does not sleep.
+    wanted: usize,
+    stop: bool,
 }
 
 impl Journal {
@@ -73,6 +77,7 @@ impl Journal {
         };
         let file = file.map_err(io_error(&name))?;
         let len = file.metadata().map_err(io_error(&name))?.len();
+        let snapshot_len = fs::metadata(directory.snapshot(log)).map_or(0, |found| found.len());
         let local = Arc::new(Local::new(machine));
         let queue = Arc::new(Queue::default());
         let writer = Writer {
@@ -83,7 +88,8 @@ impl Journal {
             len,
             next,
             snapshot: None,
-            snapshot_len: 0,
+            snapshot_len,
+            pace: Pace::default(),
         };
         let thread = std::thread::Builder::new().name("store".to_owned());
         let thread = thread.spawn(move || writer.run()).map_err(io_error(path))?;
@@ -91,34 +97,32 @@ impl Journal {
     }
 
     /// Queues a command, to be written and then applied at a time. The answer comes after that;
-    /// none comes if the thread has ended.
+    /// none comes if the thread ends before. `None`: it has ended, and nothing is queued.
     pub(crate) fn submit(
         &self,
         command: Command,
         now: impl FnOnce() -> Duration,
-    ) -> oneshot::Receiver<Result<Outcome, StoreError>> {
+    ) -> Option<oneshot::Receiver<Result<Outcome, StoreError>>> {
         let (answer, answered) = oneshot::channel();
-        let mut waiting = self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.queue.stop.load(Ordering::Acquire) {
-            return answered;
+        let mut waiting = self.queue.lock();
+        if waiting.stop {
+            return None;
         }
         // The clock is read under the lock, so that the commands are in the order of their times.
-        waiting.push(((now(), command), answer));
-        if waiting.len() == 1 {
+        waiting.commands.push(((now(), command), answer));
+        let enough = waiting.commands.len() == waiting.wanted;
+        drop(waiting);
+        if enough {
             self.queue.arrived.notify_one();
         }
-        answered
+        Some(answered)
     }
 }
 
 impl Drop for Journal {
     /// Writes what is queued, and gives the directory back.
     fn drop(&mut self) {
-        {
-            let _waiting = self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            self.queue.stop.store(true, Ordering::Release);
-        }
-        self.queue.arrived.notify_one();
+        self.queue.stop();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -138,12 +142,13 @@ struct Writer {
     /// Being written; gives its length.
     snapshot: Option<JoinHandle<io::Result<u64>>>,
     snapshot_len: u64,
+    pace: Pace,
 }
 
 impl Writer {
     fn run(mut self) {
         let failed = loop {
-            let batch = self.queue.wait();
+            let batch = self.queue.wait(&mut self.pace);
             if batch.is_empty() {
                 break None;
             }
@@ -156,12 +161,6 @@ impl Writer {
             tracing::error!("the store in {} closes: {why}", self.directory.path.display());
         }
         self.local.close(&why);
-        self.queue.stop.store(true, Ordering::Release);
-        if let Some(snapshot) = self.snapshot.take() {
-            let _ = snapshot.join();
-        }
-        // Whoever comes after a failure is told at once; their senders are dropped.
-        while !self.queue.wait().is_empty() {}
     }
 
     fn commit_all(&mut self, batch: Vec<(Entry, Answer)>) -> io::Result<()> {
@@ -176,7 +175,10 @@ impl Writer {
                 answers.push(answer);
             }
             self.write(&entries)?;
-            for (answer, outcome) in answers.into_iter().zip(self.local.apply(entries)) {
+            let outcomes = self.local.apply(entries);
+            // Counted before the first of these is answered, and may be there again.
+            self.pace.expected = answers.len() + self.queue.lock().commands.len();
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
                 // Whoever does not wait any more does not want to know.
                 let _ = answer.send(outcome.map_err(StoreError::Refused));
             }
@@ -190,7 +192,7 @@ impl Writer {
         let record = record::encode(self.next, &body);
         let record = record.ok_or_else(|| io::Error::other("a batch is too long"))?;
         self.file.write_all(&record)?;
-        self.file.sync_data()?;
+        self.pace.sync(&self.file)?;
         self.len += record.len() as u64;
         self.next += entries.len() as u64;
         Ok(())
@@ -209,26 +211,135 @@ impl Writer {
         if self.snapshot.is_some() || self.len < LOG_LEN.max(self.snapshot_len) {
             return Ok(());
         }
-        self.file = self.directory.create_log(self.next)?;
+        let file = self.directory.create_log(self.next)?;
+        // From here on the old one is not the last.
+        self.write(&Vec::new())?;
+        self.file = file;
         self.len = 0;
         let (directory, queue) = (Arc::clone(&self.directory), Arc::clone(&self.queue));
         let (sequence, machine) = (self.next, self.local.look(Clone::clone));
-        let write = move || {
-            directory.write_snapshot(sequence, &machine, || queue.stop.load(Ordering::Acquire))
-        };
+        let write = move || directory.write_snapshot(sequence, &machine, || queue.lock().stop);
         let thread = std::thread::Builder::new().name("store-snapshot".to_owned());
         self.snapshot = Some(thread.spawn(write)?);
         Ok(())
     }
 }
 
-impl Queue {
-    /// Waits for commands; none when there will be no more.
-    fn wait(&self) -> Vec<(Entry, Answer)> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        while waiting.is_empty() && !self.stop.load(Ordering::Acquire) {
-            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.local.close("the thread that writes has ended");
+        self.queue.stop();
+        if let Some(snapshot) = self.snapshot.take() {
+            let _ = snapshot.join();
         }
-        std::mem::take(&mut *waiting)
+        // Whoever comes after a failure is told at once; their senders are dropped.
+        while !self.queue.wait(&mut Pace::default()).is_empty() {}
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        self.lock().stop = true;
+        self.arrived.notify_one();
+    }
+
+    /// Waits for commands; none when there will be no more.
+    fn wait(&self, pace: &mut Pace) -> Vec<(Entry, Answer)> {
+        let mut waiting = self.lock();
+        waiting.wanted = 1;
+        let idle = |waiting: &mut Waiting| waiting.commands.is_empty() && !waiting.stop;
+        waiting = self.arrived.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner);
+        let wanted = pace.wanted(waiting.commands.len());
+        if wanted > waiting.commands.len() {
+            waiting.wanted = wanted;
+            let short = |waiting: &mut Waiting| waiting.commands.len() < wanted && !waiting.stop;
+            let patience = pace.patience();
+            let done = self.arrived.wait_timeout_while(waiting, patience, short);
+            waiting = done.unwrap_or_else(PoisonError::into_inner).0;
+            pace.found(waiting.commands.len() >= wanted);
+        }
+        waiting.wanted = 0;
+        std::mem::take(&mut waiting.commands)
+    }
+}
+
+/// For how many commands it is worth while to wait.
+///
+/// Clients that wait for their answers come back together, right after the batch in which they
+/// were answered. If the next batch were taken at once, half of them would just have missed it, and
+/// two halves would take turns for ever, each with a sync of its own.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How many there would be if all that are known came back.
+    expected: usize,
+    /// How long the last sync took.
+    sync: Duration,
+    /// How often in a row they did not.
+    missed: u32,
+    /// How many batches are still taken at once because of that.
+    hasty: u32,
+}
+
+impl Pace {
+    /// How many to wait for, where so many are there.
+    fn wanted(&mut self, found: usize) -> usize {
+        if self.hasty > 0 {
+            self.hasty -= 1;
+            return found;
+        }
+        self.expected
+    }
+
+    /// A small part of what another sync would cost.
+    fn patience(&self) -> Duration {
+        self.sync / 4
+    }
+
+    /// Notes whether all came. The more often they do not, the more seldom they are waited for.
+    fn found(&mut self, all: bool) {
+        self.missed = if all { 0 } else { self.missed.saturating_add(1).min(6) };
+        self.hasty = if all { 0 } else { 1 << self.missed };
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a disk takes its time on the real clock")]
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        let start = Instant::now();
+        file.sync_data()?;
+        self.sync = start.elapsed();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_come_back_together_are_waited_for() {
+        let mut pace = Pace { expected: 8, ..Pace::default() };
+        assert_eq!(pace.wanted(3), 8);
+        pace.found(true);
+        assert_eq!(pace.wanted(1), 8);
+    }
+
+    #[test]
+    fn clients_that_stay_away_are_waited_for_ever_more_seldom() {
+        let mut pace = Pace { expected: 8, ..Pace::default() };
+        let mut waits = 0;
+        for _ in 0..1_000 {
+            if pace.wanted(3) > 3 {
+                waits += 1;
+                pace.found(false);
+            }
+        }
+        assert!((5..25).contains(&waits), "{waits} waits");
+        // Until they come together once.
+        while pace.wanted(3) == 3 {}
+        pace.found(true);
+        assert_eq!(pace.wanted(3), 8);
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{history::History, leases::Leases};
 use crate::store::{
-    contract::LeaseState,
-    error::Refusal,
+    contract::{Lease, LeaseState},
+    error::{Refusal, StoreError},
     kv::{Bytes, Events, KeyRange, LeaseId},
     txn::{
         Compare, Limits, Op, OpResponse, RangeRequest, RangeResponse, Target, Txn, TxnResponse,
@@ -51,6 +51,29 @@ pub enum Outcome {
     },
     /// It was done, and there is nothing to say about it.
     Done,
+}
+
+impl Outcome {
+    /// What the transaction did, that was asked for.
+    pub(in crate::store) fn txn(self) -> Result<TxnResponse, StoreError> {
+        match self {
+            Self::Txn(done) => Ok(done),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// The lease that was asked for.
+    pub(in crate::store) fn lease(self) -> Result<Lease, StoreError> {
+        match self {
+            Self::Lease { id, ttl } => Ok(Lease { id, ttl }),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// Whoever hosts the machine has broken his word.
+    fn unexpected(self) -> StoreError {
+        StoreError::Unknown(format!("the machine answered {self:?}"))
+    }
 }
 
 /// What a machine keeps, and how much it takes. Machines that apply the same commands must have
@@ -164,10 +187,10 @@ impl Machine {
 
     fn end_lease(&mut self, id: LeaseId) -> Result<(), Refusal> {
         let lease = self.leases.remove(id)?;
-        for key in &lease.keys {
-            self.history.delete(key);
+        for key in lease.keys.iter() {
+            self.history.delete(key, self.now);
         }
-        self.history.commit(self.now);
+        self.history.commit();
         Ok(())
     }
 
@@ -176,7 +199,7 @@ impl Machine {
     /// # Errors
     /// [`Refusal::Compacted`], [`Refusal::Ahead`] or [`Refusal::Invalid`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
-        check_range(&request.range)?;
+        request.check()?;
         self.history.check(request.revision)?;
         Ok(self.history.range(request))
     }
@@ -189,20 +212,25 @@ impl Machine {
         if txn.writes() {
             return None;
         }
-        let mut branches = Vec::new();
-        let checked = txn.check(&self.config.limits).and_then(|()| self.choose(txn, &mut branches));
-        Some(checked.map(|()| self.execute_reads(txn, &mut branches.into_iter())))
+        let mut nested = Vec::new();
+        let checked = txn.check(&self.config.limits).and_then(|()| self.choose(txn, &mut nested));
+        Some(checked.map(|succeeded| self.execute_reads(txn, succeeded, &mut nested.into_iter())))
     }
 
-    fn execute_reads(&self, txn: &Txn, branches: &mut impl Iterator<Item = bool>) -> TxnResponse {
-        let succeeded = branches.next().unwrap_or_default();
+    fn execute_reads(
+        &self,
+        txn: &Txn,
+        succeeded: bool,
+        nested: &mut impl Iterator<Item = bool>,
+    ) -> TxnResponse {
         let ops = if succeeded { &txn.success } else { &txn.failure };
         let mut responses = Vec::new();
         for op in ops {
             match op {
                 Op::Range(read) => responses.push(OpResponse::Range(self.history.range(read))),
                 Op::Txn(txn) => {
-                    responses.push(OpResponse::Txn(self.execute_reads(txn, branches)));
+                    let succeeded = nested.next().unwrap_or_default();
+                    responses.push(OpResponse::Txn(self.execute_reads(txn, succeeded, nested)));
                 }
                 Op::Put { .. } | Op::Delete(_) => {}
             }
@@ -240,19 +268,19 @@ impl Machine {
 
     fn txn(&mut self, txn: Txn) -> Result<TxnResponse, Refusal> {
         txn.check(&self.config.limits)?;
-        let mut branches = Vec::new();
-        self.choose(&txn, &mut branches)?;
-        let mut response = self.execute(txn, &mut branches.into_iter());
-        self.history.commit(self.now);
+        let mut nested = Vec::new();
+        let succeeded = self.choose(&txn, &mut nested)?;
+        let mut response = self.execute(txn, succeeded, &mut nested.into_iter());
+        self.history.commit();
         stamp(&mut response, self.history.revision);
         Ok(response)
     }
 
     /// Judges all compares on the way that the transaction takes, before any of it is done, and
-    /// refuses what cannot be done there.
-    fn choose(&self, txn: &Txn, branches: &mut Vec<bool>) -> Result<(), Refusal> {
+    /// refuses what cannot be done there. Returns whether its own hold; `nested` gets the same of
+    /// those nested in it, in the order in which they are met.
+    fn choose(&self, txn: &Txn, nested: &mut Vec<bool>) -> Result<bool, Refusal> {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
-        branches.push(succeeded);
         for op in if succeeded { &txn.success } else { &txn.failure } {
             match op {
                 Op::Range(read) => self.history.check(read.revision)?,
@@ -260,10 +288,17 @@ impl Machine {
                     self.leases.get(*lease)?;
                 }
                 Op::Put { .. } | Op::Delete(_) => {}
-                Op::Txn(txn) => self.choose(txn, branches)?,
+                Op::Txn(txn) => {
+                    let place = nested.len();
+                    nested.push(false);
+                    let succeeded = self.choose(txn, nested)?;
+                    if let Some(chosen) = nested.get_mut(place) {
+                        *chosen = succeeded;
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(succeeded)
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -287,35 +322,44 @@ impl Machine {
         })
     }
 
-    fn execute(&mut self, txn: Txn, branches: &mut impl Iterator<Item = bool>) -> TxnResponse {
-        let succeeded = branches.next().unwrap_or_default();
+    fn execute(
+        &mut self,
+        txn: Txn,
+        succeeded: bool,
+        nested: &mut impl Iterator<Item = bool>,
+    ) -> TxnResponse {
         let ops = if succeeded { txn.success } else { txn.failure };
-        let responses = ops.into_iter().map(|op| match op {
-            Op::Range(read) => OpResponse::Range(self.history.range(&read)),
-            Op::Put { key, value, lease } => {
-                self.put(&key, value, lease);
-                OpResponse::Put
-            }
-            Op::Delete(range) => OpResponse::Delete(self.delete(&range)),
-            Op::Txn(txn) => OpResponse::Txn(self.execute(txn, branches)),
-        });
-        TxnResponse { responses: responses.collect(), succeeded, revision: 0 }
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(match op {
+                Op::Range(read) => OpResponse::Range(self.history.range(&read)),
+                Op::Put { key, value, lease } => {
+                    self.put(&key, value, lease);
+                    OpResponse::Put
+                }
+                Op::Delete(range) => OpResponse::Delete(self.delete(&range)),
+                Op::Txn(txn) => {
+                    let succeeded = nested.next().unwrap_or_default();
+                    OpResponse::Txn(self.execute(txn, succeeded, nested))
+                }
+            });
+        }
+        TxnResponse { responses, succeeded, revision: 0 }
     }
 
     fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) {
-        let old = self.history.get(key).map_or(LeaseId::NONE, |kv| kv.lease);
+        let old = self.history.put(key, value, lease, self.now);
         if old != lease {
             self.leases.detach(old, key);
             self.leases.attach(lease, key);
         }
-        self.history.put(key, value, lease);
     }
 
     fn delete(&mut self, range: &KeyRange) -> u64 {
         let keys: Vec<Bytes> = self.history.standing(range).map(|kv| kv.key.clone()).collect();
         for key in &keys {
-            if let Some(old) = self.history.delete(key) {
-                self.leases.detach(old.lease, key);
+            if let Some(lease) = self.history.delete(key, self.now) {
+                self.leases.detach(lease, key);
             }
         }
         keys.len() as u64

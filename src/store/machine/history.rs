@@ -1,122 +1,62 @@
 //! What stands at each revision that is still remembered, and what each of them changed.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use super::log::{Change, Log, Past};
 use crate::store::{
     error::Refusal,
-    kv::{Bytes, Event, Events, KeyRange, KeyValue, LeaseId},
-    tree::Tree,
+    kv::{Bytes, Events, KeyRange, KeyValue, LeaseId},
+    tree::{Keyed, Tree},
     txn::{RangeRequest, RangeResponse},
 };
 
-/// What a key was from one revision on.
-#[derive(Clone, Debug)]
-pub(super) enum Version {
-    Put(Arc<KeyValue>),
-    Gone(u64),
-}
-
-impl Version {
-    pub(super) fn revision(&self) -> u64 {
-        match self {
-            Self::Put(kv) => kv.mod_revision,
-            Self::Gone(revision) => *revision,
-        }
-    }
-
-    pub(super) fn standing(&self) -> Option<&Arc<KeyValue>> {
-        match self {
-            Self::Put(kv) => Some(kv),
-            Self::Gone(_) => None,
-        }
-    }
-
-    fn event(&self, key: &Bytes) -> Event {
-        match self {
-            Self::Put(kv) => Event::Put(Arc::clone(kv)),
-            Self::Gone(_) => Event::Delete(key.clone()),
-        }
-    }
-}
-
-/// A key's versions, oldest first; the last one apart, because most keys have no other.
+/// A key: what it is, or was last, and where in the log that came to be. What it was before stands
+/// there.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
-    pub(super) older: Vec<Version>,
-    pub(super) latest: Version,
+    kv: Arc<KeyValue>,
+    place: u64,
+    /// It stands no more, and is remembered for those who read what was.
+    gone: bool,
+}
+
+impl Keyed for Cell {
+    fn key(&self) -> &[u8] {
+        &self.kv.key
+    }
 }
 
 impl Cell {
-    /// What stood at a revision.
-    fn at(&self, revision: u64) -> Option<&Arc<KeyValue>> {
-        self.version_at(revision).and_then(Version::standing)
+    /// A key that came to be before all that is remembered.
+    pub(super) fn before_all(kv: Arc<KeyValue>) -> Self {
+        Self { kv, place: 0, gone: false }
     }
 
-    fn version_at(&self, revision: u64) -> Option<&Version> {
-        if self.latest.revision() <= revision {
-            return Some(&self.latest);
-        }
-        self.older.iter().rev().find(|version| version.revision() <= revision)
+    pub(super) fn standing(&self) -> Option<&Arc<KeyValue>> {
+        Some(&self.kv).filter(|_| !self.gone)
     }
-
-    fn push(&mut self, version: Version) {
-        self.older.push(std::mem::replace(&mut self.latest, version));
-    }
-
-    /// Forgets what is not needed to know what stood at `revision` and later.
-    /// Returns whether nothing is left.
-    fn compact(&mut self, revision: u64) -> bool {
-        if self.latest.revision() <= revision {
-            self.older = Vec::new();
-            return matches!(self.latest, Version::Gone(_));
-        }
-        let later = self.older.partition_point(|version| version.revision() <= revision);
-        let last = later.saturating_sub(1);
-        let gone = matches!(self.older.get(last), Some(Version::Gone(_)));
-        self.older.drain(..if gone { later } else { last });
-        if self.older.is_empty() {
-            self.older = Vec::new();
-        }
-        false
-    }
-}
-
-/// What one revision changed.
-#[derive(Clone, Debug)]
-pub(super) struct Change {
-    /// The machine's time then.
-    pub(super) at: Duration,
-    pub(super) events: Vec<Event>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct History {
     pub(super) cells: Tree<Cell>,
-    /// The changes of the revisions after `compacted`, up to `revision`.
-    pub(super) changes: VecDeque<Arc<Change>>,
+    /// The changes of the revisions after `compacted`, up to `revision` and, while a command is
+    /// applied, the next one.
+    pub(super) log: Log,
     pub(super) compacted: u64,
     pub(super) revision: u64,
-    /// What the next revision has changed so far.
-    pub(super) pending: Vec<Event>,
 }
 
 impl Default for History {
     fn default() -> Self {
         // An empty store is at revision 1, as etcd's is.
-        let first = Change { at: Duration::ZERO, events: Vec::new() };
-        Self {
-            cells: Tree::default(),
-            changes: VecDeque::from([Arc::new(first)]),
-            compacted: 0,
-            revision: 1,
-            pending: Vec::new(),
-        }
+        Self { cells: Tree::default(), log: Log::default(), compacted: 0, revision: 1 }
     }
 }
 
 impl History {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<KeyValue>> {
-        self.cells.get(key).and_then(|cell| cell.latest.standing())
+        self.cells.get(key).and_then(Cell::standing)
     }
 
     /// What stands in a range, changes of the next revision included.
@@ -129,8 +69,31 @@ impl History {
             KeyRange::Span { .. } => None,
         };
         let many = single.is_none().then(|| self.cells.range(range));
-        let many = many.into_iter().flatten().filter_map(|(_, cell)| cell.latest.standing());
+        let many = many.into_iter().flatten().filter_map(Cell::standing);
         single.flatten().into_iter().chain(many)
+    }
+
+    /// What a key was at a revision that can be read.
+    pub(super) fn at<'a>(&'a self, cell: &'a Cell, revision: u64) -> Option<&'a Arc<KeyValue>> {
+        let (mut kv, mut place) = (cell.standing(), cell.place);
+        loop {
+            match kv {
+                Some(kv) if kv.mod_revision <= revision => return Some(kv),
+                // A deletion that is forgotten was before everything that can be read.
+                None if self.log.get(place).is_none_or(|change| change.revision <= revision) => {
+                    return None;
+                }
+                Some(_) | None => {}
+            }
+            let before = &self.log.get(place)?.old;
+            (kv, place) = (before.kv.as_ref(), before.place);
+        }
+    }
+
+    /// The revision of a key's last change, if that is remembered.
+    pub(super) fn changed_at(&self, key: &[u8]) -> Option<u64> {
+        let cell = self.cells.get(key)?;
+        self.log.get(cell.place).map(|change| change.revision)
     }
 
     /// Whether a revision can be read.
@@ -153,59 +116,74 @@ impl History {
             None => page(self.standing(&request.range), limit, request.keys_only),
             Some(revision) => {
                 let cells = self.cells.range(&request.range);
-                let items = cells.filter_map(|(_, cell)| cell.at(revision));
+                let items = cells.filter_map(|cell| self.at(cell, revision));
                 page(items, limit, request.keys_only)
             }
         };
         RangeResponse { revision: self.revision, items, more }
     }
 
-    pub(super) fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) {
-        let revision = self.revision + 1;
-        let cell = self.cells.get_mut(key);
-        let old = cell.as_ref().and_then(|cell| cell.latest.standing());
-        let kv = Arc::new(KeyValue {
+    /// Puts a key at the next revision; returns the lease that it had.
+    pub(super) fn put(
+        &mut self,
+        key: &Bytes,
+        value: Bytes,
+        lease: LeaseId,
+        at: Duration,
+    ) -> LeaseId {
+        let (revision, place, log) = (self.revision + 1, self.log.end(), &mut self.log);
+        let mut had = LeaseId::NONE;
+        self.cells.update(key, |cell| {
+            let old = cell.as_deref().and_then(Cell::standing);
+            had = old.map_or(LeaseId::NONE, |old| old.lease);
+            let (create_revision, version) =
+                old.map_or((revision, 1), |old| (old.create_revision, old.version + 1));
             // One copy of the key serves all its versions.
-            key: old.map_or_else(|| key.clone(), |old| old.key.clone()),
-            value,
-            create_revision: old.map_or(revision, |old| old.create_revision),
-            mod_revision: revision,
-            version: old.map_or(1, |old| old.version + 1),
-            lease,
+            let key = cell.as_deref().map_or(key, |cell| &cell.kv.key).clone();
+            let kv =
+                KeyValue { key, value, create_revision, mod_revision: revision, version, lease };
+            let new = Arc::new(kv);
+            let next = Cell { kv: Arc::clone(&new), place, gone: false };
+            let (old, added) = match cell {
+                Some(cell) => (std::mem::replace(cell, next).into(), None),
+                None => (Past::default(), Some(next)),
+            };
+            log.push(Change { revision, at, new: Some(new), old });
+            added
         });
-        self.pending.push(Event::Put(Arc::clone(&kv)));
-        if let Some(cell) = cell {
-            cell.push(Version::Put(kv));
-        } else {
-            let latest = Version::Put(Arc::clone(&kv));
-            self.cells.insert(&kv.key, Cell { older: Vec::new(), latest });
-        }
+        had
     }
 
-    /// Deletes a key; returns what it was.
-    pub(super) fn delete(&mut self, key: &[u8]) -> Option<Arc<KeyValue>> {
-        let revision = self.revision + 1;
-        let cell = self.cells.get_mut(key)?;
-        let old = Arc::clone(cell.latest.standing()?);
-        cell.push(Version::Gone(revision));
-        self.pending.push(Event::Delete(old.key.clone()));
-        Some(old)
+    /// Deletes a key at the next revision; returns the lease that it had.
+    pub(super) fn delete(&mut self, key: &[u8], at: Duration) -> Option<LeaseId> {
+        let (revision, place, log) = (self.revision + 1, self.log.end(), &mut self.log);
+        let mut had = None;
+        self.cells.update(key, |cell| {
+            if let Some(cell) = cell.filter(|cell| !cell.gone) {
+                had = Some(cell.kv.lease);
+                let next = Cell { kv: Arc::clone(&cell.kv), place, gone: true };
+                let old = std::mem::replace(cell, next).into();
+                log.push(Change { revision, at, new: None, old });
+            }
+            None
+        });
+        had
     }
 
     /// Ends the next revision, if it has changed anything.
-    pub(super) fn commit(&mut self, at: Duration) {
-        if !self.pending.is_empty() {
+    pub(super) fn commit(&mut self) {
+        if self.log.last().is_some_and(|last| last.revision > self.revision) {
             self.revision += 1;
-            let events = std::mem::take(&mut self.pending);
-            self.changes.push_back(Arc::new(Change { at, events }));
         }
     }
 
     /// Forgets the revisions that are more than `count` or older than `age`.
     pub(super) fn trim(&mut self, now: Duration, count: usize, age: Duration) {
-        while let Some(oldest) = self.changes.front() {
-            let old = oldest.at.saturating_add(age) < now;
-            if !old && self.changes.len() <= count {
+        while self.compacted < self.revision {
+            // The first revision of all changed nothing, and was at the beginning.
+            let oldest = self.log.first().filter(|first| first.revision == self.compacted + 1);
+            let old = oldest.map_or(Duration::ZERO, |first| first.at).saturating_add(age) < now;
+            if !old && self.revision - self.compacted <= count as u64 {
                 break;
             }
             self.compact_next();
@@ -226,21 +204,14 @@ impl History {
     }
 
     fn compact_next(&mut self) {
-        let Some(change) = self.changes.pop_front() else { return };
         self.compacted += 1;
-        for event in &change.events {
-            let key = event.key();
-            // Looked at first: most often nothing is to be forgotten, and nothing need be copied.
-            let idle = self
-                .cells
-                .get(key)
-                .is_none_or(|cell| cell.older.is_empty() && matches!(cell.latest, Version::Put(_)));
-            if idle {
-                continue;
-            }
-            let compacted = self.compacted;
-            if self.cells.get_mut(key).is_some_and(|cell| cell.compact(compacted)) {
-                self.cells.remove(key);
+        while self.log.first().is_some_and(|first| first.revision <= self.compacted) {
+            let Some((place, change)) = self.log.pop() else { return };
+            if let (None, Some(old)) = (&change.new, &change.old.kv) {
+                let last = self.cells.get(&old.key).is_some_and(|cell| cell.place == place);
+                if last {
+                    self.cells.remove(&old.key);
+                }
             }
         }
     }
@@ -256,27 +227,32 @@ impl History {
         if from <= self.compacted {
             return Err(Refusal::Compacted { compacted: self.compacted });
         }
-        let skip = usize::try_from(from - self.compacted - 1).unwrap_or(usize::MAX);
-        let mut seen = from - 1;
-        let mut found = Vec::new();
-        for change in self.changes.iter().skip(skip) {
-            if found.len() >= limit {
-                return Ok((found, seen));
+        let mut found: Vec<Events> = Vec::new();
+        if from > self.revision {
+            return Ok((found, from - 1));
+        }
+        for change in self.log.since(from) {
+            let revision = change.revision;
+            let begun = found.last().is_some_and(|last| last.revision == revision);
+            if !begun && found.len() >= limit {
+                return Ok((found, revision - 1));
             }
-            seen += 1;
-            let events = change.events.iter().filter(|event| range.contains(event.key()));
-            let events: Vec<Event> = events.cloned().collect();
-            if !events.is_empty() {
-                found.push(Events { revision: seen, events });
+            if change.kv().is_some_and(|kv| range.contains(&kv.key))
+                && let Some(event) = change.event()
+            {
+                match found.last_mut().filter(|_| begun) {
+                    Some(last) => last.events.push(event),
+                    None => found.push(Events { revision, events: vec![event] }),
+                }
             }
         }
-        Ok((found, seen))
+        Ok((found, self.revision))
     }
+}
 
-    /// The event that a key's version at exactly this revision was.
-    pub(super) fn event_at(&self, key: &Bytes, revision: u64) -> Option<Event> {
-        let version = self.cells.get(key)?.version_at(revision)?;
-        (version.revision() == revision).then(|| version.event(key))
+impl From<Cell> for Past {
+    fn from(cell: Cell) -> Self {
+        Self { kv: Some(cell.kv).filter(|_| !cell.gone), place: cell.place }
     }
 }
 

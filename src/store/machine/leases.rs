@@ -8,6 +8,7 @@ use std::{
 use crate::store::{
     error::Refusal,
     kv::{Bytes, LeaseId},
+    tree::Tree,
 };
 
 /// Longer than any lease is meant to live: 9,000,000,000 s, as etcd's limit.
@@ -18,7 +19,7 @@ pub(super) struct Standing {
     pub(super) ttl: Duration,
     /// In the machine's time.
     pub(super) deadline: Duration,
-    pub(super) keys: BTreeSet<Bytes>,
+    pub(super) keys: Tree<Bytes>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -72,7 +73,7 @@ impl Leases {
 
     pub(super) fn insert(&mut self, id: LeaseId, ttl: Duration, deadline: Duration) {
         self.due.insert((deadline, id));
-        self.standing.insert(id, Standing { ttl, deadline, keys: BTreeSet::new() });
+        self.standing.insert(id, Standing { ttl, deadline, keys: Tree::default() });
     }
 
     pub(super) fn keep_alive(&mut self, id: LeaseId, now: Duration) -> Result<Duration, Refusal> {

@@ -3,6 +3,7 @@
 mod apply;
 mod history;
 mod leases;
+mod log;
 mod snapshot;
 
 pub use apply::{Command, Config, Machine, Outcome};

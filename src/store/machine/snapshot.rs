@@ -6,30 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     apply::{Config, Machine},
-    history::{Cell, Change, Version},
+    history::Cell,
 };
 use crate::store::kv::{Bytes, KeyValue, LeaseId};
 
 /// About how many bytes a part holds; a part with one larger value holds more.
 const PART_LEN: usize = 1 << 20;
 
+/// Revisions are numbers of etcd's, which have a sign.
+const REVISION_MAX: u64 = i64::MAX as u64;
+
 /// A part of a snapshot. The parts of one machine come in a fixed order, and all are needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part(Content);
 
+/// First what stood when the history that is remembered began, then what has happened since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Content {
-    Head { revision: u64, compacted: u64, now: Duration, last_lease: LeaseId },
+    Head {
+        revision: u64,
+        compacted: u64,
+        now: Duration,
+        last_lease: LeaseId,
+    },
     Leases(Vec<(LeaseId, Duration, Duration)>),
-    Cells(Vec<(Bytes, Vec<Stored>)>),
-    Changes(Vec<(Duration, Vec<Bytes>)>),
-    End { leases: usize, cells: usize },
+    Base(Vec<Arc<KeyValue>>),
+    Changes(Vec<Change>),
+    /// So many parts were before it.
+    End(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Stored {
-    Put { value: Bytes, create_revision: u64, mod_revision: u64, version: u64, lease: LeaseId },
-    Gone(u64),
+struct Change {
+    revision: u64,
+    at: Duration,
+    key: Bytes,
+    /// What was put; `None`: it was deleted.
+    put: Option<(Bytes, LeaseId)>,
 }
 
 /// Why parts make no machine. Fetch or make another snapshot.
@@ -40,55 +53,44 @@ pub struct SnapshotError(pub(in crate::store) &'static str);
 impl Machine {
     /// The machine as it is now, in parts of about 1 MiB. Its [`Config`] is not part of it.
     pub fn snapshot(&self) -> impl Iterator<Item = Part> {
+        let history = &self.history;
         let head = Content::Head {
-            revision: self.history.revision,
-            compacted: self.history.compacted,
+            revision: history.revision,
+            compacted: history.compacted,
             now: self.now,
             last_lease: self.leases.last_id,
         };
         let leases =
             self.leases.standing.iter().map(|(id, lease)| (*id, lease.ttl, lease.deadline));
-        let cells = self.history.cells.iter().map(|(key, cell)| {
-            let versions = cell.older.iter().chain([&cell.latest]).map(stored);
-            (key.clone(), versions.collect())
+        let base = history.cells.iter().filter_map(|cell| history.at(cell, history.compacted));
+        let changes = history.log.since(0).filter_map(|change| {
+            let key = change.kv()?.key.clone();
+            let put = change.new.as_ref().map(|kv| (kv.value.clone(), kv.lease));
+            Some(Change { revision: change.revision, at: change.at, key, put })
         });
-        let changes = self.history.changes.iter().map(|change| {
-            (change.at, change.events.iter().map(|event| event.key().clone()).collect())
-        });
-        let end =
-            Content::End { leases: self.leases.standing.len(), cells: self.history.cells.len() };
-        std::iter::once(head)
+        let mut parts = std::iter::once(head)
             .chain(in_parts(leases, |_| 40).map(Content::Leases))
-            .chain(in_parts(cells, cell_len).map(Content::Cells))
-            .chain(in_parts(changes, change_len).map(Content::Changes))
-            .chain([end])
-            .map(Part)
+            .chain(in_parts(base.cloned(), kv_len).map(Content::Base))
+            .chain(in_parts(changes, change_len).map(Content::Changes));
+        let mut count = 0;
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            let part = parts.next();
+            count += usize::from(part.is_some());
+            let end = Some(Content::End(count))
+                .filter(|_| !std::mem::replace(&mut ended, part.is_none()));
+            part.or(end).map(Part)
+        })
     }
 }
 
-fn stored(version: &Version) -> Stored {
-    match version {
-        Version::Put(kv) => Stored::Put {
-            value: kv.value.clone(),
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            lease: kv.lease,
-        },
-        Version::Gone(revision) => Stored::Gone(*revision),
-    }
+fn kv_len(kv: &Arc<KeyValue>) -> usize {
+    64 + kv.key.len() + kv.value.len()
 }
 
-fn cell_len((key, versions): &(Bytes, Vec<Stored>)) -> usize {
-    let values = versions.iter().map(|version| match version {
-        Stored::Put { value, .. } => 48 + value.len(),
-        Stored::Gone(_) => 16,
-    });
-    16 + key.len() + values.sum::<usize>()
-}
-
-fn change_len((_, keys): &(Duration, Vec<Bytes>)) -> usize {
-    32 + keys.iter().map(|key| 16 + key.len()).sum::<usize>()
+fn change_len(change: &Change) -> usize {
+    let put = change.put.as_ref().map_or(0, |(value, _)| 16 + value.len());
+    48 + change.key.len() + put
 }
 
 fn in_parts<T>(
@@ -117,6 +119,10 @@ fn in_parts<T>(
 #[derive(Debug)]
 pub struct Restore {
     machine: Machine,
+    /// The revision that it comes to.
+    revision: u64,
+    /// How many parts have come.
+    count: usize,
     started: bool,
     ended: bool,
 }
@@ -124,9 +130,7 @@ pub struct Restore {
 impl Restore {
     /// Waits for the first part.
     pub fn new(config: Config) -> Self {
-        let mut machine = Machine::new(config);
-        machine.history.changes.clear();
-        Self { machine, started: false, ended: false }
+        Self { machine: Machine::new(config), revision: 0, count: 0, started: false, ended: false }
     }
 
     /// Takes the next part.
@@ -137,38 +141,33 @@ impl Restore {
         if self.ended {
             return Err(SnapshotError("a part follows the last"));
         }
+        self.count += 1;
         match part.0 {
             Content::Head { revision, compacted, now, last_lease } => {
                 if self.started
-                    || revision == 0
+                    || !(1..=REVISION_MAX).contains(&revision)
                     || compacted > revision
                     || last_lease > LeaseId::MAX
                 {
                     return Err(SnapshotError("its head is wrong"));
                 }
                 self.started = true;
-                self.machine.history.revision = revision;
+                self.revision = revision;
                 self.machine.history.compacted = compacted;
+                // The first revision of all changed nothing.
+                self.machine.history.revision = compacted.max(1);
                 self.machine.now = now;
                 self.machine.leases.last_id = last_lease;
                 Ok(())
             }
             _ if !self.started => Err(SnapshotError("its head is missing")),
             Content::Leases(leases) => leases.into_iter().try_for_each(|lease| self.lease(lease)),
-            Content::Cells(cells) => {
-                cells.into_iter().try_for_each(|(key, versions)| self.cell(&key, &versions))
-            }
+            Content::Base(base) => base.into_iter().try_for_each(|kv| self.base(kv)),
             Content::Changes(changes) => {
-                changes.into_iter().try_for_each(|(at, keys)| self.change(at, &keys))
+                changes.into_iter().try_for_each(|change| self.change(change))
             }
-            Content::End { leases, cells } => {
-                let (history, standing) = (&self.machine.history, &self.machine.leases.standing);
-                if (leases, cells) != (standing.len(), history.cells.len()) {
-                    return Err(SnapshotError("parts are missing"));
-                }
-                self.ended = true;
-                Ok(())
-            }
+            Content::End(count) if count + 1 == self.count => self.end(),
+            Content::End(_) => Err(SnapshotError("parts are missing")),
         }
     }
 
@@ -177,9 +176,7 @@ impl Restore {
     /// # Errors
     /// [`SnapshotError`] if some are missing.
     pub fn finish(self) -> Result<Machine, SnapshotError> {
-        let history = &self.machine.history;
-        let changes = history.revision - history.compacted;
-        if !self.ended || history.changes.len() as u64 != changes {
+        if !self.ended {
             return Err(SnapshotError("parts are missing"));
         }
         Ok(self.machine)
@@ -197,55 +194,62 @@ impl Restore {
         Ok(())
     }
 
-    fn cell(&mut self, key: &Bytes, stored: &[Stored]) -> Result<(), SnapshotError> {
-        let mut versions = Vec::with_capacity(stored.len());
-        let mut before = 0;
-        for stored in stored {
-            let version = match stored {
-                Stored::Put { value, create_revision, mod_revision, version, lease } => {
-                    Version::Put(Arc::new(KeyValue {
-                        key: key.clone(),
-                        value: value.clone(),
-                        create_revision: *create_revision,
-                        mod_revision: *mod_revision,
-                        version: *version,
-                        lease: *lease,
-                    }))
-                }
-                Stored::Gone(revision) => Version::Gone(*revision),
-            };
-            let revision = version.revision();
-            if revision <= before || revision > self.machine.history.revision {
-                return Err(SnapshotError("the versions of a key are out of order"));
-            }
-            before = revision;
-            versions.push(version);
+    fn base(&mut self, kv: Arc<KeyValue>) -> Result<(), SnapshotError> {
+        let history = &mut self.machine.history;
+        let sound = !kv.key.is_empty()
+            && (1..=kv.mod_revision).contains(&kv.create_revision)
+            && kv.mod_revision <= history.compacted
+            && (1..=kv.mod_revision - kv.create_revision + 1).contains(&kv.version)
+            && kv.lease <= LeaseId::MAX;
+        if !sound || history.log.last().is_some() {
+            return Err(SnapshotError("a key is wrong"));
         }
-        let Some(latest) = versions.pop() else {
-            return Err(SnapshotError("a key has no version"));
-        };
-        if let Version::Put(kv) = &latest
-            && kv.lease != LeaseId::NONE
-        {
-            if self.machine.leases.get(kv.lease).is_err() {
-                return Err(SnapshotError("a key has a lease that does not stand"));
-            }
-            self.machine.leases.attach(kv.lease, key);
-        }
-        let cell = Cell { older: versions, latest };
-        match self.machine.history.cells.insert(key, cell) {
-            None if !key.is_empty() => Ok(()),
-            _ => Err(SnapshotError("a key is there twice, or empty")),
+        match history.cells.insert(Cell::before_all(kv)) {
+            None => Ok(()),
+            Some(_) => Err(SnapshotError("a key is there twice")),
         }
     }
 
-    fn change(&mut self, at: Duration, keys: &[Bytes]) -> Result<(), SnapshotError> {
+    /// Does it again.
+    fn change(&mut self, change: Change) -> Result<(), SnapshotError> {
         let history = &mut self.machine.history;
-        let revision = history.compacted + history.changes.len() as u64 + 1;
-        let events: Option<Vec<_>> =
-            keys.iter().map(|key| history.event_at(key, revision)).collect();
-        let events = events.ok_or(SnapshotError("a change has no version"))?;
-        history.changes.push_back(Arc::new(Change { at, events }));
+        let Change { revision, at, key, put } = change;
+        let known = history.log.last().map_or(history.revision, |last| last.revision);
+        let later = known + 1 == revision;
+        // All changes of a revision come at one time, and each key has at most one.
+        let sound = match history.log.last() {
+            Some(last) if last.revision == revision => last.at == at,
+            Some(last) => later && last.at <= at,
+            None => later,
+        };
+        let again = history.changed_at(&key) == Some(revision);
+        if !sound || again || revision > self.revision || key.is_empty() || at > self.machine.now {
+            return Err(SnapshotError("the changes are out of order"));
+        }
+        history.revision = revision - 1;
+        let done = match put {
+            Some((value, lease)) => {
+                history.put(&key, value, lease, at);
+                true
+            }
+            None => history.delete(&key, at).is_some(),
+        };
+        history.commit();
+        if done { Ok(()) } else { Err(SnapshotError("a key is deleted that does not stand")) }
+    }
+
+    fn end(&mut self) -> Result<(), SnapshotError> {
+        let Machine { history, leases, .. } = &mut self.machine;
+        if history.revision != self.revision {
+            return Err(SnapshotError("changes are missing"));
+        }
+        for kv in history.cells.iter().filter_map(Cell::standing) {
+            if kv.lease != LeaseId::NONE {
+                leases.get(kv.lease).map_err(|_| SnapshotError("the lease of a key is missing"))?;
+                leases.attach(kv.lease, &kv.key);
+            }
+        }
+        self.ended = true;
         Ok(())
     }
 }

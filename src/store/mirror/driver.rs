@@ -13,9 +13,9 @@ use crate::{
     runtime::Runtime,
     store::{
         contract::{Pages, Store, Update, Watch},
-        error::StoreError,
+        error::{Refusal, StoreError},
         kv::{Bytes, Event, Events, KeyRange, KeyValue},
-        txn::RangeResponse,
+        txn::{RangeRequest, RangeResponse},
     },
 };
 
@@ -39,6 +39,21 @@ pub(super) struct Driver<S, R, T, D, A> {
     pub(super) options: Options,
     pub(super) shared: Arc<Shared<T>>,
     pub(super) readers: Weak<A>,
+    /// Held by a check on its way.
+    pub(super) checking: Weak<()>,
+}
+
+/// Whoever waits is told that nothing will come any more, also where the decoder panics.
+struct Ending<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Ending<T> {
+    fn drop(&mut self) {
+        self.0.report(|status| {
+            status.ended.get_or_insert_with(|| {
+                Refusal::Closed("the task that follows the store has ended".to_owned()).into()
+            });
+        });
+    }
 }
 
 /// Why a watch is left.
@@ -60,6 +75,7 @@ where
 {
     /// Follows the store until nobody reads any more, or it is refused.
     pub(super) async fn run(mut self) {
+        let _ending = Ending(Arc::clone(&self.shared));
         let mut pause = RETRY_FIRST;
         loop {
             let revision = self.shared.view().revision;
@@ -111,7 +127,7 @@ where
                 Err(error) if self.readers.strong_count() == 0 => return Err(error),
                 Err(error) => pause = self.pause(pause, error).await,
                 Ok(view) => {
-                    self.shared.publish(Arc::new(view));
+                    drop(self.shared.publish(Arc::new(view)));
                     self.shared.report(|status| status.failing = None);
                     return Ok(());
                 }
@@ -201,18 +217,32 @@ where
             if self.shared.take_reload() {
                 return Leave::Reload;
             }
-            let due = check_at.is_some_and(|at| at <= self.runtime.now());
-            if due || self.shared.take_check() {
+            if check_at.is_some_and(|at| at <= self.runtime.now()) {
                 check_at = self.options.check_interval.map(|every| self.runtime.now() + every);
-                let check = Check {
-                    store: self.store.clone(),
-                    range: self.range.clone(),
-                    page_len: self.options.page_len,
-                    shared: Arc::clone(&self.shared),
-                };
-                self.runtime.spawn(check.run());
+                self.shared.ask_for_check();
+            }
+            if self.checking.strong_count() == 0 && self.shared.take_check() {
+                self.check();
             }
         }
+    }
+
+    fn check(&mut self) {
+        let running = Arc::new(());
+        self.checking = Arc::downgrade(&running);
+        let check = Check {
+            store: self.store.clone(),
+            range: self.range.clone(),
+            page_len: self.options.page_len,
+            shared: Arc::clone(&self.shared),
+        };
+        let demand = Arc::clone(&self.shared.demand);
+        self.runtime.spawn(async move {
+            check.run().await;
+            drop(running);
+            // Another may have been asked for meanwhile.
+            demand.notify_one();
+        });
     }
 
     /// Asks for progress if a reader waits for a later revision: at once, and then at intervals.
@@ -260,8 +290,10 @@ where
                 None
             };
         }
-        self.shared.publish(Arc::new(view));
+        let old = self.shared.publish(Arc::new(view));
         self.shared.report(|status| status.failing = None);
+        tokio::task::yield_now().await;
+        drop(old);
         failed
     }
 
@@ -323,10 +355,9 @@ struct Check<S, T> {
 
 impl<S: Store, T: Send + Sync + 'static> Check<S, T> {
     async fn run(self) {
-        let view = self.shared.view();
-        let drift = match self.compare(&view).await {
-            Ok(drift) => drift,
-            // What stood then is not known any more, or not just now: the next check will tell.
+        let (view, drift) = match self.compare().await {
+            Ok(compared) => compared,
+            // It is not known just now: the next check will tell.
             Err(error) => return tracing::info!("a check was given up: {error}"),
         };
         if !drift.is_empty() {
@@ -341,20 +372,25 @@ impl<S: Store, T: Send + Sync + 'static> Check<S, T> {
         });
     }
 
-    async fn compare(&self, view: &View<T>) -> Result<Vec<Bytes>, StoreError> {
+    async fn compare(&self) -> Result<(Arc<View<T>>, Vec<Bytes>), StoreError> {
+        // The last view may be of long ago, where nothing happened in the range since; what stood
+        // then would not be known any more.
+        let now = RangeRequest::new(self.range.clone()).limit(1).keys_only();
+        let now = self.store.range(now).await?.revision;
+        let view = self.shared.wait_until(now, |view| view.revision >= now).await?;
         let pages = Pages::new(&self.store, self.range.clone()).page_len(self.page_len);
         let mut pages = pages.keys_only().at(view.revision);
         let mut drift = Vec::new();
         let mut left = self.range.clone();
         while let Some(page) = pages.next().await? {
-            drift.extend(differences(view, &left, &page));
+            drift.extend(differences(&view, &left, &page));
             drift.truncate(DRIFT_MAX);
             if let Some(last) = page.items.last() {
                 left = self.range.after(&last.key);
             }
             tokio::task::yield_now().await;
         }
-        Ok(drift)
+        Ok((view, drift))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The mirror for its readers: the view, waiting for one, and what has changed since another.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -125,8 +126,8 @@ pub(super) struct Shared<T> {
 struct State<T> {
     view: Arc<View<T>>,
     status: Status,
-    /// The highest revision that a reader waits for.
-    wanted: u64,
+    /// The revisions that readers wait for, and how many wait for each.
+    wanted: BTreeMap<u64, usize>,
     check: bool,
     reload: bool,
 }
@@ -136,11 +137,12 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, view: Arc<View<T>>) {
-        // The last holder of a large view should not drop it while others wait for the lock.
+    /// Shows a view. Returns the one before, whose last holder has much to drop: after those who
+    /// wait have been served.
+    pub(super) fn publish(&self, view: Arc<View<T>>) -> Arc<View<T>> {
         let old = std::mem::replace(&mut self.lock().view, view);
         self.published.notify_waiters();
-        drop(old);
+        old
     }
 
     pub(super) fn report(&self, change: impl FnOnce(&mut Status)) {
@@ -148,11 +150,43 @@ impl<T> Shared<T> {
         self.published.notify_waiters();
     }
 
+    /// The highest revision that a reader waits for.
     pub(super) fn wanted(&self) -> u64 {
-        self.lock().wanted
+        self.lock().wanted.last_key_value().map_or(0, |(revision, _)| *revision)
     }
 
-    /// Whether a reader has asked for a check.
+    /// Waits for a view that is good enough; one of a revision from `wanted` on is.
+    pub(super) async fn wait_until(
+        &self,
+        wanted: u64,
+        enough: impl Fn(&View<T>) -> bool,
+    ) -> Result<Arc<View<T>>, StoreError> {
+        let mut want = None;
+        loop {
+            let mut published = std::pin::pin!(self.published.notified());
+            published.as_mut().enable();
+            {
+                let state = self.lock();
+                if enough(&state.view) {
+                    return Ok(Arc::clone(&state.view));
+                }
+                if let Some(ended) = &state.status.ended {
+                    return Err(ended.clone());
+                }
+            }
+            if wanted > 0 {
+                want.get_or_insert_with(|| Want::new(self, wanted));
+            }
+            published.await;
+        }
+    }
+
+    pub(super) fn ask_for_check(&self) {
+        self.lock().check = true;
+        self.demand.notify_one();
+    }
+
+    /// Whether a check is asked for.
     pub(super) fn take_check(&self) -> bool {
         std::mem::take(&mut self.lock().check)
     }
@@ -170,6 +204,32 @@ impl<T> Shared<T> {
 
     pub(super) fn view(&self) -> Arc<View<T>> {
         Arc::clone(&self.lock().view)
+    }
+}
+
+/// A revision that is waited for, for as long as somebody does.
+struct Want<'a, T> {
+    shared: &'a Shared<T>,
+    revision: u64,
+}
+
+impl<'a, T> Want<'a, T> {
+    fn new(shared: &'a Shared<T>, revision: u64) -> Self {
+        *shared.lock().wanted.entry(revision).or_default() += 1;
+        shared.demand.notify_one();
+        Self { shared, revision }
+    }
+}
+
+impl<T> Drop for Want<'_, T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(waiting) = state.wanted.get_mut(&self.revision) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                state.wanted.remove(&self.revision);
+            }
+        }
     }
 }
 
@@ -193,7 +253,7 @@ impl<T: Send + Sync + 'static> Mirror<T> {
         let state = State {
             view: Arc::new(View::default()),
             status: Status::default(),
-            wanted: 0,
+            wanted: BTreeMap::new(),
             check: false,
             reload: false,
         };
@@ -207,6 +267,7 @@ impl<T: Send + Sync + 'static> Mirror<T> {
             options,
             shared: Arc::clone(&shared),
             readers: Arc::downgrade(&alive),
+            checking: Weak::new(),
         };
         driver.load().await?;
         let mirror = Self { shared, alive };
@@ -229,38 +290,20 @@ impl<T: Send + Sync + 'static> Mirror<T> {
     /// # Errors
     /// Why the mirror has ended. As long as the store cannot be reached, it waits.
     pub async fn wait(&self, revision: u64) -> Result<Arc<View<T>>, StoreError> {
-        self.wait_until(revision, |view| view.revision >= revision).await
+        self.shared.wait_until(revision, |view| view.revision >= revision).await
     }
 
-    async fn wait_until(
-        &self,
-        wanted: u64,
-        enough: impl Fn(&View<T>) -> bool,
-    ) -> Result<Arc<View<T>>, StoreError> {
-        loop {
-            let mut published = std::pin::pin!(self.shared.published.notified());
-            published.as_mut().enable();
-            {
-                let mut state = self.shared.lock();
-                if enough(&state.view) {
-                    return Ok(Arc::clone(&state.view));
-                }
-                if let Some(ended) = &state.status.ended {
-                    return Err(ended.clone());
-                }
-                if state.wanted < wanted {
-                    state.wanted = wanted;
-                    self.shared.demand.notify_one();
-                }
-            }
-            published.await;
-        }
+    /// Waits for a view that shows anything else than `seen`, which is one of this mirror.
+    ///
+    /// # Errors
+    /// Why the mirror has ended.
+    pub async fn changed(&self, seen: &View<T>) -> Result<Arc<View<T>>, StoreError> {
+        self.shared.wait_until(0, |view| view.edits != seen.edits).await
     }
 
     /// Asks for a full check soon; its result shows in [`Mirror::status`].
     pub fn check(&self) {
-        self.shared.lock().check = true;
-        self.shared.demand.notify_one();
+        self.shared.ask_for_check();
     }
 
     /// Follows the changes from now on.
@@ -292,9 +335,7 @@ impl<T: Send + Sync + 'static> Changes<T> {
     /// Why the mirror has ended, after the last changes.
     pub async fn next(&mut self) -> Result<(Vec<Change<T>>, Arc<View<T>>), StoreError> {
         loop {
-            let seen = Arc::clone(&self.seen);
-            let later = |view: &View<T>| view.edits != seen.edits;
-            let view = self.mirror.wait_until(0, later).await?;
+            let view = self.mirror.changed(&self.seen).await?;
             let changes: Vec<Change<T>> = self.seen.changes(&view).collect();
             self.seen = Arc::clone(&view);
             if !changes.is_empty() {

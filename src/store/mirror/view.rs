@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::store::{
     kv::{Bytes, KeyRange, KeyValue},
-    tree::Tree,
+    tree::{Keyed, Tree},
 };
 
 /// A key of a mirror.
@@ -26,6 +26,12 @@ impl<T> fmt::Debug for Entry<T> {
     }
 }
 
+impl<T> Keyed for Arc<Entry<T>> {
+    fn key(&self) -> &[u8] {
+        &self.kv.key
+    }
+}
+
 /// What stood in the range at one revision. It never changes, and is shared, not copied.
 pub struct View<T> {
     pub(super) revision: u64,
@@ -33,8 +39,8 @@ pub struct View<T> {
     /// How many changes the mirror has made so far; two views with the same are the same.
     pub(super) edits: u64,
     pub(super) entries: Tree<Arc<Entry<T>>>,
-    /// The keys whose value does not decode.
-    pub(super) undecoded: Tree<()>,
+    /// Those of them whose value does not decode.
+    pub(super) undecoded: Tree<Arc<Entry<T>>>,
 }
 
 impl<T> Clone for View<T> {
@@ -111,7 +117,7 @@ impl<T> View<T> {
 
     /// All keys, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Arc<Entry<T>>)> {
-        self.entries.iter()
+        self.entries.iter().map(|entry| (&entry.kv.key, entry))
     }
 
     /// The keys in a range, in ascending order.
@@ -119,12 +125,12 @@ impl<T> View<T> {
         &'a self,
         range: &'a KeyRange,
     ) -> impl Iterator<Item = (&'a Bytes, &'a Arc<Entry<T>>)> {
-        self.entries.range(range)
+        self.entries.range(range).map(|entry| (&entry.kv.key, entry))
     }
 
     /// The keys whose value does not decode, in ascending order.
     pub fn undecoded(&self) -> impl Iterator<Item = &Arc<Entry<T>>> {
-        self.undecoded.iter().filter_map(|(key, ())| self.entries.get(key))
+        self.undecoded.iter()
     }
 
     /// In which keys a later view differs from this one, in ascending order.
@@ -133,12 +139,11 @@ impl<T> View<T> {
     /// same mirror.
     pub fn changes<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = Change<T>> {
         let same = |a: &Arc<Entry<T>>, b: &Arc<Entry<T>>| {
-            Arc::ptr_eq(a, b) || a.kv.mod_revision == b.kv.mod_revision
+            Arc::ptr_eq(a, b) || (a.kv.mod_revision == b.kv.mod_revision && a.kv.key == b.kv.key)
         };
-        self.entries.differences(&later.entries, same).map(|(key, before, after)| Change {
-            key: key.clone(),
-            before: before.cloned(),
-            after: after.cloned(),
+        self.entries.differences(&later.entries, same).filter_map(|(before, after)| {
+            let key = before.or(after)?.kv.key.clone();
+            Some(Change { key, before: before.cloned(), after: after.cloned() })
         })
     }
 
@@ -155,22 +160,29 @@ impl<T> View<T> {
                     kv.key,
                     kv.mod_revision
                 );
-                let last = self.get(&kv.key).and_then(|entry| entry.value.clone());
+                // One that was deleted meanwhile, perhaps unseen, had another life.
+                let last = self
+                    .get(&kv.key)
+                    .filter(|entry| entry.kv.create_revision == kv.create_revision)
+                    .and_then(|entry| entry.value.clone());
                 (last, Some(error.into()))
             }
         };
-        if error.is_some() {
-            self.undecoded.insert(&kv.key, ());
+        self.edits += 1;
+        let entry = Arc::new(Entry { kv: Arc::clone(kv), value, error });
+        if entry.error.is_some() {
+            self.undecoded.insert(Arc::clone(&entry));
         } else if self.undecoded.len() > 0 {
             self.undecoded.remove(&kv.key);
         }
-        self.edits += 1;
-        self.entries.insert(&kv.key, Arc::new(Entry { kv: Arc::clone(kv), value, error }));
+        self.entries.insert(entry);
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) {
         self.edits += 1;
         self.entries.remove(key);
-        self.undecoded.remove(key);
+        if self.undecoded.len() > 0 {
+            self.undecoded.remove(key);
+        }
     }
 }

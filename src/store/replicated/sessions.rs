@@ -14,14 +14,15 @@ use crate::store::{
 };
 
 /// How long the answers to a client are kept after its last command, in the machine's time: far
-/// longer than any deadline within which it may ask again.
+/// longer than any deadline within which it may ask again. What arrives later than that is not
+/// done, since it may have been done before.
 const SESSION_AGE: Duration = Duration::from_secs(600);
 
 /// An answer that is larger, in bytes, is not kept: who asks again hears that it was done.
 const ANSWER_LEN: usize = 1 << 20;
 
-/// How many sessions a part of a snapshot holds.
-const PART_LEN: usize = 64;
+/// How many answers a part of a snapshot holds.
+const PART_LEN: usize = 1_024;
 
 /// What the host writes into its log for the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Proposal {
     pub number: u64,
     /// The client waits for no answer to a command of a lesser number.
     pub floor: u64,
+    /// The machine's time that the client had seen when it first sent the command.
+    pub since: Duration,
     /// When, as the node that leads tells the time.
     pub stamp: Stamp,
     /// What is to be done.
@@ -75,6 +78,9 @@ pub enum Applied {
     Forgotten,
     /// Somebody else tells the time by now: it was not done, and is to be stamped again.
     Stale,
+    /// It came so late that it may have been done before and the answer be forgotten: it was not
+    /// done now.
+    Late,
 }
 
 /// Who leads, and what was answered to whom.
@@ -86,8 +92,8 @@ pub(super) struct Sessions {
     used: BTreeSet<(Duration, u64)>,
 }
 
-/// What one client was answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What one client was answered; at least once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Session {
     floor: u64,
     used: Duration,
@@ -105,7 +111,7 @@ impl Sessions {
             }
             Entry::Propose(proposal) => proposal,
         };
-        let Proposal { client, number, floor, stamp, command } = proposal;
+        let Proposal { client, number, floor, since, stamp, command } = proposal;
         if let Some(session) = self.clients.get(&client) {
             match session.answers.get(&number) {
                 Some(Some(answer)) => return Applied::Done(answer.clone()),
@@ -118,6 +124,11 @@ impl Sessions {
         // it; a lease must not end by that.
         if stamp.leader != self.leader {
             return Applied::Stale;
+        }
+        // Its client had seen a time at which it was not done yet; so if answers are forgotten that
+        // were given since, this is later still.
+        if stamp.at.max(machine.now()) > since.saturating_add(SESSION_AGE) {
+            return Applied::Late;
         }
         let answer = machine.apply(command, stamp.at);
         self.note(client, number, floor, &answer, machine.now());
@@ -135,7 +146,8 @@ impl Sessions {
         let session = self.clients.entry(client).or_default();
         self.used.remove(&(session.used, client));
         session.used = now;
-        session.floor = session.floor.max(floor);
+        // It waits for the answer to this one.
+        session.floor = session.floor.max(floor.min(number));
         session.answers = session.answers.split_off(&session.floor);
         let kept = (answer_len(answer) <= ANSWER_LEN).then(|| answer.clone());
         session.answers.insert(number, kept);
@@ -174,28 +186,80 @@ pub struct Part(Content);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Content {
     Machine(machine::Part),
-    Sessions(Vec<(u64, Session)>),
-    End { leader: u64, sessions: usize },
+    Answers(Vec<Kept>),
+    End { leader: u64, answers: usize },
+}
+
+/// One answer to a client, and what else is known of that client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    client: u64,
+    floor: u64,
+    used: Duration,
+    number: u64,
+    answer: Option<Result<Outcome, Refusal>>,
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.answer.as_ref().map_or(0, answer_len)
+    }
+}
+
+impl Sessions {
+    /// How many answers there are.
+    fn answers(&self) -> usize {
+        self.clients.values().map(|session| session.answers.len()).sum()
+    }
+
+    fn kept(&self) -> impl Iterator<Item = Kept> {
+        self.clients.iter().flat_map(|(client, session)| {
+            let (client, floor, used) = (*client, session.floor, session.used);
+            let answers = session.answers.iter();
+            answers.map(move |(number, answer)| Kept {
+                client,
+                floor,
+                used,
+                number: *number,
+                answer: answer.clone(),
+            })
+        })
+    }
+
+    fn keep(&mut self, kept: Kept) -> Result<(), SnapshotError> {
+        let Kept { client, floor, used, number, answer } = kept;
+        let session = self.clients.entry(client).or_insert_with(|| {
+            self.used.insert((used, client));
+            Session { floor, used, answers: BTreeMap::new() }
+        });
+        let one = (session.floor, session.used) == (floor, used) && number >= floor;
+        if !one || session.answers.insert(number, answer).is_some() {
+            return Err(SnapshotError("the answers to a client do not fit together"));
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn parts(machine: &Machine, sessions: &Sessions) -> impl Iterator<Item = Part> {
-    let end = Content::End { leader: sessions.leader, sessions: sessions.clients.len() };
-    let mut clients = sessions.clients.iter().peekable();
-    let clients = std::iter::from_fn(move || {
-        clients.peek()?;
-        let mut part = Vec::new();
+    let end = Content::End { leader: sessions.leader, answers: sessions.answers() };
+    let mut kept = sessions.kept().peekable();
+    let answers = std::iter::from_fn(move || {
+        kept.peek()?;
+        let mut part: Vec<Kept> = Vec::new();
         let mut filled = 0;
         // Large answers get a part of their own.
-        while part.len() < PART_LEN
-            && filled < ANSWER_LEN
-            && let Some((client, session)) = clients.next()
+        while let Some(next) =
+            kept.next_if(|next| part.is_empty() || filled + next.len() <= ANSWER_LEN)
         {
-            filled += session.answers.values().flatten().map(answer_len).sum::<usize>();
-            part.push((*client, session.clone()));
+            filled += next.len();
+            part.push(next);
+            if part.len() >= PART_LEN {
+                break;
+            }
         }
-        Some(Content::Sessions(part))
+        Some(Content::Answers(part))
     });
-    machine.snapshot().map(Content::Machine).chain(clients).chain([end]).map(Part)
+    machine.snapshot().map(Content::Machine).chain(answers).chain([end]).map(Part)
 }
 
 pub(super) fn restore(
@@ -211,16 +275,11 @@ pub(super) fn restore(
         }
         match part.0 {
             Content::Machine(part) => restore.push(part)?,
-            Content::Sessions(clients) => {
-                for (client, session) in clients {
-                    sessions.used.insert((session.used, client));
-                    if sessions.clients.insert(client, session).is_some() {
-                        return Err(SnapshotError("a client is there twice"));
-                    }
-                }
+            Content::Answers(answers) => {
+                answers.into_iter().try_for_each(|kept| sessions.keep(kept))?;
             }
-            Content::End { leader, sessions: count } => {
-                if sessions.clients.len() != count {
+            Content::End { leader, answers } => {
+                if sessions.answers() != answers {
                     return Err(SnapshotError("parts are missing"));
                 }
                 sessions.leader = leader;

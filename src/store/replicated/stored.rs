@@ -165,8 +165,15 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             return Ok(stamp);
         }
         let leader = draw();
-        // Nobody else's entry is counted as stamped by it before the replica knows.
-        self.log.append(Entry::Lead(leader)).await?;
+        // Nobody else's entry is counted as stamped by it before the replica knows. A log may never
+        // tell what became of an entry that another leader has overwritten.
+        tokio::select! {
+            biased;
+            done = self.log.append(Entry::Lead(leader)) => done?,
+            () = self.runtime.sleep(self.options.patience) => {
+                return Err(LogError::Retry("it took too long to take the word".to_owned()));
+            }
+        };
         self.replica.lead(leader, self.runtime.now());
         let lost = || LogError::Retry("another node has come to lead".to_owned());
         self.replica.stamp(self.runtime.now()).ok_or_else(lost)
@@ -186,6 +193,9 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             Applied::Done(answer) => Ok(answer),
             Applied::Forgotten => Err(LogError::Forgotten),
             Applied::Stale => Err(LogError::Retry("another node has come to lead".to_owned())),
+            Applied::Late => {
+                Err(LogError::Retry("the asking node is too far behind the others".to_owned()))
+            }
         }
     }
 
@@ -240,10 +250,12 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             Waiting { flight: &self.flight, number }
         };
         let number = waiting.number;
+        // The same for all attempts: none of them can have been done before.
+        let since = self.replica.shared.local.look(Machine::now);
         let done = self.retry(|| {
             let floor = lock(&self.flight).waiting.first().copied().unwrap_or(number);
             let (stamp, command) = (Stamp::default(), command.clone());
-            self.propose(Proposal { client: self.client, number, floor, stamp, command })
+            self.propose(Proposal { client: self.client, number, floor, since, stamp, command })
         });
         match done.await {
             Ok(answer) => answer.map_err(StoreError::Refused),
@@ -310,11 +322,6 @@ async fn end_leases<L: Log, R: Runtime>(store: Weak<Shared<L, R>>, replica: Repl
     }
 }
 
-/// What an outcome of another kind means: the log has broken its word.
-fn unexpected(outcome: &Outcome) -> StoreError {
-    StoreError::Unknown(format!("the log answered {outcome:?}"))
-}
-
 impl<L: Log, R: Runtime> Store for Replicated<L, R> {
     type Watch = ReplicatedWatch;
 
@@ -335,10 +342,7 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
                 return Ok(done);
             }
         }
-        match self.shared.run(Command::Txn(txn)).await? {
-            Outcome::Txn(done) => Ok(done),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Txn(txn)).await?.txn()
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<ReplicatedWatch, StoreError> {
@@ -349,9 +353,13 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
         let catch_up = move || -> CatchingUp {
             let shared = shared.upgrade();
             Box::pin(async move {
-                if let Some(shared) = shared {
-                    // Without it the progress is that of this node alone.
-                    let _ = shared.catch_up().await;
+                let Some(shared) = shared else {
+                    return Err(Refusal::Closed("its last handle is gone".to_owned()).into());
+                };
+                match shared.catch_up().await {
+                    Err(closed @ StoreError::Refused(_)) => Err(closed),
+                    // Without the others the progress is that of this node alone.
+                    Ok(()) | Err(_) => Ok(()),
                 }
             })
         };
@@ -359,17 +367,11 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        match self.shared.run(Command::Grant { id, ttl }).await? {
-            Outcome::Lease { id, ttl } => Ok(Lease { id, ttl }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        self.shared.run(Command::Grant { id, ttl }).await?.lease()
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        match self.shared.run(Command::KeepAlive(id)).await? {
-            Outcome::Lease { ttl, .. } => Ok(ttl),
-            outcome => Err(unexpected(&outcome)),
-        }
+        Ok(self.shared.run(Command::KeepAlive(id)).await?.lease()?.ttl)
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {

@@ -8,8 +8,9 @@ use crate::store::{
     local::LocalWatch,
 };
 
-/// Ends when this node has all that was committed when it began, or that cannot be known now.
-pub(super) type CatchingUp = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Ends when this node has all that was committed when it began, or that cannot be known now. An
+/// error: it will never be.
+pub(super) type CatchingUp = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 /// A watch of a replicated store. It follows the copy on its own node, and goes on while no node
 /// leads, with what that node has.
@@ -17,6 +18,7 @@ pub struct ReplicatedWatch {
     local: LocalWatch,
     catch_up: Box<dyn Fn() -> CatchingUp + Send>,
     catching_up: Option<CatchingUp>,
+    ended: Option<StoreError>,
 }
 
 impl fmt::Debug for ReplicatedWatch {
@@ -30,20 +32,24 @@ impl ReplicatedWatch {
         local: LocalWatch,
         catch_up: impl Fn() -> CatchingUp + Send + 'static,
     ) -> Self {
-        Self { local, catch_up: Box::new(catch_up), catching_up: None }
+        Self { local, catch_up: Box::new(catch_up), catching_up: None, ended: None }
     }
 }
 
 impl Watch for ReplicatedWatch {
     async fn next(&mut self) -> Result<Update, StoreError> {
         loop {
+            if let Some(error) = &self.ended {
+                return Err(error.clone());
+            }
             let Some(catching_up) = &mut self.catching_up else {
                 return self.local.next().await;
             };
             tokio::select! {
                 biased;
-                () = catching_up => {
+                caught_up = catching_up => {
                     self.catching_up = None;
+                    self.ended = caught_up.err();
                     self.local.request_progress();
                 }
                 update = self.local.next() => return update,

@@ -23,6 +23,7 @@ pub(super) async fn all<S: Store, R: Runtime>(world: &mut impl FnMut(&str) -> Wo
     only_a_change_is_a_revision(&world("only a change is a revision")).await;
     a_key_is_changed_once(&world("a key is changed once")).await;
     too_much_is_refused_unsent(&world("too much is refused unsent")).await;
+    only_so_deep_is_nested(&world("only so deep is nested")).await;
     a_missing_lease_refuses_all_of_it(&world("a missing lease refuses all of it")).await;
     nonsense_is_refused(&world("nonsense is refused")).await;
     counters_do_not_lose_a_step(&world("counters do not lose a step")).await;
@@ -307,6 +308,27 @@ async fn too_much_is_refused_unsent<S: Store, R: Runtime>(world: &World<S, R>) {
     world.delete("large").await;
 }
 
+async fn only_so_deep_is_nested<S: Store, R: Runtime>(world: &World<S, R>) {
+    world.put("a", "1").await;
+    let nested = |depth: usize| {
+        let innermost = Txn::new([Op::get(world.key("a")), world.put_op("b", "")]);
+        (1..depth).fold(innermost, |txn, _| Txn::new([Op::Txn(txn)]))
+    };
+    let refusal = world.refusal(nested(Txn::DEPTH + 1)).await;
+    assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal}");
+    assert_eq!(world.get("b").await, None);
+    // The answer is just as deep.
+    let mut done = world.commit(nested(Txn::DEPTH)).await;
+    for _ in 1..Txn::DEPTH {
+        let Some(OpResponse::Txn(inner)) = done.responses.pop() else { panic!("{done:?}") };
+        done = inner;
+    }
+    let [OpResponse::Range(found), OpResponse::Put] = &done.responses[..] else {
+        panic!("{done:?}")
+    };
+    assert_eq!(&*found.items[0].value, b"1");
+}
+
 async fn a_missing_lease_refuses_all_of_it<S: Store, R: Runtime>(world: &World<S, R>) {
     let lease = world.grant(Duration::from_secs(60)).await.id;
     world.retry(|| world.store.revoke(lease)).await.expect("it stands");
@@ -326,11 +348,14 @@ async fn nonsense_is_refused<S: Store, R: Runtime>(world: &World<S, R>) {
         Txn::new([Op::delete("")]),
         Txn::new([Op::Delete(backwards.clone())]),
         Txn::when([Compare::absent(backwards.clone())]),
+        Txn::new([Op::Range(RangeRequest::new(KeyRange::all()).at(0))]),
     ] {
         assert!(matches!(world.refusal(txn).await, Refusal::Invalid(_)));
     }
-    let read = world.store.range(RangeRequest::new(backwards)).await;
-    assert!(matches!(read, Err(StoreError::Refused(Refusal::Invalid(_)))), "{read:?}");
+    for read in [RangeRequest::new(backwards), RangeRequest::new(KeyRange::all()).at(0)] {
+        let read = world.store.range(read).await;
+        assert!(matches!(read, Err(StoreError::Refused(Refusal::Invalid(_)))), "{read:?}");
+    }
 }
 
 async fn counters_do_not_lose_a_step<S: Store, R: Runtime>(world: &World<S, R>) {

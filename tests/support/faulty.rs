@@ -1,7 +1,10 @@
 //! An embedded store behind a connection that loses, delays and repeats, and a process that can be
 //! stopped.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +16,7 @@ use raft_autopilot::{
     runtime::{Runtime, TokioRuntime},
     store::{
         Compare, Embedded, KeyRange, Lease, LeaseId, LeaseState, Limits, LocalWatch, Op,
-        RangeRequest, RangeResponse, Relation, Store, StoreError, Target, Txn, TxnResponse, Update,
+        OpResponse, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Update,
         Watch,
     },
 };
@@ -33,49 +36,25 @@ impl Dice {
     }
 }
 
-/// A compare that is left out of every transaction, to see whether anybody misses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Without {
-    /// That the range and the epoch are as they were.
-    Fence,
-    /// That the key has an id already.
-    Stands,
-    /// That the candidate is free.
-    Free,
-    /// That the id rests since this key had it.
-    Rests,
-    /// That nobody uses the key that is collected.
-    Unused,
-    /// That the mapping that is collected is still the same.
-    Same,
-    /// That there is no reference but the one that goes.
-    Alone,
+/// Says of a compare that it is left out of every transaction, to see whether anybody misses it.
+pub(crate) type Without = Arc<dyn Fn(&Compare) -> bool + Send + Sync>;
+
+/// Takes the compares out that `without` names, also of nested transactions.
+fn strip(txn: &mut Txn, without: &Without) {
+    txn.compares.retain(|compare| !without(compare));
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        if let Op::Txn(nested) = op {
+            strip(nested, without);
+        }
+    }
 }
 
-impl Without {
-    fn is(self, compare: &Compare) -> bool {
-        let name = compare.range.start();
-        let part = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
-        let one = matches!(compare.range, KeyRange::Key(_));
-        match self {
-            Self::Fence => name.ends_with(b"/m"),
-            Self::Stands => part(b"/k/") && compare.relation == Relation::Greater,
-            Self::Free => part(b"/i/") && compare.target == Target::CreateRevision(0),
-            Self::Rests => part(b"/i/") && matches!(compare.target, Target::Value(_)),
-            Self::Unused => part(b"/r/") && compare.target == Target::CreateRevision(0),
-            Self::Same => part(b"/k/") && compare.relation == Relation::Equal,
-            Self::Alone => part(b"/r/") && !one && matches!(compare.target, Target::ModRevision(_)),
-        }
-    }
-
-    fn strip(self, txn: &mut Txn) {
-        txn.compares.retain(|compare| !self.is(compare));
-        for op in txn.success.iter_mut().chain(&mut txn.failure) {
-            if let Op::Txn(nested) = op {
-                self.strip(nested);
-            }
-        }
-    }
+fn wrote(done: &TxnResponse) -> bool {
+    done.responses.iter().any(|response| match response {
+        OpResponse::Range(_) | OpResponse::Delete(0) => false,
+        OpResponse::Put | OpResponse::Delete(_) => true,
+        OpResponse::Txn(nested) => wrote(nested),
+    })
 }
 
 /// What goes wrong, in percent of the requests.
@@ -106,6 +85,8 @@ pub(crate) struct Line {
     dice: Mutex<Dice>,
     /// How many transactions were sent.
     pub(crate) commits: Mutex<u64>,
+    /// The revisions at which one of them changed something.
+    pub(crate) wrote: Mutex<BTreeSet<u64>>,
 }
 
 impl Faulty {
@@ -129,6 +110,7 @@ impl Faulty {
             resumed: Notify::new(),
             dice: Mutex::new(Dice(seed)),
             commits: Mutex::new(0),
+            wrote: Mutex::default(),
         };
         Self { line: Arc::new(line), store }
     }
@@ -172,10 +154,12 @@ impl Faulty {
         }
         if luck < faults.lost + faults.late {
             let millis = self.roll(1_000);
-            let store = self.store();
+            let stores = self.store.clone();
             TokioRuntime.spawn(async move {
                 TokioRuntime.sleep(Duration::from_millis(millis)).await;
-                let _ = request(store).await;
+                // It may have been exchanged meanwhile.
+                let now = stores.borrow().clone();
+                let _ = request(now).await;
             });
             return unknown();
         }
@@ -231,12 +215,22 @@ impl Runtime for Stoppable {
 pub(crate) struct FaultyWatch {
     watch: LocalWatch,
     line: Arc<Line>,
+    store: watch::Receiver<Embedded>,
 }
 
 impl Watch for FaultyWatch {
     async fn next(&mut self) -> Result<Update, StoreError> {
         self.line.running().await;
-        let update = self.watch.next().await;
+        let exchanged = async {
+            if self.store.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let update = tokio::select! {
+            biased;
+            () = exchanged => Err(StoreError::Unknown("the store was exchanged".to_owned())),
+            update = self.watch.next() => update,
+        };
         // It arrives when the process goes on.
         self.line.running().await;
         update
@@ -262,17 +256,28 @@ impl Store for Faulty {
     }
 
     async fn commit(&self, mut txn: Txn) -> Result<TxnResponse, StoreError> {
-        if let Some(without) = self.line.without {
-            without.strip(&mut txn);
+        if let Some(without) = &self.line.without {
+            strip(&mut txn, without);
         }
-        *self.line.commits.lock().unwrap() += 1;
-        self.through(|store| async move { store.commit(txn).await }).await
+        *self.line.commits.lock().unwrap() += u64::from(txn.writes());
+        let line = Arc::clone(&self.line);
+        let write = |store: Embedded| async move {
+            let done = store.commit(txn).await?;
+            // What one that only reads tells is somebody else's revision.
+            if wrote(&done) {
+                line.wrote.lock().unwrap().insert(done.revision);
+            }
+            Ok(done)
+        };
+        self.through(write).await
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<FaultyWatch, StoreError> {
         self.way().await;
-        let watch = self.store().watch(range, from).await?;
-        Ok(FaultyWatch { watch, line: Arc::clone(&self.line) })
+        let mut store = self.store.clone();
+        let now = store.borrow_and_update().clone();
+        let watch = now.watch(range, from).await?;
+        Ok(FaultyWatch { watch, line: Arc::clone(&self.line), store })
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {

@@ -4,11 +4,18 @@
 #![allow(dead_code, reason = "the example uses more of its files than this test")]
 #![allow(unused_imports, reason = "the example uses more of its files than this test")]
 
-#[path = "../examples/database/http.rs"]
+#[cfg(feature = "etcd")]
+#[path = "../etcd/server.rs"]
+mod etcd;
+#[path = "../../examples/database/http.rs"]
 mod http;
-#[path = "../examples/database/storage/mod.rs"]
+#[cfg(feature = "ids")]
+mod numbers;
+mod placed;
+mod process;
+#[path = "../../examples/database/storage/mod.rs"]
 mod storage;
-#[path = "../examples/database/types.rs"]
+#[path = "../../examples/database/types.rs"]
 mod types;
 
 use std::future::Future;
@@ -23,8 +30,13 @@ use storage::{LogStore, StateMachine};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use types::TypeConfig;
+
+use process::{
+    PATIENCE, Server, TOKEN, ask, check, command, count_voters, of, order, program, take_leader,
+    thinks, thought, until, voters, write,
+};
 
 struct OnDisk;
 
@@ -53,147 +65,6 @@ fn a_disk_keeps_its_identity_and_another_disk_has_another() {
     });
     assert_eq!(again, Some(first));
     assert_ne!(identity(&other), first);
-}
-
-/// What operators present.
-const TOKEN: &str = "a secret";
-
-/// How long anything may take on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The example's program, which cargo builds beside this test.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("examples/database");
-    assert!(
-        program.is_file(),
-        "{} is missing: build it with `cargo build --example database --features openraft,http`",
-        program.display()
-    );
-    program
-}
-
-/// One server, in a process of its own; killed when dropped.
-struct Server {
-    child: Child,
-    id: u64,
-    addr: String,
-    http: String,
-}
-
-impl Server {
-    async fn start(dir: &Path, more: &[&str]) -> Self {
-        let mut child = command(dir, more).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
-        let line = line.expect("the server ended before it was ready");
-        // Keep its output open, or its last words would fail.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let words: Vec<&str> = line.split([' ', ',']).collect();
-        let after = |word| {
-            words[words.iter().position(|found| *found == word).unwrap() + 1..]
-                .iter()
-                .find(|next| !next.is_empty())
-                .unwrap()
-        };
-        let http = words.last().unwrap().strip_prefix("http://").unwrap().to_owned();
-        Self { child, id: after("server").parse().unwrap(), addr: after("on").to_string(), http }
-    }
-
-    async fn first(dir: &Path) -> Self {
-        Self::start(dir, &["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).await
-    }
-
-    async fn joining(dir: &Path, seed: &str) -> Self {
-        let more = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--seed", seed];
-        Self::start(dir, &more).await
-    }
-
-    /// `kill -9`, and the certainty that it is gone.
-    async fn kill(mut self) {
-        self.child.kill().await.unwrap();
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Option<(u16, Vec<u8>)> {
-        ask(&self.http, method, path, body).await
-    }
-
-    async fn status(&self) -> Option<Value> {
-        let (code, body) = self.ask("GET", "/status", "").await?;
-        (code == 200).then(|| serde_json::from_slice(&body).unwrap())
-    }
-
-    /// Waits until this server agrees with all of this about itself.
-    async fn wait(&self, what: &str, holds: impl Fn(&Value) -> bool) {
-        until(what, || async { self.status().await.is_some_and(|status| holds(&status)) }).await;
-    }
-}
-
-fn command(dir: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(program());
-    command.arg("node").arg("--dir").arg(dir).args(more);
-    command
-        .args(["--snapshot-every", "50", "--token", TOKEN])
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-async fn ask(addr: &str, method: &str, path: &str, body: &str) -> Option<(u16, Vec<u8>)> {
-    let limit = Duration::from_secs(8);
-    let answer =
-        http::ask(method, addr, path, Some(TOKEN), body.as_bytes().to_vec(), limit).await.ok()?;
-    Some((answer.status.as_u16(), answer.body))
-}
-
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Writes a key through any of these servers until one of them acknowledges it.
-async fn write(servers: &[&Server], key: &str) {
-    until(&format!("{key} is written"), || async {
-        for server in servers {
-            if let Some((204, _)) = server.ask("PUT", &format!("/kv/{key}"), key).await {
-                return true;
-            }
-        }
-        false
-    })
-    .await;
-}
-
-/// Reads a key back through this server, which sends us to the leader.
-async fn check(server: &Server, keys: &[String]) {
-    for key in keys {
-        until(&format!("{key} is read"), || async {
-            match server.ask("GET", &format!("/kv/{key}"), "").await {
-                Some((200, value)) => {
-                    assert_eq!(value, key.as_bytes(), "the value of {key}");
-                    true
-                }
-                Some((404, _)) => panic!("{key} was acknowledged and is lost"),
-                Some(_) | None => false,
-            }
-        })
-        .await;
-    }
-}
-
-/// Whether an order was carried out; any server knows the way to the leader.
-async fn order(server: &Server, order: &str) -> bool {
-    matches!(server.ask("POST", &format!("/operator/{order}"), "").await, Some((204, _)))
-}
-
-/// The voters that a server's status tells; nobody while they are changing.
-fn voters(status: &Value) -> Vec<u64> {
-    let sets = status["voters"].as_array().unwrap();
-    let voters = sets.iter().filter(|_| sets.len() == 1).flat_map(|set| set.as_array().unwrap());
-    voters.map(|id| id.as_u64().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -422,48 +293,6 @@ async fn a_port_that_is_taken_is_named() {
     assert!(!ended.status.success());
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(said.contains(&taken.0), "{said}");
-}
-
-/// What autopilot on the leader among these thinks; `None` while nobody leads.
-async fn thinks(servers: &[Server]) -> Option<Value> {
-    for server in servers {
-        if let Some((200, state)) = server.ask("GET", "/v1/operator/autopilot/state", "").await {
-            return Some(serde_json::from_slice(&state).unwrap());
-        }
-    }
-    None
-}
-
-/// Waits until autopilot thinks so, and returns all that it thinks.
-async fn thought(servers: &[Server], what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let state = thinks(servers).await;
-        match state {
-            Some(state) if holds(&state) => return state,
-            state => {
-                assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; {state:?}");
-            }
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn count_voters(state: &Value) -> usize {
-    state["Voters"].as_array().unwrap().len()
-}
-
-/// What autopilot thinks of one server.
-fn of(state: &Value, id: u64, field: &str) -> String {
-    state["Servers"][id.to_string()][field].as_str().unwrap_or_default().to_owned()
-}
-
-/// Takes the leader out of these servers.
-async fn take_leader(servers: &mut Vec<Server>) -> Server {
-    let state = thought(servers, "somebody leads", |_| true).await;
-    let leader: u64 = state["Leader"].as_str().unwrap().parse().unwrap();
-    let leader = servers.iter().position(|server| server.id == leader);
-    servers.swap_remove(leader.unwrap())
 }
 
 async fn stored_config(servers: &[Server]) -> Option<Value> {

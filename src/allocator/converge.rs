@@ -1,0 +1,397 @@
+//! The next transactions from what stands to what is meant, and why the rest waits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    intent::Intent,
+    item::SEPARATOR,
+    plan::{self, Step, Wanted, steps},
+    progress::Doing,
+    value::{ItemValue, MemberValue, Workload},
+    world::{Assignment, Item, Member, World},
+};
+use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Txn};
+
+/// How much of a request it takes to say that a member is as it was, in bytes: never too little.
+const MEMBER_COMPARE: usize = 1_024;
+
+/// What one round may do.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// What a transaction may hold.
+    pub limits: Limits,
+    /// How many replicas may be on their way at once, and how many primaries may be handed over in a
+    /// round. `None`: any number.
+    pub moves: Option<usize>,
+}
+
+/// A transaction, and whom it is about.
+#[derive(Debug)]
+pub struct Batch {
+    /// The transaction.
+    pub txn: Txn,
+    /// The items that it changes.
+    pub items: Vec<Arc<str>>,
+    /// Assignments that it ends, by item and the member's number in the world.
+    pub ended: Vec<(Arc<str>, u32)>,
+}
+
+/// The transactions of one round. They are independent of each other: each may be done or not, in
+/// any order.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// What is to be sent.
+    pub batches: Vec<Batch>,
+    /// New assignments.
+    pub added: usize,
+    /// Assignments that end.
+    pub removed: usize,
+    /// Primaries that are handed from a replica that stays.
+    pub handed: usize,
+}
+
+/// What is to be done with one item.
+#[derive(Debug, Default)]
+struct Part {
+    danger: usize,
+    compares: Vec<Compare>,
+    ops: Vec<Op>,
+    /// Members that get a replica; their keys must be as they were.
+    takers: BTreeSet<u32>,
+    ended: Vec<u32>,
+}
+
+/// What of a round is used up.
+#[derive(Debug)]
+struct Spent {
+    /// Replicas that the round gives to members.
+    given: BTreeMap<u32, u32>,
+    copying: usize,
+    handed: usize,
+}
+
+/// Makes the transactions that are safe now. What the items that are not settled are doing then, says
+/// [`World::doing`].
+///
+/// Every transaction holds only while the member that leads is as it was, and while everything that
+/// its decisions used is. The items of `apart` were in a transaction that failed; each gets one of
+/// its own.
+pub fn round<W: Workload>(
+    world: &mut World<W>,
+    intent: &Intent,
+    bounds: &Bounds,
+    apart: &BTreeSet<Arc<str>>,
+) -> Round {
+    let mut round = Round::default();
+    let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
+    let mut spent = Spent { given: BTreeMap::new(), copying: world.copying(), handed: 0 };
+    let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
+    for (danger, name) in by_danger(world, budget) {
+        let Some(item) = world.item(&name) else { continue };
+        let now = Now { world, intent, name: &name, item, bounds, danger };
+        match now.next(&mut spent) {
+            Next::Settled => world.progress.settle(&name),
+            Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
+            Next::Change(part) => {
+                round.removed += part.ended.len();
+                world.progress.wait(&name, Doing::Changing, &[]);
+                parts.push((name, part));
+            }
+        }
+    }
+    round.added = spent.given.values().map(|given| *given as usize).sum();
+    round.handed = spent.handed;
+    // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
+    parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
+    let mut packer = Packer::new(world, bounds);
+    for (name, part) in parts {
+        let alone = apart.contains(&name);
+        packer.add(world, name, part, alone);
+    }
+    round.batches = packer.finish();
+    round
+}
+
+/// The items that are to be looked at, those that may be lost first: by how many good replicas they
+/// have, if these are less than wanted.
+fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, Arc<str>)> {
+    let names = world.progress.take(budget);
+    let danger = |name: Arc<str>| {
+        let item = world.item(&name)?;
+        let wanted = item.value().map_or(0, ItemValue::replication) as usize;
+        let good = item.consistent();
+        Some((if good < wanted { good } else { usize::MAX }, name))
+    };
+    let mut names: Vec<(usize, Arc<str>)> = names.into_iter().filter_map(danger).collect();
+    names.sort();
+    names
+}
+
+/// What becomes of an item in a round.
+enum Next {
+    Settled,
+    Wait { doing: Doing, full: Vec<u32> },
+    Change(Part),
+}
+
+/// An item that is looked at.
+struct Now<'a, W: Workload> {
+    world: &'a World<W>,
+    intent: &'a Intent,
+    name: &'a str,
+    item: &'a Item<W>,
+    bounds: &'a Bounds,
+    danger: usize,
+}
+
+impl<W: Workload> Now<'_, W> {
+    fn next(&self, spent: &mut Spent) -> Next {
+        let Some(item) = &self.item.entry else { return Next::Change(self.bury()) };
+        let (Some(value), Some(wanted)) = (self.item.value(), self.intent.wanted(self.item)) else {
+            return Next::Settled;
+        };
+        if self.intent.is_met(self.item) {
+            let copying = self.item.held.iter().any(|held| !held.consistent);
+            let wait = Next::Wait { doing: Doing::Copying, full: Vec::new() };
+            return if copying { wait } else { Next::Settled };
+        }
+        let budget = self.bounds.moves.unwrap_or(usize::MAX);
+        let (mut over_budget, mut coming, mut full) = (false, 0, Vec::new());
+        let wanted: Vec<Wanted<u32>> = wanted
+            .into_iter()
+            .map(|(member, primary)| {
+                let mut room = false;
+                if !self.item.held.iter().any(|held| held.member == member) {
+                    if !self.has_room(member, spent) {
+                        full.push(member);
+                    } else if spent.copying + coming >= budget {
+                        over_budget = true;
+                    } else {
+                        room = true;
+                        coming += 1;
+                    }
+                }
+                Wanted { member, primary, room }
+            })
+            .collect();
+        let held: Vec<plan::Held<u32>> =
+            self.item.held.iter().map(|held| self.held(held)).collect();
+        let mut steps = steps(value.replication() as usize, &held, &wanted);
+        steps.retain(|step| {
+            let hands = matches!(step, Step::Promote { instead_of: Some(_), .. });
+            let allowed = !hands || spent.handed < budget;
+            over_budget |= !allowed;
+            spent.handed += usize::from(hands && allowed);
+            allowed
+        });
+        if steps.is_empty() {
+            let copying = self.item.held.iter().any(|held| !held.consistent);
+            let doing = match (over_budget, full.is_empty()) {
+                (true, _) => Doing::OverBudget,
+                (false, false) => Doing::NoRoom,
+                (false, true) if copying => Doing::Copying,
+                (false, true) => Doing::NoPlace,
+            };
+            return Next::Wait { doing, full };
+        }
+        let Some(part) = self.fit(item.kv.mod_revision, steps) else {
+            return Next::Wait { doing: Doing::TooLarge, full: Vec::new() };
+        };
+        spent.copying += part.takers.len();
+        for member in &part.takers {
+            *spent.given.entry(*member).or_default() += 1;
+        }
+        Next::Change(part)
+    }
+
+    fn has_room(&self, member: u32, spent: &Spent) -> bool {
+        let given = spent.given.get(&member).copied().unwrap_or(0);
+        let limit = self.intent.seat(member).map_or(0, |seat| seat.limit);
+        self.world.member(member).load.saturating_add(given) < limit
+    }
+
+    fn held(&self, held: &Assignment<W>) -> plan::Held<u32> {
+        let member = self.world.member(held.member);
+        let seat = self.intent.seat(held.member);
+        let limit = seat.map_or(0, |seat| seat.limit);
+        let load = u64::from(member.load) << 20;
+        plan::Held {
+            member: held.member,
+            slot: held.slot,
+            consistent: held.consistent,
+            load: load.checked_div(u64::from(limit)).unwrap_or(u64::MAX),
+            leaving: member.load > limit || is_exiting(member),
+        }
+    }
+
+    /// Assignments whose item is gone.
+    fn bury(&self) -> Part {
+        let key = format!("{}{}", self.world.keys().items(), self.name);
+        let mut part = Part { danger: self.danger, ..Part::default() };
+        part.compares.push(Compare::absent(KeyRange::key(key)));
+        // Where there are too many, the rest goes in the next round.
+        for held in self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(2)) {
+            part.compares.push(unchanged(held));
+            part.ops.push(Op::delete(&held.entry.kv.key));
+            part.ended.push(held.member);
+        }
+        part
+    }
+
+    /// The steps as a part of a transaction, or as many of them as fit into one.
+    fn fit(&self, revision: u64, mut steps: Vec<Step<u32>>) -> Option<Part> {
+        let fits = |part: &Part| {
+            // Beside them stands that the leader is as it was.
+            let compares = part.compares.len() + part.takers.len() + 1;
+            compares.max(part.ops.len()) <= self.bounds.limits.operations
+        };
+        let part = self.part(revision, &steps);
+        if fits(&part) {
+            return Some(part);
+        }
+        steps.retain(|step| matches!(step, Step::Add { .. }));
+        steps.truncate(self.bounds.limits.operations.saturating_sub(2));
+        Some(self.part(revision, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
+    }
+
+    fn part(&self, revision: u64, steps: &[Step<u32>]) -> Part {
+        let prefix = format!("{}{}#", self.world.keys().assignments(), self.name);
+        let item = format!("{}{}", self.world.keys().items(), self.name);
+        let mut part = Part { danger: self.danger, ..Part::default() };
+        part.compares.push(Compare::unchanged(item, revision));
+        if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
+            part.compares.extend(self.item.held.iter().map(unchanged));
+        }
+        let key = |member: u32, slot: u32| {
+            format!("{prefix}{}{SEPARATOR}{slot}", self.world.member(member).key)
+        };
+        let find = |member: u32, slot: u32| {
+            self.item.held.iter().find(|held| (held.member, held.slot) == (member, slot))
+        };
+        let mut put: Vec<Op> = Vec::new();
+        let mut gone: Vec<&Assignment<W>> = Vec::new();
+        // From one slot to another.
+        let mut moves: Vec<(u32, u32, u32)> = Vec::new();
+        for step in steps {
+            match *step {
+                Step::Add { member, slot } => {
+                    part.takers.insert(member);
+                    let lease = self.world.member(member).lease();
+                    put.push(Op::put_leased(key(member, slot), "", lease));
+                }
+                Step::Remove { member, slot } => {
+                    gone.extend(find(member, slot));
+                    part.ended.push(member);
+                }
+                Step::Promote { member, slot, instead_of } => {
+                    moves.push((member, slot, 0));
+                    moves.extend(instead_of.map(|old| (old, 0, slot)));
+                }
+                Step::Demote { member, slot } => moves.push((member, 0, slot)),
+            }
+        }
+        for (member, from, to) in moves {
+            let Some(held) = find(member, from) else { continue };
+            let kv = &held.entry.kv;
+            gone.push(held);
+            put.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
+        }
+        // A key is changed once: who gets a slot that the same member leaves writes over it.
+        let kept = |held: &&&Assignment<W>| !put.iter().any(|op| puts(op, &held.entry.kv.key));
+        let deletes: Vec<Op> =
+            gone.iter().filter(kept).map(|held| Op::delete(&held.entry.kv.key)).collect();
+        part.ops.extend(put);
+        part.ops.extend(deletes);
+        part
+    }
+}
+
+fn puts(op: &Op, name: &Bytes) -> bool {
+    matches!(op, Op::Put { key, .. } if key == name)
+}
+
+fn unchanged<W: Workload>(held: &Assignment<W>) -> Compare {
+    Compare::unchanged(&held.entry.kv.key, held.entry.kv.mod_revision)
+}
+
+fn is_exiting<W: Workload>(member: &Member<W>) -> bool {
+    member.value().is_none_or(MemberValue::is_exiting)
+}
+
+/// Puts parts together into transactions that are as large as they may be.
+struct Packer<'a> {
+    limits: &'a Limits,
+    fence: Compare,
+    open: Open,
+    done: Vec<Batch>,
+}
+
+#[derive(Default)]
+struct Open {
+    compares: Vec<Compare>,
+    takers: BTreeSet<u32>,
+    ops: Vec<Op>,
+    bytes: usize,
+    items: Vec<Arc<str>>,
+    ended: Vec<(Arc<str>, u32)>,
+}
+
+impl<'a> Packer<'a> {
+    fn new<W: Workload>(world: &World<W>, bounds: &'a Bounds) -> Self {
+        // Where nobody stands nobody leads, and nothing is done.
+        let nobody = || Compare::unchanged(world.keys().members(), u64::MAX);
+        let fence = world.leader().map_or_else(nobody, |leader| member_unchanged(world, leader));
+        Self { limits: &bounds.limits, fence, open: Open::default(), done: Vec::new() }
+    }
+
+    fn add<W: Workload>(&mut self, world: &World<W>, name: Arc<str>, part: Part, alone: bool) {
+        let bytes = Txn::when(part.compares.clone()).and_then(part.ops.clone()).size()
+            + part.takers.len() * MEMBER_COMPARE;
+        let open = &self.open;
+        let takers = open.takers.union(&part.takers).count();
+        let compares = 1 + open.compares.len() + part.compares.len() + takers;
+        let ops = open.ops.len() + part.ops.len();
+        if alone
+            || compares.max(ops) > self.limits.operations
+            || open.bytes + bytes > self.limits.bytes
+        {
+            self.close();
+        }
+        for member in part.takers.difference(&self.open.takers) {
+            self.open.compares.push(member_unchanged(world, world.member(*member)));
+        }
+        let open = &mut self.open;
+        open.takers.extend(&part.takers);
+        open.compares.extend(part.compares);
+        open.ops.extend(part.ops);
+        open.bytes += bytes;
+        open.ended.extend(part.ended.into_iter().map(|member| (Arc::clone(&name), member)));
+        open.items.push(name);
+        if alone {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let Open { mut compares, ops, items, ended, .. } = std::mem::take(&mut self.open);
+        if ops.is_empty() {
+            return;
+        }
+        compares.push(self.fence.clone());
+        let txn = Txn::when(compares).and_then(ops);
+        self.done.push(Batch { txn, items, ended });
+    }
+
+    fn finish(mut self) -> Vec<Batch> {
+        self.close();
+        self.done
+    }
+}
+
+fn member_unchanged<W: Workload>(world: &World<W>, member: &Member<W>) -> Compare {
+    let key = format!("{}{}", world.keys().members(), member.key);
+    Compare::unchanged(key, member.entry.as_ref().map_or(0, |entry| entry.kv.mod_revision))
+}

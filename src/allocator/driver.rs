@@ -1,0 +1,360 @@
+//! The loop of the member that plans for all: follow the store, plan, and commit what is safe.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::{
+    converge::{Batch, Bounds, Round, round},
+    desk::Core,
+    intent::{Intent, Outside, Rules, Standings},
+    item::Key,
+    report::{Done, Report},
+    value::{Entity, MemberKey, Workload, key_of},
+    world::World,
+};
+use crate::{
+    runtime::Runtime,
+    store::{
+        Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, Refusal, Store, StoreError, Txn,
+        TxnResponse,
+        mirror::{Mirror, View},
+    },
+};
+
+/// The first pause after a round in which nothing came through.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+
+/// The longest.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How the leader works; each member may become it, so all should have the same.
+#[derive(Clone, Debug)]
+pub struct Leading {
+    /// By what rules items are placed.
+    pub rules: Rules,
+    /// How many replicas may be on their way at once, and how many primaries may be handed over in
+    /// one round. Default: any number.
+    pub moves_in_flight: Option<usize>,
+    /// How many transactions are on their way at once. Default 16.
+    pub batches_in_flight: usize,
+    /// For how long an item that a member has given back is rather not given to it again. Default
+    /// 60 s.
+    pub avoid_for: Duration,
+    /// What members may hold, as judged from outside, for instance by their health. Default: nobody
+    /// judges.
+    pub standings: Option<watch::Receiver<Standings>>,
+}
+
+impl Default for Leading {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            moves_in_flight: None,
+            batches_in_flight: 16,
+            avoid_for: Duration::from_secs(60),
+            standings: None,
+        }
+    }
+}
+
+pub(super) struct Driver<S, R: Runtime, W: Workload> {
+    pub(super) store: S,
+    pub(super) runtime: R,
+    pub(super) core: Arc<Core<W>>,
+    pub(super) keeper: LeaseKeeper<S, R>,
+    pub(super) mirror: Mirror<Entity<W>>,
+    pub(super) options: Leading,
+}
+
+/// What this member knows as the leader.
+struct Office<W: Workload> {
+    world: World<W>,
+    view: Arc<View<Entity<W>>>,
+    intent: Option<Intent>,
+    /// Until when which items are rather not given to which members.
+    avoided: BTreeMap<(Arc<str>, MemberKey), Duration>,
+    /// Assignments that this leader has ended itself in the last round.
+    ended: BTreeSet<(Arc<str>, MemberKey)>,
+    apart: BTreeSet<Arc<str>>,
+    done: Done,
+    failures: u32,
+}
+
+/// What came of the transactions of a round.
+#[derive(Default)]
+struct Outcome {
+    revision: u64,
+    succeeded: usize,
+    failed: BTreeSet<Arc<str>>,
+    /// One of them may have been done, or may still be.
+    unknown: bool,
+}
+
+impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
+    /// Works for all while this member is the oldest, until the mirror ends.
+    pub(super) async fn run(mut self) -> StoreError {
+        let mut oldest = None;
+        let mut view = self.mirror.view();
+        loop {
+            if self.leads(&view, &mut oldest) {
+                let ended = self.lead(view, &mut oldest).await;
+                self.core.lock().report = None;
+                self.core.turned.notify_waiters();
+                match ended {
+                    Ok(later) => view = later,
+                    Err(error) => return error,
+                }
+            }
+            match self.mirror.changed(&view).await {
+                Ok(later) => view = later,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Whether this member is the oldest in a view. Who was found to be is it until its key ends,
+    /// because no key can come to be that is older.
+    fn leads(
+        &self,
+        view: &View<Entity<W>>,
+        oldest: &mut Option<(crate::store::Bytes, u64)>,
+    ) -> bool {
+        let stands = oldest.as_ref().is_some_and(|(key, since)| {
+            view.get(key).is_some_and(|entry| entry.kv.create_revision == *since)
+        });
+        if !stands {
+            let members = KeyRange::prefix(self.core.keys.members());
+            let members = view
+                .range(&members)
+                .filter(|(key, _)| matches!(key_of(&self.core.keys, key), Ok(Key::Member { .. })));
+            let first = members.min_by_key(|(key, entry)| (entry.kv.create_revision, *key));
+            *oldest = first.map(|(key, entry)| (key.clone(), entry.kv.create_revision));
+        }
+        oldest.as_ref().is_some_and(|(key, _)| **key == *self.own_key().as_bytes())
+    }
+
+    fn own_key(&self) -> String {
+        format!("{}{}", self.core.keys.members(), self.core.me)
+    }
+
+    /// Leads, until another one does: then it returns the view that shows it.
+    async fn lead(
+        &mut self,
+        view: Arc<View<Entity<W>>>,
+        oldest: &mut Option<(crate::store::Bytes, u64)>,
+    ) -> Result<Arc<View<Entity<W>>>, StoreError> {
+        let (keys, workload) = (self.core.keys.clone(), Arc::clone(&self.core.workload));
+        let world = World::new(keys, workload, &view);
+        tracing::info!("{} leads, at revision {}", self.core.me, view.revision());
+        let mut office = Office {
+            world,
+            view,
+            intent: None,
+            avoided: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            done: Done::default(),
+            failures: 0,
+        };
+        loop {
+            let outside = self.outside(&mut office);
+            let round = self.plan(&mut office, &outside);
+            let status = self.keeper.status();
+            if round.batches.is_empty() {
+                office.failures = 0;
+                self.wait(&mut office).await?;
+            } else if status == LeaseStatus::Held {
+                self.commit(&mut office, round).await?;
+            } else {
+                // Whoever may have lost its lease sends nothing; it is told when it has.
+                self.keeper.changed(status).await;
+            }
+            let view = self.mirror.view();
+            if !self.leads(&view, oldest) {
+                tracing::info!("{} leads no more, at revision {}", self.core.me, view.revision());
+                return Ok(view);
+            }
+            self.follow(&mut office, view);
+        }
+    }
+
+    /// What is known from outside now.
+    fn outside(&mut self, office: &mut Office<W>) -> Outside {
+        let now = self.runtime.now();
+        office.avoided.retain(|_, until| *until > now);
+        let standings = self.options.standings.as_mut();
+        let standings = standings.map(|standings| Arc::clone(&standings.borrow_and_update()));
+        Outside {
+            standings: standings.unwrap_or_default(),
+            avoided: office.avoided.keys().cloned().collect(),
+        }
+    }
+
+    /// Plans, if anything has changed that a plan depends on, and the next round.
+    fn plan(&self, office: &mut Office<W>, outside: &Outside) -> Round {
+        let Office { world, view, intent, .. } = office;
+        let rules = &self.options.rules;
+        let intent = match intent {
+            Some(intent) if intent.is_of(world, rules, outside) => intent,
+            _ => {
+                office.done.plans += 1;
+                intent.insert(Intent::new(world, rules, outside))
+            }
+        };
+        let bounds = Bounds { limits: self.store.limits(), moves: self.options.moves_in_flight };
+        let round = round(world, intent, &bounds, &office.apart);
+        let mut report = Report::new(world, view, intent, outside);
+        report.done = office.done;
+        self.core.lock().report = Some(Arc::new(report));
+        self.core.turned.notify_waiters();
+        round
+    }
+
+    /// Waits until there may be something to do.
+    async fn wait(&mut self, office: &mut Office<W>) -> Result<(), StoreError> {
+        let soonest = office.avoided.values().min().copied();
+        let wake = soonest.map(|at| at.saturating_sub(self.runtime.now()));
+        let standings = &mut self.options.standings;
+        let judged = async {
+            match standings {
+                Some(standings) => {
+                    if standings.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let timer = async {
+            match wake {
+                Some(wake) => self.runtime.sleep(wake).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            view = self.mirror.changed(&office.view) => view.map(|_| ()),
+            () = judged => Ok(()),
+            () = timer => Ok(()),
+        }
+    }
+
+    /// Goes on to a later view. What ended there, and not by this leader's doing, was given back.
+    fn follow(&self, office: &mut Office<W>, view: Arc<View<Entity<W>>>) {
+        let ended = office.world.follow(&office.view, &view);
+        office.view = view;
+        let until = self.runtime.now().saturating_add(self.options.avoid_for);
+        for (item, member) in ended {
+            let world = &office.world;
+            let stands = world.find(&member).is_some_and(super::world::Member::stands);
+            let number = world.find_number(&member);
+            let held = world.item(&item).is_some_and(|item| {
+                !item.stands() || item.held.iter().any(|held| Some(held.member) == number)
+            });
+            let pair = (item, member);
+            if stands && !held && !office.ended.contains(&pair) {
+                office.avoided.insert(pair, until);
+            }
+        }
+        office.ended.clear();
+    }
+
+    /// Sends the transactions of a round, and waits until the mirror shows what came of them.
+    async fn commit(&self, office: &mut Office<W>, round: Round) -> Result<(), StoreError> {
+        for batch in &round.batches {
+            let ended = batch.ended.iter();
+            office.ended.extend(ended.map(|(item, member)| {
+                (Arc::clone(item), office.world.member(*member).key.clone())
+            }));
+        }
+        let sent = round.batches.len();
+        office.done.count(&round);
+        let mut outcome = self.send(round.batches).await;
+        office.done.failed += u64::try_from(sent - outcome.succeeded).unwrap_or(u64::MAX);
+        if outcome.unknown {
+            outcome.revision = outcome.revision.max(self.fence().await?);
+        }
+        for item in &outcome.failed {
+            office.world.look_again(item);
+        }
+        office.apart = outcome.failed;
+        if outcome.succeeded > 0 {
+            office.failures = 0;
+        } else {
+            let pause = BACKOFF_FIRST.saturating_mul(1 << office.failures.min(16)).min(BACKOFF_MAX);
+            office.failures += 1;
+            // The first time what has changed is on its way already.
+            if office.failures > 1 {
+                self.runtime.sleep(pause).await;
+            }
+        }
+        self.mirror.wait(outcome.revision).await.map(|_| ())
+    }
+
+    async fn send(&self, batches: Vec<Batch>) -> Outcome {
+        let permits = Arc::new(Semaphore::new(self.options.batches_in_flight.max(1)));
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        for Batch { txn, items, .. } in batches {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+            let (store, sender) = (self.store.clone(), sender.clone());
+            // Once sent it goes on, whatever becomes of this loop.
+            self.runtime.spawn(async move {
+                let answer = store.commit(txn).await;
+                drop(permit);
+                // Whoever asked may have gone.
+                let _ = sender.send((answer, items));
+            });
+        }
+        drop(sender);
+        let mut outcome = Outcome::default();
+        while let Some((answer, items)) = answers.recv().await {
+            match answer {
+                Ok(TxnResponse { revision, succeeded, .. }) => {
+                    outcome.revision = outcome.revision.max(revision);
+                    outcome.succeeded += usize::from(succeeded);
+                    if !succeeded {
+                        outcome.failed.extend(items);
+                    }
+                }
+                Err(error) => {
+                    tracing::info!("{} items wait for the next round: {error}", items.len());
+                    outcome.unknown |= matches!(error, StoreError::Unknown(_));
+                    outcome.failed.extend(items);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Writes this member's key anew, so that nothing that was sent before can still be done.
+    /// Returns the revision from which on that is so.
+    async fn fence(&self) -> Result<u64, StoreError> {
+        let key = self.own_key();
+        let mut pause = BACKOFF_FIRST;
+        loop {
+            let view = self.mirror.view();
+            // Who stands no more has lost what it sent under, and sends nothing.
+            let Some(entry) = view.get(key.as_bytes()) else { return Ok(0) };
+            let kv = &entry.kv;
+            let txn = Txn::when([Compare::unchanged(key.as_str(), kv.mod_revision)]);
+            let txn = txn.and_then([Op::put_leased(key.as_str(), &kv.value, kv.lease)]);
+            match self.store.commit(txn).await {
+                // Where somebody else has written it, that does as well.
+                Ok(TxnResponse { revision, .. }) => return Ok(revision),
+                Err(StoreError::Refused(Refusal::LeaseNotFound(_))) => return Ok(0),
+                Err(error @ StoreError::Refused(_)) => return Err(error),
+                Err(error) => tracing::info!("the outcome of a round is not known yet: {error}"),
+            }
+            self.runtime.sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF_MAX);
+            if self.keeper.status() == LeaseStatus::Lost {
+                return Ok(0);
+            }
+        }
+    }
+}

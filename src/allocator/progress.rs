@@ -1,0 +1,158 @@
+//! Which items are to be looked at, and what those wait for that do not stand as meant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What an item is doing that does not stand as it is meant to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// It is being changed now.
+    Changing,
+    /// It waits until its replicas are consistent.
+    Copying,
+    /// It waits until a member has room.
+    NoRoom,
+    /// It waits until fewer replicas are on their way.
+    OverBudget,
+    /// It keeps replicas where they should not be, until there is another place for them.
+    NoPlace,
+    /// It has more replicas than fit into one transaction, and is left as it is.
+    TooLarge,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changing => "being changed",
+            Self::Copying => "waiting until replicas are consistent",
+            Self::NoRoom => "waiting until a member has room",
+            Self::OverBudget => "waiting until fewer replicas are on their way",
+            Self::NoPlace => "kept where they should not be, until there is another place",
+            Self::TooLarge => "left as they are: too many replicas for one transaction",
+        })
+    }
+}
+
+/// The items that are not settled. Each is looked at when it has changed, or when what it waits for
+/// may be there; so a round costs what has changed, and not what is under way.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// To be looked at.
+    dirty: BTreeSet<Arc<str>>,
+    /// Those that were looked at.
+    doing: BTreeMap<Arc<str>, Doing>,
+    counts: BTreeMap<Doing, usize>,
+    /// Who waits for a member's room.
+    rooms: BTreeMap<u32, BTreeSet<Arc<str>>>,
+    over_budget: BTreeSet<Arc<str>>,
+}
+
+impl Progress {
+    /// An item has changed, or has to be looked at anew.
+    pub(super) fn touch(&mut self, item: &Arc<str>) {
+        self.forget(item);
+        self.dirty.insert(Arc::clone(item));
+    }
+
+    /// An item is gone, or stands as it is meant to.
+    pub(super) fn settle(&mut self, item: &Arc<str>) {
+        self.forget(item);
+        self.dirty.remove(item);
+    }
+
+    /// Only these items are not settled, and all of them are to be looked at.
+    pub(super) fn restart(&mut self, unsettled: BTreeSet<Arc<str>>) {
+        *self = Self { dirty: unsettled, ..Self::default() };
+    }
+
+    /// A member has one item less.
+    pub(super) fn freed(&mut self, member: u32) {
+        for item in self.rooms.remove(&member).unwrap_or_default() {
+            self.touch(&item);
+        }
+    }
+
+    /// What an item that was looked at is doing. `full` are the members whose room it waits for.
+    pub(super) fn wait(&mut self, item: &Arc<str>, doing: Doing, full: &[u32]) {
+        self.settle(item);
+        self.doing.insert(Arc::clone(item), doing);
+        *self.counts.entry(doing).or_default() += 1;
+        if doing == Doing::OverBudget {
+            self.over_budget.insert(Arc::clone(item));
+        }
+        for member in full {
+            self.rooms.entry(*member).or_default().insert(Arc::clone(item));
+        }
+    }
+
+    fn forget(&mut self, item: &Arc<str>) {
+        let Some(doing) = self.doing.remove(item) else { return };
+        if let Some(count) = self.counts.get_mut(&doing) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&doing);
+            }
+        }
+        self.over_budget.remove(item);
+        // Who waits for room is found there when there is some.
+    }
+
+    /// The items to be looked at; those that wait for the budget too, if there is some.
+    pub(super) fn take(&mut self, budget: bool) -> BTreeSet<Arc<str>> {
+        let mut items = std::mem::take(&mut self.dirty);
+        if budget {
+            items.extend(self.over_budget.iter().cloned());
+        }
+        items
+    }
+
+    /// Items that were looked at and are not settled, by name.
+    pub(super) fn doing(&self) -> &BTreeMap<Arc<str>, Doing> {
+        &self.doing
+    }
+
+    /// How many items are doing what.
+    pub(super) fn counts(&self) -> &BTreeMap<Doing, usize> {
+        &self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(items: &BTreeSet<Arc<str>>) -> String {
+        items.iter().map(|item| &**item).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn who_waits_is_looked_at_when_that_may_be_there() {
+        let mut progress = Progress::default();
+        let [a, b, c] = ["a", "b", "c"].map(Arc::from);
+        for item in [&a, &b, &c] {
+            progress.touch(item);
+        }
+        assert_eq!(names(&progress.take(false)), "a b c");
+        progress.wait(&a, Doing::NoRoom, &[1, 2]);
+        progress.wait(&b, Doing::OverBudget, &[]);
+        progress.wait(&c, Doing::Copying, &[]);
+        assert_eq!(progress.counts().len(), 3);
+        assert_eq!(names(&progress.take(false)), "");
+        assert_eq!(names(&progress.take(true)), "b");
+        progress.freed(3);
+        assert_eq!(names(&progress.take(false)), "");
+        progress.freed(2);
+        assert_eq!(names(&progress.take(false)), "a");
+        progress.settle(&c);
+        assert_eq!(progress.counts().len(), 1, "only b waits");
+        // It is dirty again because of the member that it waited for first; that costs a look.
+        progress.freed(1);
+        assert_eq!(names(&progress.take(false)), "a");
+    }
+}

@@ -1,0 +1,437 @@
+//! What stands at one revision, indexed: members, items, who holds what, and what is not settled.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    item::{Key, Keys},
+    progress::{Doing, Progress},
+    value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
+};
+use crate::store::{
+    LeaseId,
+    mirror::{Change, Entry, View},
+};
+
+/// A key as the mirror has it.
+pub(super) type Kept<W> = Arc<Entry<Entity<W>>>;
+
+/// A member, or what is left of one: some assignments.
+pub struct Member<W: Workload> {
+    /// Its place and name.
+    pub key: MemberKey,
+    pub(super) entry: Option<Kept<W>>,
+    /// How many assignments it has.
+    pub load: u32,
+    /// How many of them are in slot 0.
+    pub primaries: u32,
+}
+
+/// An assignment.
+pub struct Assignment<W: Workload> {
+    /// The number of its member, see [`World::member`].
+    pub member: u32,
+    /// Its slot: zero is the primary.
+    pub slot: u32,
+    /// Whether the replica is consistent.
+    pub consistent: bool,
+    pub(super) entry: Kept<W>,
+}
+
+/// An item, or what is left of one: some assignments.
+pub struct Item<W: Workload> {
+    pub(super) entry: Option<Kept<W>>,
+    /// Its assignments, by zone, member and slot.
+    pub held: Vec<Assignment<W>>,
+    /// Its number in the plan.
+    pub(super) number: Option<u32>,
+}
+
+/// What stands at one revision. It follows a mirror by its changes, each at a cost that does not
+/// depend on how much stands.
+pub struct World<W: Workload> {
+    keys: Keys,
+    workload: Arc<W>,
+    revision: u64,
+    members: Vec<Member<W>>,
+    /// By zone and name.
+    numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+    items: BTreeMap<Arc<str>, Item<W>>,
+    pub(super) progress: Progress,
+    standing: usize,
+    fingerprint: u64,
+    assignments: usize,
+    copying: usize,
+}
+
+impl<W: Workload> Default for Item<W> {
+    fn default() -> Self {
+        Self { entry: None, held: Vec::new(), number: None }
+    }
+}
+
+impl<W: Workload> Member<W> {
+    /// Whether it stands, and not only assignments that it had.
+    pub fn stands(&self) -> bool {
+        self.entry.is_some()
+    }
+
+    /// Its value: the last that decoded. `None`: it does not stand, or never had one that decodes.
+    pub fn value(&self) -> Option<&W::Member> {
+        self.entry.as_ref()?.value.as_ref()?.member()
+    }
+
+    /// The lease with which it, and all that it holds, ends.
+    pub fn lease(&self) -> LeaseId {
+        self.entry.as_ref().map_or(LeaseId::NONE, |entry| entry.kv.lease)
+    }
+
+    /// The revision at which it came to be; zero if it does not stand.
+    pub fn since(&self) -> u64 {
+        self.entry.as_ref().map_or(0, |entry| entry.kv.create_revision)
+    }
+
+    fn digest(&self) -> u64 {
+        if self.entry.is_none() {
+            return 0;
+        }
+        let value = self.value();
+        let share = value.and_then(MemberValue::share).map(f64::to_bits);
+        let facts = value.map(|value| (value.limit(), share, value.is_exiting()));
+        digest(&("member", &self.key, facts, self.since()))
+    }
+}
+
+impl<W: Workload> Assignment<W> {
+    /// What its member says of it.
+    pub fn state(&self) -> Option<&W::State> {
+        self.entry.value.as_ref()?.state()
+    }
+}
+
+impl<W: Workload> Item<W> {
+    /// Whether it stands, and not only assignments that it had.
+    pub fn stands(&self) -> bool {
+        self.entry.is_some()
+    }
+
+    /// Its value: the last that decoded. `None`: it does not stand, or never had one that decodes.
+    pub fn value(&self) -> Option<&W::Item> {
+        self.entry.as_ref()?.value.as_ref()?.item()
+    }
+
+    /// How many of its replicas are consistent, at most one a member.
+    pub fn consistent(&self) -> usize {
+        let good = self.held.iter().enumerate().filter(|(at, held)| {
+            let mut earlier = self.held[..*at].iter();
+            held.consistent && !earlier.any(|other| other.member == held.member && other.consistent)
+        });
+        good.count()
+    }
+
+    fn digest(&self, name: &str) -> u64 {
+        if self.entry.is_none() {
+            return 0;
+        }
+        let facts = self.value().map(|value| (value.replication(), value.zones()));
+        digest(&("item", name, facts))
+    }
+}
+
+/// A number that differs where the facts differ. Numbers of independent facts are added up, so that
+/// one of them can change alone.
+pub(super) fn digest(facts: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    facts.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<W: Workload> World<W> {
+    /// What a view of a mirror shows.
+    pub fn new(keys: Keys, workload: Arc<W>, view: &View<Entity<W>>) -> Self {
+        let mut world = Self {
+            keys,
+            workload,
+            revision: 0,
+            members: Vec::new(),
+            numbers: BTreeMap::new(),
+            items: BTreeMap::new(),
+            progress: Progress::default(),
+            standing: 0,
+            fingerprint: 0,
+            assignments: 0,
+            copying: 0,
+        };
+        world.follow(&View::default(), view);
+        world
+    }
+
+    /// Goes on from one view of a mirror to a later one. Returns the assignments that ended
+    /// meanwhile, by item and member.
+    pub fn follow(
+        &mut self,
+        from: &View<Entity<W>>,
+        to: &View<Entity<W>>,
+    ) -> Vec<(Arc<str>, MemberKey)> {
+        let mut ended = Vec::new();
+        for change in from.changes(to) {
+            ended.extend(self.apply(change));
+        }
+        self.revision = to.revision();
+        ended
+    }
+
+    fn apply(&mut self, change: Change<Entity<W>>) -> Option<(Arc<str>, MemberKey)> {
+        let Change { key, after, .. } = change;
+        // Keys that are none of ours are shown by the mirror as such.
+        match key_of(&self.keys, &key).ok()? {
+            Key::Item(item) => {
+                let name = self.name(item);
+                self.set_item(&name, after);
+            }
+            Key::Member { zone, member } => {
+                let number = self.number(zone, member);
+                let member = &mut self.members[number as usize];
+                self.fingerprint = self.fingerprint.wrapping_sub(member.digest());
+                member.entry = after;
+                self.fingerprint = self.fingerprint.wrapping_add(member.digest());
+            }
+            Key::Assignment { item, zone, member, slot } => {
+                let (name, number) = (self.name(item), self.number(zone, member));
+                let ended = after.is_none();
+                self.set_assignment(&name, number, slot, after);
+                return ended.then(|| (name, self.member(number).key.clone()));
+            }
+        }
+        None
+    }
+
+    /// An item's name, shared with its row, which is made if there is none.
+    fn name(&mut self, item: &str) -> Arc<str> {
+        if let Some((name, _)) = self.items.get_key_value(item) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = item.into();
+        self.items.insert(Arc::clone(&name), Item::default());
+        name
+    }
+
+    /// The number of a member; a new one if it was not heard of.
+    fn number(&mut self, zone: &str, member: &str) -> u32 {
+        if let Some(number) = self.numbers.get(zone).and_then(|zone| zone.get(member)) {
+            return *number;
+        }
+        let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let key = MemberKey::new(zone, member);
+        let zone = self.numbers.entry(Arc::clone(&key.zone)).or_default();
+        zone.insert(Arc::clone(&key.member), number);
+        self.members.push(Member { key, entry: None, load: 0, primaries: 0 });
+        number
+    }
+
+    fn set_item(&mut self, name: &Arc<str>, entry: Option<Kept<W>>) {
+        let Some(item) = self.items.get_mut(name) else { return };
+        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(name));
+        self.standing -= usize::from(item.stands());
+        item.entry = entry;
+        self.standing += usize::from(item.stands());
+        self.fingerprint = self.fingerprint.wrapping_add(item.digest(name));
+        self.touch(name);
+    }
+
+    fn set_assignment(&mut self, name: &Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
+        let Some(item) = self.items.get_mut(name) else { return };
+        let key = |number: u32| &self.members[number as usize].key;
+        let at = item
+            .held
+            .binary_search_by(|held| (key(held.member), held.slot).cmp(&(key(member), slot)));
+        let row = &mut self.members[member as usize];
+        match (at, entry) {
+            (Ok(at), Some(entry)) => item.held[at].entry = entry,
+            (Err(at), Some(entry)) => {
+                item.held.insert(at, Assignment { member, slot, consistent: true, entry });
+                row.load += 1;
+                row.primaries += u32::from(slot == 0);
+                self.assignments += 1;
+            }
+            (Ok(at), None) => {
+                let held = item.held.remove(at);
+                row.load -= 1;
+                self.progress.freed(member);
+                row.primaries -= u32::from(slot == 0);
+                self.assignments -= 1;
+                self.copying -= usize::from(!held.consistent);
+            }
+            (Err(_), None) => {}
+        }
+        self.touch(name);
+    }
+
+    /// Looks again at an item of which something has changed.
+    fn touch(&mut self, name: &Arc<str>) {
+        let Some(item) = self.items.get_mut(name) else { return };
+        if item.entry.is_none() && item.held.is_empty() {
+            self.items.remove(name);
+            self.progress.settle(name);
+            return;
+        }
+        let good = consistency(&*self.workload, &self.members, item).unwrap_or_default();
+        for (held, good) in item.held.iter_mut().zip(good) {
+            self.copying = self.copying + usize::from(!good) - usize::from(!held.consistent);
+            held.consistent = good;
+        }
+        self.progress.touch(name);
+    }
+
+    /// The revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The keys' layout.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The members that stand, and those of which only assignments are left, each by its number.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &Member<W>)> {
+        (0..).zip(&self.members).filter(|(_, member)| member.stands() || member.load > 0)
+    }
+
+    /// A member by the number that it has in this world.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub fn member(&self, number: u32) -> &Member<W> {
+        &self.members[number as usize]
+    }
+
+    /// A member by its key.
+    pub fn find(&self, key: &MemberKey) -> Option<&Member<W>> {
+        Some(self.member(self.find_number(key)?))
+    }
+
+    pub(super) fn find_number(&self, key: &MemberKey) -> Option<u32> {
+        self.numbers.get(&key.zone)?.get(&key.member).copied()
+    }
+
+    /// All numbers of members are below this.
+    pub(super) fn numbers_end(&self) -> usize {
+        self.members.len()
+    }
+
+    /// An item was not changed as it was meant to be.
+    pub(super) fn look_again(&mut self, name: &Arc<str>) {
+        if self.items.contains_key(name) {
+            self.progress.touch(name);
+        }
+    }
+
+    /// Makes these items, and no others, unsettled.
+    pub(super) fn unsettle(&mut self, is_unsettled: impl Fn(&Item<W>) -> bool) {
+        let unsettled = self.items.iter().filter(|(_, item)| is_unsettled(item));
+        let unsettled = unsettled.map(|(name, _)| Arc::clone(name)).collect();
+        self.progress.restart(unsettled);
+    }
+
+    /// The items by name, and those of which only assignments are left.
+    pub fn items(&self) -> impl Iterator<Item = (&Arc<str>, &Item<W>)> {
+        self.items.iter()
+    }
+
+    pub(super) fn items_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Item<W>)> {
+        self.items.iter_mut()
+    }
+
+    /// An item by its name.
+    pub fn item(&self, name: &str) -> Option<&Item<W>> {
+        self.items.get(name)
+    }
+
+    /// How many items stand.
+    pub fn len(&self) -> usize {
+        self.standing
+    }
+
+    /// Whether no items stand.
+    pub fn is_empty(&self) -> bool {
+        self.standing == 0
+    }
+
+    /// How many assignments there are.
+    pub fn assignments(&self) -> usize {
+        self.assignments
+    }
+
+    /// How many of them are not consistent: copies on their way, as a rule.
+    pub fn copying(&self) -> usize {
+        self.copying
+    }
+
+    /// What the items are doing that do not stand as they are meant to, as far as they were looked at.
+    pub fn doing(&self) -> &BTreeMap<Doing, usize> {
+        self.progress.counts()
+    }
+
+    /// Says of what a plan depends on, and of nothing else, whether it has changed: members with
+    /// limits, shares and wishes to leave, items with replication and zones.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The member that plans for all: the oldest, and of those that came to be at one revision the
+    /// first by zone and name.
+    pub fn leader(&self) -> Option<&Member<W>> {
+        let standing = self.members.iter().filter(|member| member.stands());
+        standing.min_by(|a, b| (a.since(), &a.key).cmp(&(b.since(), &b.key)))
+    }
+}
+
+impl<W: Workload> fmt::Debug for Member<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, load, primaries, .. } = self;
+        write!(f, "{key}: {load}, primary of {primaries}")
+    }
+}
+
+impl<W: Workload> fmt::Debug for Assignment<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.entry.kv.key, if self.consistent { "*" } else { "" })
+    }
+}
+
+impl<W: Workload> fmt::Debug for Item<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.held).finish()
+    }
+}
+
+impl<W: Workload> fmt::Debug for World<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("revision", &self.revision)
+            .field("members", &self.members.len())
+            .field("items", &self.items.len())
+            .field("assignments", &self.assignments)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which of an item's replicas are consistent. `None`: without the item nobody can tell.
+fn consistency<W: Workload>(
+    workload: &W,
+    members: &[Member<W>],
+    item: &Item<W>,
+) -> Option<Vec<bool>> {
+    let replica = |held| {
+        let Assignment { member, slot, .. }: &Assignment<W> = held;
+        let MemberKey { zone, member } = &members[*member as usize].key;
+        Replica { zone, member, slot: *slot, value: held.state() }
+    };
+    let all: Vec<Replica<'_, W::State>> = item.held.iter().map(replica).collect();
+    Some(judge(workload, item.value()?, &all))
+}

@@ -1,0 +1,186 @@
+//! From what a policy wishes to what is published: what may never happen stands here.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    notice::{Cause, Notice, member_of},
+    policy::{Policy, Seen, Wish, rank},
+};
+use crate::{
+    allocator::{MemberKey, Standing},
+    autopilot::{Config as Thresholds, Role, State, Verdict},
+};
+
+/// A notice that stands, and for how long it has, as far as this leader has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stood {
+    /// What is published.
+    pub notice: Notice,
+    /// For how long.
+    pub stood: Duration,
+}
+
+/// What is known when it is decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Autopilot's thresholds.
+    pub thresholds: &'a Thresholds,
+    /// What autopilot thinks of the cluster.
+    pub state: &'a State,
+    /// How many items each member may hold, by its own word.
+    pub limits: &'a BTreeMap<MemberKey, u32>,
+    /// What is published.
+    pub stood: &'a BTreeMap<MemberKey, Stood>,
+    /// How much of all limits health may lower at once, in percent.
+    pub max_share_percent: u8,
+}
+
+/// Why nothing is taken from anybody by their health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// This node does not lead with a fresh lease: it judges nobody.
+    NotLeading,
+    /// More look bad at once than health may take from: so many of so many items' worth of limits.
+    TooMany {
+        /// The members that look bad.
+        members: Vec<MemberKey>,
+        /// The sum of their limits.
+        limits: u64,
+        /// The sum of all limits.
+        of: u64,
+        /// How much of it may be lowered, in percent.
+        allowed_percent: u8,
+    },
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeading => {
+                f.write_str("this node does not lead with a fresh lease, and judges nobody")
+            }
+            Self::TooMany { members, limits, of, allowed_percent } => {
+                let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "{} look bad at once, which is {limits} of {of} items' worth of limits, and health \
+                     may lower {allowed_percent} %: nobody loses anything by it until fewer do",
+                    names.join(", ")
+                )
+            }
+        }
+    }
+}
+
+/// What is to be published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The notices, by member.
+    pub notices: BTreeMap<MemberKey, Notice>,
+    /// Why health takes nothing from anybody now; `None`: it may.
+    pub hold: Option<Hold>,
+    /// After how long to decide again, though nothing happens meanwhile.
+    pub again: Option<Duration>,
+    /// Servers that cannot be members, and why.
+    pub nameless: Vec<String>,
+}
+
+/// Decides what is published of every server.
+///
+/// Only a leader with a fresh lease decides; everybody else leaves what stands. Who is not known to be
+/// bad loses nothing, and never do more than a set share of all limits lose anything by their health at
+/// once: then nobody does, and what was taken before stays taken. What people say is not bounded so.
+pub fn decide(policy: &dyn Policy, facts: &Facts<'_>) -> Decision {
+    let mut decision = Decision::default();
+    if !facts.state.may_act() {
+        decision.hold = Some(Hold::NotLeading);
+        return decision;
+    }
+    let mut wishes: BTreeMap<MemberKey, (Notice, Wish)> = BTreeMap::new();
+    for server in &facts.state.servers {
+        if server.role == Role::Absent {
+            continue;
+        }
+        let key = match member_of(&server.server) {
+            Ok(key) => key,
+            Err(error) => {
+                decision.nameless.push(format!("server {}: {error}", server.server.id));
+                continue;
+            }
+        };
+        let now = facts.stood.get(&key);
+        let (standing, cause) = now
+            .map_or((Standing::Full, Cause::Health), |now| (now.notice.standing, now.notice.cause));
+        let seen = Seen {
+            thresholds: facts.thresholds,
+            state: facts.state,
+            server,
+            limit: facts.limits.get(&key).copied().unwrap_or(0),
+            standing,
+            cause,
+            stood: now.map_or(Duration::ZERO, |now| now.stood),
+        };
+        let wish = if facts.limits.contains_key(&key) {
+            policy.wish(&seen)
+        } else {
+            // What it held it has lost; it finds its standing when it is back.
+            let why = "its member is not there".to_owned();
+            Wish { standing, cause, why, again: None }
+        };
+        let notice = Notice {
+            server: server.server.id.clone(),
+            verdict: server.health.verdict,
+            standing,
+            cause,
+            why: now.map_or_else(String::new, |now| now.notice.why.clone()),
+        };
+        wishes.insert(key, (notice, wish));
+    }
+    decision.hold = too_many(facts, &wishes);
+    for (key, (stands, wish)) in wishes {
+        decision.again = decision.again.into_iter().chain(wish.again).min();
+        let notice = next(stands, wish, decision.hold.is_some());
+        decision.notices.insert(key, notice);
+    }
+    decision
+}
+
+/// Whether a wish takes something by health that is not taken yet, from somebody known to be bad.
+fn worsens(stands: &Notice, wish: &Wish) -> bool {
+    wish.cause == Cause::Health && rank(wish.standing) > rank(stands.standing)
+}
+
+/// What is published of a server next.
+fn next(stands: Notice, wish: Wish, held: bool) -> Notice {
+    // Health takes nothing from whoever is not known to be bad, whatever a policy wishes.
+    let baseless = stands.verdict != Verdict::Unhealthy;
+    if worsens(&stands, &wish) && (held || baseless) {
+        return stands;
+    }
+    let Wish { standing, cause, why, .. } = wish;
+    Notice { standing, cause, why, ..stands }
+}
+
+/// Whether more lose something by their health than may: those that did already, and those that would.
+fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, (Notice, Wish)>) -> Option<Hold> {
+    let limit = |key: &MemberKey| u64::from(facts.limits.get(key).copied().unwrap_or(0));
+    let of: u64 = facts.limits.values().map(|limit| u64::from(*limit)).sum();
+    let lowered = |(key, (stands, wish)): (&MemberKey, &(Notice, Wish))| {
+        let stays = wish.cause == Cause::Health && rank(wish.standing) > (0, 0);
+        (stays || worsens(stands, wish)).then(|| key.clone())
+    };
+    let members: Vec<MemberKey> = wishes.iter().filter_map(lowered).collect();
+    let limits: u64 = members.iter().map(limit).sum();
+    let allowed_percent = facts.max_share_percent;
+    let anybody = wishes.values().any(|(stands, wish)| worsens(stands, wish));
+    let most = of * u64::from(allowed_percent);
+    (anybody && limits * 100 > most).then_some(Hold::TooMany {
+        members,
+        limits,
+        of,
+        allowed_percent,
+    })
+}
