@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     fair::Fair,
-    problem::{Holder, Problem, holds},
+    problem::{Holder, Problem, holds, index},
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -17,6 +17,9 @@ pub struct Certificate {
     pub placed: u64,
     /// The most that can be placed.
     pub placeable: u64,
+    /// Where not all can be placed: replicas that are, though others are not whose turn came before.
+    /// First come those that stand, then every item's first, then every item's second.
+    pub out_of_turn: u64,
     /// Replicas that stand in a zone beyond what the zone rule lets it take.
     pub beyond: u64,
     /// The fewest that can be, with so many placed.
@@ -52,6 +55,7 @@ impl Certificate {
     /// Whether nothing can be better, up to and including the number of new assignments.
     pub fn is_best(&self) -> bool {
         self.placed == self.placeable
+            && self.out_of_turn == 0
             && self.beyond == self.beyond_least
             && self.spread <= self.slack
             && self.added <= self.lower_bound
@@ -128,6 +132,9 @@ pub(super) fn certify(
             certificate.count_zones(problem, item, row);
         }
     }
+    if fair.short {
+        certificate.out_of_turn = out_of_turn(problem, fair, draft);
+    }
     if fair.beyond > 0 {
         for item in 0..draft.len() {
             certificate.count_zones(problem, item, draft.of(item));
@@ -143,6 +150,21 @@ pub(super) fn certify(
         certificate.spread = certificate.spread.max(off.unsigned_abs());
     }
     certificate
+}
+
+/// How many replicas of a rank could be placed and are not, in favour of others of a later rank.
+fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft) -> u64 {
+    let ranks: Vec<_> = fair.classes.list.iter().map(|(class, _)| class.ranks()).collect();
+    let mut missing = fair.ranks.clone();
+    for item in 0..draft.len() {
+        let mut placed = index(draft.of(item).len());
+        for (rank, replicas) in &ranks[fair.classes.of(problem, item)] {
+            let here = placed.min(*replicas);
+            placed -= here;
+            *missing.entry(*rank).or_default() -= here;
+        }
+    }
+    missing.values().map(|missing| (*missing).max(0).unsigned_abs()).sum()
 }
 
 /// Each item once, in order.

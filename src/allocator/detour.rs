@@ -34,14 +34,43 @@ impl<D: Draft> Fill<'_, D> {
             }
         }
         detours.fill.draft.prepare(Some(&above));
-        for member in above {
-            for item in detours.fill.draft.items_of(member) {
+        for member in &above {
+            for item in detours.fill.draft.items_of(*member) {
                 let mut row = detours.fill.draft.of(item as usize).iter();
-                let at = row.position(|holder| holder.member() == member);
-                if let Some(at) = at.filter(|_| detours.fill.room(member) < 0) {
+                let at = row.position(|holder| holder.member() == *member);
+                if let Some(at) = at.filter(|_| detours.fill.room(*member) < 0) {
                     detours.help(item, at);
                 }
             }
+        }
+        for member in above {
+            self.drop_beyond_limit(member);
+        }
+    }
+
+    /// Drops what a member has beyond its limit, as nobody could be found to take it: what is new before
+    /// what stands, and primaries last.
+    fn drop_beyond_limit(&mut self, member: u32) {
+        let beyond = i64::from(self.load(member as usize)) - self.problem.limit(member as usize);
+        let Some(beyond) = usize::try_from(beyond).ok().filter(|beyond| *beyond > 0) else {
+            return;
+        };
+        let mut places = Vec::new();
+        for item in self.draft.items_of(member) {
+            let row = self.draft.of(item as usize);
+            if let Some(at) = row.iter().position(|holder| holder.member() == member) {
+                let (holder, held) = (row[at], self.draft.held(item as usize));
+                let stands = usize::from(holds(held, member)) + usize::from(holder.is_consistent());
+                places.push((stands, holder.is_primary(), item, at));
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        for (_, _, item, at) in places.into_iter().take(beyond) {
+            let holder = std::mem::replace(&mut self.draft.of_mut(item as usize)[at], VACANT);
+            self.leave(holder);
+            self.touched.push(item);
+            self.stuck = true;
         }
     }
 }

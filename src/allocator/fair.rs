@@ -15,10 +15,10 @@
 //! own, past the hub, because a member holds each item once.
 //!
 //! First the largest flow (the most replicas placed), then by rank (the replicas that stand stay;
-//! then every item's first comes before anybody's second), then the fewest beyond the zone rule. Among the flows that are left, the fairest
-//! loads are found by halving: aim at the same load by share for all, within their limits; where that
-//! cannot be, a cut parts those that get too much whatever is done from the others, and each part is
-//! alone with the same question. The fairest loads are fractions, and a plan in whole items whose
+//! then every item's first comes before anybody's second), then the fewest beyond the zone rule. Among
+//! the flows that are left, the fairest loads are found by halving: aim at the same load by share for
+//! all, within their limits; where that cannot be, a cut parts those that get too much whatever is done
+//! from the others, and each part is alone with the same question. The fairest loads are fractions, and a plan in whole items whose
 //! every load is one of the two numbers beside its fraction exists always, because the network is one
 //! of flow.
 
@@ -37,6 +37,8 @@ pub(super) struct Fair {
     pub placed: i64,
     /// Whether that is less than what is wanted.
     pub short: bool,
+    /// If so, how many of them are of each rank.
+    pub ranks: BTreeMap<u32, i64>,
     /// How many replicas stand beyond the cap of the zone rule.
     pub beyond: i64,
     /// The least and the greatest fair load, by member.
@@ -51,6 +53,8 @@ pub(super) struct Fair {
     pub rule: Vec<usize>,
     /// The same, but all where there is no other zone.
     pub caps: Vec<usize>,
+    /// By class, how many replicas an item can have within that.
+    within: Vec<usize>,
     /// By class and zone, whether items may be there.
     open: Vec<bool>,
 }
@@ -65,11 +69,19 @@ impl Fair {
                 self.loads[*member as usize] = load;
             }
         }
+        let mut in_zone = vec![0; self.zones.len()];
+        for ((zone, ..), members) in &self.groups.list {
+            in_zone[*zone as usize] += members.len();
+        }
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
             self.open.extend(open);
             self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
-            self.caps.push(cap(problem, &self.zones, *class));
+            let cap = cap(problem, &self.zones, *class);
+            let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
+            let within = in_zone.iter().zip(open).filter(|(_, open)| *open);
+            self.within.push(within.map(|(members, _)| cap.min(*members)).sum());
+            self.caps.push(cap);
         }
         self
     }
@@ -77,6 +89,11 @@ impl Fair {
     /// Whether items of a class may be in a zone.
     pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
         self.open[class * self.zones.len() + zone]
+    }
+
+    /// How many of so many replicas of an item of a class are beyond the zone rule at least.
+    pub(super) fn beyond_of(&self, class: usize, replicas: usize) -> i64 {
+        index(replicas.saturating_sub(self.within[class]))
     }
 
     /// Whether a holder of an item of a class may hold it.
@@ -103,7 +120,8 @@ pub(super) fn fair(problem: &Problem) -> Fair {
         let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
         let placed = shares.place();
         shares.rank();
-        Fair { placed, short: true, classes, groups, zones, ..Fair::default() }
+        let ranks = shares.by_rank();
+        Fair { placed, short: true, ranks, classes, groups, zones, ..Fair::default() }
             .with(problem, shares)
     })
 }
@@ -256,6 +274,12 @@ impl Shares {
             }
             self.network.minimise(&cost);
         }
+    }
+
+    /// How many replicas of each rank are placed.
+    fn by_rank(&self) -> BTreeMap<u32, i64> {
+        let flow = |arcs: &Vec<Arc>| arcs.iter().map(|arc| self.network.flow(*arc)).sum();
+        self.ranks.iter().map(|(rank, arcs)| (*rank, flow(arcs))).collect()
     }
 
     fn keep_the_zone_rule(&mut self) -> i64 {

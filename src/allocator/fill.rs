@@ -88,7 +88,7 @@ pub(super) fn fill<D: Draft>(
 }
 
 pub(super) struct Fill<'a, D> {
-    problem: &'a Problem,
+    pub(super) problem: &'a Problem,
     pub(super) fair: &'a Fair,
     pub(super) draft: D,
     pub(super) openings: Openings<'a>,
@@ -125,7 +125,7 @@ enum Way {
 impl<'a, D: Draft> Fill<'a, D> {
     fn new(keeper: Keeper<'a>, draft: D, unsound: Vec<u32>, targets: Vec<i64>) -> Self {
         let vacancies = keeper.vacancies();
-        let Keeper { problem, fair, standing, need, beyond, each_beyond, .. } = keeper;
+        let Keeper { problem, fair, standing, need, spare, each_beyond, .. } = keeper;
         let loads = standing.of_member.iter();
         let room = targets.iter().zip(loads).map(|(target, load)| target - i64::from(*load));
         let vacant = if vacancies == 0 {
@@ -137,7 +137,7 @@ impl<'a, D: Draft> Fill<'a, D> {
         Self {
             problem,
             fair,
-            openings: Openings::new(fair, room.collect(), &need, beyond, each_beyond),
+            openings: Openings::new(fair, room.collect(), &need, spare, each_beyond),
             targets,
             crown: Crown::new(problem),
             primaries: standing.primaries,
@@ -382,7 +382,8 @@ impl<'a, D: Draft> Fill<'a, D> {
         self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
     }
 
-    fn load(&self, member: usize) -> u32 {
+    /// How many items a member is to hold.
+    pub(super) fn load(&self, member: usize) -> u32 {
         u32::try_from(self.targets[member] - self.openings.room[member]).unwrap_or(0)
     }
 

@@ -18,9 +18,9 @@ pub(super) struct Keeper<'a> {
     pub standing: Standing,
     /// By class and zone, how many replicas are still to come there.
     pub need: Vec<i64>,
-    /// By class, how many more replicas may stand beyond the zone rule.
-    pub beyond: Vec<i64>,
-    /// By class, how many of them one item may have.
+    /// By class, how many more replicas may stand beyond the zone rule than its items have to have there.
+    pub spare: Vec<i64>,
+    /// By class, how many beyond the zone rule one item may have.
     pub each_beyond: Vec<i64>,
     /// By class, how many replicas are placed, and how many items get one more than the others.
     goals: Vec<(i64, i64)>,
@@ -41,11 +41,6 @@ impl<'a> Keeper<'a> {
         standing: Standing,
         quota: &Quota,
     ) -> Self {
-        let classes = || fair.classes.list.iter().map(|(_, items)| (*items).max(1));
-        let each = classes().zip(&quota.beyond);
-        let each_beyond = each.map(|(items, beyond)| (beyond + items - 1) / items).collect();
-        let goals = classes().zip(&quota.placed_of);
-        let goals = goals.map(|(items, placed)| (placed / items, placed % items)).collect();
         let mut keeper = Self {
             problem,
             fair,
@@ -53,9 +48,9 @@ impl<'a> Keeper<'a> {
             windows,
             standing,
             need: Vec::new(),
-            beyond: quota.beyond.clone(),
-            each_beyond,
-            goals,
+            spare: Vec::new(),
+            each_beyond: Vec::new(),
+            goals: Vec::new(),
             vacant: Vacant {
                 of_class: vec![0; fair.classes.list.len()],
                 fits: vec![0; fair.classes.list.len()],
@@ -64,8 +59,22 @@ impl<'a> Keeper<'a> {
             chose: false,
             in_zone: vec![0; fair.zones.len()],
         };
+        keeper.share_out(quota);
         keeper.aim(quota);
         keeper
+    }
+
+    /// What each class gets, by item.
+    fn share_out(&mut self, quota: &Quota) {
+        let each = quota.placed_of.iter().zip(&quota.beyond).zip(&self.fair.classes.list);
+        for (class, ((placed, beyond), (_, items))) in each.enumerate() {
+            let items = (*items).max(1);
+            let (goal, more) = (placed / items, placed % items);
+            let least = |goal: i64| self.fair.beyond_of(class, usize::try_from(goal).unwrap_or(0));
+            self.spare.push(beyond - more * least(goal + 1) - (items - more) * least(goal));
+            self.each_beyond.push((beyond + items - 1) / items);
+            self.goals.push((goal, more));
+        }
     }
 
     /// Begins a draft with what all items keep. `unsound` are those that do not have what they want;
@@ -171,13 +180,17 @@ impl<'a> Keeper<'a> {
             }
             self.in_zone[zone] = 0;
         }
-        let mut used = 0;
+        let (mut used, least) = (0, self.fair.beyond_of(class, goal));
         for (zone, mut excess) in crowded {
             while excess > 0 {
-                let room = (self.each_beyond[class] - used).min(self.beyond[class]);
-                if index(excess) <= room && row.len() - start <= goal {
-                    used += index(excess);
-                    self.beyond[class] -= index(excess);
+                let after = used + index(excess);
+                let spare = (after - least).max(0) - (used - least).max(0);
+                if after <= self.each_beyond[class].max(least)
+                    && spare <= self.spare[class].max(0)
+                    && row.len() - start <= goal
+                {
+                    used = after;
+                    self.spare[class] -= spare;
                     break;
                 }
                 let zones = &self.fair.zones;

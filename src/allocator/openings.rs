@@ -17,9 +17,9 @@ pub(super) struct Openings<'a> {
     pub(super) takers: Vec<Takers>,
     /// By class, what its zones need.
     needs: Vec<Tournament>,
-    /// By class, how many more replicas may stand beyond the zone rule.
-    beyond: Vec<i64>,
-    /// By class, how many of them one item may have.
+    /// By class, how many more replicas may stand beyond the zone rule than its items have to have there.
+    spare: Vec<i64>,
+    /// By class, how many beyond the zone rule one item may have.
     each_beyond: Vec<i64>,
     /// By zone, how many replicas the item at hand has there.
     in_zone: Vec<usize>,
@@ -33,7 +33,7 @@ impl<'a> Openings<'a> {
         fair: &'a Fair,
         room: Vec<i64>,
         need: &[i64],
-        beyond: Vec<i64>,
+        spare: Vec<i64>,
         each_beyond: Vec<i64>,
     ) -> Self {
         let zones = fair.zones.len();
@@ -46,7 +46,7 @@ impl<'a> Openings<'a> {
             room,
             takers: Vec::new(),
             needs: (0..fair.classes.list.len()).map(tournament).collect(),
-            beyond,
+            spare,
             each_beyond,
             in_zone: vec![0; zones],
             hidden: Vec::new(),
@@ -142,8 +142,8 @@ impl<'a> Openings<'a> {
     /// The same where the item has as many as it may in every zone that has anybody.
     fn find_beyond(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
         let cap = self.fair.caps[class];
-        if self.beyond[class] <= 0 || self.used_beyond(class, row, None) >= self.each_beyond[class]
-        {
+        let used = self.used_beyond(class, row, None);
+        if !self.may_use(class, row, used, 0) {
             return None;
         }
         let mut full: Vec<usize> = self.hidden.clone();
@@ -151,7 +151,7 @@ impl<'a> Openings<'a> {
         full.sort_by_key(|zone| std::cmp::Reverse(self.needs[class].need(*zone)));
         for zone in full {
             if let Some(member) = self.takers[zone].take(&mut self.room, row) {
-                self.beyond[class] -= 1;
+                self.spare[class] -= i64::from(used >= self.fair.beyond_of(class, row.len()));
                 self.needs[class].change(zone, -1);
                 self.in_zone[zone] += 1;
                 return Some(member);
@@ -232,8 +232,26 @@ impl<'a> Openings<'a> {
         self.fair.is_open(class, zone)
             && (from == Some(zone)
                 || self.count_in(row, zone) < self.fair.caps[class]
-                || self.beyond[class] > 0
-                    && self.used_beyond(class, row, from) < self.each_beyond[class])
+                || self.fits_beyond(class, row, from))
+    }
+
+    fn fits_beyond(&self, class: usize, row: &[Holder], from: Option<usize>) -> bool {
+        let (before, used) =
+            (self.used_beyond(class, row, None), self.used_beyond(class, row, from));
+        // Who leaves a zone that has too many leaves its right to that.
+        let freed = self.spared(class, row, before) - self.spared(class, row, used);
+        self.may_use(class, row, used, freed)
+    }
+
+    /// How many of so many replicas of an item beyond the zone rule are more than it has to have there.
+    fn spared(&self, class: usize, row: &[Holder], used: i64) -> i64 {
+        (used - self.fair.beyond_of(class, row.len())).max(0)
+    }
+
+    /// Whether an item with so many beyond the zone rule may have one more, if so many are freed.
+    fn may_use(&self, class: usize, row: &[Holder], used: i64, freed: i64) -> bool {
+        let least = self.fair.beyond_of(class, row.len());
+        used < least || used < self.each_beyond[class] && self.spare[class] + freed > 0
     }
 
     /// How many replicas stand beyond the zone rule, after one left `from`.
@@ -268,14 +286,14 @@ impl<'a> Openings<'a> {
             return;
         }
         let cap = self.fair.caps[class];
-        if self.count_in(row, zone) >= cap {
-            self.beyond[class] -= 1;
+        let crowds = self.count_in(row, zone) >= cap;
+        if crowds || from.is_some_and(|from| self.count_in(row, from) > cap) {
+            let before = self.used_beyond(class, row, None);
+            let after = self.used_beyond(class, row, from) + i64::from(crowds);
+            self.spare[class] += self.spared(class, row, before) - self.spared(class, row, after);
         }
         self.needs[class].change(zone, -1);
         if let Some(from) = from {
-            if self.count_in(row, from) > cap {
-                self.beyond[class] += 1;
-            }
             self.needs[class].change(from, 1);
         }
     }

@@ -143,7 +143,6 @@ impl Planner {
         self.still &= *before == seat;
         let moves = before.zone != seat.zone || seat.limit == 0 && before.limit > 0;
         *before = seat;
-        self.problem.zones = self.problem.zones.max(seat.zone as usize + 1);
         if moves {
             self.live.touch_all_of(member);
         }

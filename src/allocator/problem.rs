@@ -258,7 +258,6 @@ pub struct Problem {
     pub(super) zone_rule: ZoneRule,
     pub(super) slack: u32,
     pub(super) seats: Vec<Seat>,
-    pub(super) zones: usize,
     pub(super) replication: Vec<u32>,
     /// The number of each item's set of zones plus one, or zero; empty while no item has one.
     pub(super) zone_set: Vec<u32>,
@@ -291,7 +290,6 @@ impl Problem {
     pub fn add_member(&mut self, seat: Seat) -> u32 {
         let number = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
         assert!(number <= Holder::MEMBER_MAX, "at most 2^30 members");
-        self.zones = self.zones.max(seat.zone as usize + 1);
         self.seats.push(seat);
         number
     }
@@ -391,11 +389,6 @@ impl Problem {
     /// How far from its fair share a member may be, in items.
     pub fn slack(&self) -> u32 {
         self.slack
-    }
-
-    /// How many zones there are, counted by the greatest number.
-    pub fn zones(&self) -> usize {
-        self.zones
     }
 
     /// Whether an item may be held in a zone.

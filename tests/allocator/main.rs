@@ -12,6 +12,8 @@ mod fixture;
 mod flow;
 mod large;
 mod members;
+mod near_full;
+mod odd;
 mod optimal;
 mod planner;
 mod scenarios;

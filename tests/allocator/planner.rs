@@ -1,6 +1,6 @@
 //! The live planner: whatever changes, its plan is as good as one that is made at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft_autopilot::allocator::{
     Certificate, Holder, Planner, Problem, Seat, ZoneRule, solve_by_counting,
@@ -30,14 +30,14 @@ fn recount(problem: &Problem, planner: &Planner) -> Certificate {
         found.unchanged += held.intersection(&members).count() as u64;
         let wanted = problem.replication()[item].min(problem.seats().len() as u32);
         let cap = problem.zone_rule().cap(wanted) as usize;
-        let mut in_zone = vec![0usize; problem.zones()];
+        let mut in_zone: BTreeMap<u32, usize> = BTreeMap::new();
         for holder in row {
             let seat = problem.seats()[holder.member() as usize];
             assert!(seat.limit > 0 && problem.allows(item, seat.zone));
             loads[holder.member() as usize] += 1;
-            in_zone[seat.zone as usize] += 1;
+            *in_zone.entry(seat.zone).or_default() += 1;
         }
-        let beyond: usize = in_zone.iter().map(|there| there.saturating_sub(cap)).sum();
+        let beyond: usize = in_zone.values().map(|there| there.saturating_sub(cap)).sum();
         found.beyond += beyond as u64;
         found.zones_violated += u64::from(beyond > 0);
     }
@@ -53,13 +53,14 @@ fn recount(problem: &Problem, planner: &Planner) -> Certificate {
 
 /// Plans, and holds the plan against one that is made at once. Returns whether only what changed was
 /// planned.
-fn check(planner: &mut Planner) -> bool {
+pub(crate) fn check(planner: &mut Planner) -> bool {
     let told = planner.plan().clone();
     let problem = planner.problem();
     let found = recount(&problem, planner);
     let hand_offs = told.hand_offs;
     let counted = Certificate {
         placeable: told.placeable,
+        out_of_turn: told.out_of_turn,
         beyond_least: told.beyond_least,
         lower_bound: told.lower_bound,
         spread: told.spread,
@@ -71,6 +72,7 @@ fn check(planner: &mut Planner) -> bool {
     assert_eq!(told, counted);
     let whole = solve_by_counting(&problem).certificate;
     assert_eq!((told.placed, told.placeable), (whole.placed, whole.placeable));
+    assert_eq!(told.out_of_turn, whole.out_of_turn);
     assert_eq!((told.beyond, told.beyond_least), (whole.beyond, whole.beyond_least));
     assert!(told.spread <= whole.spread.max(told.slack));
     assert!(told.added <= whole.added, "{told:?}\n{whole:?}");

@@ -161,8 +161,8 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["flow", "item", "level", "local", "problem", "routes", "tournament"],
             &["crown", "kinds", "progress", "state", "takers", "value"],
-            &["error", "fair", "lists", "plain", "route"],
-            &["draft", "exact", "openings", "retire", "survey"],
+            &["fair", "lists"],
+            &["draft", "error", "exact", "openings", "plain", "retire", "route", "survey"],
             &["certificate", "live", "quota"],
             &["keep"],
             &["surplus"],
