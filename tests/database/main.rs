@@ -310,7 +310,8 @@ async fn stored_config(servers: &[Server]) -> Option<Value> {
 
 /// The moment that the leader saves, replayed for a minute: the steps.
 async fn rehearsed(servers: &[Server], leader: &Value) -> Vec<Step> {
-    let leads = |server: &&Server| leader.as_str() == Some(&*server.id.to_string());
+    let leader: u64 = leader.as_str().unwrap().parse().unwrap();
+    let leads = |server: &&Server| server.id == leader;
     let leader = servers.iter().find(leads).unwrap();
     let (code, case) = leader.ask("GET", "/v1/operator/autopilot/case", "").await.unwrap();
     assert_eq!(code, 200);
