@@ -1,17 +1,13 @@
 //! A store in this process: the machine behind a lock, in memory alone or with a directory.
 
-use std::{
-    path::Path,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
 use super::{
     contract::{Lease, LeaseState, Store},
     error::{Refusal, StoreError},
-    journal::{Journal, OpenError, Recovered},
+    journal::{Journal, OpenError, Queue, Recovered},
     kv::{KeyRange, LeaseId},
     local::{Local, LocalWatch},
     machine::{Command, Config, Machine, Outcome},
@@ -41,14 +37,22 @@ pub struct Embedded<R: Runtime = TokioRuntime> {
 
 #[derive(Debug)]
 struct Shared<R> {
-    runtime: R,
+    commands: Commands<R>,
     limits: Limits,
-    clock: Clock,
-    local: Arc<Local>,
+    /// The thread that writes; it ends with this.
     journal: Option<Journal>,
     /// Tells the task that ends leases to look again.
     leases: Arc<Notify>,
     recovered: Recovered,
+}
+
+/// The way to have a command done. It keeps no store open.
+#[derive(Clone, Debug)]
+struct Commands<R> {
+    runtime: R,
+    clock: Clock,
+    local: Arc<Local>,
+    queue: Option<Arc<Queue>>,
 }
 
 /// The machine's time at the runtime's zero, either of which may be ahead: the machine has lived
@@ -70,7 +74,7 @@ impl<R> Drop for Shared<R> {
     fn drop(&mut self) {
         // Whatever is queued is written first.
         drop(self.journal.take());
-        self.local.close("its last handle is gone");
+        self.commands.local.close("its last handle is gone");
         self.leases.notify_one();
     }
 }
@@ -108,7 +112,7 @@ impl<R: Runtime> Embedded<R> {
     /// All that stands, with its history. It shares what does not change with the store, so it
     /// costs next to nothing; [`Machine::snapshot`] makes parts of it that fit a file.
     pub fn backup(&self) -> Machine {
-        self.shared.local.look(Machine::clone)
+        self.shared.commands.local.look(Machine::clone)
     }
 
     /// What was found in the directory when it was opened.
@@ -124,74 +128,48 @@ impl<R: Runtime> Embedded<R> {
         runtime: R,
     ) -> Self {
         let (then, now) = (local.look(Machine::now), runtime.now());
-        let shared = Arc::new(Shared {
-            limits: config.limits,
-            clock: Clock { ahead: then.saturating_sub(now), behind: now.saturating_sub(then) },
-            local,
-            journal,
-            leases: Arc::new(Notify::new()),
-            recovered,
-            runtime,
-        });
-        let leases = Leases {
-            store: Arc::downgrade(&shared),
-            local: Arc::clone(&shared.local),
-            wake: Arc::clone(&shared.leases),
-            runtime: shared.runtime.clone(),
-            clock: shared.clock,
-        };
-        shared.runtime.spawn(leases.end());
-        Self { shared }
+        let clock = Clock { ahead: then.saturating_sub(now), behind: now.saturating_sub(then) };
+        let queue = journal.as_ref().map(Journal::queue);
+        let commands = Commands { runtime, clock, local, queue };
+        let leases = Arc::new(Notify::new());
+        commands.runtime.spawn(end_leases(commands.clone(), Arc::clone(&leases)));
+        let limits = config.limits;
+        Self { shared: Arc::new(Shared { commands, limits, journal, leases, recovered }) }
     }
 }
 
 /// Ends each lease in its time, for as long as the store is open.
-///
-/// While none has ended it does not hold the store, whose directory is free as soon as its last
-/// handle is dropped.
-struct Leases<R> {
-    store: Weak<Shared<R>>,
-    local: Arc<Local>,
-    wake: Arc<Notify>,
-    runtime: R,
-    clock: Clock,
-}
-
-impl<R: Runtime> Leases<R> {
-    async fn end(self) {
-        while self.store.strong_count() > 0 {
-            let deadline = self.local.look(Machine::next_deadline);
-            let now = self.clock.now(&self.runtime);
-            match deadline.map(|deadline| deadline.saturating_sub(now)) {
-                Some(Duration::ZERO) => {
-                    let Some(shared) = self.store.upgrade() else { return };
-                    if shared.run(Command::Tick).await.is_err() {
-                        return;
-                    }
+async fn end_leases<R: Runtime>(commands: Commands<R>, wake: Arc<Notify>) {
+    while commands.local.open_or_closed().is_ok() {
+        let deadline = commands.local.look(Machine::next_deadline);
+        match deadline.map(|deadline| deadline.saturating_sub(commands.now())) {
+            Some(Duration::ZERO) => {
+                if commands.run(Command::Tick).await.is_err() {
+                    return;
                 }
-                None => self.wake.notified().await,
-                Some(wait) => tokio::select! {
-                    biased;
-                    () = self.wake.notified() => {}
-                    () = self.runtime.sleep(wait) => {}
-                },
             }
+            None => wake.notified().await,
+            Some(wait) => tokio::select! {
+                biased;
+                () = wake.notified() => {}
+                () = commands.runtime.sleep(wait) => {}
+            },
         }
     }
 }
 
-impl<R: Runtime> Shared<R> {
+impl<R: Runtime> Commands<R> {
     /// The machine's time now.
     fn now(&self) -> Duration {
         self.clock.now(&self.runtime)
     }
 
     async fn run(&self, command: Command) -> Result<Outcome, StoreError> {
-        let Some(journal) = &self.journal else {
+        let Some(queue) = &self.queue else {
             return self.local.apply_one(self.now(), command);
         };
         let closed = || StoreError::Unknown("the store has closed".to_owned());
-        let Some(answer) = journal.submit(command, || self.now()) else {
+        let Some(answer) = queue.submit(command, || self.now()) else {
             // Why stands there.
             return Err(self.local.open_or_closed().err().unwrap_or_else(closed));
         };
@@ -207,38 +185,38 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        self.shared.local.range(&request)
+        self.shared.commands.local.range(&request)
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
         txn.check(&self.shared.limits)?;
-        if let Some(done) = self.shared.local.read(&txn)? {
+        if let Some(done) = self.shared.commands.local.read(&txn)? {
             return Ok(done);
         }
-        self.shared.run(Command::Txn(txn)).await?.txn()
+        self.shared.commands.run(Command::Txn(txn)).await?.txn()
     }
 
     async fn watch(&self, range: KeyRange, from: u64) -> Result<LocalWatch, StoreError> {
-        self.shared.local.watch(range, from)
+        self.shared.commands.local.watch(range, from)
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        let granted = self.shared.run(Command::Grant { id, ttl }).await?.lease();
+        let granted = self.shared.commands.run(Command::Grant { id, ttl }).await?.lease();
         self.shared.leases.notify_one();
         granted
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        Ok(self.shared.run(Command::KeepAlive(id)).await?.lease()?.ttl)
+        Ok(self.shared.commands.run(Command::KeepAlive(id)).await?.lease()?.ttl)
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
-        self.shared.run(Command::Revoke(id)).await.map(drop)
+        self.shared.commands.run(Command::Revoke(id)).await.map(drop)
     }
 
     async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
-        let now = self.shared.now();
-        let lease = self.shared.local.lease(id, now)?;
+        let now = self.shared.commands.now();
+        let lease = self.shared.commands.local.lease(id, now)?;
         // Its time is over, only nobody has said so yet.
         if lease.remaining.is_zero() {
             return Err(Refusal::LeaseNotFound(id).into());
@@ -247,6 +225,6 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn compact(&self, revision: u64) -> Result<(), StoreError> {
-        self.shared.run(Command::Compact(revision)).await.map(drop)
+        self.shared.commands.run(Command::Compact(revision)).await.map(drop)
     }
 }

@@ -193,7 +193,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["flights", "handle", "proof"],
             &["collector", "driver", "events"],
             &["instance"],
-            &["remote", "typed"],
+            &["lookup", "remote", "typed"],
         ],
     ),
 ];

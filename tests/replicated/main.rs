@@ -138,6 +138,25 @@ fn a_node_that_was_away_is_told_all_or_that_it_is_compacted() {
             }
         }
         assert_eq!(told, ((last - 199)..=last).collect::<Vec<_>>());
+        // A snapshot that holds no history.
+        let away = cluster.follower().await;
+        let mut watch = cluster.node(away).store.watch(KeyRange::all(), 0).await.unwrap();
+        cluster.isolate(away);
+        let other = cluster.node(cluster.leader().await).store;
+        for number in 0..200 {
+            last =
+                other.commit(Txn::new([Op::put("a", number.to_string())])).await.unwrap().revision;
+        }
+        other.compact(last).await.unwrap();
+        cluster.heal();
+        let end = loop {
+            match watch.next().await {
+                Ok(Update::Events(events)) => assert!(events.revision < last, "all was told"),
+                Ok(Update::Progress(_)) => {}
+                Err(end) => break end,
+            }
+        };
+        assert!(end.is_compacted(), "{end}");
     });
 }
 

@@ -88,6 +88,8 @@ proptest! {
     fn whatever_arrives_again_is_done_once_on_every_copy(steps in steps()) {
         let (mut here, there) = (Replica::new(Config::default()), Replica::new(Config::default()));
         let (mut leader, mut stamped, mut now) = (0, 0, Duration::ZERO);
+        // The machine's time: that of the last command that was done.
+        let mut told = Duration::ZERO;
         let mut sent: Vec<Proposal> = Vec::new();
         let mut floors: BTreeMap<u64, u64> = (0..3).map(|client| (client, 0)).collect();
         let mut done: BTreeMap<(u64, u64), Applied> = BTreeMap::new();
@@ -102,14 +104,14 @@ proptest! {
                 Step::Send(client) => {
                     let number = sent.iter().filter(|other| other.client == client).count() as u64;
                     let (stamp, command) = (Stamp::default(), put(client));
-                    sent.push(Proposal { client, number, floor: 0, since: now, stamp, command });
+                    sent.push(Proposal { client, number, floor: 0, since: told, stamp, command });
                 }
                 Step::Arrive(index) if !sent.is_empty() => {
                     let mut proposal = index.get(&sent).clone();
                     let name = (proposal.client, proposal.number);
                     proposal.floor = floors[&proposal.client];
                     proposal.stamp = Stamp { leader: stamped, at: now };
-                    let late = now > proposal.since + SESSION_AGE;
+                    let late = told > proposal.since + SESSION_AGE;
                     let answer = here.apply(Entry::Propose(proposal.clone()));
                     prop_assert_eq!(&answer, &there.apply(Entry::Propose(proposal.clone())));
                     match answer {
@@ -119,6 +121,7 @@ proptest! {
                         Applied::Done(_) => {
                             prop_assert!(!late && stamped == leader);
                             done.insert(name, answer);
+                            told = now;
                         }
                         Applied::Forgotten => {
                             let given_up = proposal.number < floors[&proposal.client];

@@ -1,14 +1,20 @@
-//! A store whose log has stopped for good: whoever waits for it is told.
+//! Logs that stop, for good or for one entry, or have nothing to say for long: whoever waits for them is
+//! told, or goes on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use openraft::type_config::TypeConfigExt;
 use raft_autopilot::{
     openraft::RaftRuntime,
     store::{
-        KeyRange, KeyValue, RangeRequest, Refusal, Store, StoreError, Watch,
+        KeyRange, KeyValue, Op, RangeRequest, Refusal, Store, StoreError, Txn, Watch,
         machine::Config,
         mirror::{self, Mirror},
         replicated::{
@@ -17,7 +23,7 @@ use raft_autopilot::{
     },
 };
 
-use super::{simulate, types::Sim};
+use super::{simulate, sleep, types::Sim};
 
 /// A log of one node, until it stops.
 #[derive(Clone, Default)]
@@ -66,5 +72,104 @@ fn whoever_waits_for_a_log_that_has_stopped_is_told() {
         assert!(closed(watch.next().await.unwrap_err()));
         assert!(closed(watch.next().await.unwrap_err()), "it stays ended");
         assert!(closed(mirror.wait(2).await.unwrap_err()));
+    });
+}
+
+/// A log of two nodes, the first of which leads; the other follows 10 ms later.
+#[derive(Clone)]
+struct Pair {
+    leads: bool,
+    replicas: [Replica; 2],
+    leader: Arc<OnceLock<Replicated<Pair, RaftRuntime<Sim>>>>,
+    under_way: Arc<Mutex<VecDeque<Entry>>>,
+    /// It never tells what became of the first entry.
+    forgets: Arc<AtomicBool>,
+}
+
+impl Pair {
+    /// The stores of both.
+    fn start(forgets: bool) -> (Self, [Replicated<Self, RaftRuntime<Sim>>; 2]) {
+        let replicas = [Replica::new(Config::default()), Replica::new(Config::default())];
+        let forgets = Arc::new(AtomicBool::new(forgets));
+        let (leader, under_way) = (Arc::default(), Arc::default());
+        let log = Self { leads: true, replicas, leader, under_way, forgets };
+        let stores = [true, false].map(|leads| {
+            let replica = log.replicas[usize::from(!leads)].clone();
+            let log = Self { leads, ..log.clone() };
+            Replicated::new(log, replica, RaftRuntime::new(), Options::default())
+        });
+        assert!(log.leader.set(stores[0].clone()).is_ok());
+        (log, stores)
+    }
+}
+
+impl Log for Pair {
+    fn leads(&self) -> bool {
+        self.leads
+    }
+
+    async fn append(&self, entry: Entry) -> Result<Applied, LogError> {
+        if self.forgets.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        let [here, there] = self.replicas.clone();
+        self.under_way.lock().unwrap().push_back(entry.clone());
+        let under_way = Arc::clone(&self.under_way);
+        drop(Sim::spawn(async move {
+            sleep(10).await;
+            let next = under_way.lock().unwrap().pop_front();
+            there.apply(next.unwrap());
+        }));
+        Ok(here.apply(entry))
+    }
+
+    async fn read_index(&self) -> Result<u64, LogError> {
+        Ok(0)
+    }
+
+    async fn applied(&self, _: u64) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, LogError> {
+        // The other node goes on with it, whether this one waits or not.
+        let leader = self.leader.get().unwrap().clone();
+        Ok(Sim::spawn(async move { leader.answer(request).await }).await.unwrap())
+    }
+}
+
+fn count() -> Txn {
+    Txn::new([Op::put("count", "")])
+}
+
+#[test]
+fn a_word_of_leadership_that_is_never_answered_holds_up_nobody() {
+    simulate(51, async {
+        let (log, [leader, follower]) = Pair::start(true);
+        let asked = Sim::spawn(async move { follower.commit(count()).await });
+        while log.forgets.load(Ordering::SeqCst) {
+            sleep(1).await;
+        }
+        leader.commit(count()).await.unwrap();
+        asked.await.unwrap().unwrap();
+        let read = RangeRequest::new(KeyRange::key("count"));
+        assert_eq!(leader.range(read).await.unwrap().items[0].version, 2);
+    });
+}
+
+#[test]
+fn a_store_that_nobody_has_used_for_long_goes_on_at_once() {
+    simulate(52, async {
+        let (_, [leader, follower]) = Pair::start(false);
+        for _ in 0..4 {
+            let start = Sim::now();
+            // By the word of the first the copies learn how late it is, the other's among them.
+            let (first, second) = tokio::join!(leader.commit(count()), follower.commit(count()));
+            assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+            assert!(Sim::now() - start < Duration::from_secs(1));
+            Sim::sleep(Duration::from_secs(3_600)).await;
+        }
+        let read = RangeRequest::new(KeyRange::key("count"));
+        assert_eq!(leader.range(read).await.unwrap().items[0].version, 8);
     });
 }

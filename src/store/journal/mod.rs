@@ -5,4 +5,4 @@ mod record;
 mod writer;
 
 pub use files::{OpenError, Recovered};
-pub(super) use writer::Journal;
+pub(super) use writer::{Journal, Queue};

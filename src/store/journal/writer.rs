@@ -36,15 +36,16 @@ const LOG_LEN: u64 = 64 << 20;
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
 
-/// Where commands wait to be written.
+/// The thread that writes; it ends with this.
 #[derive(Debug)]
 pub(crate) struct Journal {
     queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Where commands wait to be written.
 #[derive(Debug, Default)]
-struct Queue {
+pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
 }
@@ -96,26 +97,9 @@ impl Journal {
         Ok((Self { queue, thread: Some(thread) }, local, recovered))
     }
 
-    /// Queues a command, to be written and then applied at a time. The answer comes after that;
-    /// none comes if the thread ends before. `None`: it has ended, and nothing is queued.
-    pub(crate) fn submit(
-        &self,
-        command: Command,
-        now: impl FnOnce() -> Duration,
-    ) -> Option<oneshot::Receiver<Result<Outcome, StoreError>>> {
-        let (answer, answered) = oneshot::channel();
-        let mut waiting = self.queue.lock();
-        if waiting.stop {
-            return None;
-        }
-        // The clock is read under the lock, so that the commands are in the order of their times.
-        waiting.commands.push(((now(), command), answer));
-        let enough = waiting.commands.len() == waiting.wanted;
-        drop(waiting);
-        if enough {
-            self.queue.arrived.notify_one();
-        }
-        Some(answered)
+    /// Where commands wait to be written.
+    pub(crate) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.queue)
     }
 }
 
@@ -238,6 +222,28 @@ impl Drop for Writer {
 }
 
 impl Queue {
+    /// Queues a command, to be written and then applied at a time. The answer comes after that;
+    /// none comes if the thread ends before. `None`: it has ended, and nothing is queued.
+    pub(crate) fn submit(
+        &self,
+        command: Command,
+        now: impl FnOnce() -> Duration,
+    ) -> Option<oneshot::Receiver<Result<Outcome, StoreError>>> {
+        let (answer, answered) = oneshot::channel();
+        let mut waiting = self.lock();
+        if waiting.stop {
+            return None;
+        }
+        // The clock is read under the lock, so that the commands are in the order of their times.
+        waiting.commands.push(((now(), command), answer));
+        let enough = waiting.commands.len() == waiting.wanted;
+        drop(waiting);
+        if enough {
+            self.arrived.notify_one();
+        }
+        Some(answered)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

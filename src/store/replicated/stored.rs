@@ -210,9 +210,9 @@ impl<L: Log, R: Runtime> Shared<L, R> {
         }
     }
 
-    /// Tries until it is answered, or the deadline has come; the second value tells whether any
-    /// attempt may have been done.
-    async fn retry<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, (LogError, bool)>
+    /// Tries until it is answered, or the deadline has come. An attempt is told, and so is the
+    /// caller by the second value, whether any before it may have been done.
+    async fn retry<T, F>(&self, mut attempt: impl FnMut(bool) -> F) -> Result<T, (LogError, bool)>
     where
         F: Future<Output = Result<T, LogError>>,
     {
@@ -222,7 +222,7 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             let patience = self.options.patience.min(end.saturating_sub(self.runtime.now()));
             let done = tokio::select! {
                 biased;
-                done = attempt() => done,
+                done = attempt(open) => done,
                 () = self.runtime.sleep(patience) => {
                     Err(LogError::Unknown("no answer within the deadline".to_owned()))
                 }
@@ -250,9 +250,12 @@ impl<L: Log, R: Runtime> Shared<L, R> {
             Waiting { flight: &self.flight, number }
         };
         let number = waiting.number;
-        // The same for all attempts: none of them can have been done before.
-        let since = self.replica.shared.local.look(Machine::now);
-        let done = self.retry(|| {
+        let mut since = Duration::ZERO;
+        let done = self.retry(|open| {
+            // Before this none of them can have been done.
+            if !open {
+                since = self.replica.shared.local.look(Machine::now);
+            }
             let floor = lock(&self.flight).waiting.first().copied().unwrap_or(number);
             let (stamp, command) = (Stamp::default(), command.clone());
             self.propose(Proposal { client: self.client, number, floor, since, stamp, command })
@@ -267,7 +270,7 @@ impl<L: Log, R: Runtime> Shared<L, R> {
 
     /// Waits until this node's copy has all that was committed when it was called.
     async fn catch_up(&self) -> Result<(), StoreError> {
-        let done = self.retry(|| async {
+        let done = self.retry(|_| async {
             let index = if self.log.leads() {
                 self.log.read_index().await?
             } else {

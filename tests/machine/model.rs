@@ -1,16 +1,12 @@
-//! The store's machine against a naive model: random commands, whole histories, and snapshots.
-
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+//! A naive model of the store's machine, and what both are done to and compared by.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use proptest::{collection::vec, prelude::*};
 use raft_autopilot::{
     codec,
     store::{
-        Bytes, Compare, Event, KeyRange, KeyValue, LeaseId, Limits, Op, OpResponse, RangeRequest,
-        Refusal, Relation, Target, Txn, TxnResponse,
+        Bytes, Event, KeyRange, KeyValue, LeaseId, Limits, Op, OpResponse, RangeRequest, Refusal,
+        Relation, Target, Txn, TxnResponse,
         machine::{Command, Config, Machine, Outcome, Part, Restore},
     },
 };
@@ -18,7 +14,7 @@ use raft_autopilot::{
 const HISTORY_LEN: usize = 40;
 const HISTORY_AGE: Duration = Duration::from_secs(60);
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let limits = Limits { operations: 9, bytes: 1_500 };
     Config { limits, history_len: HISTORY_LEN, history_age: HISTORY_AGE }
 }
@@ -285,127 +281,6 @@ fn stamp(response: &mut TxnResponse, revision: u64) {
     }
 }
 
-/// Short ones, and such as need memory of their own.
-fn keys() -> impl Strategy<Value = Bytes> {
-    (0..3_u8, 0..5_u8).prop_map(|(a, b)| {
-        let rest = if b > 2 { "/a/long/way/down/from/there" } else { "" };
-        format!("{}/{b}{rest}", char::from(b'a' + a)).into()
-    })
-}
-
-fn ranges() -> impl Strategy<Value = KeyRange> {
-    prop_oneof![
-        4 => keys().prop_map(KeyRange::Key),
-        2 => (0..4_u8).prop_map(|a| KeyRange::prefix(format!("{}/", char::from(b'a' + a)))),
-        1 => (keys(), keys()).prop_filter("not empty", |(a, b)| a < b)
-            .prop_map(|(a, b)| KeyRange::span(a, b)),
-        1 => keys().prop_map(KeyRange::from_key),
-        1 => Just(KeyRange::all()),
-    ]
-}
-
-fn reads() -> impl Strategy<Value = RangeRequest> {
-    (
-        ranges(),
-        prop_oneof![4 => Just(None), 1 => (1..90_u64).prop_map(Some)],
-        0..9_usize,
-        any::<bool>(),
-    )
-        .prop_map(|(range, revision, limit, keys_only)| RangeRequest {
-            range,
-            revision,
-            limit: (limit < 6).then_some(limit),
-            keys_only,
-        })
-}
-
-fn leases() -> impl Strategy<Value = LeaseId> {
-    prop_oneof![3 => Just(LeaseId::NONE), 2 => (1..6_u64).prop_map(LeaseId)]
-}
-
-fn compares() -> impl Strategy<Value = Compare> {
-    let relation = prop_oneof![
-        Just(Relation::Equal),
-        Just(Relation::NotEqual),
-        Just(Relation::Greater),
-        Just(Relation::Less)
-    ];
-    let number = prop_oneof![Just(0_u64), 0..5_u64, 0..90_u64];
-    let target = (0..5_u8, number).prop_map(|(which, number)| match which {
-        0 => Target::CreateRevision(number),
-        1 => Target::ModRevision(number),
-        2 => Target::Version(number),
-        3 => Target::Value(format!("{}", number % 4).into()),
-        _ => Target::Lease(LeaseId(number % 5)),
-    });
-    (ranges(), relation, target).prop_map(|(range, relation, target)| Compare {
-        range,
-        relation,
-        target,
-    })
-}
-
-fn txns() -> impl Strategy<Value = Txn> {
-    let op = prop_oneof![
-        5 => (keys(), 0..4_u8, leases()).prop_map(|(key, value, lease)| {
-            let value = format!("{value}").repeat(if value == 3 { 30 } else { 1 });
-            Op::Put { key, value: value.into(), lease }
-        }),
-        2 => ranges().prop_map(Op::Delete),
-        2 => reads().prop_map(Op::Range),
-    ];
-    let txn = |op: BoxedStrategy<Op>| {
-        (vec(compares(), 0..2), vec(op.clone(), 0..4), vec(op, 0..3))
-            .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
-    };
-    let leaf = txn(op.clone().boxed());
-    let op = prop_oneof![6 => op, 1 => leaf.prop_map(Op::Txn)].boxed();
-    let middle = txn(op.clone());
-    txn(prop_oneof![8 => op, 1 => middle.prop_map(Op::Txn)].boxed())
-}
-
-fn commands() -> impl Strategy<Value = Command> {
-    prop_oneof![
-        12 => txns().prop_map(Command::Txn),
-        3 => (leases(), 1..20_u64).prop_map(|(id, seconds)| Command::Grant {
-            id: (id != LeaseId::NONE).then_some(id),
-            ttl: Duration::from_secs(seconds),
-        }),
-        1 => leases().prop_map(Command::KeepAlive),
-        1 => leases().prop_map(Command::Revoke),
-        1 => (0..60_u64).prop_map(Command::Compact),
-        1 => Just(Command::Tick),
-    ]
-}
-
-/// Whether some way through the transaction touches a key twice, unless it only deletes it.
-fn duplicates(txn: &Txn) -> bool {
-    fn paths(txn: &Txn) -> Vec<Vec<&Op>> {
-        [&txn.success, &txn.failure].into_iter().flat_map(|ops| paths_of(ops)).collect()
-    }
-    fn paths_of(ops: &[Op]) -> Vec<Vec<&Op>> {
-        let mut all = vec![Vec::new()];
-        for op in ops {
-            let next = if let Op::Txn(txn) = op { paths(txn) } else { vec![vec![op]] };
-            all = all
-                .iter()
-                .flat_map(|path| next.iter().map(|more| [&path[..], &more[..]].concat()))
-                .collect();
-        }
-        all
-    }
-    paths(txn).iter().any(|path| {
-        path.iter().enumerate().any(|(at, op)| {
-            let Op::Put { key, .. } = op else { return false };
-            path.iter().enumerate().any(|(other, op)| match op {
-                Op::Put { key: twin, .. } => other != at && twin == key,
-                Op::Delete(range) => range.contains(key),
-                _ => false,
-            })
-        })
-    })
-}
-
 fn through_a_snapshot(machine: &Machine) -> Machine {
     let mut restore = Restore::new(config());
     for part in machine.snapshot() {
@@ -473,98 +348,22 @@ fn compare(machine: &Machine, model: &Model, ranges: &[KeyRange], reads: &[Range
     assert_eq!(machine.next_deadline(), model.leases.values().map(|lease| lease.1).min());
 }
 
-#[test]
-fn bytes_that_nest_without_end_are_refused() {
-    // A list of one operation, which is a transaction: the beginning of each level.
-    let level = |txn: &Txn| codec::encode(txn).unwrap()[codec::HEADER_LEN..].to_vec();
-    let (flat, nested) = (level(&Txn::default()), level(&Txn::new([Op::Txn(Txn::default())])));
-    let begin = &nested[..nested.len() - flat.len() - 1];
-    for levels in [Txn::DEPTH, 1_000, 1_000_000] {
-        let bytes = begin.repeat(levels);
-        let error = codec::decode_payload::<Txn>(&bytes).unwrap_err().to_string();
-        assert!(error.contains("nested too deep"), "{error}");
-    }
-    // And the next ones are none the worse.
-    let deepest = (1..Txn::DEPTH).fold(Txn::default(), |txn, _| Txn::new([Op::Txn(txn)]));
-    assert_eq!(deepest.depth(), Txn::DEPTH);
-    assert_eq!(codec::decode::<Txn>(&codec::encode(&deepest).unwrap()).unwrap(), deepest);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    #[test]
-    fn random_commands_keep_the_machine_equal_to_a_naive_model(
-        steps in vec((commands(), 0..4_000_u64), 1..120),
-        ranges in vec(ranges(), 1..4),
-        reads in vec(reads(), 1..6),
-    ) {
-        let (mut machine, mut model) = (Machine::new(config()), Model::new());
-        let mut clock = 0;
-        for (at, (command, pause)) in steps.into_iter().enumerate() {
-            // Now and then time seems to run backwards.
-            clock = if pause % 17 == 0 { clock - clock.min(1_000) } else { clock + pause };
-            let now = Duration::from_millis(clock);
-            let outcome = machine.apply(command.clone(), now);
-            let expected = model.apply(&command, now);
-            prop_assert_eq!(outcome, expected, "{:?}", command);
-            if at % 10 == 9 {
-                compare(&machine, &model, &ranges, &reads);
-            }
-            if at % 30 == 29 {
-                machine = through_a_snapshot(&machine);
-            }
+/// Does all of it to both, and finds them equal, also after the way through a snapshot.
+pub(crate) fn follow(steps: Vec<(Command, u64)>, ranges: &[KeyRange], reads: &[RangeRequest]) {
+    let (mut machine, mut model) = (Machine::new(config()), Model::new());
+    let mut clock = 0;
+    for (at, (command, pause)) in steps.into_iter().enumerate() {
+        // Now and then time seems to run backwards.
+        clock = if pause % 17 == 0 { clock - clock.min(1_000) } else { clock + pause };
+        let now = Duration::from_millis(clock);
+        let outcome = machine.apply(command.clone(), now);
+        assert_eq!(outcome, model.apply(&command, now), "{command:?}");
+        if at % 10 == 9 {
+            compare(&machine, &model, ranges, reads);
         }
-        compare(&machine, &model, &ranges, &reads);
-    }
-
-    #[test]
-    fn a_key_is_changed_once_on_every_way_through_a_transaction(txn in txns()) {
-        let limits = Limits { operations: 100, bytes: 100_000 };
-        let refused = matches!(txn.check(&limits), Err(Refusal::DuplicateKey(_)));
-        prop_assert_eq!(refused, duplicates(&txn));
-        let limits = Limits { operations: txn.operations(), bytes: txn.size() };
-        let fits = txn.check(&limits);
-        let too_much = matches!(fits, Err(Refusal::TooManyOperations { .. } | Refusal::TooLarge { .. }));
-        prop_assert!(!too_much);
-    }
-
-    #[test]
-    fn changed_parts_of_a_snapshot_never_panic(
-        steps in vec(commands(), 1..60),
-        drop in any::<prop::sample::Index>(),
-        changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        more in vec(commands(), 0..30),
-    ) {
-        let mut machine = Machine::new(config());
-        for command in steps {
-            let _ = machine.apply(command, Duration::ZERO);
-        }
-        let mut frames: Vec<Vec<u8>> =
-            machine.snapshot().map(|part| codec::encode(&part).unwrap()).collect();
-        if changes.is_empty() {
-            frames.remove(drop.index(frames.len()));
-        }
-        let missing = changes.is_empty();
-        for (frame, at, byte) in changes {
-            let frame = frame.index(frames.len());
-            let at = at.index(frames[frame].len());
-            frames[frame][at] = byte;
-        }
-        let mut restore = Restore::new(config());
-        let pushed = frames.iter().try_for_each(|frame| {
-            let part = codec::decode::<Part>(frame).map_err(|_| ())?;
-            restore.push(part).map_err(|_| ())
-        });
-        if let (Ok(()), Ok(mut machine)) = (pushed, restore.finish()) {
-            prop_assert!(!missing);
-            for command in more {
-                let _ = machine.apply(command, Duration::from_secs(9));
-            }
-            let _ = machine.events(&KeyRange::all(), machine.compacted() + 1, 9);
-            let delete = Command::Txn(Txn::new([Op::Delete(KeyRange::all())]));
-            let _ = machine.apply(delete, Duration::MAX);
-            let _ = machine.snapshot().count();
+        if at % 30 == 29 {
+            machine = through_a_snapshot(&machine);
         }
     }
+    compare(&machine, &model, ranges, reads);
 }
