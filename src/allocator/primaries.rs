@@ -7,7 +7,7 @@
 //! of their own: nothing that the others do helps them, nor the other way round, and each part is
 //! even in itself. So it is as even as the placement allows, by every measure of that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     crown::Crown,
@@ -256,15 +256,17 @@ impl<'a, D: Draft> Election<'a, D> {
             return;
         }
         self.filled.draft.prepare(Some(&[&over[..], &under].concat()));
-        // By member, which of its primaries it may hand to whom.
-        let mut links: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
+        let mut links = Links { last: vec![None; self.most.len()], list: Vec::new() };
         for member in under {
             for item in self.filled.draft.items_of(member) {
+                if self.under(member) == 0 {
+                    break;
+                }
                 let Some(from) = self.giver(item, member) else { continue };
-                if self.over(from) > 0 && self.under(member) > 0 {
+                if self.over(from) > 0 {
                     self.move_primary(item as usize, from, member);
                 } else {
-                    links.entry(from).or_default().push((item, member));
+                    links.push(from, item, member);
                 }
             }
         }
@@ -278,13 +280,13 @@ impl<'a, D: Draft> Election<'a, D> {
     }
 
     /// Hands the primary of an item to somebody who has a link.
-    fn meet_at(&mut self, item: u32, giver: u32, links: &mut BTreeMap<u32, Vec<(u32, u32)>>) {
+    fn meet_at(&mut self, item: u32, giver: u32, links: &mut Links) {
         for at in 0..self.holders(item as usize).len() {
             let between = self.holders(item as usize)[at].member();
             if self.giver(item, between) != Some(giver) {
                 continue;
             }
-            while let Some((link, taker)) = links.get_mut(&between).and_then(Vec::pop) {
+            while let Some((link, taker)) = links.pop(between) {
                 if self.under(taker) > 0 && self.giver(link, taker) == Some(between) {
                     self.move_primary(link as usize, between, taker);
                     self.move_primary(item as usize, giver, between);
@@ -349,6 +351,28 @@ impl<'a, D: Draft> Election<'a, D> {
         self.end = end;
         let off: Vec<u32> = part.iter().copied().filter(|member| self.gives(*member)).collect();
         if off.is_empty() || self.patience == 0 { Vec::new() } else { route(self, &off) }
+    }
+}
+
+/// Which of its primaries a member may hand to whom.
+struct Links {
+    /// By member, its last one in the list.
+    last: Vec<Option<u32>>,
+    /// An item, who may become its primary, and the one before.
+    list: Vec<(u32, u32, Option<u32>)>,
+}
+
+impl Links {
+    fn push(&mut self, from: u32, item: u32, to: u32) {
+        let number = narrow(self.list.len());
+        let before = self.last[from as usize].replace(number);
+        self.list.push((item, to, before));
+    }
+
+    fn pop(&mut self, from: u32) -> Option<(u32, u32)> {
+        let (item, to, before) = self.list[self.last[from as usize]? as usize];
+        self.last[from as usize] = before;
+        Some((item, to))
     }
 }
 
