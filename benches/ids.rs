@@ -16,7 +16,10 @@
 use std::{
     fmt,
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,7 +29,12 @@ use etcd_client::{
 use raft_autopilot::{
     ids::{Caching, Handle, IdRange, Ids, IdsError, Options},
     runtime::TokioRuntime,
-    store::{Bytes, Embedded, etcd::Etcd, machine::Config},
+    store::{
+        Bytes, Embedded, KeyRange, Lease, LeaseId, LeaseState, Limits, RangeRequest, RangeResponse,
+        Store, StoreError, TxnResponse,
+        etcd::{Etcd, EtcdWatch},
+        machine::Config,
+    },
 };
 use tokio::sync::Barrier;
 
@@ -64,6 +72,9 @@ fn main() {
     }
     if chosen("etcd") {
         runtime.block_on(over_etcd(&size));
+    }
+    if chosen("fill-etcd") {
+        runtime.block_on(fill_etcd(size.total));
     }
 }
 
@@ -192,6 +203,79 @@ async fn fill(total: u64) {
     let each = since.elapsed().as_micros() as f64 / total as f64;
     println!("{total} ids to the last, in memory: {each:.1} us each; load {}", load());
     assert!(matches!(ids.allocate("more").await, Err(IdsError::Exhausted { .. })));
+}
+
+/// An etcd that counts the transactions that it is sent.
+#[derive(Clone)]
+struct Counted(Etcd, Arc<AtomicU64>);
+
+impl Store for Counted {
+    type Watch = EtcdWatch;
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.0.range(request).await
+    }
+
+    async fn commit(&self, txn: raft_autopilot::store::Txn) -> Result<TxnResponse, StoreError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.commit(txn).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: u64) -> Result<EtcdWatch, StoreError> {
+        self.0.watch(range, from).await
+    }
+
+    async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
+        self.0.grant(ttl, id).await
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        self.0.keep_alive(id).await
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.0.revoke(id).await
+    }
+
+    async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        self.0.time_to_live(id).await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+}
+
+/// All ids of a range over an etcd, one at a time with a synced cache.
+async fn fill_etcd(total: u64) {
+    let server = Server::start().await;
+    let sent = Arc::new(AtomicU64::new(0));
+    let store = Counted(server.store().await, Arc::clone(&sent));
+    let range = Some(IdRange::new(256, 255 + total).unwrap());
+    // So that nothing else is sent meanwhile.
+    let ttl = Duration::from_secs(3_600);
+    let options = Options { range, ttl, ..Options::default() };
+    let ids = Ids::open(store, TokioRuntime, "fill", options).await.unwrap();
+    ids.wait_synced().await;
+    let since = Instant::now();
+    let (mut handles, mut most) = (Vec::new(), 0);
+    for number in 0..usize::try_from(total).unwrap() {
+        let before = sent.load(Ordering::Relaxed);
+        handles.push(ids.allocate(key("fill", number)).await.unwrap());
+        most = most.max(sent.load(Ordering::Relaxed) - before);
+    }
+    let rate = rate(handles.len(), since);
+    println!(
+        "{total} ids to the last over etcd: {rate:.0} a second, none in more than {most} \
+         transactions; load {}",
+        load()
+    );
+    assert!(matches!(ids.allocate("more").await, Err(IdsError::Exhausted { .. })));
+    ids.close().await;
 }
 
 async fn node(store: &Etcd, prefix: &str) -> Ids<Etcd, TokioRuntime> {

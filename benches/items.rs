@@ -1,8 +1,9 @@
 //! The cost of a plan as the number of items grows, with the certificate of each beside it.
 //!
 //! `cargo bench --features allocator --bench items` prints a table: the fastest of a few runs on one
-//! core, the moves beside their lower bound, and the farthest that a member is from its fair share.
-//! `-- 1000000 plain` plans that many items only, in that world only.
+//! core, what it allocated at most, the moves beside their lower bound, and the farthest that a member
+//! is from its fair share. `-- 1000000 plain` plans that many items only, in that world only; `-- chart`
+//! draws `docs/items.svg`.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs, reason = "a bench")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
@@ -10,11 +11,17 @@
 
 use std::time::{Duration, Instant};
 
-use raft_autopilot::allocator::{Holder, Problem, Seat, Solution, ZoneRule, solve};
+use raft_autopilot::allocator::{
+    Certificate, Holder, Holdings, Planner, Problem, Seat, ZoneRule, solve,
+};
+
+#[path = "chart.rs"]
+mod chart;
 
 /// A world to plan for.
 #[derive(Clone, Copy)]
 struct World {
+    name: &'static str,
     items: usize,
     members: u32,
     zones: u32,
@@ -23,7 +30,40 @@ struct World {
     /// Limit of member `m`, with the fair load.
     limit: fn(u32, u32) -> u32,
     rule: ZoneRule,
+    /// Whether many items have the same members, and not each its own.
+    alike: bool,
 }
+
+const PLAIN: World = World {
+    name: "plain",
+    items: 0,
+    members: 0,
+    zones: 3,
+    replication: |_| 3,
+    limit: |_, fair| fair + fair / 2,
+    rule: ZoneRule::Two,
+    alike: false,
+};
+
+const WORLDS: [World; 8] = [
+    PLAIN,
+    World { name: "spread", rule: ZoneRule::Spread, ..PLAIN },
+    World { name: "mixed replication", replication: |item| 1 + (item % 5) as u32, ..PLAIN },
+    World { name: "binding limits", limit: |_, fair| fair + fair / 50 + 1, ..PLAIN },
+    World { name: "unequal limits", limit: |m, fair| fair / 2 + m % 7 * fair / 3, ..PLAIN },
+    World {
+        name: "distinct limits",
+        limit: |m, fair| fair / 2 + m % 7 * fair / 3 + m / 8,
+        ..PLAIN
+    },
+    World {
+        name: "unequal zones",
+        zones: 2,
+        limit: |m, fair| if m % 2 == 0 { fair * 3 } else { fair },
+        ..PLAIN
+    },
+    World { name: "same members", alike: true, ..PLAIN },
+];
 
 impl World {
     fn problem(&self) -> Problem {
@@ -38,34 +78,61 @@ impl World {
         }
         problem
     }
+
+    /// Who holds what, once a first plan is done.
+    fn held(&self, problem: &mut Problem) {
+        let desired = if self.alike { self.groups() } else { solve(problem).desired };
+        let mut held = Holdings::default();
+        for holders in desired.iter() {
+            held.push(&holders.iter().map(|holder| holder.consistent()).collect::<Vec<Holder>>());
+        }
+        problem.hold(held);
+        // Groups do not come out even.
+        let desired = solve(problem).desired;
+        problem.hold(desired);
+    }
+
+    /// Three members after the other share their items.
+    fn groups(&self) -> Holdings {
+        let mut held = Holdings::default();
+        for item in 0..self.items as u32 {
+            let first = 3 * (item % (self.members / 3));
+            let primary = Holder::new(first + item / self.members % 3).primary();
+            let others = (first..first + 3).map(Holder::new);
+            let others = others.filter(|holder| holder.member() != primary.member());
+            held.push(&std::iter::once(primary).chain(others).collect::<Vec<Holder>>());
+        }
+        held
+    }
 }
 
-/// The time of the fastest of `runs` plans, and the plan.
-fn timed(problem: &Problem, runs: usize) -> (Duration, Solution) {
-    let mut times = Vec::new();
-    let mut solution = None;
+/// The fastest of so many runs, and what one allocated at most, in bytes an item.
+struct Cost {
+    time: Duration,
+    bytes: u64,
+}
+
+fn measure<T>(items: usize, runs: usize, mut run: impl FnMut() -> T) -> (Cost, T) {
+    let mut best = None;
+    let mut time = Duration::MAX;
+    let mut bytes = 0;
     for _ in 0..runs {
-        drop(solution.take());
-        let begin = Instant::now();
-        solution = Some(solve(problem));
-        times.push(begin.elapsed());
+        drop(best.take());
+        let info = allocation_counter::measure(|| {
+            let begin = Instant::now();
+            best = Some(run());
+            time = time.min(begin.elapsed());
+        });
+        bytes = info.bytes_max / items as u64;
     }
-    times.sort();
-    (times[0], solution.unwrap())
+    (Cost { time, bytes }, best.unwrap())
 }
 
-fn print(case: &str, problem: &Problem, (time, solution): &(Duration, Solution)) {
-    let c = &solution.certificate;
-    let members = problem.seats().len();
-    let mut primaries = vec![0u32; members];
-    for holder in solution.desired.all().iter().copied().filter(|holder| holder.is_primary()) {
-        primaries[holder.member() as usize] += 1;
-    }
-    let live = (0..members).filter(|member| problem.seats()[*member].limit > 0);
-    let live: Vec<u32> = live.map(|member| primaries[member]).collect();
+fn print(case: &str, cost: &Cost, c: &Certificate) {
     println!(
-        "{case:<26} {:>9.2} ms  unplaced {}  moves {:>8} / {:>8}  spread {}  beyond {}/{}  zones {}  load {}..{}  primaries {}..{}  hand-offs {}{}",
-        time.as_secs_f64() * 1e3,
+        "  {case:<22}{:>10.2} ms {:>4} B  unplaced {}  moves {:>8} / {:>8}  spread {}  beyond {}/{}  zones {}  load {}..{}  hand-offs {}{}",
+        cost.time.as_secs_f64() * 1e3,
+        cost.bytes,
         c.placeable - c.placed,
         c.added,
         c.lower_bound,
@@ -75,97 +142,148 @@ fn print(case: &str, problem: &Problem, (time, solution): &(Duration, Solution))
         c.zones_violated,
         c.min_load,
         c.max_load,
-        live.iter().min().unwrap_or(&0),
-        live.iter().max().unwrap_or(&0),
         c.hand_offs,
         if c.is_best() { "" } else { "  NOT CERTIFIED" },
     );
 }
 
-/// From nothing, nothing new, a member and a tenth lost, a member and a tenth added.
-fn cases(name: &str, world: &World, runs: usize) {
-    let words = || std::env::args().skip(1).filter(|word| !word.starts_with('-'));
-    if words().any(|word| word.parse::<usize>().is_err()) && words().all(|word| word != name) {
-        return;
-    }
-    println!("{name}: {} items, {} members", world.items, world.members);
+const CASES: [&str; 8] = [
+    "from nothing",
+    "nothing new",
+    "one lost",
+    "a tenth lost",
+    "one added",
+    "a tenth added",
+    "one lost, live",
+    "one added, live",
+];
+
+/// All cases of a world, in milliseconds.
+fn cases(world: &World, runs: usize) -> [f64; CASES.len()] {
+    println!("{}: {} items, {} members", world.name, world.items, world.members);
+    let mut times = Vec::new();
+    let mut report = |cost: Cost, certificate: &Certificate| {
+        print(CASES[times.len()], &cost, certificate);
+        times.push(cost.time.as_secs_f64() * 1e3);
+    };
     let mut problem = world.problem();
-    let nothing = timed(&problem, runs.min(3));
-    print("  from nothing", &problem, &nothing);
-    let placed: Vec<Vec<Holder>> = nothing
-        .1
-        .desired
-        .iter()
-        .map(|holders| holders.iter().map(|holder| holder.consistent()).collect())
-        .collect();
-    let mut held = raft_autopilot::allocator::Holdings::default();
-    for holders in &placed {
-        held.push(holders);
-    }
-    drop(nothing);
-    problem.hold(held);
-    print("  nothing new", &problem, &timed(&problem, runs));
-    let tenth = world.members / 10;
-    for (case, lost) in [("  one lost", 1), ("  a tenth lost", tenth)] {
+    let (cost, nothing) = measure(world.items, runs.min(5), || solve(&problem).certificate);
+    report(cost, &nothing);
+    world.held(&mut problem);
+    let (members, tenth) = (world.members, world.members / 10);
+    let mut plan = |problem: &Problem| {
+        let (cost, certificate) = measure(world.items, runs, || solve(problem).certificate);
+        report(cost, &certificate);
+    };
+    plan(&problem);
+    for lost in [1, tenth] {
         let mut problem = problem.clone();
         for member in 0..lost {
-            problem.seat_mut(member * (world.members / lost)).unwrap().limit = 0;
+            problem.seat_mut(member * (members / lost)).unwrap().limit = 0;
         }
-        print(case, &problem, &timed(&problem, runs));
+        plan(&problem);
     }
-    for (case, more) in [("  one added", 1), ("  a tenth added", tenth)] {
+    for more in [1, tenth] {
         let mut problem = problem.clone();
         let limit = problem.seats()[0].limit;
         for member in 0..more {
             problem.add_member(Seat::new(member % world.zones, limit));
         }
-        print(case, &problem, &timed(&problem, runs));
+        plan(&problem);
+    }
+    let limit = problem.seats()[0].limit;
+    let (mut cost, mut planner) = measure(world.items, 1, || {
+        let mut planner = Planner::new(problem.clone());
+        planner.plan();
+        planner
+    });
+    // What it keeps, and not what the first plan needed beside it.
+    cost.bytes = kept_by(world.items, || planner.clone());
+    for added in [false, true] {
+        cost.time = Duration::MAX;
+        for member in 0..(runs as u32).min(members / 2) {
+            let changed = |planner: &mut Planner, add: bool| {
+                if add {
+                    planner.add_member(Seat::new(member % world.zones, limit));
+                } else {
+                    let seat = planner.problem().seats()[member as usize];
+                    planner.change_member(member, Seat { limit: 0, ..seat });
+                }
+            };
+            // The other kind comes between, so that there are always as many.
+            changed(&mut planner, !added);
+            planner.plan();
+            carry_out(&mut planner);
+            planner.plan();
+            changed(&mut planner, added);
+            let begin = Instant::now();
+            planner.plan();
+            cost.time = cost.time.min(begin.elapsed());
+            if member == 0 {
+                assert!(
+                    world.items * (members as usize) < 1 << 20 || !planner.was_whole(),
+                    "only what changed is planned"
+                );
+            }
+        }
+        report(Cost { time: cost.time, bytes: cost.bytes }, planner.certificate());
+        carry_out(&mut planner);
+    }
+    times.try_into().unwrap()
+}
+
+fn kept_by<T>(items: usize, make: impl FnOnce() -> T) -> u64 {
+    let mut kept = None;
+    let info = allocation_counter::measure(|| kept = Some(make()));
+    drop(kept);
+    info.bytes_current.unsigned_abs() / items as u64
+}
+
+/// All that was planned is done.
+fn carry_out(planner: &mut Planner) {
+    for item in planner.moving().collect::<Vec<u32>>() {
+        let done: Vec<Holder> =
+            planner.desired(item).iter().map(|holder| holder.consistent()).collect();
+        planner.hold(item, &done);
     }
 }
 
+const SIZES: [(usize, u32); 5] =
+    [(1_000, 10), (10_000, 100), (100_000, 1_000), (1_000_000, 10_000), (10_000_000, 10_000)];
+
 fn main() {
-    let only: Option<usize> = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let only: Option<usize> = words.iter().find_map(|word| word.parse().ok());
+    let named = |world: &World| words.iter().any(|word| world.name.starts_with(word.as_str()));
+    let any_named = WORLDS.iter().any(named);
     // Else it is only to be seen that it runs.
     let full = std::env::args().any(|argument| argument == "--bench")
         && !std::env::args().any(|argument| argument == "--test");
     let largest = if full { usize::MAX } else { 10_000 };
-    let plain = World {
-        items: 0,
-        members: 0,
-        zones: 3,
-        replication: |_| 3,
-        limit: |_, fair| fair + fair / 2,
-        rule: ZoneRule::Two,
-    };
-    let sizes =
-        [(1_000, 10), (10_000, 100), (100_000, 1_000), (1_000_000, 10_000), (10_000_000, 10_000)];
-    let wanted = |items: usize| items <= largest && only.is_none_or(|n| n == items);
-    for (items, members) in sizes.into_iter().filter(|(items, _)| wanted(*items)) {
-        let world = World { items, members, ..plain };
-        cases("plain", &world, if items > 1_000_000 { 3 } else { 9 });
-        if items > 1_000_000 {
+    let draw = words.iter().any(|word| word == "chart");
+    let mut drawn = Vec::new();
+    for (items, members) in SIZES {
+        if items > largest || only.is_some_and(|only| only != items) {
             continue;
         }
-        cases("spread over all zones", &World { rule: ZoneRule::Spread, ..world }, 5);
-        cases(
-            "replication 1 to 5",
-            &World { replication: |item| 1 + (item % 5) as u32, ..world },
-            5,
-        );
-        cases("limits that bind", &World { limit: |_, fair| fair + fair / 50 + 1, ..world }, 5);
-        cases(
-            "unequal limits",
-            &World { limit: |member, fair| fair / 2 + member % 7 * fair / 3, ..world },
-            5,
-        );
-        cases(
-            "unequal zones",
-            &World {
-                zones: 2,
-                limit: |member, fair| if member % 2 == 0 { fair * 3 } else { fair },
-                ..world
-            },
-            5,
-        );
+        let huge = items > 1_000_000;
+        for world in WORLDS.iter().filter(|world| !any_named || named(world)) {
+            if world.name == PLAIN.name || !huge && !draw {
+                let times = cases(&World { items, members, ..*world }, if huge { 3 } else { 9 });
+                if world.name == PLAIN.name {
+                    drawn.push((items, times));
+                }
+            }
+        }
+    }
+    if draw {
+        let series =
+            |case: usize| drawn.iter().map(move |(items, times)| (*items as f64, times[case]));
+        let lines: Vec<(&str, Vec<(f64, f64)>)> =
+            CASES.iter().enumerate().map(|(case, name)| (*name, series(case).collect())).collect();
+        let title =
+            "Time of a plan, in milliseconds, by items (1 member for 100 items, at most 10,000)";
+        std::fs::write("docs/items.svg", chart::draw(title, &lines)).unwrap();
     }
 }

@@ -13,8 +13,9 @@
 //! slack lets loads be further apart, loads as near to the fair ones as that allows.
 
 use super::{
-    fair::{Fair, standing},
+    fair::Fair,
     flow::{Arc, Network},
+    kinds::{NOWHERE, standing},
     problem::{Holder, Holdings, Primaries, Problem, index},
 };
 
@@ -24,6 +25,7 @@ const SINK: usize = 1;
 /// The network of the drawing, and what each objective asks of its arcs.
 struct Dense<'a> {
     problem: &'a Problem,
+    fair: &'a Fair,
     network: Network,
     arcs: usize,
     /// By item: the arcs from the source, each with its rank.
@@ -77,11 +79,12 @@ pub(super) fn place(problem: &Problem, fair: &Fair) -> Holdings {
 }
 
 impl<'a> Dense<'a> {
-    fn new(problem: &'a Problem, fair: &Fair) -> Self {
+    fn new(problem: &'a Problem, fair: &'a Fair) -> Self {
         let members = problem.seats.len();
         let network = Network::new(2 + members);
         let mut dense = Self {
             problem,
+            fair,
             network,
             arcs: 0,
             ranks: Vec::new(),
@@ -132,13 +135,13 @@ impl<'a> Dense<'a> {
         }
         self.ranks.push(ranks);
         let cap = i64::from(problem.zone_rule.cap(wanted));
-        let mut in_zone = vec![None; problem.zones];
+        let mut in_zone = vec![None; self.fair.zones.len()];
         let mut places = Vec::new();
-        for (member, seat) in (0..).zip(&problem.seats) {
-            if seat.limit == 0 || !problem.allows(item, seat.zone) {
+        for ((member, seat), zone) in (0..).zip(&problem.seats).zip(&self.fair.zones.of_member) {
+            if *zone == NOWHERE || !problem.allows(item, seat.zone) {
                 continue;
             }
-            let zone = &mut in_zone[seat.zone as usize];
+            let zone = &mut in_zone[*zone as usize];
             if zone.is_none() {
                 let at = self.network.add_node();
                 self.arcs += 2;
@@ -166,8 +169,8 @@ impl<'a> Dense<'a> {
                     continue;
                 };
                 let arc = self.places[item][place].1;
-                let zone = self.problem.seats[member as usize].zone as usize;
-                let Some((within, beyond)) = self.zones[item * self.problem.zones + zone] else {
+                let zone = self.fair.zones.of(*holder) as usize;
+                let Some((within, beyond)) = self.zones[item * self.fair.zones.len() + zone] else {
                     continue;
                 };
                 let rank = self.ranks[item].iter().find(|(_, arc)| self.network.room(*arc) > 0);

@@ -5,24 +5,29 @@
 //! that is small whatever the number of items:
 //!
 //! ```text
-//!            classes        class in a zone         groups        loads
-//!           ┌─────────┐  within the cap: free  ┌─────────────┐  limit
-//!  source ──┤ 3 of any ├──────────────────────>│ 3 of any, a ├──> a ──> a' ──> sink
-//!   ranks   └─────────┘  beyond it: 1 each     └─────────────┘
+//!            classes        class in a zone        hub of the zone     groups        loads
+//!           ┌─────────┐  within the cap: free  ┌─────────────┐         ┌───┐  limit
+//!  source ──┤ 3 of any ├──────────────────────>│ 3 of any, a ├──> a ──>│ g ├─────────> g' ──> sink
+//!   ranks   └─────────┘  beyond it: 1 each     └─────────────┘         └───┘
 //! ```
 //!
+//! A class with fewer items than a member of the zone may hold goes to each group by an arc of its
+//! own, past the hub, because a member holds each item once.
+//!
 //! First the largest flow (the most replicas placed), then by rank (the replicas that stand stay;
-//! then every item's first comes before anybody's second), then the fewest beyond the zone rule. Among the flows that are left, the fairest
-//! loads are found by halving: aim at the same load by share for all; where that cannot be, a cut
-//! parts those that get too much whatever is done from the others, and each part is alone with the
-//! same question. The fairest loads are fractions, and a plan in whole items whose every load is one
-//! of the two numbers beside its fraction exists always, because the network is one of flow.
+//! then every item's first comes before anybody's second), then the fewest beyond the zone rule. Among
+//! the flows that are left, the fairest loads are found by halving: aim at the same load by share for
+//! all, within their limits; where that cannot be, a cut parts those that get too much whatever is done
+//! from the others, and each part is alone with the same question. The fairest loads are fractions, and a plan in whole items whose
+//! every load is one of the two numbers beside its fraction exists always, because the network is one
+//! of flow.
 
 use std::collections::BTreeMap;
 
 use super::{
     flow::{Arc, Network},
-    problem::{Problem, index},
+    kinds::{Class, Classes, Group, Groups, NOWHERE, Zones},
+    problem::{Holder, Problem, index},
 };
 
 /// What the best plans have in common.
@@ -32,6 +37,8 @@ pub(super) struct Fair {
     pub placed: i64,
     /// Whether that is less than what is wanted.
     pub short: bool,
+    /// If so, how many of them are of each rank.
+    pub ranks: BTreeMap<u32, i64>,
     /// How many replicas stand beyond the cap of the zone rule.
     pub beyond: i64,
     /// The least and the greatest fair load, by member.
@@ -40,142 +47,120 @@ pub(super) struct Fair {
     pub classes: Classes,
     /// The groups of members.
     pub groups: Groups,
+    /// The zones that are open.
+    pub zones: Zones,
+    /// By class, how many replicas of an item the rule says that a zone takes.
+    pub rule: Vec<usize>,
+    /// The same, but all where there is no other zone.
+    pub caps: Vec<usize>,
+    /// By class, how many replicas an item can have within that.
+    within: Vec<usize>,
+    /// By class and zone, whether items may be there.
+    open: Vec<bool>,
 }
 
-/// What items of one class have in common: the replicas wanted, the set of zones, and, where not
-/// all fits, the replicas that stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Class {
-    pub wanted: u32,
-    pub set: u16,
-    pub standing: u32,
-}
-
-/// The classes, how many items are of each, and each item's class.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Classes {
-    pub list: Vec<(Class, i64)>,
-    /// By item, where there is more than one class.
-    of: Vec<u32>,
-}
-
-impl Classes {
-    pub(super) fn new(problem: &Problem, short: bool) -> Self {
-        let items = problem.replication.len();
-        let mut classes = Self::default();
-        if !short && items > 0 && problem.is_uniform() {
-            let class = Class { wanted: problem.wanted(0), set: 0, standing: 0 };
-            return Self { list: vec![(class, index(items))], of: Vec::new() };
-        }
-        let mut known: BTreeMap<Class, usize> = BTreeMap::new();
-        let mut last = 0;
-        for item in 0..items {
-            let wanted = problem.wanted(item);
-            let set = problem.zone_set.get(item).copied().unwrap_or(0);
-            let standing = if short { standing(problem, item) } else { 0 };
-            let class = Class { wanted, set, standing };
-            if classes.list.get(last).is_none_or(|(other, _)| *other != class) {
-                // A few classes are found faster by looking at each than in a tree.
-                let near = classes.list.iter().take(8).position(|(other, _)| *other == class);
-                last = near.unwrap_or_else(|| {
-                    *known.entry(class).or_insert_with(|| {
-                        classes.list.push((class, 0));
-                        classes.list.len() - 1
-                    })
-                });
-                if classes.list.len() > 1 && classes.of.is_empty() {
-                    classes.of.reserve(items);
-                    classes.of.resize(item, 0);
-                }
-            }
-            classes.list[last].1 += 1;
-            if classes.list.len() > 1 {
-                classes.of.push(u32::try_from(last).unwrap_or(u32::MAX));
+impl Fair {
+    /// With what follows when all is placed.
+    fn with(mut self, problem: &Problem, mut shares: Shares) -> Self {
+        self.beyond = shares.keep_the_zone_rule();
+        self.loads = vec![(0, 0); problem.seats.len()];
+        for (load, (_, members)) in shares.loads().into_iter().zip(&self.groups.list) {
+            for member in members {
+                self.loads[*member as usize] = load;
             }
         }
-        classes
-    }
-
-    /// The class of an item.
-    pub(super) fn of(&self, item: usize) -> usize {
-        self.of.get(item).map_or(0, |class| *class as usize)
-    }
-
-    fn wanted(&self) -> i64 {
-        self.list.iter().map(|(class, items)| i64::from(class.wanted) * items).sum()
-    }
-}
-
-/// Zone, limit and share.
-pub(super) type Group = (u32, i64, u32);
-
-/// The groups of members with a limit above zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Groups {
-    pub list: Vec<(Group, Vec<u32>)>,
-}
-
-impl Groups {
-    pub(super) fn new(problem: &Problem) -> Self {
-        let mut groups = Self::default();
-        let mut known: BTreeMap<Group, usize> = BTreeMap::new();
-        for (member, seat) in (0..).zip(&problem.seats) {
-            let limit = problem.limit(member as usize);
-            if limit > 0 {
-                let key = (seat.zone, limit, seat.share.max(1));
-                let near = groups.list.iter().take(8).position(|(other, _)| *other == key);
-                let group = near.unwrap_or_else(|| {
-                    *known.entry(key).or_insert_with(|| {
-                        groups.list.push((key, Vec::new()));
-                        groups.list.len() - 1
-                    })
-                });
-                groups.list[group].1.push(member);
-            }
+        let mut in_zone = vec![0; self.zones.len()];
+        for ((zone, ..), members) in &self.groups.list {
+            in_zone[*zone as usize] += members.len();
         }
-        groups
+        for (class, _) in &self.classes.list {
+            let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
+            self.open.extend(open);
+            self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
+            let cap = cap(problem, &self.zones, *class);
+            let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
+            let within = in_zone.iter().zip(open).filter(|(_, open)| *open);
+            self.within.push(within.map(|(members, _)| cap.min(*members)).sum());
+            self.caps.push(cap);
+        }
+        self
+    }
+
+    /// Whether items of a class may be in a zone.
+    pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
+        self.open[class * self.zones.len() + zone]
+    }
+
+    /// How many of so many replicas of an item of a class are beyond the zone rule at least.
+    pub(super) fn beyond_of(&self, class: usize, replicas: usize) -> i64 {
+        index(replicas.saturating_sub(self.within[class]))
+    }
+
+    /// Whether a holder of an item of a class may hold it.
+    pub(super) fn is_legal(&self, class: usize, holder: Holder) -> bool {
+        let zone = self.zones.of(holder);
+        zone != NOWHERE && self.is_open(class, zone as usize)
     }
 }
 
+/// How many replicas of an item of a class a zone takes: as the rule says, or all, if there is no other
+/// zone.
+pub(super) fn cap(problem: &Problem, zones: &Zones, class: Class) -> usize {
+    let cap = problem.zone_rule.cap(class.wanted);
+    let open = zones.names.iter().filter(|zone| problem.set_allows(class.set, **zone));
+    if open.count() > 1 { cap as usize } else { cap.max(class.wanted) as usize }
+}
+
+/// The fair shares of all members.
 pub(super) fn fair(problem: &Problem) -> Fair {
-    fair_of(problem, Classes::new(problem, false))
+    fair_of(problem, Classes::new(problem)).unwrap_or_else(|| {
+        let classes = Classes::with_standing(problem);
+        let zones = Zones::new(problem);
+        let groups = Groups::new(problem, &zones);
+        let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
+        let placed = shares.place();
+        shares.rank();
+        let ranks = shares.by_rank();
+        Fair { placed, short: true, ranks, classes, groups, zones, ..Fair::default() }
+            .with(problem, shares)
+    })
 }
 
-/// The same where the classes, as if all fitted, are known.
-pub(super) fn fair_of(problem: &Problem, mut classes: Classes) -> Fair {
-    let groups = Groups::new(problem);
-    let mut shares = Shares::new(problem, &groups.list, &classes.list);
-    let mut placed = shares.place();
-    let short = placed < classes.wanted();
-    if short {
-        classes = Classes::new(problem, true);
-        shares = Shares::new(problem, &groups.list, &classes.list);
-        placed = shares.place();
-        shares.rank();
-    }
-    let beyond = shares.keep_the_zone_rule();
-    let mut loads = vec![(0, 0); problem.seats.len()];
-    for (group, load) in shares.loads().into_iter().enumerate() {
-        for member in &groups.list[group].1 {
-            loads[*member as usize] = load;
-        }
-    }
-    Fair { placed, short, beyond, loads, classes, groups }
+/// The same where the classes are known, and all that they want fits.
+pub(super) fn fair_of(problem: &Problem, classes: Classes) -> Option<Fair> {
+    let zones = Zones::new(problem);
+    let groups = Groups::new(problem, &zones);
+    let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
+    let placed = shares.place();
+    let fair = Fair { placed, classes, groups, zones, ..Fair::default() };
+    (placed >= fair.classes.wanted()).then(|| fair.with(problem, shares))
 }
 
 /// How many replicas can be placed at most; `classes` are known as if all fitted.
 pub(super) fn placeable(problem: &Problem, classes: &Classes) -> i64 {
-    Shares::new(problem, &Groups::new(problem).list, &classes.list).place()
-}
-
-/// How many replicas of an item stand and may stay, of those that it wants.
-pub(super) fn standing(problem: &Problem, item: usize) -> u32 {
-    let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));
-    u32::try_from(legal.count()).unwrap_or(u32::MAX).min(problem.wanted(item))
+    let zones = Zones::new(problem);
+    let groups = Groups::new(problem, &zones);
+    Shares::new(problem, &zones, &groups.list, &classes.list).place()
 }
 
 const SOURCE: usize = 0;
 const SINK: usize = 1;
+
+/// Classes times groups up to which a class may have an arc to each group. Beyond that a class with
+/// few items is treated like one with many; then not quite all that is aimed at may be possible.
+const DETAIL: usize = 1 << 20;
+
+/// A group in the network.
+struct Node {
+    zone: usize,
+    members: i64,
+    limit: i64,
+    share: i64,
+    /// Where its load comes in, where it lies, and the arc between.
+    enters: usize,
+    lies: usize,
+    load: Arc,
+}
 
 /// The network of the drawing.
 struct Shares {
@@ -184,38 +169,44 @@ struct Shares {
     ranks: BTreeMap<u32, Vec<Arc>>,
     /// The arcs beyond the zone rule.
     beyond: Vec<Arc>,
-    /// By group: its members, their share, and the arc that carries its load.
-    groups: Vec<(i64, i64, Arc)>,
-    /// By group, the node where its load lies.
-    loads: Vec<usize>,
+    groups: Vec<Node>,
+    /// By zone: its hub, its members, and the most that one of them may hold.
+    hubs: Vec<(usize, i64, i64)>,
     arcs: usize,
 }
 
 impl Shares {
-    fn new(problem: &Problem, groups: &[(Group, Vec<u32>)], classes: &[(Class, i64)]) -> Self {
+    fn new(
+        problem: &Problem,
+        zones: &Zones,
+        groups: &[(Group, Vec<u32>)],
+        classes: &[(Class, i64)],
+    ) -> Self {
         let mut shares = Self {
             network: Network::new(2),
             ranks: BTreeMap::new(),
             beyond: Vec::new(),
             groups: Vec::new(),
-            loads: Vec::new(),
+            hubs: Vec::new(),
             arcs: 0,
         };
-        let mut nodes = Vec::new();
-        let mut zones = vec![0; problem.zones];
+        let network = &mut shares.network;
+        shares.hubs = (0..zones.len()).map(|_| (network.add_node(), 0, 0)).collect();
         for ((zone, limit, share), members) in groups {
-            let members = index(members.len());
-            let node = shares.network.add_node();
-            let load = shares.network.add_node();
-            let arc = shares.arc(node, load, limit * members);
-            shares.arc(load, SINK, limit * members);
-            shares.groups.push((members, i64::from(*share), arc));
-            shares.loads.push(load);
-            nodes.push((*zone, members, node));
-            zones[*zone as usize] += members;
+            let (zone, members) = (*zone as usize, index(members.len()));
+            let (enters, lies) = (shares.network.add_node(), shares.network.add_node());
+            let load = shares.arc(enters, lies, limit * members);
+            shares.arc(lies, SINK, limit * members);
+            let hub = &mut shares.hubs[zone];
+            let (at, total, most) = *hub;
+            *hub = (at, total + members, most.max(*limit));
+            shares.arc(at, enters, limit * members);
+            let share = i64::from(*share);
+            shares.groups.push(Node { zone, members, limit: *limit, share, enters, lies, load });
         }
+        let detailed = classes.len().saturating_mul(groups.len()) <= DETAIL;
         for (class, items) in classes {
-            shares.class(problem, *class, *items, &zones, &nodes);
+            shares.class(problem, zones, *class, *items, detailed);
         }
         shares
     }
@@ -229,39 +220,43 @@ impl Shares {
     fn class(
         &mut self,
         problem: &Problem,
+        zones: &Zones,
         class: Class,
         items: i64,
-        zones: &[i64],
-        groups: &[(u32, i64, usize)],
+        detailed: bool,
     ) {
-        let Class { wanted, set, standing } = class;
         let node = self.network.add_node();
-        if standing > 0 {
-            let arc = self.arc(SOURCE, node, items * i64::from(standing));
-            self.ranks.entry(0).or_default().push(arc);
-        }
-        for rank in standing + 1..=wanted {
-            let arc = self.arc(SOURCE, node, items);
+        for (rank, each) in class.ranks() {
+            let arc = self.arc(SOURCE, node, items * each);
             self.ranks.entry(rank).or_default().push(arc);
         }
-        let cap = i64::from(problem.zone_rule.cap(wanted));
-        let mut in_zone = vec![None; zones.len()];
-        for (zone, members) in zones.iter().enumerate() {
-            if !problem.set_allows(set, zone) || *members == 0 {
+        let cap = i64::from(problem.zone_rule.cap(class.wanted));
+        let mut past_the_hub = vec![None; zones.len()];
+        for (zone, name) in zones.names.iter().enumerate() {
+            if !problem.set_allows(class.set, *name) {
                 continue;
             }
+            let (hub, members, limit) = self.hubs[zone];
             let at = self.network.add_node();
-            let most = (*members).min(i64::from(wanted));
+            let most = members.min(i64::from(class.wanted));
             self.arc(node, at, items * most.min(cap));
             if most > cap {
                 let arc = self.arc(node, at, items * (most - cap));
                 self.beyond.push(arc);
             }
-            in_zone[zone] = Some(at);
+            if limit <= items || !detailed {
+                self.arc(at, hub, items * most);
+            } else {
+                past_the_hub[zone] = Some(at);
+            }
         }
-        for (zone, members, group) in groups {
-            if let Some(at) = in_zone[*zone as usize] {
-                self.arc(at, *group, items * members);
+        if past_the_hub.iter().all(Option::is_none) {
+            return;
+        }
+        for group in 0..self.groups.len() {
+            let Node { zone, members, enters, .. } = self.groups[group];
+            if let Some(at) = past_the_hub[zone] {
+                self.arc(at, enters, items * members);
             }
         }
     }
@@ -281,10 +276,13 @@ impl Shares {
         }
     }
 
+    /// How many replicas of each rank are placed.
+    fn by_rank(&self) -> BTreeMap<u32, i64> {
+        let flow = |arcs: &Vec<Arc>| arcs.iter().map(|arc| self.network.flow(*arc)).sum();
+        self.ranks.iter().map(|(rank, arcs)| (*rank, flow(arcs))).collect()
+    }
+
     fn keep_the_zone_rule(&mut self) -> i64 {
-        let carried = |shares: &Self| -> i64 {
-            shares.beyond.iter().map(|arc| shares.network.flow(*arc)).sum()
-        };
         if self.beyond.is_empty() {
             return 0;
         }
@@ -292,31 +290,21 @@ impl Shares {
         for arc in &self.beyond {
             cost[arc.number()] = 1;
         }
-        self.network.minimise(&cost);
-        carried(self)
+        self.network.minimise(&cost)
     }
 
     /// The least and the greatest fair load of a member, by group.
     fn loads(mut self) -> Vec<(i64, i64)> {
         let mut fair = vec![(0, 0); self.groups.len()];
         // From here on loads are moved between the groups, never through the sink.
-        for load in &self.loads {
-            self.network.lock_out(*load, SINK);
+        for group in &self.groups {
+            self.network.lock_out(group.lies, SINK);
         }
         let mut parts = vec![(0..self.groups.len()).collect::<Vec<usize>>()];
         while let Some(part) = parts.pop() {
-            let total: i64 = part.iter().map(|group| self.load(*group)).sum();
-            let shares: i128 = part.iter().map(|group| self.weight(*group)).sum();
-            match self.cut(&part, total, shares) {
-                None => {
-                    for group in part {
-                        let exact = i128::from(self.groups[group].1) * i128::from(total);
-                        let least = exact.div_euclid(shares.max(1));
-                        let even = exact.rem_euclid(shares.max(1)) == 0;
-                        let most = if even { least } else { least + 1 };
-                        fair[group] = (small(least), small(most));
-                    }
-                }
+            let aim = self.aim(&part);
+            match self.cut(&part, &aim) {
+                None => part.iter().for_each(|group| fair[*group] = aim.of(&self.groups[*group])),
                 Some((much, little)) => {
                     self.pour(&much, &little);
                     parts.push(much);
@@ -327,40 +315,59 @@ impl Shares {
         fair
     }
 
-    fn load(&self, group: usize) -> i64 {
-        self.network.flow(self.groups[group].2)
+    /// The same load by share for all of `part`, but for those that it would bring above their limit.
+    fn aim(&self, part: &[usize]) -> Aim {
+        let mut total: i64 =
+            part.iter().map(|group| self.network.flow(self.groups[*group].load)).sum();
+        let mut shares: i128 = part.iter().map(|group| self.groups[*group].weight()).sum();
+        let mut order: Vec<&Node> = part.iter().map(|group| &self.groups[*group]).collect();
+        // By limit by share, in whole numbers.
+        order.sort_by(|one, other| {
+            let product = |a: &Node, b: &Node| i128::from(a.limit) * i128::from(b.share);
+            product(one, other).cmp(&product(other, one))
+        });
+        for group in order {
+            if i128::from(group.limit) * shares > i128::from(group.share) * i128::from(total) {
+                break;
+            }
+            total -= group.limit * group.members;
+            shares -= group.weight();
+        }
+        Aim { total, shares }
     }
 
-    fn weight(&self, group: usize) -> i128 {
-        i128::from(self.groups[group].0) * i128::from(self.groups[group].1)
-    }
-
-    /// Tries to give each group of `part` the same load by share. If that cannot be, the groups that
-    /// keep too much, and those that cannot have more.
-    fn cut(&self, part: &[usize], total: i64, shares: i128) -> Option<(Vec<usize>, Vec<usize>)> {
+    /// Tries to give each group of `part` what is aimed at. If that cannot be, the groups that keep
+    /// too much, and those that cannot have more.
+    fn cut(&self, part: &[usize], aim: &Aim) -> Option<(Vec<usize>, Vec<usize>)> {
         // In units of one replica divided by the sum of shares everything is whole; where that does
         // not fit 62 bits, which takes shares beyond anything real, the last bits are let go.
-        let mut scale = shares.max(1);
+        let all: i64 = part.iter().map(|group| self.network.flow(self.groups[*group].load)).sum();
+        let mut scale = aim.shares.max(1);
         let mut lost = 0;
-        while scale.saturating_mul(i128::from(total.max(1))) > i128::from(i64::MAX / 8) {
+        while scale.saturating_mul(i128::from(all.max(1))) > i128::from(i64::MAX / 8) {
             scale >>= 1;
             lost += 1;
         }
         let mut supply = vec![0; self.network.nodes()];
         let mut balance = 0;
         for group in part {
-            let want = (self.weight(*group) * i128::from(total)) >> lost;
-            let extra = small(i128::from(self.load(*group)) * scale - want);
-            supply[self.loads[*group]] = extra;
+            let group = &self.groups[*group];
+            let want = if aim.is_full(group) {
+                i128::from(group.limit * group.members) * scale
+            } else {
+                (group.weight() * i128::from(aim.total)) >> lost
+            };
+            let extra = small(i128::from(self.network.flow(group.load)) * scale - want);
+            supply[group.lies] = extra;
             balance += extra;
         }
         if let Some(first) = part.first() {
-            supply[self.loads[*first]] -= balance;
+            supply[self.groups[*first].lies] -= balance;
         }
         if supply.iter().all(|extra| *extra == 0) {
             return None;
         }
-        let mut network = self.network.scaled(small(scale), small(scale) * total);
+        let mut network = self.network.scaled(small(scale), small(scale) * all);
         network.route(&mut supply);
         let left: Vec<bool> = supply.iter().map(|extra| *extra > 0).collect();
         if left.iter().all(|left| !left) {
@@ -368,7 +375,7 @@ impl Shares {
         }
         let reached = network.reachable(&left);
         let (much, little): (Vec<usize>, Vec<usize>) =
-            part.iter().partition(|group| reached[self.loads[**group]]);
+            part.iter().partition(|group| reached[self.groups[**group].lies]);
         (!much.is_empty() && !little.is_empty()).then_some((much, little))
     }
 
@@ -376,12 +383,44 @@ impl Shares {
     fn pour(&mut self, from: &[usize], to: &[usize]) {
         let mut supply = vec![0; self.network.nodes()];
         for group in from {
-            supply[self.loads[*group]] = self.load(*group);
+            let group = &self.groups[*group];
+            supply[group.lies] = self.network.flow(group.load);
         }
         for group in to {
-            supply[self.loads[*group]] = i64::MIN / 4;
+            supply[self.groups[*group].lies] = i64::MIN / 4;
         }
         self.network.route(&mut supply);
+    }
+}
+
+/// What the members of a part should have by share: so much in all, by so many shares, those left
+/// out whose limit is less than that.
+struct Aim {
+    total: i64,
+    shares: i128,
+}
+
+impl Aim {
+    fn is_full(&self, group: &Node) -> bool {
+        i128::from(group.limit) * self.shares <= i128::from(group.share) * i128::from(self.total)
+    }
+
+    /// Rounded down and up.
+    fn of(&self, group: &Node) -> (i64, i64) {
+        if self.is_full(group) {
+            return (group.limit, group.limit);
+        }
+        let exact = i128::from(group.share) * i128::from(self.total);
+        let shares = self.shares.max(1);
+        let least = exact.div_euclid(shares);
+        let most = least + i128::from(exact.rem_euclid(shares) != 0);
+        (small(least), small(most))
+    }
+}
+
+impl Node {
+    fn weight(&self) -> i128 {
+        i128::from(self.members) * i128::from(self.share)
     }
 }
 

@@ -1,573 +1,411 @@
 //! The plan by counting: what stands is kept, what is too much goes, what is missing is filled in.
 //!
-//! This is the method for large problems. It reads all assignments twice and touches only what
+//! This is the method for large problems. It reads all assignments once or twice and touches only what
 //! changes. [`fair`](super::fair) and [`quota`](super::quota) have said how much goes where; here every
 //! replica gets its member:
 //!
-//! 1. each item keeps what it may, up to what it wants and what the zone rule allows;
-//! 2. what is missing goes to the members that lack most, in the zones that the item's class lacks most;
-//! 3. members above their target give items to those below, in the same zone where that is possible;
-//! 4. what is left over takes a detour: somebody else's replica makes room.
+//! 1. each item [keeps](super::keep) what it may, up to what it wants and what the zone rule allows;
+//! 2. where it had a choice, what is given up is [shifted](super::surplus) to members that have too much;
+//! 3. what is missing goes to the members that lack most, in the zones that the item's class lacks most;
+//! 4. members above their target give items to those below, in the same zone where that is possible;
+//! 5. what is left over takes a [detour](super::detour): somebody else's replica makes room.
 //!
 //! A detour costs one new assignment more than the lower bound if the replica that makes room stood
 //! before; one that is new itself is asked first.
 
 use super::{
-    fair::{Class, Fair},
-    problem::{Holder, Holdings, Problem, index},
-    quota::{Quota, Standing, count, quota},
-    takers::Takers,
+    crown::Crown,
+    draft::Draft,
+    fair::Fair,
+    keep::Keeper,
+    kinds::{NOWHERE, narrow},
+    level::Share,
+    openings::Openings,
+    problem::{Holder, Problem, holds},
+    quota::{quota, second_quota, windows},
+    surplus::shift_surplus,
+    survey::{Cells, Standing},
 };
 
 /// A place that nobody was found for yet.
 pub(super) const VACANT: Holder = Holder::VACANT;
 
 /// The desired assignments by counting, and what is known about them.
-pub(super) struct Filled {
-    /// Primaries are those that were it before and still hold the item.
-    pub desired: Holdings,
+pub(super) struct Filled<D> {
+    /// Primaries are those that were it before and still hold the item; where there was a place to be
+    /// filled, there is one.
+    pub draft: D,
     /// The items that are not as they were, each at least once.
     pub touched: Vec<u32>,
     /// By member, the items that it holds, and those of them whose primary it is.
     pub loads: Vec<u32>,
     pub primaries: Vec<u32>,
-    /// Items that nobody holds.
-    pub empty: usize,
+    /// Items that somebody holds.
+    pub held: u64,
     pub lower_bound: u64,
 }
 
-/// See the [module](self).
-pub(super) fn fill(problem: &Problem, fair: &Fair) -> Filled {
-    let standing = count(problem, fair);
-    let quota = quota(problem, fair, &standing);
-    let mut lower_bound = quota.lower_bound;
-    let mut fill = Fill::new(problem, fair, quota, standing);
-    fill.keep_all();
-    if fair.beyond == 0 && !fair.short {
-        // Each item keeps as many as it may, so what is vacant now is new in any plan.
-        lower_bound = lower_bound.max(fill.vacancies);
+/// See the [module](self). `standing` and `unsound` come from a [survey](super::survey).
+pub(super) fn fill<D: Draft>(
+    problem: &Problem,
+    fair: &Fair,
+    cells: &Cells,
+    standing: Standing,
+    unsound: Vec<u32>,
+    mut draft: D,
+) -> Filled<D> {
+    let windows = windows(problem, fair);
+    let first = quota(fair, cells, &windows, &standing);
+    let before = standing.clone();
+    let mut keeper = Keeper::new(problem, fair, cells, &windows, standing, &first);
+    let unsound = keeper.begin(&mut draft, unsound);
+    if keeper.chose {
+        shift_surplus(&mut keeper, &mut draft, &unsound);
     }
+    let (mut lower_bound, mut targets) = (first.lower_bound, Vec::new());
+    if keeper.chose || keeper.vacancies() > 0 {
+        let again =
+            |standing| second_quota(fair, cells, &windows, standing, &first, &keeper.vacant);
+        let second = again(&keeper.standing);
+        if fair.beyond == 0 && !fair.short {
+            let bound = if keeper.chose { again(&before).lower_bound } else { second.lower_bound };
+            lower_bound = lower_bound.max(bound);
+        }
+        keeper.aim(&second);
+        targets = second.targets;
+    }
+    if targets.is_empty() {
+        targets = first.targets;
+    }
+    let mut fill = Fill::new(keeper, draft, unsound, targets);
     fill.shift();
-    fill.open();
+    fill.recall();
+    fill.openings.open();
     fill.fill_in();
     fill.give();
     fill.detours();
-    let stuck = fill.stuck;
-    let Fill { desired, touched, loads, primaries, placed_of, .. } = fill;
-    // Whether an item is empty depends on how many replicas its class gets.
-    let few = fair.classes.list.iter().zip(&placed_of).any(|((_, items), placed)| placed < items);
-    let empty =
-        if few || stuck { desired.iter().filter(|held| held.is_empty()).count() } else { 0 };
-    Filled { desired, touched, loads, primaries, empty, lower_bound }
+    fill.finish(lower_bound)
 }
 
-pub(super) struct Fill<'a> {
+pub(super) struct Fill<'a, D> {
     pub(super) problem: &'a Problem,
     pub(super) fair: &'a Fair,
-    pub(super) desired: Holdings,
-    /// By class, how many replicas of an item a zone takes; all, where there is no other zone.
-    pub(super) caps: Vec<usize>,
-    /// By member: its zone, or none for one that may hold nothing.
-    pub(super) zone: Vec<u16>,
-    pub(super) loads: Vec<u32>,
-    pub(super) primaries: Vec<u32>,
-    pub(super) targets: Vec<u32>,
-    /// By member, what it lacks; valid from [`Fill::open`] on.
-    pub(super) lacks: Vec<u32>,
-    pub(super) takers: Vec<Takers>,
-    /// By class and zone, how many replicas are still to come there.
-    pub(super) need: Vec<i64>,
-    /// By class, how many more replicas may stand beyond the zone rule.
-    pub(super) beyond: Vec<i64>,
-    /// By class, how many of them one item may have.
-    pub(super) each_beyond: Vec<usize>,
-    /// By class, how many replicas are placed.
-    pub(super) placed_of: Vec<i64>,
-    /// By class, how many items get one replica more than the others, where not all fit.
-    pub(super) more: Vec<i64>,
-    /// By member above its target, how many of its items are still to be written down in `givers`.
-    pub(super) offers: Vec<u32>,
-    pub(super) givers: Vec<u32>,
+    pub(super) draft: D,
+    pub(super) openings: Openings<'a>,
+    targets: Vec<i64>,
+    crown: Crown,
+    primaries: Vec<u32>,
+    /// Whether some of what stands is not consistent.
+    raw: bool,
+    /// Items with vacant places.
     pub(super) vacant: Vec<u32>,
-    pub(super) vacancies: u64,
     pub(super) touched: Vec<u32>,
+    /// How often items were offered.
+    turn: u64,
     /// Whether a place stays vacant.
     pub(super) stuck: bool,
-    /// How many items are looked at for detours before that is given up.
-    pub(super) patience: usize,
-    /// Where the search for detours goes on, among the touched items and among all.
-    pub(super) cursors: (usize, usize),
-    /// How many touched items did not help in a row.
-    pub(super) barren: usize,
 }
 
-/// Where a replica that is given may go.
+/// Who may give what to whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// To its own zone, or as the quota of its class says.
+    /// Only replicas that are not consistent; else as planned.
+    Raw,
+    /// Only primaries, of members that have more than so many; else as planned.
+    Primaries(i64),
+    /// Only replicas that are no primaries, of members that have more of those too many than
+    /// primaries beyond so many; else as planned.
+    Others(i64),
+    /// To the replica's own zone, or as the quota of its class says.
     Planned,
     /// To any zone.
     Any,
 }
 
-pub(super) const NOWHERE: u16 = u16::MAX;
-
-impl<'a> Fill<'a> {
-    fn new(problem: &'a Problem, fair: &'a Fair, quota: Quota, standing: Standing) -> Self {
-        let zone = |seat: &super::problem::Seat| {
-            if seat.limit == 0 { NOWHERE } else { u16::try_from(seat.zone).unwrap_or(NOWHERE) }
+impl<'a, D: Draft> Fill<'a, D> {
+    fn new(keeper: Keeper<'a>, draft: D, unsound: Vec<u32>, targets: Vec<i64>) -> Self {
+        let vacancies = keeper.vacancies();
+        let Keeper { problem, fair, standing, need, spare, each_beyond, .. } = keeper;
+        let loads = standing.of_member.iter();
+        let room = targets.iter().zip(loads).map(|(target, load)| target - i64::from(*load));
+        let vacant = if vacancies == 0 {
+            Vec::new()
+        } else {
+            let vacant = |item: &&u32| draft.of(**item as usize).contains(&VACANT);
+            unsound.iter().filter(vacant).copied().collect()
         };
-        let excess = |(load, target): (&u32, &u32)| load.saturating_sub(*target);
-        let offers = standing.of_member.iter().zip(&quota.targets).map(excess);
-        // A few more than needed, because some are not wanted where there is room.
-        let offers = offers.map(|excess| if excess == 0 { 0 } else { 2 * excess + 8 }).collect();
-        let need = quota.of_class.iter().zip(&standing.of_class);
-        let need = need.map(|(wanted, held)| wanted - i64::from(*held)).collect();
-        let each = fair.classes.list.iter().zip(&quota.beyond);
-        let each =
-            each.map(|((_, items), beyond)| beyond.unsigned_abs().div_ceil(items.unsigned_abs()));
-        let each_beyond = each.map(|each| usize::try_from(each).unwrap_or(usize::MAX)).collect();
-        let more = fair.classes.list.iter().zip(&quota.placed_of);
-        let more = more.map(|((_, items), placed)| placed % items.max(&1)).collect();
         Self {
             problem,
             fair,
-            desired: Holdings::with_capacity(
-                problem.held.len(),
-                usize::try_from(fair.placed).unwrap_or(0),
-            ),
-            caps: caps(problem, fair),
-            zone: problem.seats.iter().map(zone).collect(),
-            loads: standing.of_member,
+            openings: Openings::new(fair, room.collect(), &need, spare, each_beyond),
+            targets,
+            crown: Crown::new(problem),
             primaries: standing.primaries,
-            targets: quota.targets,
-            lacks: Vec::new(),
-            takers: Vec::new(),
-            need,
-            each_beyond,
-            beyond: quota.beyond,
-            more,
-            placed_of: quota.placed_of,
-            offers,
-            givers: Vec::new(),
-            vacant: Vec::new(),
-            vacancies: 0,
-            touched: Vec::new(),
+            raw: standing.raw > 0,
+            vacant,
+            touched: unsound,
+            turn: 0,
             stuck: false,
-            patience: 100_000 + 24 * problem.held.len(),
-            cursors: (0, 0),
-            barren: 0,
+            draft,
         }
     }
 
-    /// How many replicas an item gets.
-    fn goal(&mut self, item: usize, class: usize) -> usize {
-        if !self.fair.short {
-            return self.problem.wanted(item) as usize;
-        }
-        let items = self.fair.classes.list[class].1.max(1);
-        let one_more = i64::from(self.more[class] > 0);
-        self.more[class] -= one_more;
-        usize::try_from(self.placed_of[class] / items + one_more).unwrap_or(0)
+    pub(super) fn class(&self, item: usize) -> usize {
+        self.fair.classes.of(self.problem, item)
     }
 
-    fn cap(&self, class: usize) -> usize {
-        self.caps[class]
+    /// By member, its target beyond its load.
+    pub(super) fn room(&self, member: u32) -> i64 {
+        self.openings.room[member as usize]
     }
 
-    /// Step 1.
-    fn keep_all(&mut self) {
-        let problem = self.problem;
-        let offering = self.offers.iter().any(|offers| *offers > 0);
-        let mut kept = Vec::new();
-        // Items that stay as they are, up to the one at hand, are copied together.
-        let mut run = 0;
-        for (item, held) in problem.held.iter().enumerate() {
-            let class = self.fair.classes.of(item);
-            let goal = self.goal(item, class);
-            if held.len() == goal && self.is_sound(item, class, held) {
-                if offering {
-                    self.offer(item, held);
-                }
-                continue;
-            }
-            self.desired.copy(&problem.held, run..item);
-            run = item + 1;
-            self.keep(item, class, goal, &mut kept);
-            if offering {
-                self.offer(item, &kept);
-            }
-            if kept.len() < goal {
-                self.vacant.push(number(item));
-                self.vacancies += (goal - kept.len()) as u64;
-                kept.resize(goal, VACANT);
-            }
-            self.desired.push(&kept);
-            self.touched.push(number(item));
-        }
-        self.desired.copy(&problem.held, run..problem.held.len());
-    }
-
-    /// Writes an item down that a member above its target holds.
-    fn offer(&mut self, item: usize, holders: &[Holder]) {
-        let mut offered = false;
-        for holder in holders {
-            let offers = &mut self.offers[holder.member() as usize];
-            offered |= *offers > 0;
-            *offers = offers.saturating_sub(1);
-        }
-        if offered {
-            self.givers.push(number(item));
-        }
-    }
-
-    /// Whether all holders may stay, as far as limits above zero and zones are concerned.
-    fn is_sound(&self, item: usize, class: usize, held: &[Holder]) -> bool {
-        let zone = |holder: &Holder| self.zone[holder.member() as usize];
-        if held.iter().any(|holder| zone(holder) == NOWHERE) {
-            return false;
-        }
-        let problem = self.problem;
-        if !problem.zone_set.is_empty()
-            && !held.iter().all(|holder| problem.allows(item, u32::from(zone(holder))))
-        {
-            return false;
-        }
-        let cap = self.cap(class);
-        if cap >= held.len() {
-            return true;
-        }
-        if cap + 1 == held.len() {
-            return held.iter().any(|holder| zone(holder) != zone(&held[0]));
-        }
-        held.iter()
-            .all(|holder| held.iter().filter(|other| zone(other) == zone(holder)).count() <= cap)
-    }
-
-    /// Chooses what an item keeps of what it has.
-    fn keep(&mut self, item: usize, class: usize, goal: usize, kept: &mut Vec<Holder>) {
-        let problem = self.problem;
-        kept.clear();
-        let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));
-        kept.extend(legal);
-        let cap = self.cap(class);
-        let mut used = 0;
-        for zone in 0..problem.zones {
-            let there = |fill: &Self, kept: &[Holder]| {
-                kept.iter().filter(|holder| fill.is_in(**holder, zone)).count()
-            };
-            while there(self, kept) > cap {
-                let excess = index(there(self, kept) - cap);
-                let beyond = &mut self.beyond[class];
-                let each = index(self.each_beyond[class]) - used;
-                if excess <= each.min(*beyond) && kept.len() <= goal {
-                    used += excess;
-                    *beyond -= excess;
-                    break;
-                }
-                self.drop_worst(class, kept, |fill, holder| fill.is_in(holder, zone));
-            }
-        }
-        while kept.len() > goal {
-            self.drop_worst(class, kept, |_, _| true);
-        }
-    }
-
-    fn is_in(&self, holder: Holder, zone: usize) -> bool {
-        usize::from(self.zone[holder.member() as usize]) == zone
-    }
-
-    /// Drops the replica whose member is most above its target; then rather one that is not
-    /// consistent, and no primary.
-    fn drop_worst(
-        &mut self,
-        class: usize,
-        kept: &mut Vec<Holder>,
-        candidate: impl Fn(&Self, Holder) -> bool,
-    ) {
-        let worst = (0..kept.len()).filter(|at| candidate(self, kept[*at])).max_by_key(|at| {
-            let (member, holder) = (kept[*at].member() as usize, kept[*at]);
-            let above = i64::from(self.loads[member]) - i64::from(self.targets[member]);
-            (above.signum(), !holder.is_consistent(), !holder.is_primary(), above)
-        });
-        let Some(worst) = worst else { return };
-        let holder = kept.remove(worst);
-        let member = holder.member() as usize;
-        self.leave(holder);
-        self.need[class * self.problem.zones + usize::from(self.zone[member])] += 1;
+    fn zone(&self, member: u32) -> usize {
+        self.fair.zones.of_member[member as usize] as usize
     }
 
     /// Takes replicas of classes out of zones that others of their replicas should leave room in,
     /// where members above their target, who give anyway, are not enough for that.
     fn shift(&mut self) {
-        let zones = self.problem.zones;
-        let mut excess = vec![0; zones];
-        for (need, zone) in self.need.iter().zip((0..zones).cycle()) {
-            excess[zone] += (-need).max(0);
+        let mut excess = vec![0; self.fair.zones.len()];
+        for class in 0..self.fair.classes.list.len() {
+            for (zone, excess) in excess.iter_mut().enumerate() {
+                *excess += (-self.openings.need(class, zone)).max(0);
+            }
         }
-        for ((load, target), zone) in self.loads.iter().zip(&self.targets).zip(&self.zone) {
-            if let Some(excess) = excess.get_mut(usize::from(*zone)) {
-                *excess -= i64::from(load.saturating_sub(*target));
+        for (room, zone) in self.openings.room.iter().zip(&self.fair.zones.of_member) {
+            if let Some(excess) = excess.get_mut(*zone as usize) {
+                *excess -= (-room).max(0);
             }
         }
         let mut left: i64 = excess.iter().map(|excess| *excess.max(&0)).sum();
-        for item in 0..self.desired.len() {
+        for item in 0..self.draft.len() {
             if left <= 0 {
                 return;
             }
-            let row = self.fair.classes.of(item) * zones;
-            for at in 0..self.desired.of(item).len() {
-                let holder = self.desired.of(item)[at];
+            let class = self.class(item);
+            for at in 0..self.draft.of(item).len() {
+                let holder = self.draft.of(item)[at];
                 if holder == VACANT {
                     continue;
                 }
-                let member = holder.member() as usize;
-                let zone = usize::from(self.zone[member]);
-                let gives = self.loads[member] > self.targets[member];
+                let zone = self.zone(holder.member());
                 if excess[zone] > 0
-                    && self.need[row + zone] < 0
-                    && !gives
-                    && self.may_leave(item, zone)
+                    && self.openings.need(class, zone) < 0
+                    && self.room(holder.member()) >= 0
+                    && self.may_leave(item, class, zone)
                 {
                     excess[zone] -= 1;
                     left -= 1;
-                    self.need[row + zone] += 1;
+                    self.openings.left(class, zone);
                     self.leave(holder);
-                    self.desired.of_mut(item)[at] = VACANT;
-                    self.vacant.push(number(item));
-                    self.touched.push(number(item));
+                    self.draft.of_mut(item)[at] = VACANT;
+                    self.vacant.push(narrow(item));
+                    self.touched.push(narrow(item));
                 }
             }
         }
     }
 
     /// Whether a replica of `item` has a zone to go to that its class needs more.
-    fn may_leave(&self, item: usize, from: usize) -> bool {
-        let class = self.fair.classes.of(item);
-        let row = class * self.problem.zones;
+    fn may_leave(&self, item: usize, class: usize, from: usize) -> bool {
+        let row = self.draft.of(item);
         // What is vacant already may go to the same zone.
-        let vacant = self.desired.of(item).iter().filter(|holder| **holder == VACANT).count();
-        (0..self.problem.zones).any(|zone| {
-            let room = self.in_zone(item, zone) + vacant < self.cap(class);
+        let vacant = row.iter().filter(|holder| **holder == VACANT).count();
+        (0..self.fair.zones.len()).any(|zone| {
             zone != from
-                && self.need[row + zone] > 0
-                && room
-                && self.problem.allows(item, number(zone))
+                && self.fair.is_open(class, zone)
+                && self.openings.need(class, zone) > 0
+                && self.openings.count_in(row, zone) + vacant < self.fair.caps[class]
         })
     }
 
-    /// Lets those who lack something be taken.
-    fn open(&mut self) {
-        let lack = |(load, target): (&u32, &u32)| target.saturating_sub(*load);
-        self.lacks = self.loads.iter().zip(&self.targets).map(lack).collect();
-        let mut members = vec![Vec::new(); self.problem.zones];
-        for (member, zone) in (0..).zip(&self.zone) {
-            if let Some(members) = members.get_mut(usize::from(*zone)) {
-                members.push(member);
+    /// Gives vacant places to whom the last plan gave them, so that two plans in a row, with nothing
+    /// but their own steps between, want the same.
+    fn recall(&mut self) {
+        for at in 0..self.vacant.len() {
+            let item = self.vacant[at] as usize;
+            let class = self.class(item);
+            for wish in 0..self.draft.wish(item).len() {
+                let member = self.draft.wish(item)[wish].member();
+                let row = self.draft.of(item);
+                let zone = self.fair.zones.of_member[member as usize];
+                if zone == NOWHERE || self.room(member) <= 0 || holds(row, member) {
+                    continue;
+                }
+                let zone = zone as usize;
+                let Some(place) = row.iter().position(|holder| *holder == VACANT) else { break };
+                if self.openings.fits(class, row, zone, None) {
+                    self.openings.settle(class, row, zone, None);
+                    self.openings.room[member as usize] -= 1;
+                    self.arrive(item, place, member);
+                }
             }
         }
-        self.takers =
-            members.into_iter().map(|members| Takers::new(members, &self.lacks)).collect();
     }
 
-    /// Step 2.
+    /// Step 3.
     fn fill_in(&mut self) {
-        let mut in_zone = vec![0; self.problem.zones];
-        for item in std::mem::take(&mut self.vacant) {
-            for holder in self.desired.of(item as usize).iter().filter(|holder| **holder != VACANT)
-            {
-                in_zone[usize::from(self.zone[holder.member() as usize])] += 1;
+        let mut came = Vec::new();
+        for number in std::mem::take(&mut self.vacant) {
+            let item = number as usize;
+            let class = self.fair.classes.of(self.problem, item);
+            let (held, row) = self.draft.both(item);
+            let filled = self.openings.fill(class, row, |member| {
+                let holder = as_before(held, member);
+                self.primaries[member as usize] += u32::from(holder.is_primary());
+                came.push(member);
+                holder
+            });
+            self.crown.choose(row, &mut self.primaries);
+            for member in came.drain(..) {
+                self.draft.came(item, member);
             }
-            for at in 0..self.desired.of(item as usize).len() {
-                if self.desired.of(item as usize)[at] == VACANT
-                    && !self.fill_place(item as usize, at, &mut in_zone)
-                {
-                    self.vacant.push(item);
-                    break;
-                }
-            }
-            in_zone.fill(0);
-        }
-    }
-
-    /// Finds a member for a place of `item`, of which so many replicas are in each zone. False: there
-    /// is none.
-    fn fill_place(&mut self, item: usize, at: usize, in_zone: &mut [usize]) -> bool {
-        let problem = self.problem;
-        let class = self.fair.classes.of(item);
-        let row = class * problem.zones;
-        let cap = self.cap(class);
-        let mut below = (true, i64::MAX, usize::MAX);
-        let used: usize = in_zone.iter().map(|there| there.saturating_sub(cap)).sum();
-        loop {
-            // Of those that were not tried: the zone needed most, within the rule before beyond it.
-            let mut best: Option<(bool, i64, usize)> = None;
-            for (zone, there) in in_zone.iter().enumerate() {
-                let rank = (*there < cap, self.need[row + zone], zone);
-                if rank < below
-                    && best.is_none_or(|best| rank > best)
-                    && !self.takers[zone].is_empty()
-                    && (*there < cap || self.beyond[class] > 0 && used < self.each_beyond[class])
-                    && problem.allows(item, number(zone))
-                {
-                    best = Some(rank);
-                }
-            }
-            let Some(rank) = best else { return false };
-            below = rank;
-            let zone = rank.2;
-            let seed = item as u64 ^ ((zone as u64) << 40);
-            let held = self.desired.of(item);
-            if let Some(member) = self.takers[zone].take(&mut self.lacks, seed, held) {
-                self.beyond[class] -= i64::from(in_zone[zone] >= cap);
-                self.need[row + zone] -= 1;
-                in_zone[zone] += 1;
-                self.arrive(item, at, member);
-                return true;
+            if !filled {
+                self.vacant.push(number);
             }
         }
     }
 
-    /// Finds a member that lacks something and may take `item` in place of `giver`, and counts it as
-    /// taken; the giver's zone is preferred, then the zone that is needed most.
-    fn taker(&mut self, item: usize, giver: u32, way: Way) -> Option<u32> {
-        let class = self.fair.classes.of(item);
-        let row = class * self.problem.zones;
-        let from = Some(usize::from(self.zone[giver as usize]));
-        // A class that has too many in the giver's zone wants out of it.
-        let stay = from.filter(|from| self.need[row + from] >= 0);
-        let mut tried = [false; 64];
-        for _ in 0..self.problem.zones.min(64) {
-            let open = (0..self.problem.zones)
-                .filter(|zone| !tried.get(*zone).copied().unwrap_or(true))
-                .filter(|zone| !self.takers[*zone].is_empty());
-            let zone = open.max_by_key(|zone| (Some(*zone) == stay, self.need[row + zone]))?;
-            tried[zone] = true;
-            let planned = self.need[row + zone] > 0 && stay.is_none();
-            if way == Way::Planned && from != Some(zone) && !planned
-                || !self.fits(item, class, zone, from)
-            {
-                continue;
+    /// Step 4: first with as few items as seem to be enough, each of which gives a single replica, then
+    /// with all. What is not consistent goes before all else, and then primaries go to those who will
+    /// want some, so that few have to be handed over afterwards.
+    fn give(&mut self) {
+        let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
+        let all = |_: u32| u32::MAX;
+        if self.raw {
+            self.give_of(&[Way::Raw], all, |holder| !holder.is_consistent());
+        }
+        let share = Share::of(&self.targets, self.draft.len());
+        let kept = self.keep_room(&share);
+        let primaries = [Way::Primaries(share.high), Way::Primaries(share.low)];
+        self.give_of(&primaries, few, Holder::is_primary);
+        self.openings.room.iter_mut().zip(kept).for_each(|(room, kept)| *room += kept);
+        self.openings.open();
+        self.give_of(&[Way::Others(share.high)], few, |holder| !holder.is_primary());
+        self.give_of(&[Way::Others(share.high), Way::Planned, Way::Any], all, |_| true);
+    }
+
+    /// Leaves those who lack something room for the primaries only that they will want. Returns, by
+    /// member, what else there is room for.
+    fn keep_room(&mut self, share: &Share) -> Vec<i64> {
+        let mut kept = vec![0; self.targets.len()];
+        let rooms = self.openings.room.iter_mut().enumerate();
+        for (member, room) in rooms.filter(|(_, room)| **room > 0) {
+            let wanted = share.low - i64::from(self.primaries[member]);
+            kept[member] = *room - wanted.clamp(0, *room);
+            *room -= kept[member];
+        }
+        self.openings.open();
+        kept
+    }
+
+    /// Lets members above their target give replicas that suit, one way after the other. `ask` tells
+    /// for how many too many how many replicas are asked for.
+    fn give_of(&mut self, ways: &[Way], ask: impl Fn(u32) -> u32, suits: impl Fn(Holder) -> bool) {
+        let mut asked = vec![0; self.targets.len()];
+        let mut above = false;
+        for (member, asked) in asked.iter_mut().enumerate() {
+            let mut excess = -self.openings.room[member];
+            if let Some(Way::Primaries(share)) = ways.last() {
+                excess = excess.min(i64::from(self.primaries[member]) - share);
             }
-            let seed = item as u64 ^ ((zone as u64) << 40);
-            let held = self.desired.of(item);
-            let found = self.takers[zone].take(&mut self.lacks, seed, held);
-            if let Some(member) = found {
-                self.settle(item, class, zone, from);
-                return Some(member);
+            if excess > 0 {
+                let excess = u32::try_from(excess).unwrap_or(u32::MAX);
+                *asked = ask(excess).min(self.load(member));
+                above = true;
             }
         }
-        None
-    }
-
-    /// Whether one more replica of `item` may go to `zone`, after one left `from`.
-    pub(super) fn fits(&self, item: usize, class: usize, zone: usize, from: Option<usize>) -> bool {
-        let allowed = u32::try_from(zone).is_ok_and(|zone| self.problem.allows(item, zone));
-        allowed
-            && (from == Some(zone)
-                || self.in_zone(item, zone) < self.cap(class)
-                || self.beyond[class] > 0 && self.used_beyond(item, from) < self.each_beyond[class])
-    }
-
-    /// How many replicas of `item` stand beyond the zone rule, after one left `from`.
-    fn used_beyond(&self, item: usize, from: Option<usize>) -> usize {
-        let cap = self.cap(self.fair.classes.of(item));
-        let there = |zone| self.in_zone(item, zone) - usize::from(from == Some(zone));
-        (0..self.problem.zones).map(|zone| there(zone).saturating_sub(cap)).sum()
-    }
-
-    fn in_zone(&self, item: usize, zone: usize) -> usize {
-        let held = self.desired.of(item).iter();
-        held.filter(|holder| **holder != VACANT && self.is_in(**holder, zone)).count()
-    }
-
-    /// Writes down that a replica of `item`, not yet in its list, comes to a zone from another one.
-    pub(super) fn settle(&mut self, item: usize, class: usize, zone: usize, from: Option<usize>) {
-        if from == Some(zone) {
+        if !above || self.openings.is_empty() {
             return;
         }
-        let row = class * self.problem.zones;
-        let cap = self.cap(class);
-        if self.in_zone(item, zone) >= cap {
-            self.beyond[class] -= 1;
-        }
-        self.need[row + zone] -= 1;
-        if let Some(from) = from {
-            if self.in_zone(item, from) > cap {
-                self.beyond[class] += 1;
-            }
-            self.need[row + from] += 1;
-        }
-    }
-
-    /// Step 3, first with the items that were written down, then with all; and first only between the
-    /// zones that the quota of the class says.
-    fn give(&mut self) {
-        let givers = std::mem::take(&mut self.givers);
-        for way in [Way::Planned, Way::Any] {
-            for item in &givers {
-                self.give_item(*item as usize, way);
-            }
-            let above = self.loads.iter().zip(&self.targets).any(|(load, target)| load > target);
-            if !above || self.takers.iter().all(Takers::is_empty) {
-                return;
-            }
-            for item in 0..self.desired.len() {
-                self.give_item(item, way);
+        self.turn += 1;
+        let all = ways.contains(&Way::Any);
+        let places = self.draft.offers(&mut asked, self.turn, all, suits);
+        for way in ways {
+            for (item, at) in &places {
+                self.give_place(*item as usize, *at as usize, *way);
             }
         }
     }
 
-    fn give_item(&mut self, item: usize, way: Way) {
-        for at in 0..self.desired.of(item).len() {
-            let holder = self.desired.of(item)[at];
-            if holder == VACANT {
-                continue;
-            }
-            let member = holder.member() as usize;
-            if self.loads[member] <= self.targets[member] {
-                continue;
-            }
-            if let Some(taker) = self.taker(item, holder.member(), way) {
-                self.arrive(item, at, taker);
-                self.touched.push(number(item));
-            }
+    fn give_place(&mut self, item: usize, at: usize, way: Way) {
+        let row = self.draft.of(item);
+        let holder = row[at];
+        if holder == VACANT || self.room(holder.member()) >= 0 {
+            return;
+        }
+        let excess = -self.room(holder.member());
+        let primaries = i64::from(self.primaries[holder.member() as usize]);
+        let suits = match way {
+            Way::Raw => !holder.is_consistent(),
+            Way::Primaries(share) => holder.is_primary() && primaries > share,
+            Way::Others(share) => !holder.is_primary() && excess > primaries - share,
+            Way::Planned | Way::Any => true,
+        };
+        // Where there is a choice, an item does not give two replicas at once.
+        if !suits || !matches!(way, Way::Planned | Way::Any) && self.is_moving(item) {
+            return;
+        }
+        let (class, from) = (self.class(item), self.zone(holder.member()));
+        if let Some(taker) = self.openings.taker(class, row, from, way == Way::Any) {
+            self.leave(holder);
+            self.arrive(item, at, taker);
+            self.touched.push(narrow(item));
         }
     }
 
-    /// Gives a place of an item to a member, which is again what it was if it held the item before.
+    /// Whether somebody comes to an item who does not hold it yet.
+    fn is_moving(&self, item: usize) -> bool {
+        let (held, row) = (self.draft.held(item), self.draft.of(item));
+        held != row && row.iter().any(|holder| *holder == VACANT || !holds(held, holder.member()))
+    }
+
+    /// Gives a place of an item to a member whose room is counted already.
     pub(super) fn arrive(&mut self, item: usize, at: usize, member: u32) {
-        self.leave(self.desired.of(item)[at]);
-        let before =
-            self.problem.held.of(item).iter().copied().find(|held| held.member() == member);
-        let holder = before.unwrap_or(Holder::new(member));
-        self.loads[member as usize] += 1;
-        self.primaries[member as usize] += u32::from(holder.is_primary());
-        self.desired.of_mut(item)[at] = holder;
-    }
-
-    pub(super) fn leave(&mut self, holder: Holder) {
-        if holder != VACANT {
-            self.loads[holder.member() as usize] -= 1;
-            self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
+        let (held, row) = self.draft.both(item);
+        row[at] = as_before(held, member);
+        if row[at].is_primary() {
+            // Somebody may have become it meanwhile.
+            let others = row.iter_mut().enumerate().filter(|(place, _)| *place != at);
+            for (_, other) in others.filter(|(_, other)| **other != VACANT && other.is_primary()) {
+                *other = other.replica();
+                self.primaries[other.member() as usize] -= 1;
+            }
+            self.primaries[member as usize] += 1;
         }
+        self.draft.came(item, member);
+    }
+
+    /// Counts that a replica leaves its member.
+    pub(super) fn leave(&mut self, holder: Holder) {
+        self.openings.room[holder.member() as usize] += 1;
+        self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
+    }
+
+    /// How many items a member is to hold.
+    pub(super) fn load(&self, member: usize) -> u32 {
+        u32::try_from(self.targets[member] - self.openings.room[member]).unwrap_or(0)
+    }
+
+    fn finish(mut self, lower_bound: u64) -> Filled<D> {
+        if self.stuck {
+            self.draft.close();
+        }
+        let loads = (0..self.targets.len()).map(|member| self.load(member)).collect();
+        let held = if self.fair.short || self.stuck {
+            (0..self.draft.len()).filter(|item| !self.draft.of(*item).is_empty()).count()
+        } else {
+            // Who wants something has it.
+            let classes = self.fair.classes.list.iter().filter(|(class, _)| class.wanted > 0);
+            usize::try_from(classes.map(|(_, items)| items).sum::<i64>()).unwrap_or(0)
+        };
+        let Self { draft, touched, primaries, .. } = self;
+        Filled { draft, touched, loads, primaries, held: held as u64, lower_bound }
     }
 }
 
-fn caps(problem: &Problem, fair: &Fair) -> Vec<usize> {
-    let mut open = vec![false; problem.zones];
-    for ((zone, ..), _) in &fair.groups.list {
-        open[*zone as usize] = true;
-    }
-    let cap = |class: &(Class, i64)| {
-        let zones = (0..problem.zones).filter(|zone| open[*zone]);
-        let zones = zones.filter(|zone| problem.set_allows(class.0.set, *zone)).count();
-        let cap = problem.zone_rule.cap(class.0.wanted);
-        if zones > 1 { cap as usize } else { cap.max(class.0.wanted) as usize }
-    };
-    fair.classes.list.iter().map(cap).collect()
-}
-
-pub(super) fn number(item: usize) -> u32 {
-    u32::try_from(item).unwrap_or(u32::MAX)
+/// A member that comes to an item is what it was if it held the item before.
+#[inline]
+fn as_before(held: &[Holder], member: u32) -> Holder {
+    held.iter().copied().find(|held| held.member() == member).unwrap_or(Holder::new(member))
 }

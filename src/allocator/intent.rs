@@ -8,8 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    certificate::Certificate,
     evade::evade,
-    network::{Certificate, Reason, solve},
+    network::{Reason, solve},
     problem::{Holder, Holdings, Problem, Seat, ZoneRule},
     retire::retire,
     state::{Post, Standing, seats},

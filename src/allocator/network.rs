@@ -19,11 +19,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    certificate::{Certificate, certify, once},
+    draft::Sheet,
     exact,
     fair::{Fair, fair},
     fill::{Filled, fill},
     primaries,
-    problem::{Holder, Holdings, Problem},
+    problem::{Holdings, Problem},
+    survey::{Cells, survey},
 };
 
 /// The desired assignments, and how good they are.
@@ -33,95 +36,6 @@ pub struct Solution {
     pub desired: Holdings,
     /// How good that is.
     pub certificate: Certificate,
-}
-
-/// Shows that a plan is as good as can be, or how far from that it is at most.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// Replicas wanted.
-    pub wanted: u64,
-    /// Replicas placed.
-    pub placed: u64,
-    /// The most that can be placed.
-    pub placeable: u64,
-    /// Replicas that stand in a zone beyond what the zone rule lets it take.
-    pub beyond: u64,
-    /// The fewest that can be, with so many placed.
-    pub beyond_least: u64,
-    /// New assignments.
-    pub added: u64,
-    /// Assignments given up.
-    pub removed: u64,
-    /// Assignments that stay.
-    pub unchanged: u64,
-    /// No plan that is as good in all that comes before moves has fewer new assignments than this.
-    pub lower_bound: u64,
-    /// The smallest number of items that a member with a limit above zero holds.
-    pub min_load: u64,
-    /// The greatest number of items that a member holds.
-    pub max_load: u64,
-    /// How far from its fair share, rounded to either side, the farthest member is.
-    pub spread: u64,
-    /// How far it may be.
-    pub slack: u64,
-    /// Items that have more replicas in a zone than the zone rule says.
-    pub zones_violated: u64,
-    /// Items whose primary is handed from a member that keeps holding the item to another one.
-    pub hand_offs: u64,
-}
-
-impl Certificate {
-    /// New assignments that a better plan might save, at most.
-    pub fn gap(&self) -> u64 {
-        self.added.saturating_sub(self.lower_bound)
-    }
-
-    /// Whether nothing can be better, up to and including the number of new assignments.
-    pub fn is_best(&self) -> bool {
-        self.placed == self.placeable
-            && self.beyond == self.beyond_least
-            && self.spread <= self.slack
-            && self.added <= self.lower_bound
-    }
-
-    /// Counts what becomes of one item.
-    fn compare(&mut self, holders: &[Holder], held: &[Holder]) {
-        let kept = holders.iter().filter(|holder| find(held, holder.member()).is_some()).count();
-        self.added += count(holders.len() - kept);
-        self.removed += count(held.len() - kept);
-        let primary =
-            |holders: &[Holder]| holders.iter().copied().find(|holder| holder.is_primary());
-        if let (Some(new), Some(old)) = (primary(holders), primary(held)) {
-            let handed = new.member() != old.member() && find(holders, old.member()).is_some();
-            self.hand_offs += u64::from(handed);
-        }
-    }
-
-    /// Counts an item's replicas beyond the cap of a zone. `in_zone` is all zero, and stays so.
-    fn count_zones(
-        &mut self,
-        problem: &Problem,
-        item: usize,
-        holders: &[Holder],
-        in_zone: &mut [u32],
-    ) {
-        let cap = problem.zone_rule.cap(problem.wanted(item));
-        let zone = |holder: &Holder| problem.seats[holder.member() as usize].zone as usize;
-        let before = self.beyond;
-        for holder in holders {
-            in_zone[zone(holder)] += 1;
-            self.beyond += u64::from(in_zone[zone(holder)] > cap);
-        }
-        for holder in holders {
-            in_zone[zone(holder)] = 0;
-        }
-        self.zones_violated += u64::from(self.beyond > before);
-    }
-
-    /// Replicas that could not be placed.
-    pub fn unplaced(&self) -> u64 {
-        self.wanted - self.placed
-    }
 }
 
 /// Why an item does not get all its replicas.
@@ -139,9 +53,13 @@ pub enum Reason {
 impl Reason {
     /// Why an item does not get all its replicas; `None`: it does.
     pub fn of(problem: &Problem, solution: &Solution, item: usize) -> Option<Self> {
-        let placed = count(solution.desired.of(item).len());
+        Self::for_lack(problem, item, solution.desired.of(item).len())
+    }
+
+    /// Why an item gets so many replicas only.
+    pub(super) fn for_lack(problem: &Problem, item: usize, placed: usize) -> Option<Self> {
         let wanted = u64::from(problem.replication[item]);
-        if placed >= wanted {
+        if count(placed) >= wanted {
             return None;
         }
         let open = || problem.seats.iter().filter(|seat| seat.limit > 0);
@@ -178,11 +96,16 @@ const SMALL: usize = 1 << 13;
 /// Items times members up to which that is still bearable where counting did not find the best.
 const BEARABLE: usize = 1 << 18;
 
+/// Whether a problem is planned by one flow.
+pub(super) fn is_small(problem: &Problem) -> bool {
+    problem.replication.len().saturating_mul(problem.seats.len()) <= SMALL
+}
+
 /// Plans: decides for every item who is to hold it, by the objectives of [`Problem`] in their order.
 pub fn solve(problem: &Problem) -> Solution {
     let size = problem.replication.len().saturating_mul(problem.seats.len());
     let fair = fair(problem);
-    if size <= SMALL {
+    if is_small(problem) {
         return by_flow(problem, &fair);
     }
     let counted = by_counting(problem, &fair);
@@ -205,83 +128,33 @@ fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
         loads[holder.member() as usize] += 1;
     }
     let items: Vec<u32> = (0..).take(desired.len()).collect();
-    let mut certificate = certify(problem, fair, &desired, &items, &loads);
-    certificate.lower_bound = certificate.added;
-    Solution { desired, certificate }
+    finish(problem, fair, Sheet::with(problem, desired), &items, &loads)
 }
 
 fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
-    let mut filled = fill(problem, fair);
+    let cells = Cells::new(problem, fair);
+    let (standing, unsound) = survey(problem, fair, &cells);
+    let mut filled = fill(problem, fair, &cells, standing, unsound, Sheet::new(problem));
     primaries::elect(problem, &mut filled);
-    let Filled { desired, touched, loads, lower_bound, .. } = filled;
-    let touched = once(&touched, desired.len());
-    let mut certificate = certify(problem, fair, &desired, &touched, &loads);
-    certificate.lower_bound = lower_bound;
-    Solution { desired, certificate }
+    let Filled { draft, touched, loads, lower_bound, .. } = filled;
+    let touched = once(&touched, problem.replication.len());
+    let mut solution = finish(problem, fair, draft, &touched, &loads);
+    solution.certificate.lower_bound = lower_bound;
+    solution
 }
 
-/// Counts what a plan does: to the items that were touched, given that all others are as they were,
-/// and, where that is possible at all, within the zone rule.
-fn certify(
+/// The solution, with as many new assignments as if there could be no fewer.
+fn finish(
     problem: &Problem,
     fair: &Fair,
-    desired: &Holdings,
+    draft: Sheet<'_>,
     touched: &[u32],
     loads: &[u32],
-) -> Certificate {
-    let mut certificate = Certificate {
-        wanted: problem.replication.iter().map(|wanted| u64::from(*wanted)).sum(),
-        placed: count(desired.all().len()),
-        placeable: fair.placed.unsigned_abs(),
-        beyond_least: fair.beyond.unsigned_abs(),
-        slack: u64::from(problem.slack),
-        ..Certificate::default()
-    };
-    let mut in_zone = vec![0; problem.zones];
-    for item in touched {
-        let item = *item as usize;
-        let holders = desired.of(item);
-        certificate.compare(holders, problem.held.of(item));
-        if fair.beyond == 0 {
-            certificate.count_zones(problem, item, holders, &mut in_zone);
-        }
-    }
-    if fair.beyond > 0 {
-        for (item, holders) in desired.iter().enumerate() {
-            certificate.count_zones(problem, item, holders, &mut in_zone);
-        }
-    }
-    certificate.unchanged = certificate.placed - certificate.added;
-    let live = loads.iter().zip(&problem.seats).filter(|(_, seat)| seat.limit > 0);
-    certificate.min_load = live.map(|(load, _)| u64::from(*load)).min().unwrap_or(0);
-    certificate.max_load = loads.iter().copied().max().map_or(0, u64::from);
-    for (load, (least, most)) in loads.iter().zip(&fair.loads) {
-        let load = i64::from(*load);
-        let off = (least - load).max(load - most).max(0);
-        certificate.spread = certificate.spread.max(off.unsigned_abs());
-    }
-    certificate
-}
-
-/// Each item once, in order.
-fn once(items: &[u32], end: usize) -> Vec<u32> {
-    let mut seen = vec![0u64; end.div_ceil(64)];
-    for item in items {
-        seen[*item as usize / 64] |= 1 << (item % 64);
-    }
-    let mut once = Vec::with_capacity(items.len());
-    for (block, mut bits) in (0u32..).zip(seen) {
-        while bits != 0 {
-            once.push(block * 64 + bits.trailing_zeros());
-            bits &= bits - 1;
-        }
-    }
-    once
-}
-
-/// The holder of that number.
-fn find(holders: &[Holder], member: u32) -> Option<Holder> {
-    holders.iter().copied().find(|holder| holder.member() == member)
+) -> Solution {
+    let wanted = problem.replication.iter().map(|wanted| u64::from(*wanted)).sum();
+    let mut certificate = certify(problem, fair, &draft, wanted, touched, loads);
+    certificate.lower_bound = certificate.added;
+    Solution { desired: draft.desired, certificate }
 }
 
 fn count(count: usize) -> u64 {

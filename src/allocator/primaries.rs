@@ -2,47 +2,40 @@
 //!
 //! Whoever is primary stays it, items without one go to their holder with the fewest, and only then
 //! are primaries handed from members that have too many to co-holders that have too few. Where no
-//! such pair is left and it is still uneven, they are handed along paths, from one member's item to
-//! the next, until no path leads to a member that has two fewer: then it is as even as the placement
-//! allows, by every measure of that.
+//! such pair is left and it is still uneven, they are handed along [routes](super::routes), from one
+//! member's item to the next. Members that stay off, and all whom they might hand to, are then a part
+//! of their own: nothing that the others do helps them, nor the other way round, and each part is
+//! even in itself. So it is as even as the placement allows, by every measure of that.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    crown::Crown,
+    draft::Draft,
     fill::Filled,
-    problem::{Holder, Primaries, Problem},
+    kinds::narrow,
+    level::Share,
+    problem::{Holder, Problem, holds},
+    routes::{Passing, route},
 };
 
 /// Chooses the primaries of what was filled. The items that were touched are asked first, and those
 /// that are touched here are added to them.
-pub(super) fn elect(problem: &Problem, filled: &mut Filled) {
+pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
     let mut election = Election::new(problem, filled);
     election.fill_empty();
     election.bound();
+    let touched = election.filled.touched.len();
     for pass in [Pass::Pairs, Pass::Any] {
-        if pass == Pass::Pairs && (election.off.0 == 0 || election.off.1 == 0) {
-            continue;
-        }
-        for at in 0..election.filled.touched.len() {
-            if election.is_even() {
-                return;
+        for at in 0..touched {
+            if pass.is_done(election.off, election.share) {
+                break;
             }
             election.hand(election.filled.touched[at] as usize, pass);
         }
-        for item in 0..election.filled.desired.len() {
-            if election.is_even() {
-                return;
-            }
-            election.hand(item, pass);
-        }
     }
-    for way in [Way::Up, Way::Down] {
-        if !election.is_even() {
-            election.relay(way);
-        }
-    }
-    if !election.is_even() {
-        election.paths();
+    if election.off != (0, 0) {
+        election.even_out();
     }
 }
 
@@ -55,67 +48,90 @@ enum Pass {
     Any,
 }
 
-/// Which end of a relay is off.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Members that have too few get one.
-    Up,
-    /// Members that have too many give one.
-    Down,
+impl Pass {
+    /// Whether it cannot make better who is off: too many, too few.
+    fn is_done(self, (over, under): (i64, i64), share: Share) -> bool {
+        match self {
+            Self::Pairs => over == 0 || under == 0,
+            // Where the share is exact, whoever has room or some to spare is off.
+            Self::Any => over == 0 && under == 0 || share.low == share.high,
+        }
+    }
 }
 
-struct Election<'a> {
-    problem: &'a Problem,
-    filled: &'a mut Filled,
+/// Which end of a route is looked for: members with too many, or with too few.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Over,
+    Under,
+}
+
+struct Election<'a, D> {
+    filled: &'a mut Filled<D>,
+    crown: Crown,
     /// The most that each member can be primary of.
-    most: Vec<u32>,
-    /// The even share, rounded down and up.
-    low: u32,
-    high: u32,
-    /// Members beyond what is even: too many, too few.
-    off: (u32, u32),
+    most: Vec<i64>,
+    /// The even share of the part at hand.
+    share: Share,
+    /// Primaries beyond what is even: too many, too few.
+    off: (i64, i64),
     /// Items that nobody who takes primaries holds, and that had none.
     stuck: BTreeSet<u32>,
+    /// By member, the part that is even in itself.
+    part: Vec<u32>,
+    end: End,
+    /// How many replicas there are.
+    replicas: usize,
+    /// How many items are looked at before what is uneven is left so.
+    patience: usize,
 }
 
-impl<'a> Election<'a> {
-    fn new(problem: &'a Problem, filled: &'a mut Filled) -> Self {
-        let most = filled.loads.clone();
-        Self { problem, filled, most, low: 0, high: 0, off: (0, 0), stuck: BTreeSet::new() }
+impl<'a, D: Draft> Election<'a, D> {
+    fn new(problem: &'a Problem, filled: &'a mut Filled<D>) -> Self {
+        let most = filled.loads.iter().map(|load| i64::from(*load)).collect();
+        let replicas: usize = filled.loads.iter().map(|load| *load as usize).sum();
+        Self {
+            crown: Crown::new(problem),
+            most,
+            share: Share::default(),
+            off: (0, 0),
+            stuck: BTreeSet::new(),
+            part: vec![0; filled.loads.len()],
+            end: End::Over,
+            replicas,
+            patience: 100_000 + 64 * replicas,
+            filled,
+        }
     }
 
-    fn primaries(&self, member: usize) -> u32 {
-        self.filled.primaries[member]
+    fn primaries(&self, member: u32) -> i64 {
+        i64::from(self.filled.primaries[member as usize])
     }
 
     fn holders(&self, item: usize) -> &[Holder] {
-        self.filled.desired.of(item)
-    }
-
-    fn takes(&self, member: usize) -> bool {
-        self.problem.seats[member].primaries == Primaries::Any
+        self.filled.draft.of(item)
     }
 
     /// Whether a member may become the primary of an item that it holds.
-    fn may(&self, item: usize, member: usize) -> bool {
-        self.takes(member)
-            || !self.stuck.is_empty()
-                && u32::try_from(item).is_ok_and(|item| self.stuck.contains(&item))
+    fn may(&self, item: usize, member: u32) -> bool {
+        self.crown.likes(member) || self.stuck.contains(&narrow(item))
     }
 
-    /// Gives a primary to the items that have none: those that were touched, and if those are not
+    /// Gives a primary to the items that have none yet: those that were touched, and if those are not
     /// all, whichever they are.
     fn fill_empty(&mut self) {
-        let items = self.filled.desired.len() - self.filled.empty;
-        let elected =
-            |election: &Self| election.filled.primaries.iter().map(|n| *n as usize).sum::<usize>();
-        for at in 0..self.filled.touched.len() {
-            self.fill_item(self.filled.touched[at] as usize);
+        let elected = |election: &Self| -> u64 {
+            election.filled.primaries.iter().map(|primaries| u64::from(*primaries)).sum()
+        };
+        if elected(self) < self.filled.held {
+            for at in 0..self.filled.touched.len() {
+                self.fill_item(self.filled.touched[at] as usize);
+            }
         }
-        if elected(self) < items {
-            for item in 0..self.filled.desired.len() {
+        if elected(self) < self.filled.held {
+            for item in 0..self.filled.draft.len() {
                 if self.fill_item(item) {
-                    self.filled.touched.push(u32::try_from(item).unwrap_or(u32::MAX));
+                    self.filled.touched.push(narrow(item));
                 }
             }
         }
@@ -123,313 +139,267 @@ impl<'a> Election<'a> {
 
     /// Whether the item had no primary, and has one now.
     fn fill_item(&mut self, item: usize) -> bool {
-        let holders = self.holders(item);
-        if holders.iter().any(|holder| holder.is_primary()) {
+        if self.holders(item).iter().any(|holder| holder.is_primary()) {
             return false;
         }
-        let best = (0..holders.len()).min_by_key(|at| {
-            let member = holders[*at].member() as usize;
-            (!self.takes(member), self.primaries(member), !holders[*at].is_consistent())
-        });
-        let Some(best) = best else { return false };
-        let member = holders[best].member() as usize;
-        if !self.takes(member) {
-            self.stuck.insert(u32::try_from(item).unwrap_or(u32::MAX));
-        }
-        let holder = &mut self.filled.desired.of_mut(item)[best];
-        *holder = holder.primary();
-        self.filled.primaries[member] += 1;
-        true
+        let row = self.filled.draft.of_mut(item);
+        self.crown.choose(row, &mut self.filled.primaries).is_some()
     }
 
     /// Finds the even share: everybody has so many, or as many as they can.
     fn bound(&mut self) {
-        for member in 0..self.most.len() {
-            if !self.takes(member) {
-                self.most[member] = self.primaries(member);
+        if !self.crown.is_easy() {
+            self.find_stuck();
+            for member in 0..narrow(self.most.len()) {
+                if !self.crown.likes(member) {
+                    self.most[member as usize] = self.primaries(member);
+                }
+            }
+            for item in &self.stuck {
+                for holder in self.filled.draft.of(*item as usize) {
+                    self.most[holder.member() as usize] += i64::from(!holder.is_primary());
+                }
             }
         }
-        for item in &self.stuck {
-            for holder in self.filled.desired.of(*item as usize) {
-                self.most[holder.member() as usize] += u32::from(!holder.is_primary());
-            }
-        }
-        let sum =
-            |level: u32| -> u64 { self.most.iter().map(|most| u64::from(level.min(*most))).sum() };
-        let items = self.filled.desired.len() - self.filled.empty;
-        let items = u32::try_from(items).unwrap_or(u32::MAX);
-        let (mut low, mut high) = (0, items);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if sum(middle) <= u64::from(items) {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        self.low = low;
-        self.high = if sum(low) == u64::from(items) { low } else { low + 1 };
-        for member in 0..self.most.len() {
+        let held = usize::try_from(self.filled.held).unwrap_or(usize::MAX);
+        self.share = Share::of(&self.most, held);
+        for member in 0..narrow(self.most.len()) {
             self.off.0 += self.over(member);
             self.off.1 += self.under(member);
         }
     }
 
-    fn over(&self, member: usize) -> u32 {
-        self.primaries(member).saturating_sub(self.high.min(self.most[member]))
+    /// Finds the items whose primary takes none otherwise, and was not theirs before; where somebody
+    /// else is there now, that one becomes it.
+    fn find_stuck(&mut self) {
+        for at in 0..self.filled.touched.len() {
+            let item = self.filled.touched[at] as usize;
+            let (held, row) = self.filled.draft.both(item);
+            let Some(primary) = row.iter_mut().find(|holder| holder.is_primary()) else { continue };
+            let member = primary.member();
+            let was = held.iter().any(|held| held.is_primary() && held.member() == member);
+            if was || self.crown.likes(member) {
+                continue;
+            }
+            *primary = primary.replica();
+            self.filled.primaries[member as usize] -= 1;
+            let chosen = self.crown.choose(row, &mut self.filled.primaries);
+            if chosen.is_some_and(|chosen| !self.crown.likes(chosen)) {
+                self.stuck.insert(narrow(item));
+            }
+        }
     }
 
-    fn under(&self, member: usize) -> u32 {
-        self.low.min(self.most[member]).saturating_sub(self.primaries(member))
+    fn over(&self, member: u32) -> i64 {
+        (self.primaries(member) - self.share.high.min(self.most[member as usize])).max(0)
     }
 
-    fn is_even(&self) -> bool {
-        self.off == (0, 0)
+    fn under(&self, member: u32) -> i64 {
+        (self.share.low.min(self.most[member as usize]) - self.primaries(member)).max(0)
+    }
+
+    fn has_room(&self, member: u32) -> bool {
+        self.primaries(member) < self.share.high.min(self.most[member as usize])
     }
 
     /// Hands over the primary of `item`, if that makes it more even.
     fn hand(&mut self, item: usize, pass: Pass) {
         let holders = self.holders(item);
-        let Some(from) = holders.iter().position(|holder| holder.is_primary()) else { return };
-        let giver = holders[from].member() as usize;
+        let Some(from) = holders.iter().find(|holder| holder.is_primary()) else { return };
+        let giver = from.member();
         let too_many = self.over(giver) > 0;
-        if !too_many && (pass == Pass::Pairs || self.primaries(giver) <= self.low) {
+        if !too_many && (pass == Pass::Pairs || self.primaries(giver) <= self.share.low) {
             return;
         }
-        let taker = (0..holders.len())
-            .filter(|at| *at != from)
-            .filter(|at| {
-                let member = holders[*at].member() as usize;
-                let too_few = self.under(member) > 0;
-                let room = self.primaries(member) < self.high.min(self.most[member]);
-                self.may(item, member) && (too_few || pass == Pass::Any && too_many && room)
-            })
-            .min_by_key(|at| {
-                (self.primaries(holders[*at].member() as usize), !holders[*at].is_consistent())
-            });
-        if let Some(to) = taker {
-            self.move_primary(item, from, to);
+        let suits = |holder: &&Holder| {
+            let member = holder.member();
+            let too_few = self.under(member) > 0;
+            member != giver
+                && (too_few || pass == Pass::Any && too_many && self.has_room(member))
+                && self.may(item, member)
+        };
+        let rank = |holder: &&Holder| (self.primaries(holder.member()), !holder.is_consistent());
+        if let Some(taker) = holders.iter().filter(suits).min_by_key(rank) {
+            self.move_primary(item, giver, taker.member());
         }
     }
 
-    fn move_primary(&mut self, item: usize, from: usize, to: usize) {
-        let holders = self.holders(item);
-        let (giver, taker) = (holders[from].member() as usize, holders[to].member() as usize);
+    fn move_primary(&mut self, item: usize, giver: u32, taker: u32) {
         for member in [giver, taker] {
             self.off.0 -= self.over(member);
             self.off.1 -= self.under(member);
         }
-        self.filled.primaries[giver] -= 1;
-        self.filled.primaries[taker] += 1;
+        self.filled.primaries[giver as usize] -= 1;
+        self.filled.primaries[taker as usize] += 1;
         for member in [giver, taker] {
             self.off.0 += self.over(member);
             self.off.1 += self.under(member);
         }
-        let holders = self.filled.desired.of_mut(item);
-        holders[from] = holders[from].replica();
-        holders[to] = holders[to].primary();
-        self.filled.touched.push(u32::try_from(item).unwrap_or(u32::MAX));
+        for holder in self.filled.draft.of_mut(item) {
+            let is_it = holder.member() == taker;
+            *holder = if is_it { holder.primary() } else { holder.replica() };
+        }
+        self.filled.touched.push(narrow(item));
     }
 
-    /// Hands over by two: somebody who is even passes one on, and gets another. The first reading of
-    /// all items finds who may pass what on to, or from, a member that is off; the second finds the
-    /// other half.
-    fn relay(&mut self, way: Way) {
-        let is_off = |election: &Self, member: usize| match way {
-            Way::Up => election.under(member) > 0,
-            Way::Down => election.over(member) > 0,
+    /// Hands primaries from members with too many to members with too few, directly or by way of one
+    /// that is even: those near the ones are looked up, and met from the others.
+    fn meet(&mut self) {
+        let all = || 0..narrow(self.most.len());
+        let over: Vec<u32> = all().filter(|member| self.over(*member) > 0).collect();
+        let under: Vec<u32> = all().filter(|member| self.under(*member) > 0).collect();
+        let items = |members: &[u32]| -> usize {
+            members.iter().map(|member| self.filled.loads[*member as usize] as usize).sum()
         };
-        let mut links: Vec<Option<u32>> = vec![None; self.most.len()];
-        for item in 0..self.filled.desired.len() {
-            let holders = self.holders(item);
-            let Some(from) = holders.iter().find(|holder| holder.is_primary()) else { continue };
-            let from = from.member() as usize;
-            for holder in holders {
-                let to = holder.member() as usize;
-                let (off, between) = if way == Way::Up { (to, from) } else { (from, to) };
-                if from != to && is_off(self, off) && self.may(item, to) {
-                    links[between] = u32::try_from(item).ok();
+        if over.is_empty() || under.is_empty() || 8 * (items(&over) + items(&under)) > self.replicas
+        {
+            return;
+        }
+        self.filled.draft.prepare(Some(&[&over[..], &under].concat()));
+        // By member, which of its primaries it may hand to whom.
+        let mut links: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
+        for member in under {
+            for item in self.filled.draft.items_of(member) {
+                let Some(from) = self.giver(item, member) else { continue };
+                if self.over(from) > 0 && self.under(member) > 0 {
+                    self.move_primary(item as usize, from, member);
+                } else {
+                    links.entry(from).or_default().push((item, member));
                 }
             }
         }
-        for item in 0..self.filled.desired.len() {
-            if self.is_even() {
-                return;
-            }
-            self.relay_item(item, way, &mut links);
-        }
-    }
-
-    /// Tries one item as the other half of a relay.
-    fn relay_item(&mut self, item: usize, way: Way, links: &mut [Option<u32>]) {
-        let holders = self.holders(item);
-        let Some(from) = holders.iter().position(|holder| holder.is_primary()) else { return };
-        let giver = holders[from].member() as usize;
-        let spare = self.primaries(giver) > self.low;
-        for to in (0..holders.len()).filter(|to| *to != from) {
-            let taker = holders[to].member() as usize;
-            let room = self.primaries(taker) < self.high.min(self.most[taker]);
-            let (fits, between) = match way {
-                Way::Up => (spare, taker),
-                Way::Down => (room, giver),
-            };
-            let Some(link) = links[between].filter(|link| fits && *link as usize != item) else {
-                continue;
-            };
-            if !self.may(item, taker) {
-                continue;
-            }
-            links[between] = None;
-            if let Some((from_link, to_link)) = self.half(link as usize, between, way) {
-                self.move_primary(item, from, to);
-                self.move_primary(link as usize, from_link, to_link);
-                return;
-            }
-        }
-    }
-
-    /// The places of `item` that the first half of a relay hands between, if that still helps.
-    fn half(&self, item: usize, between: usize, way: Way) -> Option<(usize, usize)> {
-        let holders = self.holders(item);
-        let from = holders.iter().position(|holder| holder.is_primary())?;
-        let giver = holders[from].member() as usize;
-        let to = holders.iter().position(|holder| {
-            let taker = holder.member() as usize;
-            taker != giver
-                && match way {
-                    Way::Up => giver == between && self.under(taker) > 0,
-                    Way::Down => taker == between && self.over(giver) > 0,
-                }
-                && self.may(item, taker)
-        })?;
-        Some((from, to))
-    }
-
-    /// Hands primaries along paths, from the members with the most down.
-    fn paths(&mut self) {
-        let mut items = vec![Vec::new(); self.most.len()];
-        for (item, holders) in (0..).zip(self.filled.desired.iter()) {
-            if let Some(primary) = holders.iter().find(|holder| holder.is_primary()) {
-                items[primary.member() as usize].push(item);
-            }
-        }
-        let mut settled = vec![false; self.most.len()];
-        let mut level = self.filled.primaries.iter().copied().max().unwrap_or(0);
-        while level >= 2 {
-            let layers = self.layers(level, &items, &settled);
-            if layers.found {
-                self.blocking(level, layers, &mut items);
-                continue;
-            }
-            for (settled, depth) in settled.iter_mut().zip(&layers.depth) {
-                *settled |= *depth != FAR;
-            }
-            level -= 1;
-        }
-    }
-
-    /// How many hand-offs each member is away from those with `level` primaries, up to the nearest
-    /// that has two fewer.
-    fn layers(&self, level: u32, items: &[Vec<u32>], settled: &[bool]) -> Layers {
-        let mut depth = vec![FAR; settled.len()];
-        let mut queue = VecDeque::new();
-        for member in 0..settled.len() {
-            if !settled[member] && self.primaries(member) == level {
-                depth[member] = 0;
-                queue.push_back(member);
-            }
-        }
-        let mut end = FAR;
-        while let Some(member) = queue.pop_front() {
-            if depth[member] >= end {
-                break;
-            }
-            for item in &items[member] {
-                for holder in self.holders(*item as usize) {
-                    let next = holder.member() as usize;
-                    if depth[next] == FAR && !settled[next] && self.may(*item as usize, next) {
-                        depth[next] = depth[member] + 1;
-                        if self.primaries(next) + 2 <= level {
-                            end = depth[next];
-                        }
-                        queue.push_back(next);
-                    }
+        for member in over {
+            for item in self.filled.draft.items_of(member) {
+                if self.over(member) > 0 {
+                    self.meet_at(item, member, &mut links);
                 }
             }
         }
-        Layers { depth, found: end != FAR }
     }
 
-    /// Follows paths through the layers until there is none left.
-    fn blocking(&mut self, level: u32, mut layers: Layers, items: &mut [Vec<u32>]) {
-        // By member, which of its items is to be handed on next.
-        let mut current = vec![0; items.len()];
-        let depth = &layers.depth;
-        let starts: Vec<usize> = (0..items.len()).filter(|member| depth[*member] == 0).collect();
-        for start in starts {
-            let mut path: Vec<usize> = vec![start];
-            while let Some(member) = path.last().copied() {
-                if self.primaries(member) + 2 <= level {
-                    self.follow(&path, &current, items);
+    /// Hands the primary of an item to somebody who has a link.
+    fn meet_at(&mut self, item: u32, giver: u32, links: &mut BTreeMap<u32, Vec<(u32, u32)>>) {
+        for at in 0..self.holders(item as usize).len() {
+            let between = self.holders(item as usize)[at].member();
+            if self.giver(item, between) != Some(giver) {
+                continue;
+            }
+            while let Some((link, taker)) = links.get_mut(&between).and_then(Vec::pop) {
+                if self.under(taker) > 0 && self.giver(link, taker) == Some(between) {
+                    self.move_primary(link as usize, between, taker);
+                    self.move_primary(item as usize, giver, between);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Who is the primary of an item that a member holds, and may hand it to that member.
+    fn giver(&self, item: u32, member: u32) -> Option<u32> {
+        let holders = self.holders(item as usize);
+        let primary = holders.iter().find(|holder| holder.is_primary())?.member();
+        let may = holds(holders, member) && self.may(item as usize, member);
+        (may && primary != member).then_some(primary)
+    }
+
+    /// Makes it as even as it can be, part by part.
+    fn even_out(&mut self) {
+        self.meet();
+        let all: Vec<u32> = (0..narrow(self.most.len())).collect();
+        let mut parts = vec![all];
+        let mut names = 1;
+        while let Some(part) = parts.pop() {
+            for member in &part {
+                self.part[*member as usize] = names;
+            }
+            let most: Vec<i64> = part.iter().map(|member| self.most[*member as usize]).collect();
+            let total: i64 = part.iter().map(|member| self.primaries(*member)).sum();
+            self.share = Share::of(&most, usize::try_from(total).unwrap_or(0));
+            for end in self.ends(&part) {
+                let stuck = self.route(&part, end);
+                for member in &stuck {
+                    self.part[*member as usize] = names + 1;
+                }
+                let rest = |member: &u32| self.part[*member as usize] == names;
+                let rest: Vec<u32> = part.iter().copied().filter(rest).collect();
+                if !stuck.is_empty() && !rest.is_empty() {
+                    parts.push(stuck);
+                    parts.push(rest);
                     break;
                 }
-                if let Some(next) = self.step(member, &layers, &mut current, items) {
-                    path.push(next);
-                } else {
-                    // A dead end is one for all who come later too.
-                    layers.depth[member] = FAR;
-                    path.pop();
-                }
             }
+            names += 2;
         }
     }
 
-    /// The next member, one layer on, that the item of `member` in hand, or a later one, may go to.
-    fn step(
-        &self,
-        member: usize,
-        layers: &Layers,
-        current: &mut [usize],
-        items: &[Vec<u32>],
-    ) -> Option<usize> {
-        while let Some(item) = items[member].get(current[member]) {
-            let item = *item as usize;
-            let holders = self.holders(item).iter().map(|holder| holder.member() as usize);
-            let mut open = holders.filter(|next| {
-                layers.depth[*next] == layers.depth[member].saturating_add(1)
-                    && layers.depth[*next] != FAR
-                    && self.may(item, *next)
-            });
-            if let Some(next) = open.next() {
-                return Some(next);
-            }
-            current[member] += 1;
-        }
-        None
+    /// The ends at which members of a part may be off, the one with fewer items first.
+    fn ends(&self, part: &[u32]) -> [End; 2] {
+        let items = |off: &dyn Fn(u32) -> i64| -> u64 {
+            let off = part.iter().filter(|member| off(**member) > 0);
+            off.map(|member| u64::from(self.filled.loads[*member as usize])).sum()
+        };
+        let over = items(&|member| self.over(member));
+        let under = items(&|member| self.under(member));
+        if over <= under { [End::Over, End::Under] } else { [End::Under, End::Over] }
     }
 
-    /// Hands each member's item in hand to the next one of the path.
-    fn follow(&mut self, path: &[usize], current: &[usize], items: &mut [Vec<u32>]) {
-        for step in path.windows(2) {
-            let (from, to) = (step[0], step[1]);
-            let item = items[from].swap_remove(current[from]);
-            items[to].push(item);
-            let place = |holders: &[Holder], member: usize| {
-                holders.iter().position(|holder| holder.member() as usize == member)
-            };
-            let holders = self.holders(item as usize);
-            if let (Some(giver), Some(taker)) = (place(holders, from), place(holders, to)) {
-                self.move_primary(item as usize, giver, taker);
-            }
-        }
+    /// Routes from those of `part` who are off at one end. Returns those who stay so, with all whom
+    /// they reach.
+    fn route(&mut self, part: &[u32], end: End) -> Vec<u32> {
+        self.end = end;
+        let off: Vec<u32> = part.iter().copied().filter(|member| self.gives(*member)).collect();
+        if off.is_empty() || self.patience == 0 { Vec::new() } else { route(self, &off) }
     }
 }
 
-/// A member that cannot be reached.
-const FAR: u32 = u32::MAX;
+impl<D: Draft> Passing for Election<'_, D> {
+    fn members(&self) -> usize {
+        self.most.len()
+    }
 
-/// How far members are from those that have too many.
-struct Layers {
-    depth: Vec<u32>,
-    found: bool,
+    fn gives(&self, member: u32) -> bool {
+        match self.end {
+            End::Over => self.over(member) > 0,
+            End::Under => self.under(member) > 0,
+        }
+    }
+
+    fn takes(&self, member: u32) -> bool {
+        match self.end {
+            End::Over => self.has_room(member),
+            End::Under => self.primaries(member) > self.share.low,
+        }
+    }
+
+    fn prepare(&mut self, members: Option<&[u32]>) {
+        self.filled.draft.prepare(members);
+    }
+
+    fn items(&mut self, member: u32) -> Vec<u32> {
+        let items = self.filled.draft.items_of(member);
+        self.patience = self.patience.saturating_sub(items.len());
+        if self.patience == 0 { Vec::new() } else { items }
+    }
+
+    fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
+        let holders = self.holders(item as usize);
+        let Some(primary) = holders.iter().find(|holder| holder.is_primary()) else { return };
+        let primary = primary.member();
+        let near = |other: u32| self.part[other as usize] == self.part[member as usize];
+        match self.end {
+            End::Over if primary == member => {
+                let others = holders.iter().map(|holder| holder.member());
+                to.extend(others.filter(|other| {
+                    *other != member && near(*other) && self.may(item as usize, *other)
+                }));
+            }
+            End::Under if near(primary) => to.extend(self.giver(item, member)),
+            _ => {}
+        }
+    }
+
+    fn pass(&mut self, item: u32, from: u32, to: u32) {
+        let (giver, taker) = if self.end == End::Over { (from, to) } else { (to, from) };
+        self.move_primary(item as usize, giver, taker);
+    }
 }

@@ -4,6 +4,8 @@
 //! of it. Members, zones and items are numbered from zero in the order in which they are added;
 //! whoever wants the same plan from the same world adds them in the same order.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 /// How the replicas of one item are spread over zones.
@@ -145,28 +147,65 @@ impl Holdings {
     /// # Panics
     /// If there are more than 2^32 holders.
     pub fn push(&mut self, holders: &[Holder]) {
-        self.extend(holders);
+        self.holders.extend_from_slice(holders);
         self.close();
     }
 
-    /// Adds holders to the item that is closed next.
-    pub(super) fn extend(&mut self, holders: &[Holder]) {
-        self.holders.extend_from_slice(holders);
-    }
-
     /// Ends an item.
-    pub(super) fn close(&mut self) {
+    fn close(&mut self) {
         let end = u32::try_from(self.holders.len());
         self.first.push(end.expect("fewer than 2^32 assignments"));
     }
 
+    /// The same list with other rows for some items, which are in order and as long as `lengths` says:
+    /// `write` appends each, given which it is of those items.
+    pub(super) fn rewritten(
+        &self,
+        items: &[u32],
+        lengths: &[u32],
+        mut write: impl FnMut(usize, &mut Vec<Holder>),
+    ) -> Self {
+        let length = |item: u32| self.first[item as usize + 1] - self.first[item as usize];
+        if items.iter().zip(lengths).all(|(item, new)| length(*item) == *new) {
+            let mut same = self.clone();
+            let mut row = Vec::new();
+            for (at, item) in items.iter().enumerate() {
+                row.clear();
+                write(at, &mut row);
+                let places = same.of_mut(*item as usize).iter_mut();
+                places.zip(&row).for_each(|(place, holder)| *place = *holder);
+            }
+            return same;
+        }
+        let places: usize = lengths.iter().map(|length| *length as usize).sum();
+        let places = places + self.holders.len();
+        let mut spliced = Self::with_capacity(self.len(), places);
+        let mut run = 0;
+        for (at, item) in items.iter().enumerate() {
+            spliced.copy(self, run..*item as usize);
+            write(at, &mut spliced.holders);
+            spliced.close();
+            run = *item as usize + 1;
+        }
+        spliced.copy(self, run..self.len());
+        spliced
+    }
+
     /// Adds items of another list, as they are there.
-    pub(super) fn copy(&mut self, other: &Self, items: std::ops::Range<usize>) {
+    fn copy(&mut self, other: &Self, items: std::ops::Range<usize>) {
+        if items.is_empty() {
+            return;
+        }
         let (start, end) = (other.first[items.start], other.first[items.end]);
         let here = *self.first.last().unwrap_or(&0);
         self.holders.extend_from_slice(&other.holders[start as usize..end as usize]);
         let firsts = &other.first[items.start + 1..=items.end];
         self.first.extend(firsts.iter().map(|first| first - start + here));
+    }
+
+    /// Where each item starts in the list of all holders, with its end, and that list.
+    pub(super) fn into_parts(self) -> (Vec<u32>, Vec<Holder>) {
+        (self.first, self.holders)
     }
 
     /// Takes out the holders that `keep` does not want.
@@ -208,7 +247,7 @@ impl Holdings {
     }
 
     /// Each item's holders.
-    pub fn iter(&self) -> impl Iterator<Item = &[Holder]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[Holder]> + Clone {
         self.first.windows(2).map(|ends| &self.holders[ends[0] as usize..ends[1] as usize])
     }
 }
@@ -219,11 +258,13 @@ pub struct Problem {
     pub(super) zone_rule: ZoneRule,
     pub(super) slack: u32,
     pub(super) seats: Vec<Seat>,
-    pub(super) zones: usize,
     pub(super) replication: Vec<u32>,
     /// The number of each item's set of zones plus one, or zero; empty while no item has one.
-    pub(super) zone_set: Vec<u16>,
+    pub(super) zone_set: Vec<u32>,
+    /// The sets, each sorted.
     pub(super) zone_sets: Vec<Vec<u32>>,
+    /// Their numbers plus one.
+    set_numbers: BTreeMap<Vec<u32>, u32>,
     pub(super) held: Holdings,
 }
 
@@ -249,7 +290,6 @@ impl Problem {
     pub fn add_member(&mut self, seat: Seat) -> u32 {
         let number = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
         assert!(number <= Holder::MEMBER_MAX, "at most 2^30 members");
-        self.zones = self.zones.max(seat.zone as usize + 1);
         self.seats.push(seat);
         number
     }
@@ -258,20 +298,9 @@ impl Problem {
     /// by one primary at most; a second mention of a member, and a member that was not added, count
     /// for nothing. Returns its number.
     pub fn add_item(&mut self, replication: u32, holders: &[Holder]) -> usize {
-        let known = |at: usize, holder: &Holder| {
-            let member = holder.member();
-            (member as usize) < self.seats.len()
-                && holders[..at].iter().all(|earlier| earlier.member() != member)
-        };
-        let primaries = holders.iter().filter(|holder| holder.is_primary()).count();
-        if primaries <= 1 && holders.iter().enumerate().all(|(at, holder)| known(at, holder)) {
-            self.held.push(holders);
-        } else {
-            let known = holders.iter().enumerate().filter(|(at, holder)| known(*at, holder));
-            let mut known: Vec<Holder> = known.map(|(_, holder)| *holder).collect();
-            let primaries = known.iter_mut().filter(|holder| holder.is_primary());
-            primaries.skip(1).for_each(|holder| *holder = holder.replica());
-            self.held.push(&known);
+        match sanitised(holders, self.seats.len()) {
+            None => self.held.push(holders),
+            Some(known) => self.held.push(&known),
         }
         self.replication.push(replication);
         if !self.zone_set.is_empty() {
@@ -281,23 +310,34 @@ impl Problem {
     }
 
     /// Restricts the item that was added last to `zones`.
-    ///
-    /// # Panics
-    /// If there are more than 65,535 different sets of zones.
     pub fn restrict(&mut self, zones: &[u32]) {
+        if let Some(last) = self.replication.len().checked_sub(1) {
+            self.restrict_item(last, Some(zones));
+        }
+    }
+
+    /// Restricts an item to some zones, or to none in particular.
+    pub(super) fn restrict_item(&mut self, item: usize, zones: Option<&[u32]>) {
+        let number = zones.map_or(0, |zones| self.set_number(zones));
+        if number > 0 || !self.zone_set.is_empty() {
+            self.zone_set.resize(self.replication.len(), 0);
+            self.zone_set[item] = number;
+        }
+    }
+
+    /// The number of a set of zones, plus one.
+    fn set_number(&mut self, zones: &[u32]) -> u32 {
         let mut zones = zones.to_vec();
         zones.sort_unstable();
         zones.dedup();
-        let known = self.zone_sets.iter().position(|set| *set == zones);
-        let set = known.unwrap_or_else(|| {
-            self.zone_sets.push(zones);
-            self.zone_sets.len() - 1
-        });
-        let number = u16::try_from(set + 1).expect("at most 65,535 different sets of zones");
-        self.zone_set.resize(self.replication.len(), 0);
-        if let Some(last) = self.zone_set.last_mut() {
-            *last = number;
+        if let Some(number) = self.set_numbers.get(&zones) {
+            return *number;
         }
+        self.zone_sets.push(zones.clone());
+        // There are no more sets than items were restricted, and those are counted in 32 bits.
+        let number = u32::try_from(self.zone_sets.len()).unwrap_or(u32::MAX);
+        self.set_numbers.insert(zones, number);
+        number
     }
 
     /// The members.
@@ -320,18 +360,24 @@ impl Problem {
         &self.held
     }
 
-    /// Replaces who holds what, members that were added, each item by each once: the next plan
-    /// starts from there. Of several primaries of an item the first counts.
+    /// Replaces who holds what; the next plan starts from there. What makes no sense counts for
+    /// nothing, as in [`Problem::add_item`].
     ///
     /// # Panics
     /// If it is about another number of items.
     pub fn hold(&mut self, held: Holdings) {
         assert!(held.len() == self.replication.len(), "as many items as before");
-        self.held = held;
-        for item in 0..self.held.len() {
-            let holders = self.held.of_mut(item);
-            let primaries = holders.iter_mut().filter(|holder| holder.is_primary());
-            primaries.skip(1).for_each(|holder| *holder = holder.replica());
+        let members = self.seats.len();
+        if held.iter().all(|holders| sanitised(holders, members).is_none()) {
+            self.held = held;
+            return;
+        }
+        self.held = Holdings::with_capacity(held.len(), held.all().len());
+        for holders in held.iter() {
+            match sanitised(holders, members) {
+                None => self.held.push(holders),
+                Some(known) => self.held.push(&known),
+            }
         }
     }
 
@@ -345,31 +391,20 @@ impl Problem {
         self.slack
     }
 
-    /// How many zones there are, counted by the greatest number.
-    pub fn zones(&self) -> usize {
-        self.zones
-    }
-
     /// Whether an item may be held in a zone.
     pub fn allows(&self, item: usize, zone: u32) -> bool {
-        self.zone_set.get(item).is_none_or(|set| self.set_allows(*set, zone as usize))
+        self.zone_set.get(item).is_none_or(|set| self.set_allows(*set, zone))
     }
 
     /// Whether a set of zones, named by its number plus one, or zero for any, has a zone.
-    pub(super) fn set_allows(&self, set: u16, zone: usize) -> bool {
-        let Some(set) = usize::from(set).checked_sub(1) else { return true };
-        self.zone_sets[set].iter().any(|allowed| *allowed as usize == zone)
+    pub(super) fn set_allows(&self, set: u32, zone: u32) -> bool {
+        let Some(set) = (set as usize).checked_sub(1) else { return true };
+        self.zone_sets[set].binary_search(&zone).is_ok()
     }
 
     /// How many replicas of an item can be placed at best: each on its own member.
     pub(super) fn wanted(&self, item: usize) -> u32 {
         self.replication[item].min(u32::try_from(self.seats.len()).unwrap_or(u32::MAX))
-    }
-
-    /// Whether all items want the same, wherever.
-    pub(super) fn is_uniform(&self) -> bool {
-        let first = self.replication.first();
-        self.zone_set.is_empty() && self.replication.iter().all(|other| Some(other) == first)
     }
 
     /// How many items a member may hold: never more than there are.
@@ -382,6 +417,43 @@ impl Problem {
         let seat = self.seats[holder.member() as usize];
         seat.limit > 0 && self.allows(item, seat.zone)
     }
+}
+
+/// Rows of at most so many holders are compared pair by pair.
+const SHORT: usize = 32;
+
+/// The holders without a second mention of a member, a member that is not there, and a second
+/// primary. `None`: there is nothing of that.
+pub(super) fn sanitised(holders: &[Holder], members: usize) -> Option<Vec<Holder>> {
+    let known = |holder: &Holder| (holder.member() as usize) < members;
+    let primaries = holders.iter().filter(|holder| holder.is_primary()).count();
+    let distinct = if holders.len() <= SHORT {
+        let differs = |(at, holder): (usize, &Holder)| {
+            holders[..at].iter().all(|earlier| earlier.member() != holder.member())
+        };
+        holders.iter().enumerate().all(differs)
+    } else {
+        let mut members: Vec<u32> = holders.iter().map(|holder| holder.member()).collect();
+        members.sort_unstable();
+        members.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    if distinct && primaries <= 1 && holders.iter().all(known) {
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    let mut sane: Vec<Holder> = Vec::new();
+    for holder in holders.iter().filter(|holder| known(holder)) {
+        if seen.insert(holder.member()) {
+            let second = holder.is_primary() && sane.iter().any(|other| other.is_primary());
+            sane.push(if second { holder.replica() } else { *holder });
+        }
+    }
+    Some(sane)
+}
+
+/// Whether a member is among the holders.
+pub(super) fn holds(holders: &[Holder], member: u32) -> bool {
+    holders.iter().any(|holder| holder.member() == member)
 }
 
 /// A count as the solver counts.

@@ -4,40 +4,29 @@
 //! class to a group in a zone:
 //!
 //! ```text
-//!                                 ┌─ as many as stand: free ──> kept ──> up to what members keep ─┐
-//!  class ──> in a zone ──> group ─┤                              ↑                                ├──> sink
-//!                                 └─ new: 1 each ─────────────> new ───> up to the fair load ─────┘
+//!          within the cap      ┌─ as many as stand: free ──> kept ──> up to what members keep ─┐
+//!  class ────────────────> in a zone ──> group                ↑                                ├──> sink
+//!      └──> beyond it ────────>└─ new: 1 each ─────────────> new ───> up to the fair load ─────┘
 //! ```
 //!
 //! What it costs is a lower bound on new assignments: a replica stays only if its class may stay in
-//! the zone, and its member may keep it.
+//! the zone, and its member may keep it. (Where there are many groups, all of a zone count as one;
+//! that bound is weaker, and still one.)
 
 use std::collections::BTreeMap;
 
 use super::{
-    fair::{Class, Fair},
+    fair::Fair,
     flow::{Arc, Network},
-    problem::{Holder, Problem, index},
+    problem::{Problem, index},
+    survey::{Cells, Standing},
 };
-
-/// What stands and may stay, counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// By member.
-    pub of_member: Vec<u32>,
-    /// By member, those of them that are primaries.
-    pub primaries: Vec<u32>,
-    /// By class and zone.
-    pub of_class: Vec<u32>,
-    /// By class and group.
-    pub of_group: Vec<u32>,
-}
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     /// The load that each member is to have.
-    pub targets: Vec<u32>,
+    pub targets: Vec<i64>,
     /// By class, how many replicas are placed.
     pub placed_of: Vec<i64>,
     /// By class and zone, how many replicas are to be there.
@@ -48,230 +37,345 @@ pub(super) struct Quota {
     pub lower_bound: u64,
 }
 
-/// Counts what stands, by member and by class.
-pub(super) fn count(problem: &Problem, fair: &Fair) -> Standing {
-    let (classes, groups) = (fair.classes.list.len(), fair.groups.list.len());
-    let mut group_of = vec![0; problem.seats.len()];
-    for (group, (_, members)) in fair.groups.list.iter().enumerate() {
-        for member in members {
-            group_of[*member as usize] = group;
-        }
-    }
-    let mut of_group = vec![0; classes * groups];
-    // Replicas in the lower half of each word, primaries in the upper: one pass, one place each.
-    let mut counts = vec![0u64; problem.seats.len()];
-    let single = problem.zone_set.is_empty() && classes == 1;
-    let mut add = |holder: Holder| {
-        counts[holder.member() as usize] += 1 + (u64::from(holder.is_primary()) << 32);
-    };
-    if single {
-        problem.held.all().iter().for_each(|holder| add(*holder));
-    } else {
-        for (item, held) in problem.held.iter().enumerate() {
-            let row = fair.classes.of(item) * groups;
-            for holder in held.iter().filter(|holder| problem.legal(item, **holder)) {
-                add(*holder);
-                of_group[row + group_of[holder.member() as usize]] += 1;
-            }
-        }
-    }
-    let low = |count: u64| u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0);
-    for (count, (seat, group)) in counts.iter_mut().zip(problem.seats.iter().zip(&group_of)) {
-        if seat.limit == 0 {
-            *count = 0;
-        } else if single {
-            of_group[*group] += low(*count);
-        }
-    }
-    let mut of_class = vec![0; classes * problem.zones];
-    for (at, held) in of_group.iter().enumerate() {
-        let ((zone, ..), _) = fair.groups.list[at % groups];
-        of_class[at / groups * problem.zones + zone as usize] += held;
-    }
-    let of_member = counts.iter().map(|count| low(*count)).collect();
-    let primaries = counts.iter().map(|count| low(*count >> 32)).collect();
-    Standing { of_member, primaries, of_class, of_group }
-}
-
 const SOURCE: usize = 0;
 const SINK: usize = 1;
 
-pub(super) fn quota(problem: &Problem, fair: &Fair, standing: &Standing) -> Quota {
-    let bounds = |member: u32| bounds(problem, fair, member as usize);
-    let mut plan = Totals { network: Network::new(2), ..Totals::default() };
-    let mut nodes = Vec::new();
-    let mut in_zone = vec![0; problem.zones];
-    for ((zone, ..), members) in &fair.groups.list {
-        let (kept, new) = (plan.network.add_node(), plan.network.add_node());
-        let (mut least, mut stay, mut more) = ([0, 0], 0, 0);
-        for member in members {
-            let (low, high) = bounds(*member);
-            let held = i64::from(standing.of_member[*member as usize]);
-            least[0] += held.min(low);
-            least[1] += (low - held).max(0);
-            stay += (held.min(high) - low).max(0);
-            more += high - low.max(held.min(high));
-        }
-        plan.arc(new, kept, least[0] + stay);
-        let steps = [(kept, least[0]), (kept, stay), (new, least[1]), (new, more)];
-        let steps = steps.map(|(node, step)| plan.arc(node, SINK, step));
-        plan.groups.push(steps);
-        nodes.push((*zone as usize, index(members.len()), kept, new));
-        in_zone[*zone as usize] += index(members.len());
-    }
-    for class in 0..fair.classes.list.len() {
-        plan.class(problem, fair, standing, class, &in_zone, &nodes);
-    }
-    plan.solve(fair.short);
-    let mut targets = vec![0; problem.seats.len()];
-    for ((_, members), arcs) in fair.groups.list.iter().zip(&plan.groups) {
-        let total = arcs.iter().map(|arc| plan.network.flow(*arc)).sum();
-        let mut loads: Vec<(u32, i64)> = Vec::with_capacity(members.len());
-        for member in members {
-            let (low, high) = bounds(*member);
-            let held = i64::from(standing.of_member[*member as usize]);
-            loads.push((*member, held.clamp(low, high)));
-        }
-        even_out(&mut loads, total, bounds);
-        for (member, load) in loads {
-            targets[member as usize] = u32::try_from(load).unwrap_or(0);
-        }
-    }
-    let sum = |arcs: &[Arc]| arcs.iter().map(|arc| plan.network.flow(*arc)).sum::<i64>();
-    let of_class = plan.zones.iter().map(|arcs| sum(arcs)).collect();
-    let beyond_of = |zones: &[Vec<Arc>]| {
-        zones.iter().filter_map(|arcs| arcs.get(1)).map(|arc| sum(&[*arc])).sum()
-    };
-    let beyond = plan.zones.chunks(problem.zones.max(1)).map(beyond_of).collect();
-    let lower_bound = sum(&plan.new).unsigned_abs();
-    let placed_of = plan.classes.iter().map(|arcs| sum(arcs)).collect();
-    Quota { targets, placed_of, of_class, beyond, lower_bound }
-}
-
-/// The least and the greatest load of a member that the slack allows.
-pub(super) fn bounds(problem: &Problem, fair: &Fair, member: usize) -> (i64, i64) {
-    let (least, most) = fair.loads[member];
+/// The least and the greatest load of each member that the slack allows.
+pub(super) fn windows(problem: &Problem, fair: &Fair) -> Vec<(i64, i64)> {
     let slack = i64::from(problem.slack);
-    ((least - slack).max(0), (most + slack).min(problem.limit(member)))
+    let window = |(member, (least, most)): (usize, &(i64, i64))| {
+        ((least - slack).max(0), (most + slack).min(problem.limit(member)))
+    };
+    fair.loads.iter().enumerate().map(window).collect()
 }
 
-/// Changes loads, the lowest up and the highest down, until they sum to `total`.
-fn even_out(loads: &mut [(u32, i64)], total: i64, bounds: impl Fn(u32) -> (i64, i64)) {
-    let mut sum: i64 = loads.iter().map(|(_, load)| load).sum();
-    while sum != total {
-        let up = sum < total;
-        let movable = |(member, load): &&mut (u32, i64)| {
-            let (low, high) = bounds(*member);
-            if up { *load < high } else { *load > low }
-        };
-        let edge = loads.iter_mut().filter(movable).map(|(_, load)| *load);
-        let edge = if up { edge.min() } else { edge.max() };
-        let Some(edge) = edge else { return };
-        for (_, load) in loads.iter_mut().filter(movable).filter(|(_, load)| *load == edge) {
-            if sum == total {
-                return;
-            }
-            *load += if up { 1 } else { -1 };
-            sum += if up { 1 } else { -1 };
+/// What is vacant once items keep what they may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Vacant {
+    /// By class, the places.
+    pub of_class: Vec<i64>,
+    /// By class, how many of them could be filled in a zone where nobody holds their items.
+    pub fits: Vec<i64>,
+    /// By class and zone, how many fewer can, by the zone rule.
+    pub crowded: Vec<i64>,
+}
+
+/// What goes where, with as little new as can be.
+pub(super) fn quota(
+    fair: &Fair,
+    cells: &Cells,
+    windows: &[(i64, i64)],
+    standing: &Standing,
+) -> Quota {
+    let mut totals = Totals::new(fair, cells, windows, standing);
+    for class in 0..fair.classes.list.len() {
+        totals.class(fair, class, None);
+    }
+    totals.solve(fair.short);
+    totals.quota(cells, windows, standing)
+}
+
+/// The same once items keep what they may. What stands may be what stood before, of which not all can be
+/// kept: then it is a lower bound for whatever is kept.
+///
+/// As many are placed, and go beyond the zone rule, as by the `first` quota.
+pub(super) fn second_quota(
+    fair: &Fair,
+    cells: &Cells,
+    windows: &[(i64, i64)],
+    standing: &Standing,
+    first: &Quota,
+    vacant: &Vacant,
+) -> Quota {
+    let mut totals = Totals::new(fair, cells, windows, standing);
+    for class in 0..fair.classes.list.len() {
+        if fair.beyond == 0 {
+            totals.refill(fair, class, first, vacant);
+        } else {
+            totals.class(fair, class, Some(first));
         }
     }
+    totals.solve(false);
+    totals.quota(cells, windows, standing)
+}
+
+/// A member's load between its bounds.
+#[derive(Clone, Copy)]
+struct Load {
+    low: i64,
+    high: i64,
+    now: i64,
+}
+
+/// Changes loads, the lowest up or the highest down, until they sum to `total`.
+fn even_out(loads: &mut [Load], total: i64) {
+    let sum: i64 = loads.iter().map(|load| load.now).sum();
+    let up = sum < total;
+    // Raised to a level, or lowered to it, as far as each may.
+    let at = |load: &Load, level: i64| {
+        if up { load.now.max(level.min(load.high)) } else { load.now.min(level.max(load.low)) }
+    };
+    let sum = |level: i64| loads.iter().map(|load| at(load, level)).sum::<i64>();
+    let (mut least, mut most) = (i64::MAX, 0);
+    for load in &*loads {
+        least = least.min(load.low);
+        most = most.max(load.high);
+    }
+    // The last level that does not go too far.
+    while least < most {
+        let middle = least + (most - least + i64::from(up)).div_euclid(2);
+        match (up, sum(middle)) {
+            (true, sum) if sum <= total => least = middle,
+            (true, _) => most = middle - 1,
+            (false, sum) if sum >= total => most = middle,
+            (false, _) => least = middle + 1,
+        }
+    }
+    let mut left = total - sum(least);
+    for load in loads {
+        let (here, next) = (at(load, least), at(load, if up { least + 1 } else { least - 1 }));
+        load.now = if left == 0 { here } else { next };
+        left -= load.now - here;
+    }
+}
+
+/// Where what comes to a cell goes in.
+#[derive(Clone, Copy)]
+struct Node {
+    zone: usize,
+    members: i64,
+    kept: usize,
+    new: usize,
 }
 
 #[derive(Default)]
-struct Totals {
+struct Totals<'a> {
     network: Network,
     arcs: usize,
-    /// By class and zone: within the zone rule, beyond it.
+    standing: Option<&'a Standing>,
+    /// By zone, its members.
+    in_zone: Vec<i64>,
+    /// By class and zone, what stands there.
+    of_zone: Vec<u32>,
+    nodes: Vec<Node>,
+    /// By class and zone, what comes to be there.
     zones: Vec<Vec<Arc>>,
-    /// By group: what stands up to the least load, and above it; new up to it, and above it.
-    groups: Vec<[Arc; 4]>,
+    /// By class: all that is beyond the zone rule.
+    beyond: Vec<Option<Arc>>,
+    /// By cell: what stands up to the least load, and above it; new up to it, and above it.
+    cells: Vec<[Arc; 4]>,
     /// What is new.
     new: Vec<Arc>,
+    /// What goes from zone to zone.
+    more: Vec<Arc>,
     /// The arcs from the source, by rank and by class.
     ranks: BTreeMap<u32, Vec<Arc>>,
     classes: Vec<Vec<Arc>>,
 }
 
-impl Totals {
+impl<'a> Totals<'a> {
+    fn new(fair: &Fair, cells: &Cells, windows: &[(i64, i64)], standing: &'a Standing) -> Self {
+        let mut totals = Self {
+            network: Network::new(2),
+            standing: Some(standing),
+            in_zone: vec![0; fair.zones.len()],
+            of_zone: standing.of_zone(fair, cells),
+            ..Self::default()
+        };
+        for (zone, members) in &cells.list {
+            totals.in_zone[*zone] += index(members.len());
+            let (kept, new) = (totals.network.add_node(), totals.network.add_node());
+            let (mut least, mut least_new, mut stay, mut more) = (0, 0, 0, 0);
+            for member in members {
+                let (low, high) = windows[*member as usize];
+                let held = i64::from(standing.of_member[*member as usize]);
+                least += held.min(low);
+                least_new += (low - held).max(0);
+                stay += (held.min(high) - low).max(0);
+                more += high - low.max(held.min(high));
+            }
+            totals.arc(new, kept, least + stay);
+            let steps = [(kept, least), (kept, stay), (new, least_new), (new, more)];
+            let steps = steps.map(|(node, step)| totals.arc(node, SINK, step));
+            totals.cells.push(steps);
+            totals.nodes.push(Node { zone: *zone, members: index(members.len()), kept, new });
+        }
+        totals
+    }
+
     fn arc(&mut self, from: usize, to: usize, capacity: i64) -> Arc {
         self.arcs += 1;
         self.network.add_arc(from, to, capacity)
     }
 
-    fn class(
-        &mut self,
-        problem: &Problem,
-        fair: &Fair,
-        standing: &Standing,
-        class: usize,
-        in_zone: &[i64],
-        groups: &[(usize, i64, usize, usize)],
-    ) {
+    /// How many replicas of a class are in a zone.
+    fn stands(&self, class: usize, zone: usize) -> i64 {
+        i64::from(self.of_zone[class * self.in_zone.len() + zone])
+    }
+
+    /// Adds a class, placed as the first quota placed it, if that is known.
+    fn class(&mut self, fair: &Fair, class: usize, first: Option<&Quota>) {
         let (kind, items) = fair.classes.list[class];
         let node = self.network.add_node();
-        let Class { wanted, standing: stands, .. } = kind;
-        let stands = if stands > 0 { Some((0, i64::from(stands))) } else { None };
-        let ranks = stands.into_iter().chain((kind.standing + 1..=wanted).map(|rank| (rank, 1)));
         let mut sources = Vec::new();
-        for (rank, each) in ranks {
-            let arc = self.arc(SOURCE, node, items * each);
-            self.ranks.entry(rank).or_default().push(arc);
-            sources.push(arc);
+        if let Some(first) = first {
+            sources.push(self.arc(SOURCE, node, first.placed_of[class]));
+        } else {
+            for (rank, each) in kind.ranks() {
+                let arc = self.arc(SOURCE, node, items * each);
+                self.ranks.entry(rank).or_default().push(arc);
+                sources.push(arc);
+            }
         }
         self.classes.push(sources);
-        let cap = i64::from(problem.zone_rule.cap(kind.wanted));
-        let mut at = vec![None; in_zone.len()];
-        for (zone, members) in in_zone.iter().enumerate() {
-            if !problem.set_allows(kind.set, zone) || *members == 0 {
+        let wanted = i64::from(kind.wanted);
+        let cap = wanted.min(index(fair.rule[class]));
+        let zones = self.in_zone.len();
+        let outside = (cap < wanted).then(|| {
+            let most =
+                first.map_or(items * (wanted - cap) * index(zones), |first| first.beyond[class]);
+            let outside = self.network.add_node();
+            (outside, self.arc(node, outside, most))
+        });
+        self.beyond.push(outside.map(|(_, arc)| arc));
+        let mut at = vec![None; zones];
+        for (zone, at) in at.iter_mut().enumerate() {
+            if !fair.is_open(class, zone) {
                 self.zones.push(Vec::new());
                 continue;
             }
             let there = self.network.add_node();
-            let most = (*members).min(i64::from(kind.wanted));
-            let mut arcs = vec![self.arc(node, there, items * most.min(cap))];
-            if most > cap {
-                arcs.push(self.arc(node, there, items * (most - cap)));
+            let most = self.in_zone[zone].min(wanted);
+            // As many as are in the zone now, and more.
+            let stands = self.stands(class, zone).min(items * most.min(cap));
+            let more = self.arc(node, there, items * most.min(cap) - stands);
+            self.more.push(more);
+            let mut arcs = vec![self.arc(node, there, stands), more];
+            if let Some((outside, _)) = outside.filter(|_| most > cap) {
+                arcs.push(self.arc(outside, there, items * (most - cap)));
             }
             self.zones.push(arcs);
-            at[zone] = Some(there);
+            *at = Some(there);
         }
-        for (group, (zone, members, kept, new)) in groups.iter().enumerate() {
-            if let Some(there) = at[*zone] {
+        for cell in 0..self.nodes.len() {
+            let Node { zone, members, new, .. } = self.nodes[cell];
+            if let Some(there) = at[zone] {
                 let both = self.network.add_node();
-                let stands = standing.of_group[class * groups.len() + group];
                 self.arc(there, both, items * members);
-                self.arc(both, *kept, i64::from(stands));
-                let arc = self.arc(both, *new, items * members);
+                self.keep(both, class, cell);
+                let arc = self.arc(both, new, items * members);
                 self.new.push(arc);
             }
         }
     }
 
+    /// What stands of a class in a cell may stay.
+    fn keep(&mut self, from: usize, class: usize, cell: usize) {
+        let stands =
+            self.standing.map_or(0, |standing| standing.of_cell[class * self.nodes.len() + cell]);
+        self.arc(from, self.nodes[cell].kept, i64::from(stands));
+    }
+
+    /// Adds a class whose items keep what stands or move it, and have places to be filled:
+    ///
+    /// ```text
+    ///          ┌──> not vacant ──> in a zone ──┬─ as many as stand: free ──> kept
+    ///  source ─┤                               ├─ within the zone: 1 each ──> new
+    ///          │                               └─> leaves ──> comes to a zone ──> new: 1 each
+    ///          └──> vacant ── what fits there ────────────────────^
+    /// ```
+    fn refill(&mut self, fair: &Fair, class: usize, first: &Quota, vacant: &Vacant) {
+        let (kind, items) = fair.classes.list[class];
+        let (leaves, empty) = (self.network.add_node(), self.network.add_node());
+        let taken = self.network.add_node();
+        let places = first.placed_of[class] - vacant.of_class[class];
+        let sources = [(taken, places), (empty, vacant.of_class[class])];
+        let sources = sources.map(|(to, places)| self.arc(SOURCE, to, places));
+        let zones = self.in_zone.len();
+        let mut at = vec![None; zones];
+        for (zone, at) in at.iter_mut().enumerate() {
+            if !fair.is_open(class, zone) {
+                self.zones.push(Vec::new());
+                continue;
+            }
+            let (there, comes) = (self.network.add_node(), self.network.add_node());
+            let stands = self.stands(class, zone);
+            let most = self.in_zone[zone].min(i64::from(kind.wanted)).min(index(fair.caps[class]));
+            self.arc(taken, there, stands);
+            let stays = self.network.add_node();
+            let stay = self.arc(there, stays, stands);
+            self.arc(there, leaves, stands);
+            let moves = self.arc(leaves, comes, items * most);
+            self.more.push(moves);
+            let fits = vacant.fits[class] - vacant.crowded[class * zones + zone];
+            let fills = self.arc(empty, comes, fits);
+            self.zones.push(vec![stay, moves, fills]);
+            *at = Some((stays, comes));
+        }
+        self.classes.push(sources.to_vec());
+        self.beyond.push(None);
+        for cell in 0..self.nodes.len() {
+            let Node { zone, members, new, .. } = self.nodes[cell];
+            if let Some((stays, comes)) = at[zone] {
+                self.keep(stays, class, cell);
+                for from in [stays, comes] {
+                    let arc = self.arc(from, new, items * members);
+                    self.new.push(arc);
+                }
+            }
+        }
+    }
+
+    /// What follows from the flow.
+    fn quota(&self, cells: &Cells, windows: &[(i64, i64)], standing: &Standing) -> Quota {
+        let mut targets = vec![0; windows.len()];
+        for ((_, members), arcs) in cells.list.iter().zip(&self.cells) {
+            let total = arcs.iter().map(|arc| self.network.flow(*arc)).sum();
+            let mut loads: Vec<Load> = Vec::with_capacity(members.len());
+            for member in members {
+                let (low, high) = windows[*member as usize];
+                let held = i64::from(standing.of_member[*member as usize]);
+                loads.push(Load { low, high, now: held.clamp(low, high) });
+            }
+            even_out(&mut loads, total);
+            for (member, load) in members.iter().zip(loads) {
+                targets[*member as usize] = load.now;
+            }
+        }
+        let sum = |arcs: &[Arc]| arcs.iter().map(|arc| self.network.flow(*arc)).sum::<i64>();
+        Quota {
+            targets,
+            placed_of: self.classes.iter().map(|arcs| sum(arcs)).collect(),
+            of_class: self.zones.iter().map(|arcs| sum(arcs)).collect(),
+            beyond: self.beyond.iter().map(|arc| sum(arc.as_slice())).collect(),
+            lower_bound: sum(&self.new).unsigned_abs(),
+        }
+    }
+
     fn solve(&mut self, short: bool) {
         self.network.max_flow(SOURCE, SINK);
-        let last = self.ranks.keys().copied().max().filter(|_| short);
-        for rank in 0..=last.unwrap_or(0) {
-            self.minimise(|totals, cost| {
-                for arc in totals.ranks.get(&rank).filter(|_| short).into_iter().flatten() {
-                    cost[arc.number()] = -1;
-                }
-            });
+        if short {
+            for rank in self.ranks.keys().copied().collect::<Vec<u32>>() {
+                self.minimise(|totals, cost| {
+                    totals.ranks[&rank].iter().for_each(|arc| cost[arc.number()] = -1);
+                });
+            }
         }
         self.minimise(|totals, cost| {
-            for arc in totals.zones.iter().filter_map(|arcs| arcs.get(1)) {
-                cost[arc.number()] = 1;
-            }
+            totals.beyond.iter().flatten().for_each(|arc| cost[arc.number()] = 1);
         });
         self.minimise(|totals, cost| {
-            for [least, _, least_new, _] in &totals.groups {
+            for [least, _, least_new, _] in &totals.cells {
                 cost[least.number()] = -1;
                 cost[least_new.number()] = -1;
             }
         });
         self.minimise(|totals, cost| {
-            for arc in &totals.new {
-                cost[arc.number()] = 1;
-            }
+            totals.new.iter().for_each(|arc| cost[arc.number()] = 1);
+        });
+        // Of what moves, the least goes from zone to zone.
+        self.minimise(|totals, cost| {
+            totals.more.iter().for_each(|arc| cost[arc.number()] = 1);
         });
     }
 

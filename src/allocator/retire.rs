@@ -1,7 +1,8 @@
 //! What members give up now of what they should: all that the others can take over, and no more.
 
 use super::{
-    fair::{Classes, placeable},
+    fair::placeable,
+    kinds::Classes,
     problem::{Problem, Seat},
 };
 
@@ -21,7 +22,7 @@ pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) {
     if lower.is_empty() {
         return;
     }
-    let classes = Classes::new(problem, false);
+    let classes = Classes::new(problem);
     let all = placeable(problem, &classes);
     let stands = problem.seats().to_vec();
     let fits = |problem: &Problem| placeable(problem, &classes) == all;

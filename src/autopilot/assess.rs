@@ -58,6 +58,7 @@ impl State {
             voters_healthy: false,
             quorum: false,
             failure_tolerance: 0,
+            discovery: seen.discovery,
             discovery_shrunken: shrunken,
             ledger: seen.ledger.clone(),
             ledger_at: seen.ledger_at,
@@ -282,6 +283,8 @@ impl Round<'_> {
             before.health.healthy_since = Some(carried);
         }
         let health = self.health(reasons, &before, restarted);
+        // A leader that fails is missed by the next, which knows its history from the ledger.
+        let then = before.trail.carried.or(before.health.healthy_since);
         let healthy = health.verdict == Verdict::Healthy;
         before.trail.carried = before.trail.carried.filter(|_| match health.verdict {
             Verdict::Healthy => true,
@@ -304,7 +307,7 @@ impl Round<'_> {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
-            flaps: flaps(self.config, before.flaps, &before.health, &health, self.seen.at),
+            flaps: flaps(self.config, before.flaps, then, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
             signs,
             joining: before

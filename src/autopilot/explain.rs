@@ -334,8 +334,11 @@ impl Explainer<'_> {
             words.push_str("; beside another of its zone, in place of one that is lost");
             return (Code::StandsIn, words, None);
         }
-        let leads = self.state.is_leader(id);
-        (if leads { Code::Leads } else { Code::Votes }, words, None)
+        if self.state.is_leader(id) {
+            return (Code::Leads, format!("{words}: the promoter wishes no other leader"), None);
+        }
+        let node_type = self.promoter.node_type(self.config, self.state, server);
+        (Code::Votes, format!("{words}: the promoter leaves it the vote ({node_type})"), None)
     }
 
     /// A member without a vote, of which nothing is planned or held.

@@ -8,7 +8,7 @@ use super::{
     plan::{Plan, plan},
     promoter::Promoter,
     safety::check,
-    state::State,
+    state::{Reason, State},
 };
 
 /// How many moments are looked at: each sick server brings a handful.
@@ -31,8 +31,8 @@ pub(super) fn foresee(
     let mut wake = now.wake;
     for _ in 0..MOMENTS {
         let at = wake?;
-        then.ledger_at = then.ledger_at.saturating_add(at.saturating_sub(then.at));
-        then.at = at;
+        let time = at.saturating_sub(then.at);
+        pass(&mut then, time);
         let plan = plan(config, &then, promoter);
         wake = plan.wake;
         let passes = |change: &Change| check(config, change, &then).is_ok();
@@ -42,4 +42,15 @@ pub(super) fn foresee(
         }
     }
     None
+}
+
+/// Lets time pass: whoever is silent stays so.
+fn pass(state: &mut State, time: Duration) {
+    state.at = state.at.saturating_add(time);
+    state.ledger_at = state.ledger_at.saturating_add(time);
+    for server in &mut state.servers {
+        if server.health.reasons.contains(Reason::ContactLost) {
+            server.last_contact = server.last_contact.map(|age| age.saturating_add(time));
+        }
+    }
 }

@@ -277,21 +277,27 @@ fn stabilization(config: &Config, flaps: u8) -> Duration {
     base.saturating_mul(4_u32.saturating_pow(u32::from(times))).min(base.max(QUIET))
 }
 
-/// How often a server has failed: once more when it fails after having been stable, unless that
-/// was announced; never after a quiet day. One that was not stable could not have gained a vote,
-/// so its failing costs nothing.
+/// How often a server has failed that was healthy since `then`: once more when it fails after
+/// having been stable, unless that was announced; never after a quiet day. One that was not stable
+/// could not have gained a vote, so its failing costs nothing.
 #[inline]
-pub(super) fn flaps(config: &Config, so_far: u8, then: &Health, now: &Health, at: Duration) -> u8 {
+pub(super) fn flaps(
+    config: &Config,
+    so_far: u8,
+    then: Option<Duration>,
+    now: &Health,
+    at: Duration,
+) -> u8 {
     // In most rounds.
     if so_far == 0 && now.verdict != Verdict::Unhealthy {
         return 0;
     }
-    let age = |health: &Health| health.healthy_since.map(|since| at.saturating_sub(since));
+    let age = |since: Option<Duration>| since.map(|since| at.saturating_sub(since));
     let was_stable = age(then).is_some_and(|age| age >= stabilization(config, so_far));
     let announced = now.reasons.contains(Reason::Intended);
     match now.verdict {
         Verdict::Unhealthy if was_stable && !announced => so_far.saturating_add(1),
-        Verdict::Healthy if age(now).is_some_and(|age| age >= QUIET) => 0,
+        Verdict::Healthy if age(now.healthy_since).is_some_and(|age| age >= QUIET) => 0,
         Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => so_far,
     }
 }
@@ -313,6 +319,11 @@ impl ServerState {
     pub fn is_stable(&self, config: &Config, at: Duration) -> bool {
         self.health.verdict == Verdict::Healthy
             && self.healthy_for(at).is_some_and(|age| age >= self.stabilization(config))
+    }
+
+    /// Its boot id and the identity of its disk, as far as a probe or the ledger has told them.
+    pub(crate) fn identity(&self) -> (Option<u64>, Option<u64>) {
+        (self.trail.boot, self.trail.disk)
     }
 
     /// The tag `key` of the application, if it is set and not empty.
@@ -357,6 +368,9 @@ pub struct State {
     /// How many voters may fail and leave a healthy quorum: healthy voters less the quorum; of a
     /// joint membership, the smaller number of its halves.
     pub failure_tolerance: usize,
+    /// Age of the last answer of discovery; `None`: there is no discovery.
+    #[serde(default, with = "crate::duration::option")]
+    pub discovery: Option<Duration>,
     /// Discovery answers, and lists too few of the members to be believed: a member missing
     /// from it is then no sign of anything.
     pub discovery_shrunken: bool,

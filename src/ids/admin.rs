@@ -3,6 +3,7 @@
 use crate::store::{Bytes, KeyRange, Op, Pages, RangeRequest, Store, StoreError, Txn};
 
 use super::{
+    audit::{Violation, audit},
     error::IdsError,
     layout::{KeyHash, Layout, Mapping, Meta, Record, RefName},
     range::IdRange,
@@ -37,6 +38,8 @@ pub struct Listing {
     pub resting: Vec<u64>,
     /// Keys that are not of this layout.
     pub foreign: Vec<Bytes>,
+    /// What does not agree; nothing ever should be here.
+    pub violations: Vec<Violation>,
 }
 
 /// Reads all that stands below a prefix.
@@ -47,19 +50,25 @@ pub async fn list<S: Store>(store: &S, prefix: impl Into<Bytes>) -> Result<Listi
     let layout = Layout::new(prefix);
     let mut pages = Pages::new(store, layout.everything());
     let mut listing = Listing::default();
+    let mut records = Vec::new();
     while let Some(page) = pages.next().await? {
         for kv in &page.items {
             match layout.read(kv) {
-                Ok(Record::Meta(meta)) => listing.meta = Some(meta),
-                Ok(Record::Mapping(_, mapping)) => listing.mappings.push(mapping),
-                Ok(Record::Reference { hash, name, node }) => {
-                    let revision = kv.mod_revision;
-                    listing.references.push(Reference { hash, name, node, revision });
-                }
-                Ok(Record::Id { id, resting: true, .. }) => listing.resting.push(id),
-                Ok(Record::Id { .. } | Record::Urgent) => {}
+                Ok(record) => records.push((record, kv.mod_revision)),
                 Err(_) => listing.foreign.push(kv.key.clone()),
             }
+        }
+    }
+    listing.violations = audit(records.iter().map(|(record, _)| record));
+    for (record, revision) in records {
+        match record {
+            Record::Meta(meta) => listing.meta = Some(meta),
+            Record::Mapping(_, mapping) => listing.mappings.push(mapping),
+            Record::Reference { hash, name, node } => {
+                listing.references.push(Reference { hash, name, node, revision });
+            }
+            Record::Id { id, resting: true, .. } => listing.resting.push(id),
+            Record::Id { .. } | Record::Urgent => {}
         }
     }
     listing.revision = pages.revision().unwrap_or_default();

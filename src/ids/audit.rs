@@ -1,6 +1,9 @@
 //! Whether the records of one revision agree with each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::layout::{KeyHash, Mapping, Record};
 
@@ -14,6 +17,20 @@ pub enum Violation {
     Id(u64),
     /// Somebody uses a key that has no id.
     Reference(KeyHash),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mapping(Mapping { key, id, .. }) => {
+                write!(f, "`{key}` has the id {id}, which is not its own by the record of the id")
+            }
+            Self::Id(id) => {
+                write!(f, "the id {id} is a key's that has another by its own record, or none")
+            }
+            Self::Reference(hash) => write!(f, "a key with the hash {hash} is used and has no id"),
+        }
+    }
 }
 
 /// Finds what does not agree.

@@ -7,7 +7,7 @@ use crate::{
     store::{
         Bytes, KeyRange, KeyValue, LeaseId, Limits, Op, RangeRequest, Refusal, Store, StoreError,
         Txn,
-        mirror::{self, Entry, Mirror, View},
+        mirror::{self, Mirror, View},
     },
 };
 
@@ -19,12 +19,16 @@ use super::{
     link::Link,
     pool::Pool,
     range::IdRange,
+    source::stands,
     txns::{Dead, Ended, collect, collected},
 };
 
 /// How often a collector looks at the store though nothing has changed that it knows of: it may be
 /// one that was put back.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How often a collector looks whether all records agree.
+const AUDIT: Duration = Duration::from_secs(3_600);
 
 /// How a collector works.
 #[derive(Clone, Debug)]
@@ -39,7 +43,8 @@ pub struct CollectorOptions {
     /// How long an id rests before another key may have it. Default 0: it does not. Rounded up to
     /// what the store can do.
     pub rest: Duration,
-    /// The most ids that are taken back in an interval. Default 2,500, as the reference.
+    /// The most ids that are taken back in an interval; at least one. Default 2,500, as the
+    /// reference.
     pub rate_limit: u32,
     /// That interval. Default 1 min.
     pub rate_interval: Duration,
@@ -116,13 +121,22 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         Ok(collector)
     }
 
-    /// Collects until `shutdown` completes, whatever fails.
+    /// Collects until `shutdown` completes, whatever fails. Once an hour it says in the log which
+    /// records do not agree; see [`Collector::audit`].
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) {
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut audit_at = self.link.runtime.now();
         loop {
             let turn = async {
                 match self.collect().await {
-                    Ok(_) => self.wait().await,
+                    Ok(_) => {
+                        let now = self.link.runtime.now();
+                        if now >= audit_at {
+                            audit_at = now + AUDIT;
+                            self.audit().iter().for_each(|found| tracing::error!("{found}"));
+                        }
+                        self.wait().await;
+                    }
                     // What it knows may be of no use any more.
                     Err(error) => {
                         tracing::warn!("ids were not taken back: {error}");
@@ -142,15 +156,14 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     async fn wait(&mut self) {
         let now = self.link.runtime.now();
         let grace = self.grace();
-        let due = self.ledger.oldest().map(|since| since + grace);
+        let due = self.ledger.oldest().map(|since| since.saturating_add(grace));
         let due = due.map(|due| if self.rate.allowed(now) == 0 { self.rate.next() } else { due });
         // Something that is due and was not deleted is tried again, but not at once.
         let pause = due.map_or(LOOK, |due| due.saturating_sub(now));
         let pause = pause.clamp(Duration::from_millis(100), LOOK);
         let mirror = self.mirror.clone();
-        let next = self.seen.revision() + 1;
         let changed = async {
-            if mirror.wait(next).await.is_err() {
+            if mirror.changed(&self.seen).await.is_err() {
                 self.link.runtime.sleep(pause).await;
             }
         };
@@ -222,9 +235,9 @@ impl<S: Store, R: Runtime> Collector<S, R> {
             return Ok(());
         }
         let view = self.link.bounded(self.mirror.wait(revision)).await?;
-        let shown = |dead: &Dead| match view.value(&self.link.layout.mapping(dead.hash)) {
-            Some(record) => {
-                matches!(&**record, Record::Mapping(_, shown) if *shown == dead.mapping)
+        let shown = |dead: &Dead| match view.get(&self.link.layout.mapping(dead.hash)) {
+            Some(entry) => {
+                matches!(stands(entry), Some(Record::Mapping(_, shown)) if *shown == dead.mapping)
             }
             None => false,
         };
@@ -235,10 +248,11 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         Ok(())
     }
 
-    /// What is wrong with the ids, at one revision; nothing ever should be. Nothing is changed.
+    /// What is wrong with the ids, at one revision; nothing ever should be. Nothing is changed, for
+    /// nobody but a person can know which of the records is to go.
     pub fn audit(&self) -> Vec<Violation> {
         let view = self.mirror.view();
-        audit(view.iter().filter_map(|(_, entry)| entry.value.as_deref()))
+        audit(view.iter().filter_map(|(_, entry)| stands(entry)))
     }
 
     /// The keys below the prefix that are not of this layout; they are left alone.
@@ -293,16 +307,22 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let seen = std::mem::replace(&mut self.seen, Arc::clone(view));
         let (mut references, mut range) = (Vec::new(), None);
         for change in seen.changes(view) {
-            let (before, after) = (record(change.before.as_ref()), record(change.after.as_ref()));
-            match (before, after) {
+            if let Some(id) = self.link.layout.parse_id(&change.key) {
+                // Readable or not, it is not free.
+                match change.after {
+                    Some(_) => drop(self.pool.remove(id)),
+                    None => drop(self.pool.insert(id)),
+                }
+                continue;
+            }
+            let before = change.before.as_deref().and_then(stands);
+            match (before, change.after.as_deref().and_then(stands)) {
                 (_, Some(Record::Mapping(hash, mapping))) => {
                     self.ledger.mapping(*hash, Some(mapping.clone()), now);
                 }
                 (Some(Record::Mapping(hash, _)), None) => self.ledger.mapping(*hash, None, now),
                 (None, Some(Record::Reference { hash, .. })) => references.push((*hash, true)),
                 (Some(Record::Reference { hash, .. }), None) => references.push((*hash, false)),
-                (_, Some(Record::Id { id, .. })) => drop(self.pool.remove(*id)),
-                (Some(Record::Id { id, .. }), None) => drop(self.pool.insert(*id)),
                 (_, Some(Record::Meta(meta))) => range = Some(meta.range),
                 _ => {}
             }
@@ -316,10 +336,6 @@ impl<S: Store, R: Runtime> Collector<S, R> {
             self.ledger.reference(hash, came, now);
         }
     }
-}
-
-fn record(entry: Option<&Arc<Entry<Record>>>) -> Option<&Record> {
-    entry?.value.as_deref()
 }
 
 /// Divides what is to be deleted into transactions of at most so many ids, within the limits.

@@ -28,7 +28,8 @@ pub enum Caching {
     /// It reads all and follows them: lookups cost nothing, and candidates are free.
     #[default]
     Full,
-    /// It reads nothing: for short lives, and for ranges that are mostly free.
+    /// It reads nothing: for short lives, and for ranges that are mostly free. There are no events
+    /// then, nothing to list, and no warning when ids run low.
     Lazy,
 }
 

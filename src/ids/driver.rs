@@ -235,7 +235,8 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         // A tenth more or less, so that not all nodes ask at once.
         let tenth = u64::try_from((interval / 5).as_millis()).unwrap_or(u64::MAX).max(1);
         let jitter = Duration::from_millis(desk.dice.roll() % tenth);
-        self.reconcile_at = now + interval.saturating_sub(interval / 10) + jitter;
+        let pause = interval.saturating_sub(interval / 10).saturating_add(jitter);
+        self.reconcile_at = now.saturating_add(pause);
         let Some(session) = desk.session.clone() else { return };
         let held = desk.held_names();
         drop(desk);
@@ -280,7 +281,7 @@ impl Desk {
         self.failures = self.failures.saturating_add(1);
         let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX).max(1);
         let pause = Duration::from_micros(self.dice.roll() % micros);
-        self.pause_until = now + pause;
+        self.pause_until = now.saturating_add(pause);
         pause
     }
 }

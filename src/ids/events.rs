@@ -122,8 +122,8 @@ impl Events {
                 now.insert(None, last.clone());
             }
         }
-        for (name, source) in core.remotes().iter() {
-            now.insert(Some(Arc::clone(name)), seen(source));
+        for (name, remote) in core.remotes().iter() {
+            now.insert(Some(Arc::clone(name)), seen(&remote.source));
         }
         let gone: Vec<_> =
             self.seen.keys().filter(|name| !now.contains_key(*name)).cloned().collect();

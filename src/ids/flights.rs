@@ -75,7 +75,8 @@ impl Desk {
         let mut bytes = 0;
         let most = self.options.candidates.clamp(1, limits.operations.saturating_sub(3).max(3) / 3);
         // What a batch leaves to those nested in it.
-        let keys = limits.operations.saturating_sub(3 * most + 3).clamp(1, self.options.batch);
+        let keys =
+            limits.operations.saturating_sub(3 * most + 3).clamp(1, self.options.batch.max(1));
         let mut later = Vec::new();
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
@@ -406,7 +407,7 @@ impl Desk {
 
     /// Takes the next references to delete.
     pub(super) fn take_doomed(&mut self, limits: &Limits) -> Vec<Doomed> {
-        let room = limits.operations.saturating_sub(4).clamp(1, self.options.batch);
+        let room = limits.operations.saturating_sub(4).clamp(1, self.options.batch.max(1));
         let mut bytes = 0;
         let fits = self.doomed.iter().take(room).take_while(|doomed| {
             // One that takes the mapping along names its key.

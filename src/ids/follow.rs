@@ -51,19 +51,18 @@ impl<S: Store, R: Runtime, F: Fn(Option<&Fed<'_>>) -> bool + Send + Sync + 'stat
                 () = self.reopen.notified() => continue,
             };
             let Some(mirror) = mirror else { continue };
-            let mut changes = mirror.changes_from_empty();
-            if !listener(Some(&Fed::Opened(&mirror))) || !listener(Some(&Fed::View(&mirror.view())))
-            {
+            let mut view = mirror.view();
+            if !listener(Some(&Fed::Opened(&mirror))) || !listener(Some(&Fed::View(&view))) {
                 return;
             }
             loop {
                 let next = tokio::select! {
                     biased;
-                    next = changes.next() => next,
+                    next = mirror.changed(&view) => next,
                     () = self.reopen.notified() => break,
                 };
                 match next {
-                    Ok((_, view)) if listener(Some(&Fed::View(&view))) => {}
+                    Ok(next) if listener(Some(&Fed::View(&next))) => view = next,
                     Ok(_) => return,
                     Err(error) => {
                         tracing::warn!("the cache of the ids begins anew: {error}");

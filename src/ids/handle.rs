@@ -17,7 +17,7 @@ use super::{
     error::IdsError,
     life::{Generation, Life, Origin, Status},
     shelf::Shelf,
-    source::Source,
+    source::Remote,
     ticks::Ticks,
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Core {
 }
 
 /// The caches of other stores, by their names.
-pub(super) type Remotes = BTreeMap<Arc<str>, Source>;
+pub(super) type Remotes = BTreeMap<Arc<str>, Remote>;
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

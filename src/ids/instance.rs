@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::{
     runtime::Runtime,
-    store::{Bytes, KeyRange, LeaseStatus, RangeRequest, RangeResponse, Store, StoreError},
+    store::{Bytes, LeaseStatus, Store, StoreError},
 };
 
 use super::{
@@ -26,11 +26,10 @@ use super::{
     flights::key_len_max,
     follow::{Fed, Follower},
     handle::{Alive, Core, Handle, Wait},
-    layout::{KeyHash, Layout, Mapping, Record},
+    layout::Layout,
     link::Link,
     notices::Notice,
     slot::Standing,
-    source::Source,
 };
 
 /// How much there is of what.
@@ -59,17 +58,6 @@ pub struct LocalUse {
     pub owner: Option<Arc<str>>,
     /// For how long.
     pub age: Duration,
-}
-
-/// A mapping as a cache knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CachedId {
-    /// The name of the remote cache; `None`: the own one.
-    pub origin: Option<Arc<str>>,
-    /// The id.
-    pub id: u64,
-    /// The key.
-    pub key: Bytes,
 }
 
 /// The ids below a prefix. Its clones are the same instance; with the last of them and the last
@@ -146,7 +134,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             dice,
             keeper: None,
             status: LeaseStatus::Lost,
-            reconcile_at: now + options.reconcile_interval,
+            reconcile_at: now.saturating_add(options.reconcile_interval),
             meta,
         };
         link.runtime.spawn(driver.run());
@@ -213,9 +201,29 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Handle>, IdsError> {
+        self.allocate_all(None, keys).await
+    }
+
+    /// The same in the name of an owner; see [`Ids::release_owner`].
+    ///
+    /// # Errors
+    /// As [`Ids::allocate_many`].
+    pub async fn allocate_many_for<K: Into<Bytes>>(
+        &self,
+        owner: &str,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Handle>, IdsError> {
+        self.allocate_all(Some(owner.into()), keys).await
+    }
+
+    async fn allocate_all<K: Into<Bytes>>(
+        &self,
+        owner: Option<Arc<str>>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Handle>, IdsError> {
         let mut waits = Vec::new();
         for key in keys {
-            waits.push(self.ask(None, key.into())?);
+            waits.push(self.ask(owner.clone(), key.into())?);
         }
         self.alive.0.wake.notify_one();
         let end = self.end();
@@ -268,7 +276,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     }
 
     /// Until when a call that begins now waits.
-    fn end(&self) -> Duration {
+    pub(super) fn end(&self) -> Duration {
         self.link.runtime.now().saturating_add(self.options.patience)
     }
 
@@ -300,130 +308,6 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         self.alive.0.wake.notify_one();
         self.alive.0.turned.notify_waiters();
         count
-    }
-
-    /// The id of a key: from what is held, from the cache, or else from the store. It takes no
-    /// reference, so it may be another the next moment.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn get(&self, key: &[u8]) -> Result<Option<u64>, IdsError> {
-        match self.get_cached(key) {
-            Some(id) => Ok(Some(id)),
-            None => self.get_no_cache(key).await,
-        }
-    }
-
-    /// The id of a key as far as this instance knows it.
-    pub fn get_cached(&self, key: &[u8]) -> Option<u64> {
-        let held = self.alive.0.shelf.get(key).filter(|life| life.is_held());
-        held.map(|life| life.id).or_else(|| self.alive.0.lock().stock.source().id(key))
-    }
-
-    /// The id of a key as it stands in the store, in one round trip.
-    ///
-    /// # Errors
-    /// Those of the store, or [`IdsError::Foreign`].
-    pub async fn get_no_cache(&self, key: &[u8]) -> Result<Option<u64>, IdsError> {
-        Ok(self.look_up(key).await?.map(|mapping| mapping.id))
-    }
-
-    async fn look_up(&self, key: &[u8]) -> Result<Option<Mapping>, IdsError> {
-        let name = self.link.layout.mapping(KeyHash::of(key));
-        match self.read(name).await? {
-            Some(Record::Mapping(_, mapping)) => Ok(Some(mapping).filter(|m| *m.key == *key)),
-            _ => Ok(None),
-        }
-    }
-
-    /// The key of an id: from the cache, or else from the store.
-    ///
-    /// # Errors
-    /// Those of the store, or [`IdsError::Foreign`].
-    pub async fn get_by_id(&self, id: u64) -> Result<Option<Bytes>, IdsError> {
-        if let Some(known) = self.alive.0.lock().stock.get(id) {
-            return Ok(Some(known.key));
-        }
-        match self.read(self.link.layout.id(id)).await? {
-            Some(Record::Id { key, resting: false, .. }) => Ok(Some(key)),
-            _ => Ok(None),
-        }
-    }
-
-    async fn read(&self, name: Bytes) -> Result<Option<Record>, IdsError> {
-        let RangeResponse { items, .. } =
-            self.link.range(RangeRequest::new(KeyRange::key(name))).await.inspect_err(|_| {
-                // If it has gone back, that is for the driver to cope with.
-                self.alive.0.wake.notify_one();
-            })?;
-        let Some(kv) = items.first() else { return Ok(None) };
-        self.link.layout.read(kv).map(Some).map_err(IdsError::Foreign)
-    }
-
-    /// The id of a key, in the own cache, in the remote caches, or else in the own store. Other
-    /// stores are not asked.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn get_with_remotes(&self, key: &[u8]) -> Result<Option<u64>, IdsError> {
-        if let Some(id) = self.get_cached(key) {
-            return Ok(Some(id));
-        }
-        let remote = self.alive.0.remotes().values().find_map(|source| source.id(key));
-        if remote.is_some() { Ok(remote) } else { self.get_no_cache(key).await }
-    }
-
-    /// The key of an id, in the own cache, in the remote caches, or else in the own store.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn get_by_id_with_remotes(&self, id: u64) -> Result<Option<Bytes>, IdsError> {
-        if let Some(known) = self.alive.0.lock().stock.get(id) {
-            return Ok(Some(known.key));
-        }
-        let found = |source: &Source| source.ids().remove(&id).map(|known| known.key);
-        let remote = self.alive.0.remotes().values().find_map(found);
-        if remote.is_some() { Ok(remote) } else { self.get_by_id(id).await }
-    }
-
-    /// Waits until a key has an id, however it gets it, and returns that.
-    ///
-    /// # Errors
-    /// [`IdsError::Unassigned`] after [`Options::patience`], or those of the store.
-    pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
-        let end = self.end();
-        let ticks = &self.alive.0.ticks;
-        loop {
-            let seen = ticks.count();
-            if let Some(id) = self.get(key).await? {
-                return Ok(id);
-            }
-            let left = end.saturating_sub(self.link.runtime.now());
-            if left.is_zero() {
-                return Err(IdsError::Unassigned(key.into()));
-            }
-            tokio::select! {
-                biased;
-                _ = ticks.changed(seen) => {}
-                () = self.link.runtime.sleep(left.min(Duration::from_secs(1))) => {}
-            }
-        }
-    }
-
-    /// All that the caches hold, in the order of the ids, the own ones first.
-    pub fn cached(&self) -> Vec<CachedId> {
-        let mut sources = vec![(None, self.alive.0.lock().stock.source().ids())];
-        for (name, source) in self.alive.0.remotes().iter() {
-            sources.push((Some(Arc::clone(name)), source.ids()));
-        }
-        let all = sources.into_iter().flat_map(|(origin, known)| {
-            known.into_values().map(move |known| CachedId {
-                origin: origin.clone(),
-                id: known.id,
-                key: known.key,
-            })
-        });
-        all.collect()
     }
 
     /// What happens to the ids from now on; what stands comes first.
@@ -564,7 +448,7 @@ async fn patient<S: Store, R: Runtime>(
     options: &Options,
     dice: &mut Dice,
 ) -> Result<(super::layout::Meta, u64), IdsError> {
-    let end = link.runtime.now() + options.patience;
+    let end = link.runtime.now().saturating_add(options.patience);
     loop {
         match link.meta(options.range, None, false).await {
             Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {

@@ -69,7 +69,7 @@ impl Ledger {
 
     /// The mappings that nobody has used for the grace, the oldest first.
     pub(super) fn due(&self, now: Duration, grace: Duration, most: usize) -> Vec<Dead> {
-        let due = self.unused.iter().take_while(|(since, _)| *since + grace <= now);
+        let due = self.unused.iter().take_while(|(since, _)| since.saturating_add(grace) <= now);
         let dead = due.filter_map(|(_, hash)| {
             Some(Dead { hash: *hash, mapping: self.keys.get(hash)?.mapping.clone()? })
         });
@@ -118,6 +118,6 @@ impl Rate {
 
     /// When more may be taken.
     pub(super) fn next(&self) -> Duration {
-        self.since + self.interval
+        self.since.saturating_add(self.interval)
     }
 }

@@ -15,10 +15,10 @@ use crate::{
 use super::{
     config::Validator,
     follow::{Fed, Follower},
-    handle::Alive,
+    handle::{Alive, Remotes},
     instance::Ids,
     layout::Layout,
-    source::{Mirrored, Source},
+    source::{Mirrored, Remote, Source},
 };
 
 /// The ids of another store, in the lookups and events of an instance for as long as this is kept.
@@ -40,6 +40,8 @@ struct Shared {
     shown: Mutex<Option<Arc<Mirrored>>>,
     /// The next view is of another mirror than what is shown.
     anew: AtomicBool,
+    /// Nothing is shown any more. It changes while the remote caches are locked.
+    closed: AtomicBool,
 }
 
 impl Shared {
@@ -60,10 +62,11 @@ impl Shared {
         };
         let id = |name: &[u8]| self.layout.parse_id(name);
         let mut remotes = instance.0.remotes();
+        if self.closed.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut shown = self.shown();
-        if let Some(shown) = shown.as_ref()
-            && remotes.get(&self.name).is_none_or(|other| !Arc::ptr_eq(shown, other.life()))
-        {
+        if shown.is_some() && !is_shown(&remotes, &self.name, shown.as_ref()) {
             // Another has taken its place.
             return false;
         }
@@ -71,9 +74,10 @@ impl Shared {
             let mut source = Source::default();
             source.advance(view, &id);
             *shown = Some(Arc::clone(source.life()));
-            remotes.insert(Arc::clone(&self.name), source);
-        } else if let Some(source) = remotes.get_mut(&self.name) {
-            source.advance(view, &id);
+            let remote = Remote { layout: self.layout.clone(), source };
+            remotes.insert(Arc::clone(&self.name), remote);
+        } else if let Some(remote) = remotes.get_mut(&self.name) {
+            remote.source.advance(view, &id);
         }
         drop((shown, remotes));
         instance.0.tick();
@@ -81,14 +85,25 @@ impl Shared {
     }
 }
 
+/// Whether what is shown under a name is this.
+fn is_shown(remotes: &Remotes, name: &str, shown: Option<&Arc<Mirrored>>) -> bool {
+    remotes
+        .get(name)
+        .zip(shown)
+        .is_some_and(|(remote, shown)| Arc::ptr_eq(shown, remote.source.life()))
+}
+
 impl Drop for RemoteCache {
     fn drop(&mut self) {
         self.shared.stop.notify_one();
         let Some(instance) = self.shared.instance.upgrade() else { return };
-        if self.is_synced() {
-            instance.0.remotes().remove(&self.shared.name);
-            instance.0.tick();
+        let mut remotes = instance.0.remotes();
+        self.shared.closed.store(true, Ordering::Relaxed);
+        if is_shown(&remotes, &self.shared.name, self.shared.shown().as_ref()) {
+            remotes.remove(&self.shared.name);
         }
+        drop(remotes);
+        instance.0.tick();
     }
 }
 
@@ -116,9 +131,8 @@ impl RemoteCache {
     fn look<T>(&self, at: impl FnOnce(&Source) -> T) -> Option<T> {
         let instance = self.shared.instance.upgrade()?;
         let remotes = instance.0.remotes();
-        let source = remotes.get(&self.shared.name)?;
-        let shown = self.shared.shown();
-        shown.as_ref().filter(|shown| Arc::ptr_eq(shown, source.life())).map(|_| at(source))
+        is_shown(&remotes, &self.shared.name, self.shared.shown().as_ref())
+            .then(|| remotes.get(&self.shared.name).map(|remote| at(&remote.source)))?
     }
 
     /// Waits until all of it has been read.
@@ -153,6 +167,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
             stop: Arc::default(),
             shown: Mutex::default(),
             anew: AtomicBool::new(true),
+            closed: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&shared);
         let follower = Follower {
@@ -168,5 +183,35 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         };
         self.link.runtime.spawn(follower.run());
         RemoteCache { shared }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::config::Options,
+        runtime::TokioRuntime,
+        store::{Embedded, machine::Config},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_while_it_is_closed_is_not_shown_for_ever() {
+        let store = Embedded::new(Config::default(), TokioRuntime);
+        let [here, there] =
+            ["a/", "b/"].map(|at| Ids::open(store.clone(), TokioRuntime, at, Options::default()));
+        let (here, there) = (here.await.unwrap(), there.await.unwrap());
+        let _kept = there.allocate("key").await.unwrap();
+        let remote = here.watch_remote("remote", store, "b/", Vec::new());
+        remote.wait_synced().await;
+        let shared = Arc::clone(&remote.shared);
+        let view = Arc::clone(here.alive.0.remotes()["remote"].source.view());
+        drop(remote);
+        // As if it were the first that was read, on its way since before.
+        *shared.shown() = None;
+        shared.anew.store(true, Ordering::Relaxed);
+        assert!(!shared.feed(Some(&Fed::View(&view))));
+        assert!(here.alive.0.remotes().is_empty());
     }
 }

@@ -10,7 +10,7 @@ use crate::store::{
     mirror::{Entry, View},
 };
 
-use super::layout::Record;
+use super::layout::{Layout, Record};
 
 /// One key's id, or one id's key, as far as a cache knows it.
 #[derive(Clone, Debug)]
@@ -49,9 +49,15 @@ pub(super) struct Source {
     loaded: bool,
 }
 
-/// What an entry says, if it is believed and gives the id to a key.
+/// What an entry says, if it can be read and is believed. What stood there before counts for
+/// nothing: an id may be another key's by now.
+pub(super) fn stands(entry: &Entry<Record>) -> Option<&Record> {
+    entry.value.as_deref().filter(|_| entry.error.is_none())
+}
+
+/// The same if it gives the id to a key.
 pub(super) fn known(entry: &Arc<Entry<Record>>) -> Option<Known> {
-    match entry.value.as_deref()? {
+    match stands(entry)? {
         Record::Id { id, key, resting: false } => {
             Some(Known { id: *id, key: key.clone(), revision: entry.kv.mod_revision })
         }
@@ -157,6 +163,20 @@ impl Source {
     /// Starts anew with another mirror.
     pub(super) fn restart(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// The ids of another store.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) layout: Layout,
+    pub(super) source: Source,
+}
+
+impl Remote {
+    /// What is known of an id.
+    pub(super) fn get(&self, id: u64) -> Option<Known> {
+        self.source.get(id, &self.layout.id(id))
     }
 }
 

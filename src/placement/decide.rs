@@ -172,7 +172,14 @@ fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, (Notice, Wish)>) -> 
         let stays = wish.cause == Cause::Health && rank(wish.standing) > (0, 0);
         (stays || worsens(stands, wish)).then(|| key.clone())
     };
-    let members: Vec<MemberKey> = wishes.iter().filter_map(lowered).collect();
+    // A member may outlive its server's membership, with what was taken from it.
+    let left = facts.stood.iter().filter(|(key, stood)| {
+        let Notice { cause, standing, .. } = stood.notice;
+        let taken = cause == Cause::Health && rank(standing) > (0, 0);
+        taken && !wishes.contains_key(key) && facts.limits.contains_key(key)
+    });
+    let left = left.map(|(key, _)| key.clone());
+    let members: Vec<MemberKey> = wishes.iter().filter_map(lowered).chain(left).collect();
     let limits: u64 = members.iter().map(limit).sum();
     let allowed_percent = facts.max_share_percent;
     let anybody = wishes.values().any(|(stands, wish)| worsens(stands, wish));

@@ -76,11 +76,6 @@ fn left(ledger: &Ledger, now: Duration) -> Ledger {
 
 /// What was seen, as far as a state tells.
 fn seen(state: &State, ledger: Option<Arc<Ledger>>) -> Observation {
-    let discovery = state.discovery_shrunken
-        || state
-            .servers
-            .iter()
-            .any(|s| s.discovery.is_some() || s.health.reasons.contains(Reason::DiscoveryAbsent));
     Observation {
         at: state.at,
         local: state.local.clone(),
@@ -88,7 +83,7 @@ fn seen(state: &State, ledger: Option<Arc<Ledger>>) -> Observation {
         leading: state.leading,
         membership: state.membership,
         last_log: state.last_log,
-        discovery: discovery.then_some(Duration::ZERO),
+        discovery: state.discovery,
         servers: state.servers.iter().map(|server| sighting(state, server)).collect(),
         ledger,
         ledger_at: state.ledger_at,

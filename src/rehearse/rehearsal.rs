@@ -69,17 +69,8 @@ pub fn rehearse(case: &Case, promoter: &dyn Promoter, horizon: Duration) -> Rehe
     let state = State::assess(&case.config, case.history.as_ref(), &case.observation);
     let first = plan(&case.config, &state, promoter);
     let explanation = explain(&case.config, &state, &first, promoter);
-    let mut rehearsal = Rehearsal {
-        state,
-        explanation,
-        steps: Vec::new(),
-        end: End::Endless,
-        held: first.held.clone(),
-    };
-    if let Some(idle) = first.idle.filter(|idle| *idle != Why::Uncommitted) {
-        rehearsal.end = End::Idle(idle);
-        return rehearsal;
-    }
+    let mut rehearsal =
+        Rehearsal { state, explanation, steps: Vec::new(), end: End::Endless, held: Vec::new() };
     let mut world = World::resume(&case);
     world.update_interval = LOOK;
     let begin = world.at();
@@ -96,8 +87,15 @@ pub fn rehearse(case: &Case, promoter: &dyn Promoter, horizon: Duration) -> Rehe
                 leader: world.leader().cloned(),
             });
         }
-        let waits = plan.undecided || plan.wake.is_some();
+        let waits = plan.undecided || plan.wake.is_some() || plan.idle.is_some();
         rehearsal.held.clone_from(&plan.held);
+        // What is on its way has ended by the next round, and whoever only looked on acts then.
+        let passes =
+            |idle: &Why| matches!(idle, Why::Uncommitted | Why::InFlight(_) | Why::Observing);
+        if let Some(idle) = plan.idle.clone().filter(|idle| !passes(idle)) {
+            rehearsal.end = End::Idle(idle);
+            return rehearsal;
+        }
         if step.is_none() && !waits {
             rehearsal.end = End::Converged;
             return rehearsal;

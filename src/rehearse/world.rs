@@ -9,8 +9,8 @@ use std::{
 use super::case::Case;
 use crate::autopilot::{
     Change, Config, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan, Probe,
-    Promoter, Record, Report, Retries, Role, Server, ServerId, Sighting, State, Status, Step,
-    Verdict, check, plan, report,
+    Promoter, Record, Report, Retries, Role, Server, ServerId, ServerState, Sighting, State,
+    Status, Step, Verdict, check, plan, report,
 };
 
 /// How long after a step the driver looks again.
@@ -53,6 +53,8 @@ pub struct World {
     /// What the next round sees instead, where a case was given.
     given: Option<Observation>,
     discovers: bool,
+    /// When discovery answered last, where it has fallen silent.
+    discovered: Option<Duration>,
     records: bool,
     steps: Vec<(Duration, Step)>,
 }
@@ -66,6 +68,7 @@ struct Place {
     /// The end of its log.
     holds: u64,
     boot: u64,
+    disk: Option<u64>,
     probed: bool,
     discovery: Option<NodeStatus>,
     /// It is seen like that, since then: only ages grow.
@@ -76,7 +79,8 @@ impl Place {
     /// Up, and with the log up to `holds`.
     fn new(server: Arc<Server>, role: Role, holds: u64) -> Self {
         let (down, discovery, stuck) = (None, None, None);
-        Self { server, role, down, holds, boot: 1, probed: true, discovery, stuck }
+        let (boot, disk) = (1, Some(1));
+        Self { server, role, down, holds, boot, disk, probed: true, discovery, stuck }
     }
 }
 
@@ -98,6 +102,7 @@ impl World {
             last: None,
             given: None,
             discovers: false,
+            discovered: None,
             records: true,
             steps: Vec::new(),
         }
@@ -120,6 +125,8 @@ impl World {
         world.records = seen.ledger.is_some();
         world.retries = seen.feedback.as_deref().map_or_else(Retries::default, Retries::from);
         world.discovers = seen.discovery.is_some();
+        let silent = seen.discovery.filter(|age| *age > case.config.status_max_age);
+        world.discovered = silent.map(|age| seen.at.saturating_sub(age));
         for sighting in &seen.servers {
             let id = &sighting.server.id;
             let judged = state.server(id);
@@ -127,8 +134,9 @@ impl World {
             let silent = judged.is_some_and(|s| !s.live && sick);
             let mut place = Place::new(Arc::clone(&sighting.server), sighting.role, world.index);
             place.probed = sighting.probe != Probe::Off;
-            if let Probe::Answered(status) = sighting.probe {
-                place.boot = status.boot;
+            // Whatever is known of them stays: another number would be another disk.
+            if let Some((boot, disk)) = judged.map(ServerState::identity) {
+                (place.boot, place.disk) = (boot.unwrap_or(place.boot), disk);
             }
             place.discovery = sighting.discovery;
             place.stuck = sick.then(|| (seen.at, sighting.clone()));
@@ -297,13 +305,19 @@ impl World {
             }),
             membership: Membership { log_id: last_log, committed: true, joint },
             last_log,
-            discovery: self.discovers.then_some(Duration::ZERO),
+            discovery: self.discovery(),
             servers: self.servers.iter().map(|(id, place)| self.sighting(id, place)).collect(),
             ledger: self.records.then(|| Arc::new(self.ledger.clone())),
             ledger_at: self.at,
             pace: Duration::from_secs(30),
             feedback: self.retries.feedback().map(Arc::new),
         }
+    }
+
+    /// The age of the last answer of discovery, where there is one.
+    fn discovery(&self) -> Option<Duration> {
+        let silent = self.discovered.map(|answered| self.at.saturating_sub(answered));
+        self.discovers.then(|| silent.unwrap_or_default())
     }
 
     fn sighting(&self, id: &ServerId, place: &Place) -> Sighting {
@@ -318,7 +332,7 @@ impl World {
         let status = Status {
             age: Duration::ZERO,
             boot: place.boot,
-            disk: Some(1),
+            disk: place.disk,
             last_log: index,
             acknowledged: index,
             applied: index,

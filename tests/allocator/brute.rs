@@ -53,20 +53,20 @@ fn score_item(problem: &Problem, item: usize, set: u32) -> Score {
     for rank in ranks.iter_mut().take(replication + 1).skip(placed.max(standing) + 1) {
         *rank += 1;
     }
-    let mut zones = vec![0i64; problem.zones()];
+    let mut zones: BTreeMap<u32, i64> = BTreeMap::new();
     let (mut added, mut given_up) = (0, 0);
     let held = problem.held().of(item);
     for member in 0..problem.seats().len() {
         let holder = held.iter().find(|holder| holder.member() as usize == member);
         if set & (1 << member) != 0 {
-            zones[problem.seats()[member].zone as usize] += 1;
+            *zones.entry(problem.seats()[member].zone).or_default() += 1;
             added += i64::from(holder.is_none());
         } else {
             given_up += i64::from(holder.is_some_and(|holder| holder.is_consistent()));
         }
     }
     let cap = i64::from(problem.zone_rule().cap(replication as u32));
-    let beyond = zones.iter().map(|count| (count - cap).max(0)).sum();
+    let beyond = zones.values().map(|count| (count - cap).max(0)).sum();
     let unplaced = whole(replication - placed);
     Score { unplaced, ranks, beyond, off: 0, added, given_up }
 }

@@ -4,10 +4,10 @@
 use raft_autopilot::allocator::{Certificate, Holder, Problem, Seat, ZoneRule, solve_by_counting};
 
 /// Chance, from a seed: xorshift.
-struct Dice(u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, end: u32) -> u32 {
+    pub(crate) fn below(&mut self, end: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

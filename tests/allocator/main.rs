@@ -7,11 +7,15 @@ mod brute;
 mod case;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod fixed;
 mod fixture;
 mod flow;
 mod large;
 mod members;
+mod near_full;
+mod odd;
 mod optimal;
+mod planner;
 mod scenarios;
 mod scene;
 mod simulation;

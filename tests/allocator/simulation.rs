@@ -138,7 +138,7 @@ impl World {
             return;
         }
         let without = self.without.map(|without| {
-            Arc::new(move |compare: &Compare| without.is(compare)) as faulty::Without
+            Arc::new(move |compare: &Compare, _: &Txn| without.is(compare)) as faulty::Without
         });
         let line = Faulty::new(&self.store, self.dice.roll(u64::MAX), without);
         *line.line.faults.lock().unwrap() = self.faults;

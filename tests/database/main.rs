@@ -25,6 +25,9 @@ use std::time::Duration;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
+use raft_autopilot::autopilot::Step;
+use raft_autopilot::promoters::promoter;
+use raft_autopilot::rehearse::{Case, rehearse};
 use serde_json::Value;
 use storage::{LogStore, StateMachine};
 use tempfile::TempDir;
@@ -305,6 +308,18 @@ async fn stored_config(servers: &[Server]) -> Option<Value> {
     None
 }
 
+/// The moment that the leader saves, replayed for a minute: the steps.
+async fn rehearsed(servers: &[Server], leader: &Value) -> Vec<Step> {
+    let leads = |server: &&Server| leader.as_str() == Some(&*server.id.to_string());
+    let leader = servers.iter().find(leads).unwrap();
+    let (code, case) = leader.ask("GET", "/v1/operator/autopilot/case", "").await.unwrap();
+    assert_eq!(code, 200);
+    let case: Case = serde_json::from_slice(&case).unwrap();
+    let policy = promoter(case.promoter.as_ref().unwrap()).unwrap();
+    let rehearsal = rehearse(&case, &*policy, Duration::from_secs(60));
+    rehearsal.steps.into_iter().map(|rehearsed| rehearsed.step).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_servers_steer_themselves_and_a_sixth_takes_the_vote_of_a_dead_leader() {
     let dirs = [(); 6].map(|()| tempfile::tempdir().unwrap());
@@ -329,6 +344,11 @@ async fn five_servers_steer_themselves_and_a_sixth_takes_the_vote_of_a_dead_lead
     })
     .await;
     assert!(state["Servers"][id.to_string()]["Reasons"].to_string().contains("contact-lost"));
+    let swap = Step::Votes {
+        promote: vec![sixth.to_string().into()],
+        demote: vec![id.to_string().into()],
+    };
+    assert_eq!(rehearsed(&servers, &state["Leader"]).await, [swap], "at a desk");
     for key in &keys[30..] {
         write(&[&servers[0], &servers[1]], key).await;
     }

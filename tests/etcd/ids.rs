@@ -296,4 +296,8 @@ async fn the_command_lists_looks_up_and_collects() {
     let (_, json) = command(&server, &["--json", "list"]);
     assert!(json.contains("\"key\": \"app=web;\""), "{json}");
     assert!(!json.contains("app=db;"), "{json}");
+    let mut client = server.client().await;
+    client.put(format!("{PREFIX}i/{:016x}", 12), "k nobody", None).await.unwrap();
+    let (_, listed) = command(&server, &["list"]);
+    assert!(listed.contains("wrong: the id 12 is a key's"), "{listed}");
 }

@@ -288,26 +288,30 @@ pub(crate) fn cases(
     size: u8,
     states: &[Is],
     roles: &[Role],
-    leaders: &[(Role, Is)],
+    leaders: &'static [(Role, Is)],
     whole: bool,
-) -> Vec<Case> {
+) -> impl Iterator<Item = Case> + use<> {
     let kinds: Vec<(Role, Is)> =
         roles.iter().flat_map(|role| states.iter().map(move |is| (*role, *is))).collect();
-    let mut cases = Vec::new();
-    let mut choice = vec![0_usize; usize::from(size) - 1];
-    loop {
-        for leading in leaders {
-            let members: Vec<(Role, Is)> = choice.iter().map(|kind| kinds[*kind]).collect();
-            if whole && size <= 3 {
-                cases.extend(deals(size).map(|deal| deal.case(members.clone(), *leading)));
-            } else {
-                cases.push(Deal::turn(size, cases.len()).case(members, *leading));
-            }
-        }
-        // The next choice with repetition, without order.
-        let Some(last) = choice.iter().rposition(|kind| kind + 1 < kinds.len()) else { break };
-        let next = choice[last] + 1;
-        choice[last..].fill(next);
-    }
-    cases
+    let every = whole && size <= 3;
+    let choices = choices(kinds.len(), usize::from(size) - 1);
+    let led = choices.flat_map(move |choice| {
+        let members: Vec<(Role, Is)> = choice.iter().map(|kind| kinds[*kind]).collect();
+        leaders.iter().map(move |leading| (members.clone(), *leading))
+    });
+    led.enumerate().flat_map(move |(count, (members, leading))| {
+        let turn = (!every).then(|| Deal::turn(size, count));
+        let all = every.then(|| deals(size)).into_iter().flatten();
+        turn.into_iter().chain(all).map(move |deal| deal.case(members.clone(), leading))
+    })
+}
+
+/// Every choice of `many` among `kinds`, with repetition and without order.
+fn choices(kinds: usize, many: usize) -> impl Iterator<Item = Vec<usize>> {
+    std::iter::successors(Some(vec![0; many]), move |choice: &Vec<usize>| {
+        let last = choice.iter().rposition(|kind| kind + 1 < kinds)?;
+        let mut next = choice.clone();
+        next[last..].fill(choice[last] + 1);
+        Some(next)
+    })
 }

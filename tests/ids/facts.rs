@@ -233,6 +233,33 @@ async fn what_a_validator_rejects_is_not_cached_not_told_and_still_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_id_that_went_to_a_key_that_is_rejected_is_not_the_old_ones_any_more() {
+    let store = store();
+    let (writer, _) = open(&store, Options { range: Some(range(1, 1)), ..options("writer") }).await;
+    let validator: raft_autopilot::ids::Validator =
+        std::sync::Arc::new(
+            |_, key| {
+                if key.starts_with(b"bad") { Err("bad".to_owned()) } else { Ok(()) }
+            },
+        );
+    let reading = Options { validators: vec![validator], ..options("reader") };
+    let (reader, line) = open(&store, reading).await;
+    let mut stream = reader.subscribe();
+    let good = writer.allocate("good").await.unwrap();
+    assert_eq!(events(&mut stream).await, ["+1 good", "sync"]);
+    // What happens now it comes to see as one change.
+    line.line.pause();
+    good.release().await;
+    collector(&store, Duration::ZERO).await.collect().await.unwrap();
+    let bad = writer.allocate("bad").await.unwrap();
+    store.compact(look(&store).await.revision).await.unwrap();
+    line.line.resume();
+    assert_eq!(events(&mut stream).await, ["-1 good"]);
+    assert_eq!((reader.get_cached(b"good"), reader.cached().len()), (None, 0));
+    assert_eq!((bad.id(), reader.stats().used), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_is_deleted_of_three_keys_heals_with_the_same_ids() {
     let store = store();
     let (ids, _) = open(&store, options("a")).await;
@@ -345,6 +372,35 @@ async fn typed_keys_are_their_bytes() {
     assert_eq!(typed.get_by_id(handle.id()).await.unwrap().as_deref(), Some("label"));
     let strange = ids.allocate(b"\xff").await.unwrap();
     assert!(matches!(typed.get_by_id(strange.id()).await, Err(IdsError::Foreign(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_key_asks_the_store_seldom_and_goes_on_when_it_does_not_answer() {
+    let store = store();
+    let (creator, _) = open(&store, options("creator")).await;
+    let follower = Options { creation: Creation::Forbidden, ..options("follower") };
+    let (follower, line) = open(&store, follower).await;
+    let wait = |key: &'static str| {
+        let waiting = follower.clone();
+        tokio::task::spawn(async move { waiting.wait_for(key.as_bytes()).await })
+    };
+    let (first, second) = (wait("first"), wait("second"));
+    let before = *line.line.reads.lock().unwrap();
+    let mut handles = Vec::new();
+    for number in 0..500 {
+        handles.push(creator.allocate(key(number)).await.unwrap());
+        pause(1).await;
+    }
+    let reads = *line.line.reads.lock().unwrap() - before;
+    assert!(reads <= 6, "{reads}");
+    line.line.faults.lock().unwrap().way = 1_000_000;
+    pause(30_000).await;
+    assert!(!first.is_finished());
+    line.line.faults.lock().unwrap().way = 0;
+    let handle = creator.allocate("first").await.unwrap();
+    assert_eq!(first.await.unwrap(), Ok(handle.id()));
+    follower.close().await;
+    assert_eq!(second.await.unwrap(), Err(IdsError::Closed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,5 +11,6 @@ mod measure;
 mod pool;
 mod production;
 mod restored;
+mod session;
 mod stress;
 mod world;

@@ -8,7 +8,10 @@ use raft_autopilot::{
     store::{KeyRange, RangeRequest, Store, StoreError},
 };
 
-use crate::world::{PREFIX, commits, key, look, open, options, pause, range, store};
+use crate::{
+    faulty::Faulty,
+    world::{PREFIX, commits, key, look, open, options, pause, range, store, together},
+};
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_come_together_go_together() {
@@ -17,16 +20,7 @@ async fn callers_that_come_together_go_together() {
     ids.allocate("warm").await.unwrap().release().await;
     line.line.faults.lock().unwrap().way = 20;
     let sent = commits(&line);
-    let asking: Vec<_> = (0..1_000)
-        .map(|number| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate(key(number)).await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together((0..1_000).map(|number| (ids.clone(), key(number)))).await;
     // A hundred keys each, but for those that were first.
     let many = commits(&line) - sent;
     assert!(many <= 11, "{many}");
@@ -64,6 +58,25 @@ async fn a_collector_takes_back_no_more_than_its_rate() {
     assert!(look(&store).await.mappings.is_empty());
     drop(stop);
     running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_with_nothing_to_do_leaves_the_store_alone() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let _kept = ids.allocate_many((0..5).map(key)).await.unwrap();
+    let line = Faulty::new(&store, 2, None);
+    let (runtime, options) = (line.runtime(), CollectorOptions::default());
+    let collector = Collector::open(line.clone(), runtime, PREFIX, options).await.unwrap();
+    tokio::task::spawn(collector.run(std::future::pending()));
+    pause(1_000).await;
+    let revision = look(&store).await.revision;
+    let before = *line.line.reads.lock().unwrap();
+    pause(3_600_000).await;
+    // It makes sure once a minute that the store is what it was; the mirror, every ten.
+    let reads = *line.line.reads.lock().unwrap() - before;
+    assert!(reads <= 80, "{reads} in an hour");
+    assert_eq!((commits(&line), look(&store).await.revision), (0, revision));
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +229,7 @@ async fn keys_as_long_as_they_may_be_are_collected_and_rest() {
 async fn a_prefix_may_be_as_long_as_one_likes() {
     let store = store();
     let prefix = "p".repeat(20_000);
-    let line = crate::faulty::Faulty::new(&store, 1, None);
+    let line = Faulty::new(&store, 1, None);
     let ids = Ids::open(line.clone(), line.runtime(), prefix.as_str(), options("a")).await.unwrap();
     let handles = ids.allocate_many((0..100).map(key)).await.unwrap();
     assert_eq!(list(&store, prefix.as_str()).await.unwrap().references.len(), 100);
@@ -242,6 +255,45 @@ async fn the_last_of_many_ids_takes_no_more_than_two_round_trips() {
     }
     let full = ids.allocate("one more").await.unwrap_err();
     assert_eq!(full, IdsError::Exhausted { used: total, total });
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_at_their_ends_do_what_they_can() {
+    let store = store();
+    let never = Duration::MAX;
+    let none = Options {
+        patience: never,
+        request_timeout: never,
+        reconcile_interval: never,
+        backoff_max: never,
+        batch: 0,
+        in_flight: 0,
+        candidates: 0,
+        watermark_percent: u8::MAX,
+        ..options("a")
+    };
+    let (ids, _) = open(&store, none).await;
+    let handles = ids.allocate_many((0..5).map(key)).await.unwrap();
+    drop(handles);
+    pause(1_000).await;
+    assert_eq!(look(&store).await.references, []);
+    let none = CollectorOptions {
+        grace: never,
+        grace_floor: never,
+        watermark_percent: 0,
+        rate_limit: 0,
+        rate_interval: never,
+        batch: 0,
+        request_timeout: never,
+        ..CollectorOptions::default()
+    };
+    let open = |options| Collector::open(store.clone(), TokioRuntime, PREFIX, options);
+    let collector = open(none.clone()).await.unwrap();
+    tokio::task::spawn(collector.run(std::future::pending()));
+    pause(24 * 3_600_000).await;
+    assert_eq!(look(&store).await.mappings.len(), 5, "its grace never ends");
+    let mut collector = open(CollectorOptions { grace: Duration::ZERO, ..none }).await.unwrap();
+    assert_eq!(collector.collect().await.unwrap().deleted, 1, "and one is the least");
 }
 
 #[tokio::test(start_paused = true)]

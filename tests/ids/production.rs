@@ -1,32 +1,24 @@
 //! What has happened to others in production, provoked here, each under the name of what they saw.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use raft_autopilot::{
-    ids::{Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status, list},
+    ids::{
+        Collector, CollectorOptions, Event, IdsError, KeyHash, Notice, Options, Status, Violation,
+        list,
+    },
     runtime::TokioRuntime,
-    store::{Embedded, KeyRange, KeyValue, LeaseId, Op, RangeRequest, Store, Txn},
+    store::{Op, Store, Txn},
 };
 
 use crate::{
     faulty::{Faults, Faulty},
+    session::leases,
     world::{
         Instance, PREFIX, collector, commits, events, look, open, options, pause, range, store,
+        together,
     },
 };
-
-async fn all(store: &Embedded) -> Vec<Arc<KeyValue>> {
-    store.range(RangeRequest::new(KeyRange::all())).await.unwrap().items
-}
-
-/// The leases that references stand with.
-async fn leases(store: &Embedded) -> Vec<LeaseId> {
-    let mut leases: Vec<LeaseId> = all(store).await.iter().map(|kv| kv.lease).collect();
-    leases.retain(|lease| *lease != LeaseId::NONE);
-    leases.sort_unstable();
-    leases.dedup();
-    leases
-}
 
 /// A process that is gone at once.
 async fn kill(ids: Instance, line: &Faulty) {
@@ -125,7 +117,9 @@ async fn a_pod_that_was_deleted_at_once_kept_its_reference() {
     let uses = ids.local_uses();
     let first = (uses[0].owner.as_deref(), &*uses[0].key, uses[0].age);
     assert_eq!(first, (Some("pod-7"), &b"old"[..], Duration::from_secs(5)));
-    assert_eq!(ids.release_owner("pod-7"), 2);
+    let many = ids.allocate_many_for("pod-7", ["old", "newest"]).await.unwrap();
+    assert_eq!(ids.release_owner("pod-7"), 4);
+    assert!(many.iter().all(|handle| handle.status() == Status::Released));
     assert_eq!((leaked.status(), newer.status()), (Status::Released, Status::Released));
     assert_eq!(other.status(), Status::Held);
     pause(100).await;
@@ -171,20 +165,31 @@ async fn one_key_got_several_ids() {
         line.line.faults.lock().unwrap().way = 20;
         nodes.push(ids);
     }
-    let asking: Vec<_> = nodes
-        .iter()
-        .map(|ids| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate("one").await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together(nodes.iter().map(|ids| (ids.clone(), "one".to_owned()))).await;
     assert!(handles.iter().all(|handle| handle.id() == handles[0].id()));
     assert_eq!(handles.iter().filter(|handle| handle.is_new()).count(), 1);
     assert_eq!(look(&store).await.references.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn duplicates_that_were_thought_impossible_were_seen_and_taken_back_by_nobody() {
+    let store = store();
+    let (ids, _) = open(&store, Options { range: Some(range(1, 2)), ..options("a") }).await;
+    let handle = ids.allocate("key").await.unwrap();
+    let other = 3 - handle.id();
+    let duplicate = Op::put(format!("{PREFIX}i/{other:016x}"), "k key");
+    store.commit(Txn::new([duplicate])).await.unwrap();
+    // Whose it is cannot be known, so it is nobody's; and it is said, not mended in silence.
+    let mut collector = collector(&store, Duration::ZERO).await;
+    collector.collect().await.unwrap();
+    assert_eq!(collector.audit(), [Violation::Id(other)]);
+    assert_eq!(list(&store, PREFIX).await.unwrap().violations, [Violation::Id(other)]);
+    assert_eq!(ids.allocate("key").await.unwrap().id(), handle.id());
+    assert!(matches!(ids.allocate("more").await, Err(IdsError::Exhausted { .. })));
+    // A person takes it away.
+    store.commit(Txn::new([Op::delete(format!("{PREFIX}i/{other:016x}"))])).await.unwrap();
+    assert_eq!(list(&store, PREFIX).await.unwrap().violations, []);
+    assert_eq!(ids.allocate("more").await.unwrap().id(), other);
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,16 +361,7 @@ async fn many_callers_on_one_node_raced_each_other_for_one_key() {
     let (ids, line) = open(&store, options("a")).await;
     ids.allocate("warm").await.unwrap().release().await;
     let sent = commits(&line);
-    let asking: Vec<_> = (0..100)
-        .map(|_| {
-            let ids = ids.clone();
-            tokio::task::spawn(async move { ids.allocate("key").await.unwrap() })
-        })
-        .collect();
-    let mut handles = Vec::new();
-    for asking in asking {
-        handles.push(asking.await.unwrap());
-    }
+    let handles = together((0..100).map(|_| (ids.clone(), "key".to_owned()))).await;
     assert_eq!(commits(&line), sent + 1);
     let new = handles.iter().filter(|handle| handle.is_new()).count();
     let first = handles.iter().filter(|handle| handle.first_use()).count();

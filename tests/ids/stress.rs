@@ -18,7 +18,7 @@ use raft_autopilot::{
     },
     runtime::{Runtime, TokioRuntime},
     store::{
-        Compare, Embedded, KeyRange, RangeRequest, Relation, Store, Target,
+        Compare, Embedded, KeyRange, Op, RangeRequest, Relation, Store, Target, Txn,
         machine::{Config, Machine},
         mirror,
     },
@@ -37,8 +37,10 @@ const STEPS: u64 = 120;
 /// A compare that is left out of every transaction, to see whether anybody misses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Without {
-    /// That the range and the epoch are as they were.
+    /// That the range and the epoch are as they were, when a key is acquired.
     Fence,
+    /// The same, when they are changed.
+    Agreed,
     /// That the key has an id already.
     Stands,
     /// That the candidate is free.
@@ -55,8 +57,9 @@ enum Without {
     Own,
 }
 
-const COMPARES: [Without; 8] = [
+const COMPARES: [Without; 9] = [
     Without::Fence,
+    Without::Agreed,
     Without::Stands,
     Without::Free,
     Without::Rests,
@@ -67,24 +70,35 @@ const COMPARES: [Without; 8] = [
 ];
 
 impl Without {
-    fn is(self, compare: &Compare) -> bool {
+    fn is(self, compare: &Compare, whole: &Txn) -> bool {
         let name = compare.range.start();
         let part = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
         let one = matches!(compare.range, KeyRange::Key(_));
+        let agrees = whole.success.iter().any(|op| matches!(op, Op::Put { .. }));
+        // What goes with its last reference names the mapping, too.
+        let eager = whole.compares.iter().any(Self::is_own);
         match self {
-            Self::Fence => name.ends_with(b"/m"),
+            Self::Fence => name.ends_with(b"/m") && !agrees,
+            Self::Agreed => name.ends_with(b"/m") && agrees,
             Self::Stands => part(b"/k/") && compare.relation == Relation::Greater,
             Self::Free => part(b"/i/") && compare.target == Target::CreateRevision(0),
             Self::Rests => part(b"/i/") && matches!(compare.target, Target::Value(_)),
             Self::Unused => part(b"/r/") && compare.target == Target::CreateRevision(0),
-            Self::Same => part(b"/k/") && compare.relation == Relation::Equal,
+            Self::Same => part(b"/k/") && compare.relation == Relation::Equal && !eager,
             Self::Alone => part(b"/r/") && !one && matches!(compare.target, Target::ModRevision(_)),
-            Self::Own => part(b"/r/") && one,
+            Self::Own => Self::is_own(compare),
         }
     }
 
+    fn is_own(compare: &Compare) -> bool {
+        let part = compare.range.start().windows(3).any(|window| window == b"/r/");
+        part && matches!(compare.range, KeyRange::Key(_))
+    }
+
     fn of(without: Option<Self>) -> Option<faulty::Without> {
-        without.map(|without| Arc::new(move |compare: &Compare| without.is(compare)) as _)
+        without.map(|without| {
+            Arc::new(move |compare: &Compare, whole: &Txn| without.is(compare, whole)) as _
+        })
     }
 }
 
@@ -113,6 +127,8 @@ struct World {
     counts: Counts,
     /// What stood when it was last looked at.
     last: Arc<Snapshot>,
+    /// The range that was chosen last, unless the store was put back since.
+    chosen: Option<(u64, u64)>,
 }
 
 /// How much has happened.
@@ -188,6 +204,7 @@ impl World {
             tokens,
             counts,
             last,
+            chosen: None,
         }
     }
 
@@ -208,7 +225,7 @@ impl World {
         if let Some((backup, _)) = due {
             self.stores.send_replace(Embedded::restore(backup, TokioRuntime));
             self.restored_at = Some(TokioRuntime.now());
-            self.last = Arc::default();
+            (self.last, self.chosen) = (Arc::default(), None);
             self.counts.restores += 1;
         }
     }
@@ -298,14 +315,31 @@ impl World {
             93..95 => {
                 let first = 1 + self.dice.roll(3);
                 let last = first + 2 + self.dice.roll(4);
-                let range = IdRange::new(first, last).unwrap();
-                configure(&self.store(), PREFIX, range).await.unwrap();
+                self.configure(first, last).await;
             }
             95..98 if restores && self.backup.is_none() => self.back_up(),
             _ => {
                 let millis = self.dice.roll(300);
                 TokioRuntime.sleep(Duration::from_millis(millis)).await;
             }
+        }
+    }
+
+    async fn configure(&mut self, first: u64, last: u64) {
+        let range = IdRange::new(first, last).unwrap();
+        configure(&self.store(), PREFIX, range).await.unwrap();
+        self.chosen = Some((first, last));
+    }
+
+    /// What is wrong with what all agree on, since it was last looked at.
+    fn disagreement(&self, found: &Snapshot) -> Option<String> {
+        let (epoch, before) = (found.epoch, self.last.epoch);
+        let range = found.range.map(|(first, last, _)| (first, last));
+        if epoch < before {
+            Some(format!("the epoch went from {before} to {epoch}"))
+        } else {
+            let lost = self.chosen.is_some() && range != self.chosen;
+            lost.then(|| format!("the range is {range:?} and was made {:?}", self.chosen))
         }
     }
 
@@ -346,8 +380,10 @@ impl World {
         self.counts.snapshots += 1;
         let first = RangeRequest::new(KeyRange::all()).limit(1).keys_only();
         if self.store().range(first).await.unwrap().revision != self.last.revision {
-            self.last = Arc::new(snapshot(&self.store(), PREFIX).await);
-            if let Some(fault) = self.last.faults().into_iter().next() {
+            let found = snapshot(&self.store(), PREFIX).await;
+            let fault = self.disagreement(&found).or_else(|| found.faults().into_iter().next());
+            self.last = Arc::new(found);
+            if let Some(fault) = fault {
                 return Err(fault);
             }
         }
@@ -379,7 +415,7 @@ impl World {
             *node.line.line.faults.lock().unwrap() = Faults::default();
             node.line.line.resume();
         }
-        configure(&self.store(), PREFIX, IdRange::new(1, 20).unwrap()).await.unwrap();
+        self.configure(1, 20).await;
         for _ in 0..12 {
             // As often as a collector looks by itself.
             TokioRuntime.sleep(TTL).await;
@@ -428,7 +464,7 @@ async fn story(seed: u64, without: Option<Without>) -> Result<Counts, String> {
     let harsh = world.dice.roll(4);
     let faults = Faults { lost: 2 * harsh, unanswered: 3 * harsh, late: 3 * harsh, way: 4 };
     let last = 3 + world.dice.roll(4);
-    configure(&world.store(), PREFIX, IdRange::new(1, last).unwrap()).await.unwrap();
+    world.configure(1, last).await;
     for number in 0..3 {
         let node = world.start(format!("node{number}"), faults).await;
         world.nodes.push(node);
@@ -494,10 +530,12 @@ fn the_same_seed_tells_the_same_story() {
     }
 }
 
-/// Each is found by itself: without the fence ids are given out of the range; without `Stands` or
-/// `Free` records are overwritten; without `Rests` a node that comes back takes another key's id;
-/// without `Unused`, `Same` or `Alone` ids are taken from those who use them, and without `Own`
-/// they are in a store that was put back.
+/// Each is found by itself: without the fence ids are given out of the range; without `Agreed` a
+/// range or an epoch is set back; without `Stands` or `Free` records are overwritten; without
+/// `Rests` a node that comes back takes another key's id; without `Unused`, `Same` or `Alone` ids
+/// are taken from those who use them, and without `Own` they are in a store that was put back. The
+/// tenth, that an eager release names its mapping, prevents what is too rare for these stories;
+/// `src/ids/disorder.rs` finds it, and all the others once more.
 #[test]
 fn no_compare_can_be_left_out() {
     for without in COMPARES {

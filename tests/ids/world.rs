@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    ids::{Collector, CollectorOptions, Event, Events, IdRange, Ids, Options},
+    ids::{Collector, CollectorOptions, Event, Events, Handle, IdRange, Ids, Options},
     runtime::{Runtime, TokioRuntime},
     store::{Embedded, Op, Store, Txn, machine::Config},
 };
@@ -58,6 +58,19 @@ pub(crate) async fn look(store: &Embedded) -> Snapshot {
     let found = snapshot(store, PREFIX).await;
     assert_eq!(found.faults(), Vec::<String>::new());
     found
+}
+
+/// Asks for keys at the same time, each in a task of its own.
+pub(crate) async fn together(asked: impl IntoIterator<Item = (Instance, String)>) -> Vec<Handle> {
+    let ask = |(ids, key): (Instance, String)| {
+        tokio::task::spawn(async move { ids.allocate(key).await.unwrap() })
+    };
+    let asking: Vec<_> = asked.into_iter().map(ask).collect();
+    let mut handles = Vec::new();
+    for asking in asking {
+        handles.push(asking.await.unwrap());
+    }
+    handles
 }
 
 /// How many transactions a process has sent.

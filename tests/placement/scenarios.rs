@@ -156,6 +156,26 @@ fn what_was_taken_before_stays_taken_when_more_look_bad() {
     assert!(line.hold.is_some());
 }
 
+/// Its server was removed, and its member still stands and holds what it holds.
+#[test]
+fn what_was_taken_from_a_member_counts_as_long_as_the_member_stands() {
+    let mut line = Timeline::new(5);
+    line.kill("3");
+    line.pass(30);
+    line.world.remove("3");
+    line.kill("4");
+    line.pass(60);
+    assert_eq!((line.standing("3"), line.standing("4")), (Standing::Shed(50), Standing::Full));
+    assert!(
+        matches!(line.hold, Some(Hold::TooMany { limits: 200, of: 500, .. })),
+        "{:?}",
+        line.hold
+    );
+    line.forget("3");
+    line.pass(1);
+    assert_ne!(line.standing("4"), Standing::Full);
+}
+
 #[test]
 fn what_people_say_is_not_bounded_by_what_health_may_take() {
     let mut line = Timeline::new(5);

@@ -124,6 +124,11 @@ impl Timeline {
         self.world.record(Record::Intend { server, kind, ttl });
     }
 
+    /// A member ends.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.limits.remove(&key(id));
+    }
+
     /// What was told since the last time.
     pub(crate) fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)

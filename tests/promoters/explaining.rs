@@ -45,6 +45,10 @@ fn a_server_that_is_not_stable_yet_says_for_how_long_it_must_be() {
     assert_eq!(found.server("d").unwrap().changes_in, Some(6 * SECOND));
     assert_eq!(found.next.after, Some(6 * SECOND));
     assert_eq!(found.summary, "healthy; a leads; 3 of 4 vote; 1 may fail");
+    let leads = "leads, healthy for 1m 4s: the promoter wishes no other leader";
+    says(&found, "a", Code::Leads, leads);
+    let votes = "votes, healthy for 1m 4s: the promoter leaves it the vote (voter)";
+    says(&found, "b", Code::Votes, votes);
     let found = watched(&mut world, &promoter, 6);
     says(&found, "d", Code::Next, "does not vote; comes next: promote d");
     assert_eq!((found.next.words.as_str(), found.next.after), ("promote d", Some(Duration::ZERO)));
@@ -68,6 +72,7 @@ fn a_dead_server_says_when_its_grace_ends() {
         answer.words
     );
     assert_eq!(found.may_fail().count(), 5);
+    assert_eq!((found.next.words.as_str(), found.next.after), ("remove e", Some(3 * MINUTE)));
     world.kill("d", Duration::ZERO);
     world.run(&promoter, 2 * SECOND);
     let found = explained(&mut world, &promoter);

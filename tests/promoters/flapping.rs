@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use raft_autopilot::{
     autopilot::{Promoter, Role},
-    promoters::{Stable, Zones},
+    promoters::{Preferred, Stable, Zones},
     rehearse::World,
 };
 
-use super::support::{MINUTE, SECOND, cluster};
+use super::support::{Content, MINUTE, SECOND, cluster};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,12 +52,17 @@ fn a_server_that_flaps_costs_few_changes_whatever_its_period() {
     for period in periods.skip(usize::from(step > 1) * 4).step_by(step) {
         let period = Duration::from_secs_f64(period);
         for up in [0.5, 0.8] {
-            // The only server of its zone: its vote goes to another zone and comes back.
-            let mut world = cluster("a1@a b1@b c1@c", "a2@a");
-            world.update_interval = MINUTE / 2;
-            let changes = flap(&mut world, &Zones::new(), "c1", period, up);
-            assert!(changes <= bound(period), "{period:?} {up}: {changes}");
-            most = most.max(changes);
+            // The only server of its zone: its vote goes to another zone and comes back, and
+            // leadership with it where it is preferred.
+            let preferred = Preferred::new(Zones::new()).zone("c");
+            let policies: [&dyn Promoter; 2] = [&Zones::new(), &preferred];
+            for promoter in &policies[..if cfg!(debug_assertions) { 1 } else { 2 }] {
+                let mut world = cluster("a1@a b1@b c1@c", "a2@a");
+                world.update_interval = MINUTE / 2;
+                let changes = flap(&mut world, *promoter, "c1", period, up);
+                assert!(changes <= bound(period), "{promoter:?} {period:?} {up}: {changes}");
+                most = most.max(changes);
+            }
         }
     }
     // The test sees votes move at all, and more than once.
@@ -104,4 +109,25 @@ fn the_penalty_outlives_a_leader_and_is_forgotten_after_a_quiet_day() {
     world.run(&promoter, DAY);
     assert!((10..=12).contains(&back(&mut world)));
     assert_eq!(world.assess().voters().filter(|s| s.role == Role::Voter).count(), 3);
+}
+
+/// Whoever follows a leader that has failed has not seen it well: the records tell.
+#[test]
+fn a_leader_that_fails_is_counted_by_the_next() {
+    let mut world = cluster("a b c", "");
+    for failures in 1..=2 {
+        world.run(&Content, MINUTE);
+        let leader = world.leader().unwrap().clone();
+        world.kill(leader.as_str(), Duration::ZERO);
+        world.run(&Content, SECOND);
+        assert_eq!(world.assess().server(&leader).unwrap().flaps, failures);
+        world.heal(leader.as_str());
+        // It leads again.
+        for other in ["a", "b", "c"].into_iter().filter(|id| *id != leader.as_str()) {
+            world.run(&Content, MINUTE);
+            world.kill(other, Duration::ZERO);
+            world.heal(other);
+        }
+        assert_eq!(world.leader(), Some(&leader));
+    }
 }

@@ -1,9 +1,11 @@
 //! Cases: saved, read back, and continued to the same end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
-    autopilot::{IntentKind, Promoter, Record, Role, State, Step, Why},
+    autopilot::{
+        Feedback, IntentKind, NodeStatus, Probe, Promoter, Record, Role, State, Step, Why,
+    },
     promoters::{Preferred, Stable, Upgrade, Witness, Zones, promoter},
     rehearse::{Case, End, Rehearsal, World, rehearse},
 };
@@ -41,6 +43,19 @@ fn a_case_survives_being_written_and_gives_the_same_verdicts() {
         assert_eq!((a.signs, a.flaps, a.lag), (b.signs, b.flaps, b.lag));
     }
     assert!(after.cordoned(&"b2".into()).is_some() && after.intended(&"b1".into()).is_some());
+    // Discovery that has fallen silent says as little where it is read again.
+    let mut silent = case.clone();
+    silent.observation.discovery = Some(MINUTE);
+    silent.observation.servers[2].discovery = Some(NodeStatus::Failed);
+    silent.history = None;
+    let state = State::assess(&silent.config, None, &silent.observation);
+    let saved = Case::of(silent.config.clone(), silent.promoter.clone(), &state);
+    let again = State::assess(&saved.config, saved.history.as_ref(), &saved.observation);
+    assert_eq!(again.servers[2].health, state.servers[2].health);
+    assert_eq!(
+        rehearse(&saved, &promoter, MINUTE).steps,
+        rehearse(&silent, &promoter, MINUTE).steps
+    );
     // What is left of a time is written, not what was given.
     world.pass(20 * SECOND);
     let later = Case::of(world.config.clone(), None, &world.assess());
@@ -62,6 +77,28 @@ fn a_rehearsal_takes_the_steps_that_the_cluster_takes() {
     assert_eq!(found, rehearse(&case, &ready_made, LONG));
 }
 
+/// Boots and disks are numbers drawn at random, and one of the servers was just not heard of.
+#[test]
+fn a_rehearsal_goes_on_with_the_disks_and_boots_that_were_seen() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c", "");
+    add(&mut world, "d", Role::Learner);
+    let mut found = case(&mut world, &promoter);
+    (found.history, found.observation.ledger) = (None, None);
+    for (number, sighting) in (40..).zip(&mut found.observation.servers) {
+        let Probe::Answered(status) = &mut sighting.probe else { panic!("{sighting:?}") };
+        (status.boot, status.disk) = (number, Some(number + 100));
+    }
+    assert_eq!(steps(&rehearse(&found, &promoter, LONG)), [votes("d", "")]);
+    // The next moment of the same leader; d has missed a probe.
+    found.history = Some(State::assess(&found.config, found.history.as_ref(), &found.observation));
+    found.observation.servers[3].probe = Probe::Silent(Duration::ZERO);
+    found.observation.at += SECOND;
+    let rehearsed = rehearse(&found, &promoter, LONG);
+    assert_eq!(steps(&rehearsed), [votes("d", "")]);
+    assert_eq!(rehearsed.steps[0].after, 9 * SECOND);
+}
+
 #[test]
 fn what_is_held_at_the_end_says_why() {
     let promoter = Stable::new();
@@ -78,6 +115,25 @@ fn what_is_held_at_the_end_says_why() {
     assert_eq!(steps(&found), [votes("d", ""), remove]);
     assert!(found.steps[1].after > Duration::from_secs(24 * 3600 - 10), "{found:#?}");
     assert_eq!(found.end, End::Converged);
+}
+
+/// What would it do, were it switched on; and what, once that step has ended?
+#[test]
+fn a_rehearsal_goes_on_where_a_step_is_awaited_and_where_autopilot_only_looks_on() {
+    let promoter = Stable::new();
+    let mut world = cluster("a b c", "d");
+    let mut found = case(&mut world, &promoter);
+    let step = votes("d", "");
+    let observer = Feedback { observer: true, ..Feedback::default() };
+    let awaits = Feedback { in_flight: Some(step.clone()), ..Feedback::default() };
+    for feedback in [observer, awaits] {
+        found.observation.feedback = Some(Arc::new(feedback));
+        let rehearsed = rehearse(&found, &promoter, LONG);
+        assert_eq!((steps(&rehearsed), rehearsed.end), (vec![step.clone()], End::Converged));
+    }
+    world.record(Record::Pause("holidays".to_owned()));
+    let paused = rehearse(&case(&mut world, &promoter), &promoter, LONG);
+    assert_eq!(paused.end, End::Idle(Why::Paused("holidays".to_owned())));
 }
 
 #[test]

@@ -36,12 +36,14 @@ impl Dice {
     }
 }
 
-/// Says of a compare that it is left out of every transaction, to see whether anybody misses it.
-pub(crate) type Without = Arc<dyn Fn(&Compare) -> bool + Send + Sync>;
+/// Says of a compare that it is left out of every transaction, to see whether anybody misses it;
+/// it is told what the compare is part of.
+pub(crate) type Without = Arc<dyn Fn(&Compare, &Txn) -> bool + Send + Sync>;
 
 /// Takes the compares out that `without` names, also of nested transactions.
 fn strip(txn: &mut Txn, without: &Without) {
-    txn.compares.retain(|compare| !without(compare));
+    let whole = txn.clone();
+    txn.compares.retain(|compare| !without(compare, &whole));
     for op in txn.success.iter_mut().chain(&mut txn.failure) {
         if let Op::Txn(nested) = op {
             strip(nested, without);
@@ -85,6 +87,8 @@ pub(crate) struct Line {
     dice: Mutex<Dice>,
     /// How many transactions were sent.
     pub(crate) commits: Mutex<u64>,
+    /// How often something was read, or progress was asked for.
+    pub(crate) reads: Mutex<u64>,
     /// The revisions at which one of them changed something.
     pub(crate) wrote: Mutex<BTreeSet<u64>>,
 }
@@ -110,6 +114,7 @@ impl Faulty {
             resumed: Notify::new(),
             dice: Mutex::new(Dice(seed)),
             commits: Mutex::new(0),
+            reads: Mutex::new(0),
             wrote: Mutex::default(),
         };
         Self { line: Arc::new(line), store }
@@ -237,6 +242,7 @@ impl Watch for FaultyWatch {
     }
 
     fn request_progress(&mut self) {
+        *self.line.reads.lock().unwrap() += 1;
         self.watch.request_progress();
     }
 }
@@ -249,6 +255,7 @@ impl Store for Faulty {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        *self.line.reads.lock().unwrap() += 1;
         self.way().await;
         let answer = self.store().range(request).await;
         self.way().await;

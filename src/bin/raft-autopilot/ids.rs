@@ -107,6 +107,7 @@ fn listing(found: &Listing) -> String {
         let foreign = format!("{} keys below the prefix are not ids\n", found.foreign.len());
         text.push_str(&foreign);
     }
+    text.extend(found.violations.iter().map(|violation| format!("wrong: {violation}\n")));
     text
 }
 
@@ -124,6 +125,7 @@ fn listing_json(found: &Listing) -> String {
         "ids": mappings.collect::<Vec<_>>(),
         "resting": found.resting,
         "foreign": found.foreign.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "violations": found.violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     format!("{found:#}\n")
 }

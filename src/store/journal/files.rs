@@ -85,7 +85,16 @@ fn damaged(path: &Path, offset: usize, what: impl Into<String>) -> OpenError {
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     /// Locked for as long as it is open.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is just being started has the same file open.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!("{} is unlocked when this process ends: {error}", self.path.display());
+        }
+    }
 }
 
 impl Directory {
@@ -101,7 +110,7 @@ impl Directory {
         let lock = OpenOptions::new().create(true).append(true).open(&name);
         let lock = lock.map_err(io_error(&name))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(OpenError::Io { path: name, source }),
         }
@@ -377,6 +386,17 @@ mod tests {
         assert_eq!(directory.write_snapshot(1, &Machine::default(), || true).unwrap(), 0);
         let names = fs::read_dir(&directory.path).unwrap().map(|name| name.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), ["lock"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_closed_is_free_though_a_child_that_starts_has_its_lock_open() {
+        let found = tempfile::tempdir().unwrap();
+        let directory = Directory::open(found.path()).unwrap();
+        let inherited = directory.lock.try_clone().unwrap();
+        assert!(matches!(Directory::open(found.path()), Err(OpenError::InUse(_))));
+        drop(directory);
+        assert!(Directory::open(found.path()).is_ok());
+        drop(inherited);
     }
 
     proptest! {

@@ -1,0 +1,261 @@
+//! What an item keeps of what it has: as much as it wants, and as the zone rule allows.
+
+use super::{
+    draft::Draft,
+    fair::Fair,
+    kinds::narrow,
+    problem::{Holder, Problem, index},
+    quota::{Quota, Vacant},
+    survey::{Cells, Standing, is_sound},
+};
+
+/// Chooses what items keep, and counts what then stands.
+pub(super) struct Keeper<'a> {
+    pub problem: &'a Problem,
+    pub fair: &'a Fair,
+    pub cells: &'a Cells,
+    pub windows: &'a [(i64, i64)],
+    pub standing: Standing,
+    /// By class and zone, how many replicas are still to come there.
+    pub need: Vec<i64>,
+    /// By class, how many more replicas may stand beyond the zone rule than its items have to have there.
+    pub spare: Vec<i64>,
+    /// By class, how many beyond the zone rule one item may have.
+    pub each_beyond: Vec<i64>,
+    /// By class, how many replicas are placed, and how many items get one more than the others.
+    goals: Vec<(i64, i64)>,
+    /// What is vacant of what items want, or get where not all fits.
+    pub vacant: Vacant,
+    /// Whether something was given up that might have stayed instead of something else.
+    pub chose: bool,
+    /// By zone, how many replicas the item at hand has there.
+    in_zone: Vec<usize>,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(
+        problem: &'a Problem,
+        fair: &'a Fair,
+        cells: &'a Cells,
+        windows: &'a [(i64, i64)],
+        standing: Standing,
+        quota: &Quota,
+    ) -> Self {
+        let mut keeper = Self {
+            problem,
+            fair,
+            cells,
+            windows,
+            standing,
+            need: Vec::new(),
+            spare: Vec::new(),
+            each_beyond: Vec::new(),
+            goals: Vec::new(),
+            vacant: Vacant {
+                of_class: vec![0; fair.classes.list.len()],
+                fits: vec![0; fair.classes.list.len()],
+                crowded: vec![0; fair.classes.list.len() * fair.zones.len()],
+            },
+            chose: false,
+            in_zone: vec![0; fair.zones.len()],
+        };
+        keeper.share_out(quota);
+        keeper.aim(quota);
+        keeper
+    }
+
+    /// What each class gets, by item.
+    fn share_out(&mut self, quota: &Quota) {
+        let each = quota.placed_of.iter().zip(&quota.beyond).zip(&self.fair.classes.list);
+        for (class, ((placed, beyond), (_, items))) in each.enumerate() {
+            let items = (*items).max(1);
+            let (goal, more) = (placed / items, placed % items);
+            let least = |goal: i64| self.fair.beyond_of(class, usize::try_from(goal).unwrap_or(0));
+            self.spare.push(beyond - more * least(goal + 1) - (items - more) * least(goal));
+            self.each_beyond.push((beyond + items - 1) / items);
+            self.goals.push((goal, more));
+        }
+    }
+
+    /// Begins a draft with what all items keep. `unsound` are those that do not have what they want;
+    /// where not all fits, those that change are found here. Returns them.
+    pub(super) fn begin(&mut self, draft: &mut impl Draft, mut unsound: Vec<u32>) -> Vec<u32> {
+        let mut goals = Vec::new();
+        if self.fair.short {
+            unsound.clear();
+            for item in 0..draft.len() {
+                let class = self.fair.classes.of(self.problem, item);
+                let goal = self.goal(class);
+                let held = draft.held(item);
+                if held.len() != goal || !is_sound(self.fair, class, goal, held) {
+                    unsound.push(narrow(item));
+                    goals.push(narrow(goal));
+                }
+            }
+        } else {
+            goals.extend(unsound.iter().map(|item| self.problem.wanted(*item as usize)));
+        }
+        draft.begin(&unsound, &goals, |at, held, row| {
+            let class = self.fair.classes.of(self.problem, unsound[at] as usize);
+            self.keep(held, class, goals[at] as usize, row);
+        });
+        unsound
+    }
+
+    /// How many replicas the next item of a class gets, where not all fits.
+    fn goal(&mut self, class: usize) -> usize {
+        let (each, more) = &mut self.goals[class];
+        let one_more = i64::from(*more > 0);
+        *more -= one_more;
+        usize::try_from(*each + one_more).unwrap_or(0)
+    }
+
+    /// Chooses what an item of a class keeps of what it has, with vacant places up to its goal.
+    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, row: &mut Vec<Holder>) {
+        let start = row.len();
+        let fair = self.fair;
+        for holder in held {
+            if fair.is_legal(class, *holder) {
+                row.push(*holder);
+            }
+        }
+        if row.len() - start > fair.caps[class] {
+            self.keep_the_zone_rule(class, goal, row, start);
+        }
+        while row.len() - start > goal {
+            self.drop_worst(class, row, start, |_| true);
+        }
+        let vacancies = goal - (row.len() - start);
+        if vacancies > 0 {
+            self.count_vacant(class, vacancies, &row[start..]);
+            for _ in 0..vacancies {
+                row.push(Holder::VACANT);
+            }
+        }
+    }
+
+    /// How many places are vacant.
+    pub(super) fn vacancies(&self) -> u64 {
+        self.vacant.of_class.iter().map(|vacant| vacant.unsigned_abs()).sum()
+    }
+
+    /// Counts vacant places of an item, and the zones where not all of them can be filled.
+    fn count_vacant(&mut self, class: usize, vacancies: usize, kept: &[Holder]) {
+        let cap = self.fair.caps[class];
+        let fits = vacancies.min(cap);
+        self.vacant.of_class[class] += index(vacancies);
+        self.vacant.fits[class] += index(fits);
+        if cap >= vacancies + kept.len() {
+            return;
+        }
+        let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
+        for holder in kept {
+            self.in_zone[zone(holder)] += 1;
+        }
+        for zone in kept.iter().map(zone) {
+            let there = std::mem::take(&mut self.in_zone[zone]);
+            let crowded = fits - vacancies.min(cap.saturating_sub(there)).min(fits);
+            if there > 0 {
+                self.vacant.crowded[class * self.fair.zones.len() + zone] += index(crowded);
+            }
+        }
+    }
+
+    fn keep_the_zone_rule(
+        &mut self,
+        class: usize,
+        goal: usize,
+        row: &mut Vec<Holder>,
+        start: usize,
+    ) {
+        let cap = self.fair.caps[class];
+        let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
+        for holder in &row[start..] {
+            self.in_zone[zone(holder)] += 1;
+        }
+        let mut crowded: Vec<(usize, usize)> = Vec::new();
+        for zone in row[start..].iter().map(zone) {
+            if self.in_zone[zone] > cap {
+                crowded.push((zone, self.in_zone[zone] - cap));
+            }
+            self.in_zone[zone] = 0;
+        }
+        let (mut used, least) = (0, self.fair.beyond_of(class, goal));
+        for (zone, mut excess) in crowded {
+            while excess > 0 {
+                let after = used + index(excess);
+                let spare = (after - least).max(0) - (used - least).max(0);
+                if after <= self.each_beyond[class].max(least)
+                    && spare <= self.spare[class].max(0)
+                    && row.len() - start <= goal
+                {
+                    used = after;
+                    self.spare[class] -= spare;
+                    break;
+                }
+                let zones = &self.fair.zones;
+                self.drop_worst(class, row, start, |holder| zones.of(holder) as usize == zone);
+                excess -= 1;
+            }
+        }
+    }
+
+    /// Drops the replica whose member is most above its bounds, or can best spare it; then rather
+    /// one that is not consistent, and no primary.
+    fn drop_worst(
+        &mut self,
+        class: usize,
+        row: &mut Vec<Holder>,
+        start: usize,
+        candidate: impl Fn(Holder) -> bool,
+    ) {
+        let zones = self.fair.zones.len();
+        let worst = (start..row.len()).filter(|at| candidate(row[*at])).max_by_key(|at| {
+            let holder = row[*at];
+            let member = holder.member() as usize;
+            let (low, high) = self.windows[member];
+            let load = i64::from(self.standing.of_member[member]);
+            let spare = i32::from(load > low) + i32::from(load > high);
+            let crowded = self.need[class * zones + self.fair.zones.of(holder) as usize] < 0;
+            (spare, crowded, !holder.is_consistent(), !holder.is_primary(), load - low)
+        });
+        let Some(worst) = worst else { return };
+        let holder = row.remove(worst);
+        self.leave(class, holder);
+        self.chose = true;
+    }
+
+    /// Counts that a replica of an item of a class does not stand any more.
+    pub(super) fn leave(&mut self, class: usize, holder: Holder) {
+        let member = holder.member() as usize;
+        self.standing.of_member[member] -= 1;
+        self.standing.primaries[member] -= u32::from(holder.is_primary());
+        let (cell, zone) = self.places(class, holder);
+        self.standing.of_cell[cell] -= 1;
+        self.need[zone] += 1;
+    }
+
+    /// Counts that one stands after all.
+    pub(super) fn stay(&mut self, class: usize, holder: Holder) {
+        let member = holder.member() as usize;
+        self.standing.of_member[member] += 1;
+        self.standing.primaries[member] += u32::from(holder.is_primary());
+        let (cell, zone) = self.places(class, holder);
+        self.standing.of_cell[cell] += 1;
+        self.need[zone] -= 1;
+    }
+
+    /// Where a replica is counted: by class and cell, and by class and zone.
+    fn places(&self, class: usize, holder: Holder) -> (usize, usize) {
+        let cell = self.cells.of_member[holder.member() as usize] as usize;
+        let zone = self.fair.zones.of(holder) as usize;
+        (class * self.cells.list.len() + cell, class * self.fair.zones.len() + zone)
+    }
+
+    /// Counts anew what is still to come, to another quota.
+    pub(super) fn aim(&mut self, quota: &Quota) {
+        let of_zone = self.standing.of_zone(self.fair, self.cells);
+        let need = quota.of_class.iter().zip(of_zone);
+        self.need = need.map(|(wanted, held)| wanted - i64::from(held)).collect();
+    }
+}

@@ -1,0 +1,247 @@
+//! What is alike, and need not be told apart: classes of items, groups of members, and open zones.
+//!
+//! However many items and members there are, there are few kinds of them, and the totals of a plan
+//! follow from those.
+
+use std::collections::BTreeMap;
+
+use super::problem::{Holder, Problem, Seat, index};
+
+/// The zone of a member that may hold nothing.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// The zones with a member that may hold something, numbered from zero in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Zones {
+    /// By member: the number of its zone, or [`NOWHERE`].
+    pub of_member: Vec<u32>,
+    /// What each zone is called in the problem.
+    pub names: Vec<u32>,
+}
+
+impl Zones {
+    pub(super) fn new(problem: &Problem) -> Self {
+        let open = || problem.seats.iter().filter(|seat| seat.limit > 0);
+        let mut names: Vec<u32> = open().map(|seat| seat.zone).collect();
+        names.sort_unstable();
+        names.dedup();
+        let number = |zone| names.binary_search(&zone).map_or(NOWHERE, narrow);
+        let zone = |seat: &Seat| if seat.limit == 0 { NOWHERE } else { number(seat.zone) };
+        Self { of_member: problem.seats.iter().map(zone).collect(), names }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The zone of a holder, if that may hold anything.
+    #[inline]
+    pub(super) fn of(&self, holder: Holder) -> u32 {
+        self.of_member[holder.member() as usize]
+    }
+}
+
+/// What items of one class have in common: the replicas wanted, the set of zones, and, where not
+/// all fits, the replicas that stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Class {
+    pub wanted: u32,
+    pub set: u32,
+    pub standing: u32,
+}
+
+/// The classes, how many items are of each, and each item's class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Classes {
+    pub list: Vec<(Class, i64)>,
+    of: Of,
+}
+
+/// How the class of an item is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Of {
+    /// There is one class.
+    #[default]
+    One,
+    /// By the replicas that it wants.
+    Wanted(Vec<u32>),
+    /// By the replicas that it wants, and its set of zones.
+    Kind(BTreeMap<(u32, u32), u32>),
+    /// By its number.
+    Item(Vec<u32>),
+}
+
+impl Classes {
+    /// The classes, as if all that is wanted fitted.
+    pub(super) fn new(problem: &Problem) -> Self {
+        let first = problem.replication.first();
+        if !problem.zone_set.is_empty() {
+            return Self::by_item(problem, |_| 0);
+        }
+        if problem.replication.iter().all(|other| Some(other) == first) {
+            let wanted = first.map(|_| Class { wanted: problem.wanted(0), set: 0, standing: 0 });
+            let items = index(problem.replication.len());
+            return Self {
+                list: wanted.map(|class| (class, items)).into_iter().collect(),
+                of: Of::One,
+            };
+        }
+        let mut items = vec![0; problem.seats.len() + 1];
+        for item in 0..problem.replication.len() {
+            items[problem.wanted(item) as usize] += 1;
+        }
+        let kinds = (0..).zip(items).filter(|(_, items)| *items > 0);
+        Self::by_kind(problem, kinds.map(|(wanted, items)| ((wanted, 0), items)))
+    }
+
+    /// The classes where not all that is wanted fits: those that have something are told from those
+    /// that lack it.
+    pub(super) fn with_standing(problem: &Problem) -> Self {
+        Self::by_item(problem, |item| standing(problem, item))
+    }
+
+    /// The classes of items that are counted already, by the replicas wanted and the set of zones.
+    pub(super) fn by_kind(
+        problem: &Problem,
+        kinds: impl Iterator<Item = ((u32, u32), i64)>,
+    ) -> Self {
+        let mut list: Vec<(Class, i64)> = Vec::new();
+        let mut numbers = BTreeMap::new();
+        for ((replication, set), items) in kinds {
+            let wanted = replication.min(narrow(problem.seats.len()));
+            let number = *numbers.entry((wanted, set)).or_insert_with(|| {
+                list.push((Class { wanted, set, standing: 0 }, 0));
+                narrow(list.len() - 1)
+            });
+            list[number as usize].1 += items;
+        }
+        let of = if list.len() <= 1 {
+            Of::One
+        } else if numbers.keys().all(|(_, set)| *set == 0) {
+            let mut of = vec![0; problem.seats.len() + 1];
+            for ((wanted, _), number) in numbers {
+                of[wanted as usize] = number;
+            }
+            Of::Wanted(of)
+        } else {
+            Of::Kind(numbers)
+        };
+        Self { list, of }
+    }
+
+    fn by_item(problem: &Problem, standing: impl Fn(usize) -> u32) -> Self {
+        let items = problem.replication.len();
+        let mut list: Vec<(Class, i64)> = Vec::new();
+        let mut of = Vec::with_capacity(items);
+        let mut known: BTreeMap<Class, usize> = BTreeMap::new();
+        let mut recent = 0;
+        for item in 0..items {
+            let set = problem.zone_set.get(item).copied().unwrap_or(0);
+            let class = Class { wanted: problem.wanted(item), set, standing: standing(item) };
+            if list.get(recent).is_none_or(|(other, _)| *other != class) {
+                // A few classes are found faster by looking at each than in a tree.
+                let near = list.iter().take(8).position(|(other, _)| *other == class);
+                recent = near.unwrap_or_else(|| {
+                    *known.entry(class).or_insert_with(|| {
+                        list.push((class, 0));
+                        list.len() - 1
+                    })
+                });
+            }
+            list[recent].1 += 1;
+            of.push(narrow(recent));
+        }
+        let of = if list.len() <= 1 { Of::One } else { Of::Item(of) };
+        Self { list, of }
+    }
+
+    /// The class of an item.
+    #[inline]
+    pub(super) fn of(&self, problem: &Problem, item: usize) -> usize {
+        match &self.of {
+            Of::One => 0,
+            Of::Wanted(of) => of[problem.wanted(item) as usize] as usize,
+            Of::Item(of) => of[item] as usize,
+            Of::Kind(of) => {
+                let set = problem.zone_set.get(item).copied().unwrap_or(0);
+                of.get(&(problem.wanted(item), set)).map_or(0, |class| *class as usize)
+            }
+        }
+    }
+
+    /// The class of items that want so many replicas, in a set of zones.
+    pub(super) fn find(&self, wanted: u32, set: u32) -> Option<usize> {
+        self.list.iter().position(|(class, _)| class.wanted == wanted && class.set == set)
+    }
+
+    /// How many replicas are wanted, each on a member of its own.
+    pub(super) fn wanted(&self) -> i64 {
+        self.list.iter().map(|(class, items)| i64::from(class.wanted) * items).sum()
+    }
+}
+
+impl Class {
+    /// The ranks of its replicas, and how many of each rank an item wants: rank zero are those that
+    /// stand, then come the first, the second, and so on. Beyond [`RANKS`] a rank has twice as many
+    /// replicas as the one before, because nobody minds and each rank costs.
+    pub(super) fn ranks(self) -> Vec<(u32, i64)> {
+        let mut ranks = Vec::new();
+        if self.standing > 0 {
+            ranks.push((0, i64::from(self.standing)));
+        }
+        for replica in self.standing + 1..=self.wanted {
+            let rank = if replica <= RANKS { replica } else { replica.next_power_of_two() };
+            match ranks.last_mut() {
+                Some((last, replicas)) if *last == rank => *replicas += 1,
+                _ => ranks.push((rank, 1)),
+            }
+        }
+        ranks
+    }
+}
+
+/// Up to so many replicas of an item are each a rank.
+const RANKS: u32 = 64;
+
+/// Zone, limit and share.
+pub(super) type Group = (u32, i64, u32);
+
+/// The groups of members that may hold something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Groups {
+    pub list: Vec<(Group, Vec<u32>)>,
+}
+
+impl Groups {
+    pub(super) fn new(problem: &Problem, zones: &Zones) -> Self {
+        let mut groups = Self::default();
+        let mut known: BTreeMap<Group, usize> = BTreeMap::new();
+        for ((member, seat), zone) in (0..).zip(&problem.seats).zip(&zones.of_member) {
+            if *zone == NOWHERE {
+                continue;
+            }
+            let key = (*zone, problem.limit(member as usize), seat.share.max(1));
+            let near = groups.list.iter().take(8).position(|(other, _)| *other == key);
+            let group = near.unwrap_or_else(|| {
+                *known.entry(key).or_insert_with(|| {
+                    groups.list.push((key, Vec::new()));
+                    groups.list.len() - 1
+                })
+            });
+            groups.list[group].1.push(member);
+        }
+        groups
+    }
+}
+
+/// How many replicas of an item stand and may stay, of those that it wants.
+pub(super) fn standing(problem: &Problem, item: usize) -> u32 {
+    let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));
+    narrow(legal.count()).min(problem.wanted(item))
+}
+
+/// A number of items, members, zones or classes.
+pub(super) fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

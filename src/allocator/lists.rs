@@ -1,0 +1,140 @@
+//! Who is to hold what, by member: lists that may be out of date, because rows are looked at anyway.
+//!
+//! An item stands in the list of each member that is to hold it. It may stand there twice, or without
+//! being held any more; whoever reads a list looks at the item's row. So nothing needs to be found in
+//! a list to be taken out.
+
+use super::{
+    kinds::narrow,
+    problem::{Holder, Holdings},
+};
+
+/// See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lists {
+    items: Vec<u32>,
+    members: Vec<List>,
+    /// Whether anybody's list was made.
+    any: bool,
+}
+
+/// A member's list.
+#[derive(Clone, Debug, Default)]
+struct List {
+    /// Its part of all items, from and to.
+    part: (u32, u32),
+    /// What is not there.
+    more: Vec<u32>,
+    /// Whether the list was made.
+    known: bool,
+}
+
+/// Up to one in so many members is listed alone, and not with everybody.
+const FEW: usize = 4;
+
+/// A list is put in order when it has more items beyond twice what its member holds than this.
+const STALE: usize = 64;
+
+impl Lists {
+    /// No lists yet, of so many members.
+    pub(super) fn of_nobody(members: usize) -> Self {
+        Self { members: vec![List::default(); members], ..Self::default() }
+    }
+
+    /// The lists of all members, from the rows of all items.
+    pub(super) fn new(members: usize, rows: &Holdings) -> Self {
+        let mut ends = vec![0u32; members];
+        for holder in rows.all() {
+            // A place may be vacant.
+            if let Some(end) = ends.get_mut(holder.member() as usize) {
+                *end += 1;
+            }
+        }
+        let mut total = 0;
+        for end in &mut ends {
+            total += std::mem::replace(end, total);
+        }
+        let starts = ends.clone();
+        let mut items = vec![0; total as usize];
+        for (item, holders) in (0..).zip(rows.iter()) {
+            for holder in holders.iter().filter(|holder| **holder != Holder::VACANT) {
+                let end = &mut ends[holder.member() as usize];
+                items[*end as usize] = item;
+                *end += 1;
+            }
+        }
+        let list = |part| List { part, more: Vec::new(), known: true };
+        Self { items, members: starts.into_iter().zip(ends).map(list).collect(), any: true }
+    }
+
+    /// Makes the lists of all members, if they are not there yet.
+    pub(super) fn gather_all(&mut self, rows: &Holdings) {
+        if self.members.iter().any(|list| !list.known) {
+            *self = Self::new(self.members.len(), rows);
+        }
+    }
+
+    /// Makes the lists of some members, if they are not there yet.
+    pub(super) fn gather(&mut self, members: &[u32], rows: &Holdings) {
+        let mut wanted = vec![false; self.members.len()];
+        let mut missing = 0;
+        for member in members {
+            let member = *member as usize;
+            if !self.members[member].known && !wanted[member] {
+                wanted[member] = true;
+                missing += 1;
+            }
+        }
+        if missing * FEW > wanted.len() {
+            self.gather_all(rows);
+        } else if missing > 0 {
+            for (item, holders) in (0..).zip(rows.iter()) {
+                for holder in holders {
+                    let member = holder.member() as usize;
+                    if wanted.get(member).copied().unwrap_or(false) {
+                        self.members[member].more.push(item);
+                    }
+                }
+            }
+            let lists = self.members.iter_mut().zip(wanted);
+            lists.filter(|(_, wanted)| *wanted).for_each(|(list, _)| list.known = true);
+            self.any = true;
+        }
+    }
+
+    /// Makes room for one more member.
+    pub(super) fn add_member(&mut self) {
+        self.members.push(List { known: true, ..List::default() });
+    }
+
+    /// Writes down that a member is to hold an item.
+    #[inline]
+    pub(super) fn add(&mut self, member: u32, item: usize) {
+        if self.any {
+            let list = &mut self.members[member as usize];
+            if list.known {
+                list.more.push(narrow(item));
+            }
+        }
+    }
+
+    /// What a member is to hold, in any order, out of date: all of it, if its list was made.
+    pub(super) fn of(&self, member: u32) -> impl Iterator<Item = u32> + '_ {
+        let List { part: (start, end), more, .. } = &self.members[member as usize];
+        self.items[*start as usize..*end as usize].iter().chain(more).copied()
+    }
+
+    /// Brings the list of a member that holds so many items up to date, if it has grown long.
+    pub(super) fn tidy(&mut self, member: u32, load: usize, holds: impl Fn(u32) -> bool) {
+        let List { part: (start, end), more, .. } = &self.members[member as usize];
+        if more.len() + (end - start) as usize <= 2 * load + STALE {
+            return;
+        }
+        let mut items: Vec<u32> = self.of(member).collect();
+        items.sort_unstable();
+        items.dedup();
+        items.retain(|item| holds(*item));
+        let list = &mut self.members[member as usize];
+        (list.part, list.more) = ((0, 0), items);
+    }
+}

@@ -1,0 +1,275 @@
+//! Passing things on between members, along the shortest ways that there are, until nobody who has too
+//! many finds anybody who has room.
+//!
+//! The network is never written down: what a member may pass on, and to whom, is asked when a search
+//! gets there. At first each who has too many looks for the nearest who has room, which is the least
+//! work where that is near. If it becomes too much, all look together: each phase measures how far
+//! everybody is, up to the nearest that have room, and then follows ways of that length until none is
+//! left, as blocking flows do. Whoever cannot be helped is a closed world with all whom it reaches:
+//! nobody in it finds room, whatever the others do, so it is not searched again.
+
+/// What is passed on, seen from one end: from those who have too many, or from those who lack some.
+pub(super) trait Passing {
+    /// The number of members.
+    fn members(&self) -> usize;
+
+    /// Whether a member still has too many.
+    fn gives(&self, member: u32) -> bool;
+
+    /// Whether a member has room.
+    fn takes(&self, member: u32) -> bool;
+
+    /// Is told whose items will be asked for next; nobody is named if it may be anybody.
+    fn prepare(&mut self, members: Option<&[u32]>);
+
+    /// What a member may pass on: all of it, and perhaps more.
+    fn items(&mut self, member: u32) -> Vec<u32>;
+
+    /// Whether a member may pass an item on, and to whom.
+    fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>);
+
+    /// Passes an item on.
+    fn pass(&mut self, item: u32, from: u32, to: u32);
+}
+
+/// Passes on what can be. Returns the members that cannot get rid of what they have too many of, with
+/// all whom they reach.
+pub(super) fn route(passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
+    passing.prepare(Some(sources));
+    let mut search = Search::new(passing.members());
+    let enough = ENOUGH + ENOUGH_EACH * sources.len();
+    'alone: for source in sources {
+        while passing.gives(*source) && search.depth[*source as usize] != CLOSED {
+            if search.looks > enough {
+                break 'alone;
+            }
+            if !search.alone(passing, *source) {
+                break;
+            }
+        }
+    }
+    while search.together(passing, sources) {}
+    search.closed
+}
+
+/// How many items are looked at, in all and for each who has too many, before all look together.
+const ENOUGH: usize = 30_000;
+const ENOUGH_EACH: usize = 500;
+
+/// The depth of a member that was not reached yet, and of one that helps nobody any more.
+const FAR: u32 = u32::MAX;
+const CLOSED: u32 = u32::MAX - 1;
+
+struct Search {
+    /// How far everybody is from where the search began.
+    depth: Vec<u32>,
+    /// From whom, with which item, who was reached alone was reached.
+    came: Vec<(u32, u32)>,
+    /// Who was reached, in order.
+    queue: Vec<u32>,
+    /// What was looked through last.
+    items: Vec<u32>,
+    ways: Vec<u32>,
+    closed: Vec<u32>,
+    /// Whether everybody's items may be asked for.
+    everybody: bool,
+    /// How many items were looked at.
+    looks: usize,
+}
+
+impl Search {
+    fn new(members: usize) -> Self {
+        Self {
+            depth: vec![FAR; members],
+            came: vec![(0, 0); members],
+            queue: Vec::new(),
+            items: Vec::new(),
+            ways: Vec::new(),
+            closed: Vec::new(),
+            everybody: false,
+            looks: 0,
+        }
+    }
+
+    /// Begins a search.
+    fn begin(&mut self, sources: impl Iterator<Item = u32>) {
+        for member in self.queue.drain(..) {
+            let depth = &mut self.depth[member as usize];
+            *depth = if *depth == CLOSED { CLOSED } else { FAR };
+        }
+        for source in sources {
+            self.depth[source as usize] = 0;
+            self.queue.push(source);
+        }
+    }
+
+    fn look_further(&mut self, passing: &mut impl Passing) {
+        if !std::mem::replace(&mut self.everybody, true) {
+            passing.prepare(None);
+        }
+    }
+
+    /// Passes one thing on from a member to the nearest that has room. False: there is none.
+    fn alone(&mut self, passing: &mut impl Passing, source: u32) -> bool {
+        self.begin(std::iter::once(source));
+        let mut next = 0;
+        while let Some(member) = self.queue.get(next).copied() {
+            let depth = self.depth[member as usize];
+            if depth > 0 {
+                self.look_further(passing);
+            }
+            next += 1;
+            self.items = passing.items(member);
+            for at in 0..self.items.len() {
+                let item = self.items[at];
+                if let Some(to) = self.look(passing, item, member, depth + 1, true) {
+                    self.go_back(passing, source, to);
+                    return true;
+                }
+            }
+        }
+        self.close();
+        false
+    }
+
+    /// Reaches those whom an item may be passed on to; at last one that has room, if `nearest` is
+    /// looked for.
+    fn look(
+        &mut self,
+        passing: &impl Passing,
+        item: u32,
+        member: u32,
+        depth: u32,
+        nearest: bool,
+    ) -> Option<u32> {
+        self.looks += 1;
+        self.ways.clear();
+        passing.ways(item, member, &mut self.ways);
+        for to in &self.ways {
+            if self.depth[*to as usize] == FAR {
+                self.depth[*to as usize] = depth;
+                self.came[*to as usize] = (member, item);
+                self.queue.push(*to);
+                if nearest && passing.takes(*to) {
+                    return Some(*to);
+                }
+            }
+        }
+        None
+    }
+
+    /// Passes things on along the way that led to a member, from its end, so that who passes something
+    /// on has got something before.
+    fn go_back(&mut self, passing: &mut impl Passing, source: u32, mut at: u32) {
+        let mut path = Vec::new();
+        while at != source {
+            let (from, item) = self.came[at as usize];
+            path.push((item, from, at));
+            at = from;
+        }
+        for (item, from, to) in path.into_iter().rev() {
+            passing.pass(item, from, to);
+        }
+    }
+
+    /// Nobody who was reached is to be searched again.
+    fn close(&mut self) {
+        for member in &self.queue {
+            self.depth[*member as usize] = CLOSED;
+        }
+        self.closed.append(&mut self.queue);
+    }
+
+    /// One phase of all together. False: nobody was helped.
+    fn together(&mut self, passing: &mut impl Passing, sources: &[u32]) -> bool {
+        let open = |source: &u32| passing.gives(*source) && self.depth[*source as usize] != CLOSED;
+        let sources: Vec<u32> = sources.iter().copied().filter(open).collect();
+        if sources.is_empty() {
+            return false;
+        }
+        self.begin(sources.iter().copied());
+        self.look_further(passing);
+        let mut items: Vec<Vec<u32>> = vec![Vec::new(); self.depth.len()];
+        let (mut next, mut end) = (0, FAR);
+        while let Some(member) = self.queue.get(next).copied() {
+            let depth = self.depth[member as usize] + 1;
+            if depth > end {
+                break;
+            }
+            next += 1;
+            let before = self.queue.len();
+            let list = passing.items(member);
+            for item in &list {
+                self.look(passing, *item, member, depth, false);
+            }
+            items[member as usize] = list;
+            if self.queue[before..].iter().any(|to| passing.takes(*to)) {
+                end = depth;
+            }
+        }
+        if end == FAR {
+            self.close();
+            return false;
+        }
+        let mut cursors = vec![0; self.depth.len()];
+        for source in sources {
+            while passing.gives(source) && self.follow(passing, &items, &mut cursors, source) {}
+        }
+        true
+    }
+
+    /// Follows one way from a member to one that has room, each step a layer on. False: there is none
+    /// left.
+    fn follow(
+        &mut self,
+        passing: &mut impl Passing,
+        items: &[Vec<u32>],
+        cursors: &mut [usize],
+        source: u32,
+    ) -> bool {
+        // Each step: the item, and who has it afterwards.
+        let mut path: Vec<(u32, u32)> = Vec::new();
+        let mut at = source;
+        while path.is_empty() || !passing.takes(at) {
+            let step = self.step(passing, &items[at as usize], &mut cursors[at as usize], at);
+            if let Some(step) = step {
+                path.push(step);
+                at = step.1;
+            } else if path.pop().is_some() {
+                // A dead end is one for all who come later too.
+                self.depth[at as usize] = FAR;
+                at = path.last().map_or(source, |(_, member)| *member);
+            } else {
+                return false;
+            }
+        }
+        let mut from = source;
+        for (item, to) in path {
+            passing.pass(item, from, to);
+            cursors[from as usize] += 1;
+            from = to;
+        }
+        true
+    }
+
+    /// What a member may pass on next, from its cursor on, and to whom, one layer on.
+    fn step(
+        &mut self,
+        passing: &impl Passing,
+        items: &[u32],
+        cursor: &mut usize,
+        member: u32,
+    ) -> Option<(u32, u32)> {
+        let next = self.depth[member as usize] + 1;
+        while let Some(item) = items.get(*cursor) {
+            self.looks += 1;
+            self.ways.clear();
+            passing.ways(*item, member, &mut self.ways);
+            if let Some(to) = self.ways.iter().find(|to| self.depth[**to as usize] == next) {
+                return Some((*item, *to));
+            }
+            *cursor += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,166 @@
+//! What stands now, counted by member and by class, and the items that cannot stay as they are.
+//!
+//! This is the one reading of all assignments that a plan needs.
+
+use super::{
+    fair::Fair,
+    kinds::{NOWHERE, Zones, narrow},
+    problem::{Holder, Problem},
+};
+
+/// Members that totals are counted together for: a group, or a whole zone where there are many groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cells {
+    /// By cell: its zone, and its members.
+    pub list: Vec<(usize, Vec<u32>)>,
+    /// By member, its cell, or [`NOWHERE`].
+    pub of_member: Vec<u32>,
+}
+
+/// Classes times groups up to which each group is a cell.
+const DETAIL: usize = 1 << 12;
+
+impl Cells {
+    pub(super) fn new(problem: &Problem, fair: &Fair) -> Self {
+        let groups = &fair.groups.list;
+        let list = if fair.classes.list.len().saturating_mul(groups.len()) <= DETAIL {
+            groups.iter().map(|((zone, ..), members)| (*zone as usize, members.clone())).collect()
+        } else {
+            let mut list: Vec<(usize, Vec<u32>)> =
+                (0..fair.zones.len()).map(|zone| (zone, Vec::new())).collect();
+            for (member, zone) in (0..).zip(&fair.zones.of_member) {
+                if let Some((_, members)) = list.get_mut(*zone as usize) {
+                    members.push(member);
+                }
+            }
+            list
+        };
+        let mut of_member = vec![NOWHERE; problem.seats.len()];
+        for (cell, (_, members)) in list.iter().enumerate() {
+            for member in members {
+                of_member[*member as usize] = narrow(cell);
+            }
+        }
+        Self { list, of_member }
+    }
+}
+
+/// What stands and may stay, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// By member.
+    pub of_member: Vec<u32>,
+    /// By member, those of them that are primaries.
+    pub primaries: Vec<u32>,
+    /// By class and cell.
+    pub of_cell: Vec<u32>,
+    /// Those that are not consistent.
+    pub raw: u64,
+}
+
+impl Standing {
+    /// By class and zone.
+    pub(super) fn of_zone(&self, fair: &Fair, cells: &Cells) -> Vec<u32> {
+        let zones = fair.zones.len();
+        let mut of_zone = vec![0; fair.classes.list.len() * zones];
+        for (at, held) in self.of_cell.iter().enumerate() {
+            let (class, cell) = (at / cells.list.len(), at % cells.list.len());
+            of_zone[class * zones + cells.list[cell].0] += held;
+        }
+        of_zone
+    }
+}
+
+/// Counts what stands, and lists the items that do not have exactly what they want, as far as limits
+/// above zero and zones are concerned.
+pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing, Vec<u32>) {
+    let classes = fair.classes.list.len();
+    let mut unsound = Vec::new();
+    let mut of_cell = vec![0; classes * cells.list.len()];
+    // Replicas in the lower half of each word, primaries in the upper: one place each.
+    let mut counts = vec![0u64; problem.seats.len()];
+    let mut raw = 0;
+    let mut count = |holder: Holder| {
+        counts[holder.member() as usize] += 1 + (u64::from(holder.is_primary()) << 32);
+        raw += u64::from(!holder.is_consistent());
+    };
+    if classes == 1 && problem.zone_set.is_empty() {
+        // What is counted for a member that may hold nothing is taken back below.
+        let (wanted, cap) = (problem.wanted(0) as usize, fair.caps[0]);
+        for (item, held) in (0..).zip(problem.held.iter()) {
+            for holder in held {
+                count(*holder);
+            }
+            let sound = held.len() == wanted && fits(&fair.zones, held, cap);
+            // Without a branch, because nobody can guess where members were lost.
+            unsound.push(item);
+            unsound.truncate(unsound.len() - usize::from(sound));
+        }
+    } else {
+        for (item, held) in problem.held.iter().enumerate() {
+            let class = fair.classes.of(problem, item);
+            let row = class * cells.list.len();
+            for holder in held.iter().filter(|holder| fair.is_legal(class, **holder)) {
+                count(*holder);
+                of_cell[row + cells.of_member[holder.member() as usize] as usize] += 1;
+            }
+            if !is_sound(fair, class, problem.wanted(item) as usize, held) {
+                unsound.push(narrow(item));
+            }
+        }
+    }
+    let mut standing = Standing { of_cell, raw, ..Standing::default() };
+    let low = |count: u64| u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0);
+    for (count, zone) in counts.into_iter().zip(&fair.zones.of_member) {
+        let count = if *zone == NOWHERE { 0 } else { count };
+        standing.of_member.push(low(count));
+        standing.primaries.push(low(count >> 32));
+    }
+    if classes == 1 && problem.zone_set.is_empty() {
+        for (held, cell) in standing.of_member.iter().zip(&cells.of_member) {
+            if let Some(of_cell) = standing.of_cell.get_mut(*cell as usize) {
+                *of_cell += held;
+            }
+        }
+    }
+    (standing, unsound)
+}
+
+/// Whether an item has as many replicas as it should, all of them may stay, and no zone has too many.
+pub(super) fn is_sound(fair: &Fair, class: usize, goal: usize, held: &[Holder]) -> bool {
+    held.len() == goal
+        && fits(&fair.zones, held, fair.caps[class])
+        && held.iter().all(|holder| fair.is_legal(class, *holder))
+}
+
+/// Whether all holders may hold something, and there are no more than `cap` of them in a zone.
+#[inline]
+fn fits(zones: &Zones, held: &[Holder], cap: usize) -> bool {
+    let Some(first) = held.first() else { return true };
+    let first = zones.of(*first);
+    let (mut gone, mut apart) = (false, false);
+    for holder in held {
+        let zone = zones.of(*holder);
+        gone |= zone == NOWHERE;
+        apart |= zone != first;
+    }
+    !gone
+        && (cap >= held.len() || apart && (cap + 1 == held.len() || beyond(zones, held, cap) == 0))
+}
+
+/// Rows of more holders than this are not compared pair by pair.
+const LONG: usize = 16;
+
+/// How many of the holders are beyond what a zone may take.
+fn beyond(zones: &Zones, holders: &[Holder], cap: usize) -> usize {
+    let zone = |holder: &Holder| zones.of(*holder);
+    if holders.len() <= LONG {
+        let before = |at: usize| {
+            holders[..at].iter().filter(|other| zone(other) == zone(&holders[at])).count()
+        };
+        return (0..holders.len()).filter(|at| before(*at) >= cap).count();
+    }
+    let mut of: Vec<u32> = holders.iter().map(zone).collect();
+    of.sort_unstable();
+    of.chunk_by(|one, other| one == other).map(|zone| zone.len().saturating_sub(cap)).sum()
+}
