@@ -88,6 +88,8 @@ struct World {
     follower: Follower,
     keeper: LeaseKeeper<Etcd, TokioRuntime>,
     waiters: Vec<tokio::task::JoinHandle<u64>>,
+    /// The last revision that one of them waits for.
+    wanted: u64,
     story: Vec<String>,
 }
 
@@ -132,6 +134,7 @@ impl World {
             follower: Follower { watch, revision, version: 0 },
             keeper,
             waiters: Vec::new(),
+            wanted: 0,
             story: vec![format!("seed {seed}")],
         };
         world.leased().await;
@@ -189,6 +192,7 @@ impl World {
     /// Waiters for what is to come, most of them while it cannot be seen.
     fn wait_for(&mut self, revisions: u64) {
         let now = self.mirror.view().revision();
+        self.wanted = now + revisions;
         for ahead in 1..=revisions {
             let mirror = self.mirror.clone();
             self.waiters.push(tokio::spawn(async move {
@@ -267,7 +271,11 @@ impl World {
 
     /// Nobody writes to the mirror's keys meanwhile.
     async fn check(&mut self) {
-        let last = self.write().await;
+        let mut last = self.write().await;
+        // A schedule may have had fewer changes than are waited for.
+        while last < self.wanted {
+            last = self.write().await;
+        }
         for waiter in std::mem::take(&mut self.waiters) {
             let told = timeout(PATIENCE, waiter).await;
             told.unwrap_or_else(|_| panic!("a waiter waits: {}", self.tell())).unwrap();
