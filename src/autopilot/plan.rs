@@ -388,7 +388,7 @@ impl<'a> Planner<'a> {
         let mut dead = Removals::default();
         for server in state.members() {
             let sick = server.health.verdict == Verdict::Unhealthy;
-            if !sick || server.signs.first().is_none() || state.is_leader(&server.server.id) {
+            if !sick || !server.signs.any() || state.is_leader(&server.server.id) {
                 continue;
             }
             let grace = removal_grace(self.config, server);

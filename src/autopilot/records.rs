@@ -96,6 +96,11 @@ impl Signs {
         [self.contact, self.probe, self.discovery, reborn].into_iter().flatten()
     }
 
+    /// Whether any sign stands.
+    pub(super) fn any(&self) -> bool {
+        self.since().next().is_some()
+    }
+
     /// Since when any sign has stood; `None`: there is none.
     pub fn first(&self) -> Option<Duration> {
         self.since().min()
