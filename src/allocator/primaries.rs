@@ -15,7 +15,7 @@ use super::{
     fill::Filled,
     kinds::narrow,
     level::Share,
-    problem::{Holder, Problem, holds},
+    problem::{Holder, Problem, holds, primary},
     routes::{Passing, route},
 };
 
@@ -139,7 +139,7 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// Whether the item had no primary, and has one now.
     fn fill_item(&mut self, item: usize) -> bool {
-        if self.holders(item).iter().any(|holder| holder.is_primary()) {
+        if primary(self.holders(item)).is_some() {
             return false;
         }
         let row = self.filled.draft.of_mut(item);
@@ -205,8 +205,7 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Hands over the primary of `item`, if that makes it more even.
     fn hand(&mut self, item: usize, pass: Pass) {
         let holders = self.holders(item);
-        let Some(from) = holders.iter().find(|holder| holder.is_primary()) else { return };
-        let giver = from.member();
+        let Some(giver) = primary(holders).map(Holder::member) else { return };
         let too_many = self.over(giver) > 0;
         if !too_many && (pass == Pass::Pairs || self.primaries(giver) <= self.share.low) {
             return;
@@ -242,6 +241,13 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.touched.push(narrow(item));
     }
 
+    /// The items of a list with their primaries. They are read at once, so that the memory is asked for the
+    /// next while it looks for one.
+    fn crowned(&self, items: &[u32]) -> Vec<(u32, Option<u32>)> {
+        let crowned = |item| primary(self.holders(item as usize)).map(Holder::member);
+        items.iter().map(|item| (*item, crowned(*item))).collect()
+    }
+
     /// Hands primaries from members with too many to members with too few, directly or by way of one
     /// that is even: those near the ones are looked up, and met from the others.
     fn meet(&mut self) {
@@ -258,22 +264,29 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.draft.prepare(Some(&[&over[..], &under].concat()));
         let mut links = Links { last: vec![None; self.most.len()], list: Vec::new() };
         for member in under {
-            for item in self.filled.draft.items_of(member) {
+            for items in self.filled.draft.items_of(member).chunks(AT_ONCE) {
+                for (item, from) in self.crowned(items) {
+                    let Some(from) = from.filter(|from| *from != member) else { continue };
+                    if self.under(member) == 0 || self.over(from) == 0 {
+                        links.push(from, item, member);
+                    } else if self.giver(item, member) == Some(from) {
+                        self.move_primary(item as usize, from, member);
+                    }
+                }
                 if self.under(member) == 0 {
                     break;
-                }
-                let Some(from) = self.giver(item, member) else { continue };
-                if self.over(from) > 0 {
-                    self.move_primary(item as usize, from, member);
-                } else {
-                    links.push(from, item, member);
                 }
             }
         }
         for member in over {
-            for item in self.filled.draft.items_of(member) {
-                if self.over(member) > 0 {
-                    self.meet_at(item, member, &mut links);
+            for items in self.filled.draft.items_of(member).chunks(AT_ONCE) {
+                if self.over(member) == 0 {
+                    break;
+                }
+                for (item, primary) in self.crowned(items) {
+                    if primary == Some(member) && self.over(member) > 0 {
+                        self.meet_at(item, member, &mut links);
+                    }
                 }
             }
         }
@@ -299,7 +312,7 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Who is the primary of an item that a member holds, and may hand it to that member.
     fn giver(&self, item: u32, member: u32) -> Option<u32> {
         let holders = self.holders(item as usize);
-        let primary = holders.iter().find(|holder| holder.is_primary())?.member();
+        let primary = primary(holders)?.member();
         let may = holds(holders, member) && self.may(item as usize, member);
         (may && primary != member).then_some(primary)
     }
@@ -354,6 +367,9 @@ impl<'a, D: Draft> Election<'a, D> {
     }
 }
 
+/// So many items are read at once.
+const AT_ONCE: usize = 64;
+
 /// Which of its primaries a member may hand to whom.
 struct Links {
     /// By member, its last one in the list.
@@ -407,8 +423,7 @@ impl<D: Draft> Passing for Election<'_, D> {
 
     fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
         let holders = self.holders(item as usize);
-        let Some(primary) = holders.iter().find(|holder| holder.is_primary()) else { return };
-        let primary = primary.member();
+        let Some(primary) = primary(holders).map(Holder::member) else { return };
         let near = |other: u32| self.part[other as usize] == self.part[member as usize];
         match self.end {
             End::Over if primary == member => {

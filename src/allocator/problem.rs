@@ -451,6 +451,12 @@ pub(super) fn sanitised(holders: &[Holder], members: usize) -> Option<Vec<Holder
     Some(sane)
 }
 
+/// The item's primary, among its holders; found without a branch, because nobody can guess where it is.
+#[inline]
+pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {
+    holders.iter().copied().max().filter(|holder| holder.is_primary())
+}
+
 /// Whether a member is among the holders.
 pub(super) fn holds(holders: &[Holder], member: u32) -> bool {
     holders.iter().any(|holder| holder.member() == member)
