@@ -263,6 +263,9 @@ impl<'a, D: Draft> Fill<'a, D> {
     /// with all. What is not consistent goes before all else, and then primaries go to those who will
     /// want some, so that few have to be handed over afterwards.
     fn give(&mut self) {
+        if self.openings.room.iter().all(|room| *room >= 0) {
+            return;
+        }
         let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
         let all = |_: u32| u32::MAX;
         if self.raw {

@@ -248,8 +248,8 @@ impl<'a, D: Draft> Election<'a, D> {
         items.iter().map(|item| (*item, crowned(*item))).collect()
     }
 
-    /// Hands primaries from members with too many to members with too few, directly or by way of one
-    /// that is even: those near the ones are looked up, and met from the others.
+    /// Hands primaries from members with too many to members with too few, directly or by way of one or
+    /// two that are even: those near the ones are looked up, and met from the others.
     fn meet(&mut self) {
         let all = || 0..narrow(self.most.len());
         let over: Vec<u32> = all().filter(|member| self.over(*member) > 0).collect();
@@ -278,35 +278,71 @@ impl<'a, D: Draft> Election<'a, D> {
                 }
             }
         }
-        for member in over {
-            for items in self.filled.draft.items_of(member).chunks(AT_ONCE) {
-                if self.over(member) == 0 {
-                    break;
-                }
-                for (item, primary) in self.crowned(items) {
-                    if primary == Some(member) && self.over(member) > 0 {
-                        self.meet_at(item, member, &mut links);
-                    }
+        // First by way of one, then by way of two, as long as that helps.
+        for steps in [0, 1] {
+            for member in &over {
+                let over = self.over(*member);
+                if self.hand_on((*member, *member), over, steps, &mut links) < over && steps > 0 {
+                    return;
                 }
             }
         }
     }
 
-    /// Hands the primary of an item to somebody who has a link.
-    fn meet_at(&mut self, item: u32, giver: u32, links: &mut Links) {
-        for at in 0..self.holders(item as usize).len() {
-            let between = self.holders(item as usize)[at].member();
-            if self.giver(item, between) != Some(giver) {
-                continue;
+    /// Hands up to so many primaries of a member on, not to `before`, by way of somebody who has a link,
+    /// or after so many more steps. Returns how many.
+    fn hand_on(
+        &mut self,
+        (before, giver): (u32, u32),
+        most: i64,
+        steps: u32,
+        links: &mut Links,
+    ) -> i64 {
+        let mut handed = 0;
+        for items in self.filled.draft.items_of(giver).chunks(AT_ONCE) {
+            if handed == most {
+                break;
             }
-            while let Some((link, taker)) = links.pop(between) {
-                if self.under(taker) > 0 && self.giver(link, taker) == Some(between) {
-                    self.move_primary(link as usize, between, taker);
-                    self.move_primary(item as usize, giver, between);
-                    return;
+            for (item, primary) in self.crowned(items) {
+                if primary == Some(giver) && handed < most {
+                    handed += i64::from(self.meet_at(item, (before, giver), steps, links));
                 }
             }
         }
+        handed
+    }
+
+    /// Hands the primary of an item to somebody who hands one on.
+    fn meet_at(
+        &mut self,
+        item: u32,
+        (before, giver): (u32, u32),
+        steps: u32,
+        links: &mut Links,
+    ) -> bool {
+        for at in 0..self.holders(item as usize).len() {
+            let between = self.holders(item as usize)[at].member();
+            if between != before
+                && self.giver(item, between) == Some(giver)
+                && (self.use_link(between, links)
+                    || steps > 0 && self.hand_on((giver, between), 1, steps - 1, links) > 0)
+            {
+                self.move_primary(item as usize, giver, between);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Hands a primary of a member to somebody who has too few.
+    fn use_link(&mut self, between: u32, links: &mut Links) -> bool {
+        while let Some((item, taker)) = links.pop(between) {
+            if self.under(taker) > 0 && self.giver(item, taker) == Some(between) {
+                self.move_primary(item as usize, between, taker);
+                return true;
+            }
+        }
+        false
     }
 
     /// Who is the primary of an item that a member holds, and may hand it to that member.
@@ -320,6 +356,9 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Makes it as even as it can be, part by part.
     fn even_out(&mut self) {
         self.meet();
+        if self.off == (0, 0) {
+            return;
+        }
         let all: Vec<u32> = (0..narrow(self.most.len())).collect();
         let mut parts = vec![all];
         let mut names = 1;

@@ -454,7 +454,8 @@ pub(super) fn sanitised(holders: &[Holder], members: usize) -> Option<Vec<Holder
 /// The item's primary, among its holders; found without a branch, because nobody can guess where it is.
 #[inline]
 pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {
-    holders.iter().copied().max().filter(|holder| holder.is_primary())
+    let most = holders.iter().fold(0, |most, holder| holder.0.max(most));
+    (most & Holder::PRIMARY != 0).then_some(Holder(most))
 }
 
 /// Whether a member is among the holders.
