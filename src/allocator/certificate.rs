@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     fair::Fair,
-    problem::{Holder, Problem, holds, index},
+    problem::{Holder, Problem, index, primary},
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -67,29 +67,26 @@ impl Certificate {
             self.added += count(holders.len());
             return;
         }
-        // Who stays, stays mostly in the same place.
-        let stays = |(at, holder): (usize, &Holder)| {
-            let same = held.get(at).is_some_and(|held| held.member() == holder.member());
-            same || holds(held, holder.member())
-        };
-        let kept = holders.iter().enumerate().filter(|each| stays(*each)).count();
+        // Pairs are counted without a branch, because nobody can guess who stays.
+        let same =
+            |holder: &Holder| held.iter().filter(|other| other.member() == holder.member()).count();
+        let kept: usize = holders.iter().map(same).sum();
         self.added += count(holders.len() - kept);
         self.removed += count(held.len() - kept);
-        if let Some(old) = held.iter().find(|holder| holder.is_primary()) {
-            let handed = |holder: &Holder| holder.member() == old.member() && !holder.is_primary();
-            self.hand_offs += u64::from(holders.iter().any(handed));
+        if let Some(old) = primary(held) {
+            let handed =
+                |holder: &&Holder| (holder.member() == old.member()) & !holder.is_primary();
+            self.hand_offs += count(holders.iter().filter(handed).count());
         }
     }
 
     /// Counts an item's replicas beyond what the zone rule lets a zone take.
-    fn count_zones(&mut self, problem: &Problem, item: usize, holders: &[Holder]) {
-        let cap = problem.zone_rule.cap(problem.wanted(item)) as usize;
-        let zone = |holder: &Holder| problem.seats[holder.member() as usize].zone;
+    fn count_zones(&mut self, fair: &Fair, cap: usize, holders: &[Holder]) {
+        let zone = |holder: &Holder| fair.zones.of(*holder);
         // Where all are within it, which is nearly always, that is seen at once.
-        if cap >= holders.len()
-            || cap + 1 == holders.len()
-                && holders.iter().any(|other| zone(other) != zone(&holders[0]))
-        {
+        let first = holders.first().map(zone);
+        let alike = holders.iter().fold(true, |alike, other| alike & (Some(zone(other)) == first));
+        if cap >= holders.len() || cap + 1 == holders.len() && !alike {
             return;
         }
         let mut zones: Vec<u32> = holders.iter().map(zone).collect();
@@ -124,12 +121,13 @@ pub(super) fn certify(
         slack: u64::from(problem.slack),
         ..Certificate::default()
     };
+    let cap_of = |item| problem.zone_rule.cap(problem.wanted(item)) as usize;
     for item in touched {
         let item = *item as usize;
         let row = draft.of(item);
         certificate.compare(row, draft.held(item));
         if fair.beyond == 0 {
-            certificate.count_zones(problem, item, row);
+            certificate.count_zones(fair, cap_of(item), row);
         }
     }
     if fair.short {
@@ -137,7 +135,7 @@ pub(super) fn certify(
     }
     if fair.beyond > 0 {
         for item in 0..draft.len() {
-            certificate.count_zones(problem, item, draft.of(item));
+            certificate.count_zones(fair, cap_of(item), draft.of(item));
         }
     }
     certificate.unchanged = certificate.placed - certificate.added;

@@ -9,6 +9,9 @@ pub(super) struct Crown {
     reluctant: Vec<bool>,
 }
 
+/// Bits of a place in a row: an item has no more replicas than there are members.
+const PLACES: u32 = 30;
+
 impl Crown {
     pub(super) fn new(problem: &Problem) -> Self {
         let kept = problem.seats.iter().map(|seat| seat.primaries == Primaries::Kept);
@@ -32,21 +35,20 @@ impl Crown {
     /// holder.
     #[inline]
     pub(super) fn choose(&self, row: &mut [Holder], primaries: &mut [u32]) -> Option<u32> {
-        let mut best = (u64::MAX, 0);
-        for (at, holder) in row.iter().enumerate() {
-            let member = holder.member();
-            // A place may be vacant.
-            let Some(has) = primaries.get(member as usize) else { continue };
-            if holder.is_primary() {
-                return None;
-            }
-            let rank = u64::from(!self.likes(member)) << 33 | u64::from(*has) << 1;
-            let rank = rank | u64::from(!holder.is_consistent());
-            if rank < best.0 {
-                best = (rank, at);
-            }
+        // A place may be vacant.
+        let none = |holder: &Holder| !holder.is_primary() || *holder == Holder::VACANT;
+        if !row.iter().fold(true, |all, holder| all & none(holder)) {
+            return None;
         }
-        let holder = row.get_mut(best.1).filter(|_| best.0 != u64::MAX)?;
+        // In one number, and so without a branch, because nobody can guess who it will be.
+        let rank = |(at, holder): (u64, &Holder)| {
+            let has = primaries.get(holder.member() as usize)?;
+            let reluctant = u64::from(!self.likes(holder.member()));
+            let raw = u64::from(!holder.is_consistent());
+            Some((reluctant << 33 | u64::from(*has) << 1 | raw) << PLACES | at)
+        };
+        let best = (0..).zip(&*row).filter_map(rank).min()?;
+        let holder = row.get_mut(usize::try_from(best & ((1 << PLACES) - 1)).ok()?)?;
         *holder = holder.primary();
         primaries[holder.member() as usize] += 1;
         Some(holder.member())

@@ -124,16 +124,9 @@ enum Way {
 
 impl<'a, D: Draft> Fill<'a, D> {
     fn new(keeper: Keeper<'a>, draft: D, unsound: Vec<u32>, targets: Vec<i64>) -> Self {
-        let vacancies = keeper.vacancies();
         let Keeper { problem, fair, standing, need, spare, each_beyond, .. } = keeper;
         let loads = standing.of_member.iter();
         let room = targets.iter().zip(loads).map(|(target, load)| target - i64::from(*load));
-        let vacant = if vacancies == 0 {
-            Vec::new()
-        } else {
-            let vacant = |item: &&u32| draft.of(**item as usize).contains(&VACANT);
-            unsound.iter().filter(vacant).copied().collect()
-        };
         Self {
             problem,
             fair,
@@ -142,7 +135,7 @@ impl<'a, D: Draft> Fill<'a, D> {
             crown: Crown::new(problem),
             primaries: standing.primaries,
             raw: standing.raw > 0,
-            vacant,
+            vacant: keeper.vacant_items,
             touched: unsound,
             turn: 0,
             stuck: false,
@@ -270,6 +263,9 @@ impl<'a, D: Draft> Fill<'a, D> {
     /// with all. What is not consistent goes before all else, and then primaries go to those who will
     /// want some, so that few have to be handed over afterwards.
     fn give(&mut self) {
+        if self.openings.room.iter().all(|room| *room >= 0) {
+            return;
+        }
         let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
         let all = |_: u32| u32::MAX;
         if self.raw {

@@ -26,6 +26,8 @@ pub(super) struct Keeper<'a> {
     goals: Vec<(i64, i64)>,
     /// What is vacant of what items want, or get where not all fits.
     pub vacant: Vacant,
+    /// The items with vacant places.
+    pub vacant_items: Vec<u32>,
     /// Whether something was given up that might have stayed instead of something else.
     pub chose: bool,
     /// By zone, how many replicas the item at hand has there.
@@ -56,6 +58,7 @@ impl<'a> Keeper<'a> {
                 fits: vec![0; fair.classes.list.len()],
                 crowded: vec![0; fair.classes.list.len() * fair.zones.len()],
             },
+            vacant_items: Vec::new(),
             chose: false,
             in_zone: vec![0; fair.zones.len()],
         };
@@ -97,7 +100,9 @@ impl<'a> Keeper<'a> {
         }
         draft.begin(&unsound, &goals, |at, held, row| {
             let class = self.fair.classes.of(self.problem, unsound[at] as usize);
-            self.keep(held, class, goals[at] as usize, row);
+            if self.keep(held, class, goals[at] as usize, row) > 0 {
+                self.vacant_items.push(unsound[at]);
+            }
         });
         unsound
     }
@@ -110,10 +115,31 @@ impl<'a> Keeper<'a> {
         usize::try_from(*each + one_more).unwrap_or(0)
     }
 
-    /// Chooses what an item of a class keeps of what it has, with vacant places up to its goal.
-    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, row: &mut Vec<Holder>) {
+    /// Chooses what an item of a class keeps of what it has, with vacant places up to its goal. Returns
+    /// how many those are.
+    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, row: &mut Vec<Holder>) -> usize {
         let start = row.len();
+        if held.is_empty() {
+            self.vacant.of_class[class] += index(goal);
+            self.vacant.fits[class] += index(goal.min(self.fair.caps[class]));
+            row.resize(start + goal, Holder::VACANT);
+            return goal;
+        }
         let fair = self.fair;
+        if held.len() <= goal && held.len() <= fair.caps[class] + 1 {
+            // Unless nobody leaves and the zone rule is broken, all that may stay does, in its place.
+            let stays = |holder: &Holder| fair.is_legal(class, *holder);
+            row.extend(
+                held.iter().map(|holder| if stays(holder) { *holder } else { Holder::VACANT }),
+            );
+            row.resize(start + goal, Holder::VACANT);
+            let vacancies = row[start..].iter().filter(|holder| **holder == Holder::VACANT).count();
+            if goal - vacancies <= fair.caps[class] {
+                self.count_vacant(class, vacancies, &row[start..]);
+                return vacancies;
+            }
+            row.truncate(start);
+        }
         for holder in held {
             if fair.is_legal(class, *holder) {
                 row.push(*holder);
@@ -128,10 +154,9 @@ impl<'a> Keeper<'a> {
         let vacancies = goal - (row.len() - start);
         if vacancies > 0 {
             self.count_vacant(class, vacancies, &row[start..]);
-            for _ in 0..vacancies {
-                row.push(Holder::VACANT);
-            }
+            row.resize(start + goal, Holder::VACANT);
         }
+        vacancies
     }
 
     /// How many places are vacant.
@@ -145,14 +170,15 @@ impl<'a> Keeper<'a> {
         let fits = vacancies.min(cap);
         self.vacant.of_class[class] += index(vacancies);
         self.vacant.fits[class] += index(fits);
-        if cap >= vacancies + kept.len() {
+        let kept = kept.iter().filter(|holder| **holder != Holder::VACANT);
+        if cap >= vacancies + kept.clone().count() {
             return;
         }
         let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
-        for holder in kept {
+        for holder in kept.clone() {
             self.in_zone[zone(holder)] += 1;
         }
-        for zone in kept.iter().map(zone) {
+        for zone in kept.map(zone) {
             let there = std::mem::take(&mut self.in_zone[zone]);
             let crowded = fits - vacancies.min(cap.saturating_sub(there)).min(fits);
             if there > 0 {

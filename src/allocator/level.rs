@@ -12,13 +12,18 @@ impl Share {
     pub(super) fn of(most: &[i64], total: usize) -> Self {
         let total = super::problem::index(total);
         let sum = |level: i64| most.iter().map(|most| level.min(*most)).sum::<i64>();
-        let (mut low, mut high) = (0, most.iter().copied().max().unwrap_or(0).min(total));
+        let mut high = most.iter().copied().max().unwrap_or(0).min(total);
+        // Nobody is below the mean but those who can have no more, and mostly nobody is far above it.
+        let mut low = high.min(total / super::problem::index(most.len()).max(1));
+        let mut step = 1;
         while low < high {
-            let middle = low + (high - low + 1) / 2;
-            if sum(middle) <= total {
-                low = middle;
+            let level = high.min(low + step);
+            if sum(level) <= total {
+                low = level;
+                step *= 2;
             } else {
-                high = middle - 1;
+                high = level - 1;
+                step = step.min((high - low) / 2).max(1);
             }
         }
         Self { low, high: low + i64::from(sum(low) < total) }

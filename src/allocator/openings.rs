@@ -21,8 +21,8 @@ pub(super) struct Openings<'a> {
     spare: Vec<i64>,
     /// By class, how many beyond the zone rule one item may have.
     each_beyond: Vec<i64>,
-    /// By zone, how many replicas the item at hand has there.
-    in_zone: Vec<usize>,
+    /// The zones of the replicas of the item at hand.
+    there: Vec<usize>,
     /// Zones that are out of the tournament of the class at hand, for the item at hand.
     hidden: Vec<usize>,
 }
@@ -48,7 +48,7 @@ impl<'a> Openings<'a> {
             needs: (0..fair.classes.list.len()).map(tournament).collect(),
             spare,
             each_beyond,
-            in_zone: vec![0; zones],
+            there: Vec::new(),
             hidden: Vec::new(),
         }
     }
@@ -95,8 +95,9 @@ impl<'a> Openings<'a> {
         row: &mut [Holder],
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
+        self.there.clear();
         for holder in row.iter().filter(|holder| **holder != Holder::VACANT) {
-            self.in_zone[self.fair.zones.of(*holder) as usize] += 1;
+            self.there.push(self.fair.zones.of(*holder) as usize);
         }
         let mut filled = true;
         for at in 0..row.len() {
@@ -111,9 +112,6 @@ impl<'a> Openings<'a> {
         while let Some(zone) = self.hidden.pop() {
             self.needs[class].show(zone);
         }
-        for holder in row.iter().filter(|holder| **holder != Holder::VACANT) {
-            self.in_zone[self.fair.zones.of(*holder) as usize] = 0;
-        }
         filled
     }
 
@@ -123,11 +121,10 @@ impl<'a> Openings<'a> {
         let needs = &mut self.needs[class];
         while let Some(zone) = needs.best() {
             let takers = &mut self.takers[zone];
-            let there = &mut self.in_zone[zone];
-            if *there < cap
+            if self.there.iter().filter(|there| **there == zone).count() < cap
                 && let Some(member) = takers.take(&mut self.room, row)
             {
-                *there += 1;
+                self.there.push(zone);
                 needs.change(zone, -1);
                 return Some(member);
             }
@@ -147,13 +144,13 @@ impl<'a> Openings<'a> {
             return None;
         }
         let mut full: Vec<usize> = self.hidden.clone();
-        full.retain(|zone| self.in_zone[*zone] >= cap);
+        full.retain(|zone| self.there.iter().filter(|there| *there == zone).count() >= cap);
         full.sort_by_key(|zone| std::cmp::Reverse(self.needs[class].need(*zone)));
         for zone in full {
             if let Some(member) = self.takers[zone].take(&mut self.room, row) {
                 self.spare[class] -= i64::from(used >= self.fair.beyond_of(class, row.len()));
                 self.needs[class].change(zone, -1);
-                self.in_zone[zone] += 1;
+                self.there.push(zone);
                 return Some(member);
             }
         }

@@ -15,7 +15,7 @@ use super::{
     fill::Filled,
     kinds::narrow,
     level::Share,
-    problem::{Holder, Problem, holds},
+    problem::{Holder, Problem, holds, primary},
     routes::{Passing, route},
 };
 
@@ -139,7 +139,7 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// Whether the item had no primary, and has one now.
     fn fill_item(&mut self, item: usize) -> bool {
-        if self.holders(item).iter().any(|holder| holder.is_primary()) {
+        if primary(self.holders(item)).is_some() {
             return false;
         }
         let row = self.filled.draft.of_mut(item);
@@ -205,8 +205,7 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Hands over the primary of `item`, if that makes it more even.
     fn hand(&mut self, item: usize, pass: Pass) {
         let holders = self.holders(item);
-        let Some(from) = holders.iter().find(|holder| holder.is_primary()) else { return };
-        let giver = from.member();
+        let Some(giver) = primary(holders).map(Holder::member) else { return };
         let too_many = self.over(giver) > 0;
         if !too_many && (pass == Pass::Pairs || self.primaries(giver) <= self.share.low) {
             return;
@@ -242,8 +241,15 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.touched.push(narrow(item));
     }
 
-    /// Hands primaries from members with too many to members with too few, directly or by way of one
-    /// that is even: those near the ones are looked up, and met from the others.
+    /// The items of a list with their primaries. They are read at once, so that the memory is asked for the
+    /// next while it looks for one.
+    fn crowned(&self, items: &[u32]) -> Vec<(u32, Option<u32>)> {
+        let crowned = |item| primary(self.holders(item as usize)).map(Holder::member);
+        items.iter().map(|item| (*item, crowned(*item))).collect()
+    }
+
+    /// Hands primaries from members with too many to members with too few, directly or by way of one or
+    /// two that are even: those near the ones are looked up, and met from the others.
     fn meet(&mut self) {
         let all = || 0..narrow(self.most.len());
         let over: Vec<u32> = all().filter(|member| self.over(*member) > 0).collect();
@@ -258,48 +264,91 @@ impl<'a, D: Draft> Election<'a, D> {
         self.filled.draft.prepare(Some(&[&over[..], &under].concat()));
         let mut links = Links { last: vec![None; self.most.len()], list: Vec::new() };
         for member in under {
-            for item in self.filled.draft.items_of(member) {
+            for items in self.filled.draft.items_of(member).chunks(AT_ONCE) {
+                for (item, from) in self.crowned(items) {
+                    let Some(from) = from.filter(|from| *from != member) else { continue };
+                    if self.under(member) == 0 || self.over(from) == 0 {
+                        links.push(from, item, member);
+                    } else if self.giver(item, member) == Some(from) {
+                        self.move_primary(item as usize, from, member);
+                    }
+                }
                 if self.under(member) == 0 {
                     break;
                 }
-                let Some(from) = self.giver(item, member) else { continue };
-                if self.over(from) > 0 {
-                    self.move_primary(item as usize, from, member);
-                } else {
-                    links.push(from, item, member);
-                }
             }
         }
-        for member in over {
-            for item in self.filled.draft.items_of(member) {
-                if self.over(member) > 0 {
-                    self.meet_at(item, member, &mut links);
-                }
-            }
-        }
-    }
-
-    /// Hands the primary of an item to somebody who has a link.
-    fn meet_at(&mut self, item: u32, giver: u32, links: &mut Links) {
-        for at in 0..self.holders(item as usize).len() {
-            let between = self.holders(item as usize)[at].member();
-            if self.giver(item, between) != Some(giver) {
-                continue;
-            }
-            while let Some((link, taker)) = links.pop(between) {
-                if self.under(taker) > 0 && self.giver(link, taker) == Some(between) {
-                    self.move_primary(link as usize, between, taker);
-                    self.move_primary(item as usize, giver, between);
+        // First by way of one, then by way of two, as long as that helps.
+        for steps in [0, 1] {
+            for member in &over {
+                let over = self.over(*member);
+                if self.hand_on((*member, *member), over, steps, &mut links) < over && steps > 0 {
                     return;
                 }
             }
         }
     }
 
+    /// Hands up to so many primaries of a member on, not to `before`, by way of somebody who has a link,
+    /// or after so many more steps. Returns how many.
+    fn hand_on(
+        &mut self,
+        (before, giver): (u32, u32),
+        most: i64,
+        steps: u32,
+        links: &mut Links,
+    ) -> i64 {
+        let mut handed = 0;
+        for items in self.filled.draft.items_of(giver).chunks(AT_ONCE) {
+            if handed == most {
+                break;
+            }
+            for (item, primary) in self.crowned(items) {
+                if primary == Some(giver) && handed < most {
+                    handed += i64::from(self.meet_at(item, (before, giver), steps, links));
+                }
+            }
+        }
+        handed
+    }
+
+    /// Hands the primary of an item to somebody who hands one on.
+    fn meet_at(
+        &mut self,
+        item: u32,
+        (before, giver): (u32, u32),
+        steps: u32,
+        links: &mut Links,
+    ) -> bool {
+        for at in 0..self.holders(item as usize).len() {
+            let between = self.holders(item as usize)[at].member();
+            if between != before
+                && self.giver(item, between) == Some(giver)
+                && (self.use_link(between, links)
+                    || steps > 0 && self.hand_on((giver, between), 1, steps - 1, links) > 0)
+            {
+                self.move_primary(item as usize, giver, between);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Hands a primary of a member to somebody who has too few.
+    fn use_link(&mut self, between: u32, links: &mut Links) -> bool {
+        while let Some((item, taker)) = links.pop(between) {
+            if self.under(taker) > 0 && self.giver(item, taker) == Some(between) {
+                self.move_primary(item as usize, between, taker);
+                return true;
+            }
+        }
+        false
+    }
+
     /// Who is the primary of an item that a member holds, and may hand it to that member.
     fn giver(&self, item: u32, member: u32) -> Option<u32> {
         let holders = self.holders(item as usize);
-        let primary = holders.iter().find(|holder| holder.is_primary())?.member();
+        let primary = primary(holders)?.member();
         let may = holds(holders, member) && self.may(item as usize, member);
         (may && primary != member).then_some(primary)
     }
@@ -307,6 +356,9 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Makes it as even as it can be, part by part.
     fn even_out(&mut self) {
         self.meet();
+        if self.off == (0, 0) {
+            return;
+        }
         let all: Vec<u32> = (0..narrow(self.most.len())).collect();
         let mut parts = vec![all];
         let mut names = 1;
@@ -353,6 +405,9 @@ impl<'a, D: Draft> Election<'a, D> {
         if off.is_empty() || self.patience == 0 { Vec::new() } else { route(self, &off) }
     }
 }
+
+/// So many items are read at once.
+const AT_ONCE: usize = 64;
 
 /// Which of its primaries a member may hand to whom.
 struct Links {
@@ -407,8 +462,7 @@ impl<D: Draft> Passing for Election<'_, D> {
 
     fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
         let holders = self.holders(item as usize);
-        let Some(primary) = holders.iter().find(|holder| holder.is_primary()) else { return };
-        let primary = primary.member();
+        let Some(primary) = primary(holders).map(Holder::member) else { return };
         let near = |other: u32| self.part[other as usize] == self.part[member as usize];
         match self.end {
             End::Over if primary == member => {

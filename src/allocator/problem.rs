@@ -451,6 +451,13 @@ pub(super) fn sanitised(holders: &[Holder], members: usize) -> Option<Vec<Holder
     Some(sane)
 }
 
+/// The item's primary, among its holders; found without a branch, because nobody can guess where it is.
+#[inline]
+pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {
+    let most = holders.iter().fold(0, |most, holder| holder.0.max(most));
+    (most & Holder::PRIMARY != 0).then_some(Holder(most))
+}
+
 /// Whether a member is among the holders.
 pub(super) fn holds(holders: &[Holder], member: u32) -> bool {
     holders.iter().any(|holder| holder.member() == member)

@@ -110,6 +110,9 @@ struct Load {
 /// Changes loads, the lowest up or the highest down, until they sum to `total`.
 fn even_out(loads: &mut [Load], total: i64) {
     let sum: i64 = loads.iter().map(|load| load.now).sum();
+    if sum == total {
+        return;
+    }
     let up = sum < total;
     // Raised to a level, or lowered to it, as far as each may.
     let at = |load: &Load, level: i64| {

@@ -71,28 +71,46 @@ impl Standing {
     }
 }
 
+/// What stands at a member, and its zone.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    zone: u32,
+    replicas: u32,
+    primaries: u32,
+}
+
 /// Counts what stands, and lists the items that do not have exactly what they want, as far as limits
 /// above zero and zones are concerned.
 pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing, Vec<u32>) {
     let classes = fair.classes.list.len();
     let mut unsound = Vec::new();
     let mut of_cell = vec![0; classes * cells.list.len()];
-    // Replicas in the lower half of each word, primaries in the upper: one place each.
-    let mut counts = vec![0u64; problem.seats.len()];
+    // All that is asked about a member in one place.
+    let tally = |zone: &u32| Tally { zone: *zone, ..Tally::default() };
+    let mut tallies: Vec<Tally> = fair.zones.of_member.iter().map(tally).collect();
     let mut raw = 0;
     let mut count = |holder: Holder| {
-        counts[holder.member() as usize] += 1 + (u64::from(holder.is_primary()) << 32);
+        let tally = &mut tallies[holder.member() as usize];
+        tally.replicas += 1;
+        tally.primaries += u32::from(holder.is_primary());
         raw += u64::from(!holder.is_consistent());
+        tally.zone
     };
     if classes == 1 && problem.zone_set.is_empty() {
         // What is counted for a member that may hold nothing is taken back below.
         let (wanted, cap) = (problem.wanted(0) as usize, fair.caps[0]);
         for (item, held) in (0..).zip(problem.held.iter()) {
+            // Zones have more bits than members: all alike, or not, or one that is nowhere.
+            let (mut any, mut all, mut gone) = (0, u32::MAX, false);
             for holder in held {
-                count(*holder);
+                let zone = count(*holder);
+                (any, all, gone) = (any | zone, all & zone, gone | (zone == NOWHERE));
             }
-            let sound = held.len() == wanted && fits(&fair.zones, held, cap);
-            // Without a branch, because nobody can guess where members were lost.
+            let near = (cap >= wanted) | (any != all) & (cap + 1 == wanted);
+            let sound = (held.len() == wanted)
+                & !gone
+                & (near || cap + 1 < wanted && beyond(&fair.zones, held, cap) == 0);
+            // No branch, because nobody can guess where members were lost.
             unsound.push(item);
             unsound.truncate(unsound.len() - usize::from(sound));
         }
@@ -110,11 +128,10 @@ pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing
         }
     }
     let mut standing = Standing { of_cell, raw, ..Standing::default() };
-    let low = |count: u64| u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0);
-    for (count, zone) in counts.into_iter().zip(&fair.zones.of_member) {
-        let count = if *zone == NOWHERE { 0 } else { count };
-        standing.of_member.push(low(count));
-        standing.primaries.push(low(count >> 32));
+    for Tally { zone, replicas, primaries } in tallies {
+        let stands = u32::from(zone != NOWHERE);
+        standing.of_member.push(stands * replicas);
+        standing.primaries.push(stands * primaries);
     }
     if classes == 1 && problem.zone_set.is_empty() {
         for (held, cell) in standing.of_member.iter().zip(&cells.of_member) {
@@ -144,8 +161,11 @@ fn fits(zones: &Zones, held: &[Holder], cap: usize) -> bool {
         gone |= zone == NOWHERE;
         apart |= zone != first;
     }
-    !gone
-        && (cap >= held.len() || apart && (cap + 1 == held.len() || beyond(zones, held, cap) == 0))
+    if cap + 1 < held.len() {
+        return !gone && apart && beyond(zones, held, cap) == 0;
+    }
+    // No branch here either.
+    !gone & (apart | (cap >= held.len()))
 }
 
 /// Rows of more holders than this are not compared pair by pair.
