@@ -18,7 +18,7 @@ use crate::types::{clock, sleep};
 use crate::work::{self, Work};
 use crate::world::World;
 
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 3;
 const IDS: [u64; 5] = [1, 2, 3, 4, 5];
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -77,7 +77,11 @@ async fn until(world: &World, what: &str, mut holds: impl FnMut() -> bool) {
     let end = clock() + PATIENCE;
     while !holds() {
         let (seed, published) = (world.seed, published(world));
-        assert!(clock() < end, "seed {seed}: never {what}: {published:#?}\n{}", tail(&world.oracle));
+        assert!(
+            clock() < end,
+            "seed {seed}: never {what}: {published:#?}\n{}",
+            tail(&world.oracle)
+        );
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -138,8 +142,10 @@ fn who_plans_and_whose_disk_hangs_is_drained_by_another() {
         let plans = IDS.into_iter().find(|id| world.work(*id).unwrap().items.report().is_some());
         let plans = plans.unwrap();
         if plans == leader {
-            // Then another leads before anything else happens.
-            return;
+            let autopilot = world.autopilot(leader).unwrap();
+            autopilot.transfer(Some(follower(&world).to_string().into())).await.unwrap();
+            until(&world, "another leads", || world.leader().is_some_and(|(id, _)| id != plans))
+                .await;
         }
         world.disk(plans).unwrap().set_hangs(true);
         until(&world, "is drained by another", || {
@@ -191,9 +197,12 @@ fn an_observer_to_whom_half_look_bad_at_once_takes_nothing_and_says_why() {
         until(&world, "says why", || matches!(hold(&world), Some(Hold::TooMany { .. }))).await;
         let end = clock() + Duration::from_secs(15);
         while clock() < end {
-            for id in IDS {
-                assert_eq!(standing(&world, id).unwrap_or_default(), Standing::Full, "{id}");
-            }
+            // The first may have been found some moments before the second: what it lost stays lost,
+            // and that is no replica.
+            let standings = IDS.into_iter().filter_map(|id| standing(&world, id));
+            let lowered: Vec<_> =
+                standings.filter(|standing| *standing != Standing::Full).collect();
+            assert!(lowered.is_empty() || lowered == [Standing::NoPrimaries], "{lowered:?}");
             sleep(Duration::from_millis(50)).await;
         }
         heal(&world, rules);
@@ -210,9 +219,10 @@ fn a_server_that_flaps_does_not_swing_the_load() {
         let mut turns = Vec::new();
         for _ in 0..30 {
             let rules = cut(&world, &[flaps], &others(flaps));
-            sleep(Duration::from_millis(1_500)).await;
+            sleep(Duration::from_millis(2_300)).await;
+            turns.push(standing(&world, flaps));
             heal(&world, rules);
-            sleep(Duration::from_millis(2_500)).await;
+            sleep(Duration::from_millis(2_000)).await;
             turns.push(standing(&world, flaps));
             turns.dedup();
             assert_eq!(load(&world, flaps).unwrap().0, before.0, "none of its replicas moves");
@@ -228,10 +238,8 @@ fn a_pause_that_is_shorter_than_the_grace_moves_no_replica_and_gives_primaries_b
         let paused = follower(&world);
         let before = load(&world, paused).unwrap();
         let rules = cut(&world, &[paused], &others(paused));
-        until(&world, "hands its primaries over", || {
-            load(&world, paused) == Some((before.0, 0))
-        })
-        .await;
+        until(&world, "hands its primaries over", || load(&world, paused) == Some((before.0, 0)))
+            .await;
         heal(&world, rules);
         until(&world, "has primaries again", || {
             let load = load(&world, paused).unwrap();

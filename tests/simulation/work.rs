@@ -12,7 +12,9 @@ use raft_autopilot::allocator::{
     self, Allocator, Happening, Leading, Report, Standing, Task, Worker,
 };
 use raft_autopilot::openraft::{RaftLog, RaftRuntime, StoreHost};
-use raft_autopilot::placement::{self, Cause, Config, Graded, Keys, Notice, Options, Placement, Term};
+use raft_autopilot::placement::{
+    self, Cause, Config, Graded, Keys, Notice, Options, Placement, Term,
+};
 use raft_autopilot::store::replicated::{self, Answer, Applied, Entry, LogError, Replicated};
 use raft_autopilot::store::{Event, Events, KeyRange, RangeRequest, Store, Update, Watch};
 
