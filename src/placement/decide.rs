@@ -209,7 +209,7 @@ fn next(stands: Notice, wish: Wish, held: bool) -> Notice {
 fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, Asked>) -> Option<Hold> {
     let limit = |key: &MemberKey| u64::from(facts.limits.get(key).copied().unwrap_or(0));
     let of: u64 = facts.limits.values().map(|limit| u64::from(*limit)).sum();
-    let takes = |(stands, wish): &Asked| worsens(stands, wish) && is_founded(stands);
+    let is_heard = |(stands, wish): &Asked| worsens(stands, wish) && is_founded(stands);
     let lowered = |(key, asked): (&MemberKey, &Asked)| {
         let (stands, wish) = asked;
         // Where its wish is not heard, what stands goes on.
@@ -219,7 +219,7 @@ fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, Asked>) -> Option<Ho
             wish.cause == Cause::Health && rank(wish.standing) > (0, 0)
         };
         let there = facts.limits.contains_key(key);
-        (there && (goes_on || takes(asked))).then(|| key.clone())
+        (there && (goes_on || is_heard(asked))).then(|| key.clone())
     };
     // A member may outlive its server's membership, with what was taken from it.
     let left = facts.stood.iter().filter(|(key, stood)| {
@@ -231,7 +231,7 @@ fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, Asked>) -> Option<Ho
     let members: Vec<MemberKey> = wishes.iter().filter_map(lowered).chain(left).collect();
     let limits: u64 = members.iter().map(limit).sum();
     let allowed_percent = facts.max_share_percent;
-    let anybody = wishes.values().any(takes);
+    let anybody = wishes.values().any(is_heard);
     let most = of * u64::from(allowed_percent);
     (anybody && limits * 100 > most).then_some(Hold::TooMany {
         members,

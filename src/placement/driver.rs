@@ -243,7 +243,8 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         let Some(work) = members.view() else { return Ok(None) };
         if office.term != Some(term) {
             if !self.claim(Term(term)).await? {
-                return Ok(self.give_way(office, term));
+                self.give_way(office, term);
+                return Ok(Some(BACKOFF_MAX));
             }
             *office = Office { term: Some(term), ..Office::default() };
         }
@@ -281,7 +282,8 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
             let fence = Compare::equal(KeyRange::key(self.keys.term()), fence);
             let done = self.store.commit(Txn::when([fence]).and_then(ops)).await?;
             if !done.succeeded {
-                return Ok(self.give_way(office, term));
+                self.give_way(office, term);
+                return Ok(Some(BACKOFF_MAX));
             }
             notices.wait(done.revision).await?;
         }
@@ -303,11 +305,10 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         Ok(self.store.commit(Txn::when([unchanged]).and_then([put])).await?.succeeded)
     }
 
-    /// A later leader writes, or has begun to just now. Returns after how long to look again.
-    fn give_way(&self, office: &mut Office, term: u64) -> Option<Duration> {
+    /// A later leader writes, or has begun to just now.
+    fn give_way(&self, office: &mut Office, term: u64) {
         office.term = None;
         self.show(Some(Hold::Superseded { term, key: self.keys.term() }), Vec::new());
-        Some(BACKOFF_MAX)
     }
 
     fn show(&self, hold: Option<Hold>, nameless: Vec<String>) {
