@@ -197,7 +197,7 @@ fn a_server_that_flaps_does_not_swing_the_load() {
             sleep(Duration::from_millis(1_500)).await;
             turns.push(standing(&world, flaps));
             heal(&world, rules);
-            sleep(Duration::from_millis(2_000)).await;
+            sleep(Duration::from_secs(2)).await;
             turns.push(standing(&world, flaps));
             turns.dedup();
             assert_eq!(load(&world, flaps).unwrap().0, before.0, "none of its replicas moves");
