@@ -48,9 +48,10 @@ pub struct Leading {
     /// For how long an item that a member has given back is rather not given to it again. Default
     /// 60 s.
     pub avoid_for: Duration,
-    /// What members may hold, as judged from outside, for instance by their health. Default: nobody
-    /// judges.
-    pub standings: Option<watch::Receiver<Standings>>,
+    /// What members may hold, as judged from outside, for instance by their health. Nothing is planned
+    /// while that is not known, `None`, so that nobody gets back what was taken; when whoever tells it
+    /// has ended, what it told last goes on. Default: nobody judges.
+    pub standings: Option<watch::Receiver<Option<Standings>>>,
 }
 
 impl Default for Leading {
@@ -137,6 +138,10 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     /// Works for all while this member is the oldest, until the mirror ends.
     pub(super) async fn run(mut self) -> StoreError {
         let mut oldest = None;
+        if let Some(standings) = &mut self.options.standings {
+            // Whoever has ended without a word judges nobody.
+            let _ = standings.wait_for(Option::is_some).await;
+        }
         let mut view = self.mirror.view();
         loop {
             if self.leads(&view, &mut oldest) {
@@ -224,7 +229,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         let now = self.runtime.now();
         office.avoided.retain(|_, until| *until > now);
         let standings = self.options.standings.as_mut();
-        let standings = standings.map(|standings| Arc::clone(&standings.borrow_and_update()));
+        let standings = standings.and_then(|standings| standings.borrow_and_update().clone());
         Outside {
             standings: standings.unwrap_or_default(),
             avoided: office.avoided.keys().cloned().collect(),
