@@ -168,7 +168,7 @@ async fn a_notice_that_is_lost_or_half_written_gives_nothing_back_and_is_written
     let well = {
         let mut inner = host.inner();
         let server = inner.server("3");
-        (server.contact, server.probe.clone())
+        (server.contact, server.probe)
     };
     falls_silent(&host, "3");
     let standings = handle.standings();
