@@ -41,16 +41,23 @@ pub struct Batch {
 
 /// The transactions of one round. They are independent of each other: each may be done or not, in
 /// any order.
+///
+/// They are made some items at a time, so that the first are on their way while the next are made;
+/// the world stays as it is until all are made.
 #[derive(Debug, Default)]
 pub struct Round {
-    /// What is to be sent.
+    /// What was made and is to be sent.
     pub batches: Vec<Batch>,
+    /// How many transactions were made.
+    pub made: usize,
     /// New assignments.
     pub added: usize,
     /// Assignments that end.
     pub removed: usize,
     /// Primaries that are handed from a replica that stays.
     pub handed: usize,
+    rest: std::vec::IntoIter<(usize, Arc<str>)>,
+    spent: Spent,
 }
 
 /// What is to be done with one item.
@@ -65,7 +72,7 @@ struct Part {
 }
 
 /// What of a round is used up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Spent {
     /// Replicas that the round gives to members.
     given: BTreeMap<u32, u32>,
@@ -85,34 +92,57 @@ pub fn round<W: Workload>(
     bounds: &Bounds,
     apart: &BTreeSet<Arc<str>>,
 ) -> Round {
-    let mut round = Round::default();
-    let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
-    let mut spent = Spent { given: BTreeMap::new(), copying: world.copying(), handed: 0 };
-    let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
-    for (danger, name) in by_danger(world, budget) {
-        let Some(item) = world.item(&name) else { continue };
-        let now = Now { world, intent, name: &name, item, bounds, danger };
-        match now.next(&mut spent) {
-            Next::Settled => world.progress.settle(&name),
-            Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
-            Next::Change(part) => {
-                round.removed += part.ended.len();
-                world.progress.wait(&name, Doing::Changing, &[]);
-                parts.push((name, part));
+    let mut round = Round::begin(world, bounds);
+    while round.go_on(world, intent, bounds, apart, usize::MAX) {}
+    round
+}
+
+impl Round {
+    /// A round of which nothing is made yet.
+    pub fn begin<W: Workload>(world: &mut World<W>, bounds: &Bounds) -> Self {
+        let spent = Spent { copying: world.copying(), ..Spent::default() };
+        let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
+        Self { rest: by_danger(world, budget).into_iter(), spent, ..Self::default() }
+    }
+
+    /// Makes the transactions for so many more items, as [`round`] does. Returns whether any item is
+    /// left.
+    pub fn go_on<W: Workload>(
+        &mut self,
+        world: &mut World<W>,
+        intent: &Intent,
+        bounds: &Bounds,
+        apart: &BTreeSet<Arc<str>>,
+        items: usize,
+    ) -> bool {
+        let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
+        for (danger, name) in self.rest.by_ref().take(items) {
+            let Some(item) = world.item(&name) else { continue };
+            let now = Now { world, intent, name: &name, item, bounds, danger };
+            match now.next(&mut self.spent) {
+                Next::Settled => world.progress.settle(&name),
+                Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
+                Next::Change(part) => {
+                    self.removed += part.ended.len();
+                    world.progress.wait(&name, Doing::Changing, &[]);
+                    parts.push((name, part));
+                }
             }
         }
+        self.added = self.spent.given.values().map(|given| *given as usize).sum();
+        self.handed = self.spent.handed;
+        // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
+        parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
+        let mut packer = Packer::new(world, bounds);
+        for (name, part) in parts {
+            let alone = apart.contains(&name);
+            packer.add(world, name, part, alone);
+        }
+        let batches = packer.finish();
+        self.made += batches.len();
+        self.batches.extend(batches);
+        !self.rest.as_slice().is_empty()
     }
-    round.added = spent.given.values().map(|given| *given as usize).sum();
-    round.handed = spent.handed;
-    // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
-    parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
-    let mut packer = Packer::new(world, bounds);
-    for (name, part) in parts {
-        let alone = apart.contains(&name);
-        packer.add(world, name, part, alone);
-    }
-    round.batches = packer.finish();
-    round
 }
 
 /// The items that are to be looked at, those that may be lost first: by how many good replicas they
@@ -348,27 +378,28 @@ impl<'a> Packer<'a> {
     }
 
     fn add<W: Workload>(&mut self, world: &World<W>, name: Arc<str>, part: Part, alone: bool) {
-        let bytes = Txn::when(part.compares.clone()).and_then(part.ops.clone()).size()
-            + part.takers.len() * MEMBER_COMPARE;
+        let Part { compares, ops, takers, ended, .. } = part;
+        let txn = Txn::when(compares).and_then(ops);
+        let bytes = txn.size() + takers.len() * MEMBER_COMPARE;
         let open = &self.open;
-        let takers = open.takers.union(&part.takers).count();
-        let compares = 1 + open.compares.len() + part.compares.len() + takers;
-        let ops = open.ops.len() + part.ops.len();
+        let bound = open.takers.union(&takers).count();
+        let compares = 1 + open.compares.len() + txn.compares.len() + bound;
+        let ops = open.ops.len() + txn.success.len();
         if alone
             || compares.max(ops) > self.limits.operations
             || open.bytes + bytes > self.limits.bytes
         {
             self.close();
         }
-        for member in part.takers.difference(&self.open.takers) {
+        for member in takers.difference(&self.open.takers) {
             self.open.compares.push(member_unchanged(world, world.member(*member)));
         }
         let open = &mut self.open;
-        open.takers.extend(&part.takers);
-        open.compares.extend(part.compares);
-        open.ops.extend(part.ops);
+        open.takers.extend(&takers);
+        open.compares.extend(txn.compares);
+        open.ops.extend(txn.success);
         open.bytes += bytes;
-        open.ended.extend(part.ended.into_iter().map(|member| (Arc::clone(&name), member)));
+        open.ended.extend(ended.into_iter().map(|member| (Arc::clone(&name), member)));
         open.items.push(name);
         if alone {
             self.close();

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::{
-    converge::{Batch, Bounds, Round, round},
+    converge::{Batch, Bounds, Round},
     desk::Core,
     intent::{Intent, Outside, Rules, Standings},
     item::Key,
@@ -32,6 +32,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// The longest.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// For so many items transactions are made before the first of them are sent.
+const AT_ONCE: usize = 1_024;
+
 /// How the leader works; each member may become it, so all should have the same.
 #[derive(Clone, Debug)]
 pub struct Leading {
@@ -45,9 +48,10 @@ pub struct Leading {
     /// For how long an item that a member has given back is rather not given to it again. Default
     /// 60 s.
     pub avoid_for: Duration,
-    /// What members may hold, as judged from outside, for instance by their health. Default: nobody
-    /// judges.
-    pub standings: Option<watch::Receiver<Standings>>,
+    /// What members may hold, as judged from outside, for instance by their health. Nothing is planned
+    /// while that is not known, `None`, so that nobody gets back what was taken; when whoever tells it
+    /// has ended, what it told last goes on. Default: nobody judges.
+    pub standings: Option<watch::Receiver<Option<Standings>>>,
 }
 
 impl Default for Leading {
@@ -90,15 +94,54 @@ struct Office<W: Workload> {
 struct Outcome {
     revision: u64,
     succeeded: usize,
+    refused: u64,
     failed: BTreeSet<Arc<str>>,
     /// One of them may have been done, or may still be.
     unknown: bool,
+}
+
+impl Outcome {
+    fn add(&mut self, items: Vec<Arc<str>>, answer: Result<TxnResponse, StoreError>) {
+        match answer {
+            Ok(TxnResponse { revision, succeeded, .. }) => {
+                self.revision = self.revision.max(revision);
+                if succeeded {
+                    self.succeeded += 1;
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::info!("{} items wait for the next round: {error}", items.len());
+                self.unknown |= matches!(error, StoreError::Unknown(_));
+            }
+        }
+        self.refused += 1;
+        self.failed.extend(items);
+    }
+}
+
+impl<W: Workload> Office<W> {
+    /// Makes transactions for some more items. Returns whether any item is left.
+    fn go_on(&mut self, round: &mut Round, bounds: &Bounds) -> bool {
+        let Some(intent) = &self.intent else { return false };
+        let known = round.batches.len();
+        let left = round.go_on(&mut self.world, intent, bounds, &self.apart, AT_ONCE);
+        for Batch { ended, .. } in &round.batches[known..] {
+            let member = |member: &u32| self.world.member(*member).key.clone();
+            self.ended.extend(ended.iter().map(|(item, at)| (Arc::clone(item), member(at))));
+        }
+        left
+    }
 }
 
 impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     /// Works for all while this member is the oldest, until the mirror ends.
     pub(super) async fn run(mut self) -> StoreError {
         let mut oldest = None;
+        if let Some(standings) = &mut self.options.standings {
+            // Whoever has ended without a word judges nobody.
+            let _ = standings.wait_for(Option::is_some).await;
+        }
         let mut view = self.mirror.view();
         loop {
             if self.leads(&view, &mut oldest) {
@@ -163,16 +206,13 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         };
         loop {
             let outside = self.outside(&mut office);
-            let round = self.plan(&mut office, &outside);
             let status = self.keeper.status();
-            if round.batches.is_empty() {
-                office.failures = 0;
-                self.wait(&mut office).await?;
-            } else if status == LeaseStatus::Held {
-                self.commit(&mut office, round).await?;
-            } else {
+            if status != LeaseStatus::Held {
                 // Whoever may have lost its lease sends nothing; it is told when it has.
                 self.keeper.changed(status).await;
+            } else if !self.round(&mut office, &outside).await? {
+                office.failures = 0;
+                self.wait(&mut office).await?;
             }
             let view = self.mirror.view();
             if !self.leads(&view, oldest) {
@@ -180,6 +220,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 return Ok(view);
             }
             self.follow(&mut office, view);
+            office.ended.clear();
         }
     }
 
@@ -188,31 +229,30 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         let now = self.runtime.now();
         office.avoided.retain(|_, until| *until > now);
         let standings = self.options.standings.as_mut();
-        let standings = standings.map(|standings| Arc::clone(&standings.borrow_and_update()));
+        let standings = standings.and_then(|standings| standings.borrow_and_update().clone());
         Outside {
             standings: standings.unwrap_or_default(),
             avoided: office.avoided.keys().cloned().collect(),
         }
     }
 
-    /// Plans, if anything has changed that a plan depends on, and the next round.
-    fn plan(&self, office: &mut Office<W>, outside: &Outside) -> Round {
-        let Office { world, view, intent, .. } = office;
+    /// Plans, if anything has changed that a plan depends on.
+    fn plan(&self, office: &mut Office<W>, outside: &Outside) {
+        let Office { world, intent, done, .. } = office;
         let rules = &self.options.rules;
-        let intent = match intent {
-            Some(intent) if intent.is_of(world, rules, outside) => intent,
-            _ => {
-                office.done.plans += 1;
-                intent.insert(Intent::new(world, rules, outside))
-            }
-        };
-        let bounds = Bounds { limits: self.store.limits(), moves: self.options.moves_in_flight };
-        let round = round(world, intent, &bounds, &office.apart);
+        if intent.as_ref().is_none_or(|intent| !intent.is_of(world, rules, outside)) {
+            done.plans += 1;
+            *intent = Some(Intent::new(world, rules, outside));
+        }
+    }
+
+    /// Tells what stands and is meant, and what is done about it.
+    fn report(&self, office: &Office<W>, outside: &Outside) {
+        let Office { world, view, intent: Some(intent), done, .. } = office else { return };
         let mut report = Report::new(world, view, intent, outside);
-        report.done = office.done;
+        report.done = *done;
         self.core.lock().report = Some(Arc::new(report));
         self.core.turned.notify_waiters();
-        round
     }
 
     /// Waits until there may be something to do.
@@ -261,21 +301,13 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 office.avoided.insert(pair, until);
             }
         }
-        office.ended.clear();
     }
 
-    /// Sends the transactions of a round, and waits until the mirror shows what came of them.
-    async fn commit(&self, office: &mut Office<W>, round: Round) -> Result<(), StoreError> {
-        for batch in &round.batches {
-            let ended = batch.ended.iter();
-            office.ended.extend(ended.map(|(item, member)| {
-                (Arc::clone(item), office.world.member(*member).key.clone())
-            }));
-        }
-        let sent = round.batches.len();
-        office.done.count(&round);
-        let mut outcome = self.send(round.batches).await;
-        office.done.failed += u64::try_from(sent - outcome.succeeded).unwrap_or(u64::MAX);
+    /// Does what is safe now, and waits until the mirror shows what came of it. Returns whether there
+    /// was anything to do.
+    async fn round(&self, office: &mut Office<W>, outside: &Outside) -> Result<bool, StoreError> {
+        let (made, mut outcome) = self.send(office, outside).await?;
+        office.done.failed += outcome.refused;
         if outcome.unknown {
             outcome.revision = outcome.revision.max(self.fence().await?);
         }
@@ -285,7 +317,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         office.apart = outcome.failed;
         if outcome.succeeded > 0 {
             office.failures = 0;
-        } else {
+        } else if made > 0 {
             let pause = BACKOFF_FIRST.saturating_mul(1 << office.failures.min(16)).min(BACKOFF_MAX);
             office.failures += 1;
             // The first time what has changed is on its way already.
@@ -293,42 +325,58 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 self.runtime.sleep(pause).await;
             }
         }
-        self.mirror.wait(outcome.revision).await.map(|_| ())
+        if made > 0 {
+            self.mirror.wait(outcome.revision).await?;
+        }
+        Ok(made > 0)
     }
 
-    async fn send(&self, batches: Vec<Batch>) -> Outcome {
-        let permits = Arc::new(Semaphore::new(self.options.batches_in_flight.max(1)));
+    /// Makes the transactions of a round, and sends them: the first while the next are made, and what
+    /// comes of them is followed meanwhile. Returns how many there were.
+    async fn send(
+        &self,
+        office: &mut Office<W>,
+        outside: &Outside,
+    ) -> Result<(usize, Outcome), StoreError> {
+        let bounds = Bounds { limits: self.store.limits(), moves: self.options.moves_in_flight };
+        self.plan(office, outside);
+        let mut round = Round::begin(&mut office.world, &bounds);
         let (sender, mut answers) = mpsc::unbounded_channel();
-        for Batch { txn, items, .. } in batches {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
-            let (store, sender) = (self.store.clone(), sender.clone());
-            // Once sent it goes on, whatever becomes of this loop.
-            self.runtime.spawn(async move {
-                let answer = store.commit(txn).await;
-                drop(permit);
-                // Whoever asked may have gone.
-                let _ = sender.send((answer, items));
-            });
-        }
-        drop(sender);
-        let mut outcome = Outcome::default();
-        while let Some((answer, items)) = answers.recv().await {
-            match answer {
-                Ok(TxnResponse { revision, succeeded, .. }) => {
-                    outcome.revision = outcome.revision.max(revision);
-                    outcome.succeeded += usize::from(succeeded);
-                    if !succeeded {
-                        outcome.failed.extend(items);
+        let (mut outcome, mut unmade, mut in_flight) = (Outcome::default(), true, 0);
+        let most = self.options.batches_in_flight.max(1);
+        loop {
+            while unmade && round.batches.len() < most {
+                unmade = office.go_on(&mut round, &bounds);
+                if !unmade {
+                    self.report(office, outside);
+                    if round.made > 0 {
+                        office.done.count(&round);
                     }
                 }
-                Err(error) => {
-                    tracing::info!("{} items wait for the next round: {error}", items.len());
-                    outcome.unknown |= matches!(error, StoreError::Unknown(_));
-                    outcome.failed.extend(items);
+            }
+            let free = (most - in_flight).min(round.batches.len());
+            for Batch { txn, items, .. } in round.batches.drain(..free) {
+                let (store, sender) = (self.store.clone(), sender.clone());
+                in_flight += 1;
+                // Once sent it goes on, whatever becomes of this loop.
+                self.runtime.spawn(async move {
+                    let answer = store.commit(txn).await;
+                    // Whoever asked may have gone.
+                    let _ = sender.send((answer, items));
+                });
+            }
+            if in_flight == 0 {
+                return Ok((round.made, outcome));
+            }
+            tokio::select! {
+                biased;
+                Some((answer, items)) = answers.recv() => {
+                    in_flight -= 1;
+                    outcome.add(items, answer);
                 }
+                view = self.mirror.changed(&office.view), if !unmade => self.follow(office, view?),
             }
         }
-        outcome
     }
 
     /// Writes this member's key anew, so that nothing that was sent before can still be done.

@@ -102,7 +102,7 @@ impl Done {
     pub(super) fn count(&mut self, round: &Round) {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         self.rounds += 1;
-        self.batches += count(round.batches.len());
+        self.batches += count(round.made);
         self.added += count(round.added);
         self.removed += count(round.removed);
         self.handed += count(round.handed);

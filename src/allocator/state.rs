@@ -19,9 +19,10 @@ pub enum Standing {
     NoPrimaries,
     /// What it holds, and nothing new; it becomes no primary either.
     NothingNew,
-    /// So many items fewer than its limit says.
+    /// So many items fewer than its limit says, and of what is left it is the primary only where nobody
+    /// else holds the item.
     Shed(u32),
-    /// Nothing: what it holds counts as lost.
+    /// Nothing.
     Gone,
 }
 
@@ -39,8 +40,12 @@ impl Standing {
     /// Of which items it may become the primary.
     pub fn primaries(self) -> Primaries {
         match self {
-            Self::NoNewPrimaries | Self::NoPrimaries | Self::NothingNew => Primaries::Kept,
-            Self::Full | Self::Shed(_) | Self::Gone => Primaries::Any,
+            Self::Full | Self::Shed(0) => Primaries::Any,
+            Self::NoNewPrimaries
+            | Self::NoPrimaries
+            | Self::NothingNew
+            | Self::Shed(_)
+            | Self::Gone => Primaries::Kept,
         }
     }
 
@@ -51,7 +56,7 @@ impl Standing {
 
     /// Whether it may stay the primary of items that others hold too.
     pub fn keeps_primaries(self) -> bool {
-        self != Self::NoPrimaries
+        !matches!(self, Self::NoPrimaries | Self::Shed(1..) | Self::Gone)
     }
 }
 

@@ -110,14 +110,16 @@ fn discovery_shrunken(seen: &Observation, servers: &[Sighting]) -> bool {
     if seen.discovery.is_none() {
         return false;
     }
-    let members = || servers.iter().filter(|server| server.role != Role::Absent);
-    let (mut all, mut listed) = (0_usize, 0_usize);
-    for server in members() {
-        all += 1;
-        listed += usize::from(server.discovery.is_some());
-    }
     let leads = |s: &Sighting| seen.leader.as_ref() == Some(&s.server.id);
-    listed * 3 < all * 2 || !members().any(|s| s.discovery.is_some() && leads(s))
+    let (mut all, mut listed, mut leader) = (0_usize, 0_usize, false);
+    for server in servers.iter().filter(|server| server.role != Role::Absent) {
+        all += 1;
+        if server.discovery.is_some() {
+            listed += 1;
+            leader = leader || leads(server);
+        }
+    }
+    listed * 3 < all * 2 || !leader
 }
 
 /// The votes of one half of a membership.

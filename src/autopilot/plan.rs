@@ -315,16 +315,15 @@ impl<'a> Planner<'a> {
     /// Whether a server vanished alone. Where a third of the members and more went silent within
     /// one grace it is rather the observer that is cut off, until twice the grace has passed.
     fn alone(&self, begins: Begins, grace: Duration) -> Result<(), Refusal> {
-        let Some(own) = begins.nth(1) else { return Ok(()) };
-        let twice = grace.saturating_mul(2);
-        if begins.nth(2).is_some_and(|second| self.state.at.saturating_sub(second) >= twice) {
+        let long = self.state.at.saturating_sub(begins.second).saturating_sub(grace);
+        if begins.count == 0 || (begins.count > 1 && long >= grace) {
             return Ok(());
         }
         let (mut members, mut vanished) = (0, 0);
         for other in self.state.members() {
             members += 1;
             let begin = other.signs.first();
-            let together = begin.is_some_and(|begin| begin.abs_diff(own) <= grace);
+            let together = begin.is_some_and(|begin| begin.abs_diff(begins.first) <= grace);
             vanished += usize::from(together);
         }
         if vanished > 1 && vanished > members / 3 {
@@ -359,9 +358,11 @@ impl<'a> Planner<'a> {
         needed: usize,
     ) -> Result<(), Refusal> {
         let id = || server.server.id.clone();
-        let few = || Refusal::TooFewSigns { server: id(), signs: begins.count };
-        let begin = begins.nth(needed).ok_or_else(few)?;
-        let begin = if needed > 1 { begin.max(self.heard(server)) } else { begin };
+        if begins.count < needed {
+            return Err(Refusal::TooFewSigns { server: id(), signs: begins.count });
+        }
+        let heard = || self.heard(server);
+        let begin = if needed > 1 { begins.second.max(heard()) } else { begins.first };
         // A joining server that has just made progress is not dead, however silent it is.
         let begin = server.joining.map_or(begin, |progress| begin.max(progress));
         let passed = self.state.at.saturating_sub(begin);
@@ -387,7 +388,7 @@ impl<'a> Planner<'a> {
         let mut dead = Removals::default();
         for server in state.members() {
             let sick = server.health.verdict == Verdict::Unhealthy;
-            if !sick || server.signs.first().is_none() || state.is_leader(&server.server.id) {
+            if !sick || !server.signs.any() || state.is_leader(&server.server.id) {
                 continue;
             }
             let grace = removal_grace(self.config, server);
@@ -413,25 +414,36 @@ impl<'a> Planner<'a> {
             self.hold(remove(id), Origin::Cleanup, why);
         }
         if dead.iter().next().is_some() {
-            self.removals(promoter, &dead);
+            self.removals(promoter, dead);
         }
     }
 
-    fn removals(&mut self, promoter: &dyn Promoter, dead: &Removals) {
-        let kept = promoter.keeps(self.config, self.state, dead);
+    fn removals(&mut self, promoter: &dyn Promoter, dead: Removals) {
+        let kept = promoter.keeps(self.config, self.state, &dead);
         let before = self.count();
-        for id in dead.iter() {
-            let Some(server) = self.state.server(id) else { continue };
-            let votes = server.role == Role::Voter;
-            let after = if votes { before.without(server) } else { before };
-            let step = remove(id.clone());
-            if kept.contains(id) {
-                self.hold(step, Origin::Cleanup, Why::PromoterKeeps);
-            } else if let Err(refusal) = self.keeps_quorum(before, after, false) {
-                self.hold(step, Origin::Cleanup, Why::Refused(refusal));
-            } else {
-                self.push(step, Origin::Cleanup);
+        for mut list in dead.lists() {
+            let Some(last) = list.len().checked_sub(1) else { continue };
+            for id in list.drain(..last) {
+                self.removal(vec![id], &kept, before);
             }
+            // Mostly it is the only one: its step takes the list, and nothing is allocated.
+            self.removal(list, &kept, before);
+        }
+    }
+
+    /// Removes one dead server, the only one of the list.
+    fn removal(&mut self, dead: Vec<ServerId>, kept: &[ServerId], before: Count) {
+        let Some(server) = dead.first().and_then(|id| self.state.server(id)) else { return };
+        let votes = server.role == Role::Voter;
+        let after = if votes { before.without(server) } else { before };
+        let is_kept = kept.contains(&server.server.id);
+        let step = Step::Remove { servers: dead, promote: Vec::new(), add: None };
+        if is_kept {
+            self.hold(step, Origin::Cleanup, Why::PromoterKeeps);
+        } else if let Err(refusal) = self.keeps_quorum(before, after, false) {
+            self.hold(step, Origin::Cleanup, Why::Refused(refusal));
+        } else {
+            self.push(step, Origin::Cleanup);
         }
     }
 
@@ -496,8 +508,12 @@ impl<'a> Planner<'a> {
     }
 
     fn count(&self) -> Count {
-        let voters = || self.state.servers.iter().filter(|s| s.role == Role::Voter);
-        Count { voters: voters().count(), live: voters().filter(|s| s.live).count() }
+        let mut count = Count { voters: 0, live: 0 };
+        for voter in self.state.servers.iter().filter(|s| s.role == Role::Voter) {
+            count.voters += 1;
+            count.live += usize::from(voter.live);
+        }
+        count
     }
 
     /// Whether anything may be done at all, and when to look again.

@@ -78,6 +78,11 @@ impl Removals {
         let learners = self.stale_learners.iter().chain(&self.failed_learners);
         learners.chain(&self.stale_voters).chain(&self.failed_voters)
     }
+
+    /// The lists, in the same order.
+    pub(super) fn lists(self) -> [Vec<ServerId>; 4] {
+        [self.stale_learners, self.failed_learners, self.stale_voters, self.failed_voters]
+    }
 }
 
 /// What a promoter says of one server beside its type.

@@ -90,24 +90,34 @@ impl Signs {
         .filter_map(|(sign, since)| Some((sign, since?)))
     }
 
-    /// Since when each independent sign has stood; [`Duration::MAX`] where it does not.
-    pub(super) fn since(&self) -> [Duration; 4] {
+    /// Since when each independent sign has stood that does.
+    pub(super) fn since(&self) -> impl Iterator<Item = Duration> {
         let reborn = self.shrunk.or(self.identity);
-        let signs = [self.contact, self.probe, self.discovery, reborn];
-        signs.map(|since| since.unwrap_or(Duration::MAX))
+        [self.contact, self.probe, self.discovery, reborn].into_iter().flatten()
+    }
+
+    /// Whether any sign stands.
+    pub(super) fn any(&self) -> bool {
+        self.since().next().is_some()
     }
 
     /// Since when any sign has stood; `None`: there is none.
     pub fn first(&self) -> Option<Duration> {
-        self.since().into_iter().min().filter(|since| *since != Duration::MAX)
+        self.since().min()
     }
 
-    /// The beginnings of the independent signs that stand, the earliest first.
+    /// The beginnings of the earliest two independent signs, and how many stand.
     pub(super) fn begins(&self) -> Begins {
-        let mut begins = self.since();
-        begins.sort_unstable();
-        let count = begins.iter().filter(|since| **since != Duration::MAX).count();
-        Begins { begins, count }
+        let mut begins = Begins { first: Duration::MAX, second: Duration::MAX, count: 0 };
+        for since in self.since() {
+            begins.count += 1;
+            if since < begins.first {
+                (begins.first, begins.second) = (since, begins.first);
+            } else if since < begins.second {
+                begins.second = since;
+            }
+        }
+        begins
     }
 
     /// The same signs, each with its beginning moved by `map`.
@@ -138,19 +148,13 @@ impl Signs {
     }
 }
 
-/// Since when signs have stood, in their order.
+/// Since when the earliest two signs have stood; [`Duration::MAX`] where there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Begins {
-    begins: [Duration; 4],
+    pub(super) first: Duration,
+    pub(super) second: Duration,
+    /// How many signs stand.
     pub(super) count: usize,
-}
-
-impl Begins {
-    /// Since when at least so many have stood.
-    pub(super) fn nth(&self, needed: usize) -> Option<Duration> {
-        let nth = needed.checked_sub(1)?;
-        self.begins[..self.count].get(nth).copied()
-    }
 }
 
 /// What an operator announces about a server, so that it is not taken for a failure.

@@ -90,7 +90,7 @@ impl<'a> Judge<'a> {
         if !finishes && named().next().is_none() {
             return Err(Refusal::Empty);
         }
-        for (i, name) in named().enumerate() {
+        for (i, name) in named().enumerate().skip(1) {
             if named().take(i).any(|before| before == name) {
                 return Err(Refusal::Twice { server: name.clone() });
             }

@@ -33,11 +33,6 @@ impl Hash for ServerId {
 }
 
 impl ServerId {
-    /// Whether it is a clone of the other.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -25,6 +25,10 @@ impl Evidence<'_> {
     /// The signs that stand now, given those that stood before.
     pub(super) fn signs(&self, old: Signs, trail: &mut Trail) -> Signs {
         let (at, reasons) = (self.seen.at, self.reasons);
+        // In most rounds. A silent probe is a reason too.
+        if reasons.is_empty() && !trail.reborn && trail.told == 0 && old.discovery.is_none() {
+            return Signs::default();
+        }
         if reasons.contains(Reason::NotJudged) {
             return self.unjudged(old, trail);
         }

@@ -386,10 +386,9 @@ pub struct State {
 impl State {
     /// The server with this id.
     pub fn server(&self, id: &ServerId) -> Option<&ServerState> {
-        // Of a few, looking at each is quicker; mostly for the very same text.
+        // Of a few, looking at each is quicker.
         if self.servers.len() <= 16 {
-            let same = self.servers.iter().find(|server| server.server.id.is_same(id));
-            return same.or_else(|| self.servers.iter().find(|server| server.server.id == *id));
+            return self.servers.iter().find(|server| server.server.id == *id);
         }
         let found = self.servers.binary_search_by(|server| server.server.id.cmp(id)).ok()?;
         self.servers.get(found)

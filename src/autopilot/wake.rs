@@ -65,16 +65,13 @@ fn is_undecided(config: &Config, server: &ServerState, wake: &mut Wake) -> bool 
             waits && since.saturating_add(stabilization) > wake.at
         }
         Verdict::Unhealthy => {
-            let graces = [config.voter_replacement_grace, removal_grace(config, server)];
-            let longest = graces[0].max(graces[1]).saturating_mul(2);
+            let (one, other) = (config.voter_replacement_grace, removal_grace(config, server));
+            // Twice a grace is long enough whoever else vanished.
+            let graces = [one, other, one.saturating_add(one), other.saturating_add(other)];
             for since in server.signs.since() {
-                // Also of a sign that does not stand nothing is to come.
-                if wake.at.saturating_sub(since) > longest || since == Duration::MAX {
-                    continue;
-                }
-                for grace in graces {
+                let stood = wake.at.saturating_sub(since);
+                if let Some(grace) = graces.into_iter().filter(|grace| *grace > stood).min() {
                     wake.at(since.saturating_add(grace));
-                    wake.at(since.saturating_add(grace.saturating_mul(2)));
                 }
             }
             if let Some(progress) = server.joining {

@@ -254,7 +254,14 @@ where
         // This one moves with everything.
         let mut whole = self.raft.metrics();
         loop {
-            let applied = self.applied_term(&whole.borrow_watched());
+            let (applied, stopped) = {
+                let whole = whole.borrow_watched();
+                (self.applied_term(&whole), whole.running_state.is_err())
+            };
+            if stopped {
+                // Nothing will ever change again, and the two channels may differ for ever.
+                return std::future::pending().await;
+            }
             let seen = {
                 let metrics = metrics.borrow_watched();
                 Seen::of::<C>(

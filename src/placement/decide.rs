@@ -10,8 +10,11 @@ use super::{
 };
 use crate::{
     allocator::{MemberKey, Standing},
-    autopilot::{Config as Thresholds, Role, State, Verdict},
+    autopilot::{Config as Thresholds, Role, ServerState, State, Verdict},
 };
+
+/// How soon a policy is asked again at the earliest, however soon it wishes to be.
+const SOONEST: Duration = Duration::from_millis(10);
 
 /// A notice that stands, and for how long it has, as far as this leader has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,13 @@ pub enum Hold {
         /// How much of it may be lowered, in percent.
         allowed_percent: u8,
     },
+    /// A leader of a later term has published: the store refuses what this one would.
+    Superseded {
+        /// The term in which this node leads.
+        term: u64,
+        /// The key of the term that was claimed last.
+        key: String,
+    },
 }
 
 impl fmt::Display for Hold {
@@ -71,6 +81,12 @@ impl fmt::Display for Hold {
                     names.join(", ")
                 )
             }
+            Self::Superseded { term, key } => write!(
+                f,
+                "a leader of a later term than {term} has published, and nothing of this node's is taken: \
+                 another one will lead, or this cluster is a new one over the store of an older one; then \
+                 delete the key {key}"
+            ),
         }
     }
 }
@@ -88,6 +104,9 @@ pub struct Decision {
     pub nameless: Vec<String>,
 }
 
+/// What is published of a server, and what a policy wishes instead.
+type Asked = (Notice, Wish);
+
 /// Decides what is published of every server.
 ///
 /// Only a leader with a fresh lease decides; everybody else leaves what stands. Who is not known to be
@@ -99,7 +118,7 @@ pub fn decide(policy: &dyn Policy, facts: &Facts<'_>) -> Decision {
         decision.hold = Some(Hold::NotLeading);
         return decision;
     }
-    let mut wishes: BTreeMap<MemberKey, (Notice, Wish)> = BTreeMap::new();
+    let mut wishes: BTreeMap<MemberKey, Asked> = BTreeMap::new();
     for server in &facts.state.servers {
         if server.role == Role::Absent {
             continue;
@@ -111,53 +130,75 @@ pub fn decide(policy: &dyn Policy, facts: &Facts<'_>) -> Decision {
                 continue;
             }
         };
-        let now = facts.stood.get(&key);
-        let (standing, cause) = now
-            .map_or((Standing::Full, Cause::Health), |now| (now.notice.standing, now.notice.cause));
-        let seen = Seen {
-            thresholds: facts.thresholds,
-            state: facts.state,
-            server,
-            limit: facts.limits.get(&key).copied().unwrap_or(0),
-            standing,
-            cause,
-            stood: now.map_or(Duration::ZERO, |now| now.stood),
-        };
-        let wish = if facts.limits.contains_key(&key) {
-            policy.wish(&seen)
-        } else {
-            // What it held it has lost; it finds its standing when it is back.
-            let why = "its member is not there".to_owned();
-            Wish { standing, cause, why, again: None }
-        };
-        let notice = Notice {
-            server: server.server.id.clone(),
-            verdict: server.health.verdict,
-            standing,
-            cause,
-            why: now.map_or_else(String::new, |now| now.notice.why.clone()),
-        };
-        wishes.insert(key, (notice, wish));
+        if let Some((notice, _)) = wishes.get(&key) {
+            let (id, other) = (&server.server.id, &notice.server);
+            decision
+                .nameless
+                .push(format!("server {id}: server {other} is the member {key} already"));
+            continue;
+        }
+        let asked = ask(policy, facts, server, &key);
+        wishes.insert(key, asked);
     }
     decision.hold = too_many(facts, &wishes);
     for (key, (stands, wish)) in wishes {
-        decision.again = decision.again.into_iter().chain(wish.again).min();
+        let again = wish.again.map(|again| again.max(SOONEST));
+        decision.again = decision.again.into_iter().chain(again).min();
         let notice = next(stands, wish, decision.hold.is_some());
         decision.notices.insert(key, notice);
     }
     decision
 }
 
-/// Whether a wish takes something by health that is not taken yet, from somebody known to be bad.
+/// What a policy wishes of a server, by whose word it can be.
+fn ask(policy: &dyn Policy, facts: &Facts<'_>, server: &ServerState, key: &MemberKey) -> Asked {
+    let now = facts.stood.get(key);
+    let (standing, cause) =
+        now.map_or((Standing::Full, Cause::Health), |now| (now.notice.standing, now.notice.cause));
+    let stands = Notice {
+        server: server.server.id.clone(),
+        verdict: server.health.verdict,
+        standing,
+        cause,
+        why: now.map_or_else(String::new, |now| now.notice.why.clone()),
+    };
+    let Some(limit) = facts.limits.get(key).copied() else {
+        // What it held it has lost; it finds its standing when it is back.
+        let why = "its member is not there".to_owned();
+        return (stands, Wish { standing, cause, why, again: None });
+    };
+    let mut wish = policy.wish(&Seen {
+        thresholds: facts.thresholds,
+        state: facts.state,
+        server,
+        limit,
+        standing,
+        cause,
+        stood: now.map_or(Duration::ZERO, |now| now.stood),
+    });
+    let id = &server.server.id;
+    let told = facts.state.intended(id).is_some() || facts.state.cordoned(id).is_some();
+    let goes_on = cause == Cause::Person && rank(wish.standing) <= rank(standing);
+    if !told && !goes_on {
+        // Nobody has said so: what a policy takes on a person's word is bounded as all else is.
+        wish.cause = Cause::Health;
+    }
+    (stands, wish)
+}
+
+/// Whether a wish takes something by health that is not taken yet.
 fn worsens(stands: &Notice, wish: &Wish) -> bool {
     wish.cause == Cause::Health && rank(wish.standing) > rank(stands.standing)
 }
 
+/// Whether it may: health takes nothing from whoever is not known to be bad, whatever a policy wishes.
+fn is_founded(stands: &Notice) -> bool {
+    stands.verdict == Verdict::Unhealthy
+}
+
 /// What is published of a server next.
 fn next(stands: Notice, wish: Wish, held: bool) -> Notice {
-    // Health takes nothing from whoever is not known to be bad, whatever a policy wishes.
-    let baseless = stands.verdict != Verdict::Unhealthy;
-    if worsens(&stands, &wish) && (held || baseless) {
+    if worsens(&stands, &wish) && (held || !is_founded(&stands)) {
         return stands;
     }
     let Wish { standing, cause, why, .. } = wish;
@@ -165,12 +206,20 @@ fn next(stands: Notice, wish: Wish, held: bool) -> Notice {
 }
 
 /// Whether more lose something by their health than may: those that did already, and those that would.
-fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, (Notice, Wish)>) -> Option<Hold> {
+fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, Asked>) -> Option<Hold> {
     let limit = |key: &MemberKey| u64::from(facts.limits.get(key).copied().unwrap_or(0));
     let of: u64 = facts.limits.values().map(|limit| u64::from(*limit)).sum();
-    let lowered = |(key, (stands, wish)): (&MemberKey, &(Notice, Wish))| {
-        let stays = wish.cause == Cause::Health && rank(wish.standing) > (0, 0);
-        (stays || worsens(stands, wish)).then(|| key.clone())
+    let is_heard = |(stands, wish): &Asked| worsens(stands, wish) && is_founded(stands);
+    let lowered = |(key, asked): (&MemberKey, &Asked)| {
+        let (stands, wish) = asked;
+        // Where its wish is not heard, what stands goes on.
+        let goes_on = if worsens(stands, wish) {
+            stands.cause == Cause::Health && rank(stands.standing) > (0, 0)
+        } else {
+            wish.cause == Cause::Health && rank(wish.standing) > (0, 0)
+        };
+        let there = facts.limits.contains_key(key);
+        (there && (goes_on || is_heard(asked))).then(|| key.clone())
     };
     // A member may outlive its server's membership, with what was taken from it.
     let left = facts.stood.iter().filter(|(key, stood)| {
@@ -182,7 +231,7 @@ fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, (Notice, Wish)>) -> 
     let members: Vec<MemberKey> = wishes.iter().filter_map(lowered).chain(left).collect();
     let limits: u64 = members.iter().map(limit).sum();
     let allowed_percent = facts.max_share_percent;
-    let anybody = wishes.values().any(|(stands, wish)| worsens(stands, wish));
+    let anybody = wishes.values().any(is_heard);
     let most = of * u64::from(allowed_percent);
     (anybody && limits * 100 > most).then_some(Hold::TooMany {
         members,

@@ -15,7 +15,7 @@ use crate::{
     autopilot::{self, Running, View},
     runtime::Runtime,
     store::{
-        Compare, KeyRange, KeyValue, Op, Relation, Store, StoreError, Target, Txn,
+        Compare, KeyRange, KeyValue, Op, RangeRequest, Store, StoreError, Target, Txn,
         mirror::{self, Mirror},
     },
 };
@@ -70,20 +70,21 @@ pub struct Placement<S, R, P> {
     policy: P,
     keys: Keys,
     options: Options,
-    standings: watch::Sender<Standings>,
+    standings: watch::Sender<Option<Standings>>,
     published: watch::Sender<Arc<Published>>,
 }
 
 /// What a node sees of placement. Its clones are the same.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    standings: watch::Receiver<Standings>,
+    standings: watch::Receiver<Option<Standings>>,
     published: watch::Receiver<Arc<Published>>,
 }
 
 impl Handle {
-    /// What members may hold, for [`Leading::standings`](crate::allocator::Leading::standings).
-    pub fn standings(&self) -> watch::Receiver<Standings> {
+    /// What members may hold, for [`Leading::standings`](crate::allocator::Leading::standings); `None`
+    /// before the notices were first read.
+    pub fn standings(&self) -> watch::Receiver<Option<Standings>> {
         self.standings.clone()
     }
 
@@ -97,7 +98,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
     /// Placement that has not begun, and its handle. The allocator is made with
     /// [`Handle::standings`].
     pub fn new(store: S, runtime: R, policy: P, options: Options) -> (Self, Handle) {
-        let (standings, judged) = watch::channel(Arc::default());
+        let (standings, judged) = watch::channel(None);
         let (published, shown) = watch::channel(Arc::default());
         let keys = Keys::new(&options.prefix);
         let placement = Self { store, runtime, policy, keys, options, standings, published };
@@ -152,12 +153,16 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
     /// gets or loses anything because a notice is missing.
     async fn listen(&self, notices: &Mirror<Notice>) -> StoreError {
         let mut changes = notices.changes_from_empty();
+        if notices.view().iter().next().is_none() {
+            self.standings.send_replace(Some(Arc::default()));
+        }
         loop {
             let (changes, _) = match changes.next().await {
                 Ok(changes) => changes,
                 Err(error) => return error,
             };
-            let mut known: BTreeMap<MemberKey, Judgement> = (**self.standings.borrow()).clone();
+            let mut known: BTreeMap<MemberKey, Judgement> =
+                self.standings.borrow().as_deref().cloned().unwrap_or_default();
             let mut shown = self.published.borrow().notices.clone();
             for change in changes {
                 let Some(member) = self.keys.member(&change.key) else { continue };
@@ -168,7 +173,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
                 known.insert(member.clone(), Judgement { standing: notice.standing, why });
                 shown.insert(member, (*notice).clone());
             }
-            self.standings.send_replace(Arc::new(known));
+            self.standings.send_replace(Some(Arc::new(known)));
             self.published.send_modify(|published| Arc::make_mut(published).notices = shown);
         }
     }
@@ -185,6 +190,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         let mut pause = BACKOFF_FIRST;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
+            let standing = notices.view();
             let done = self.publish(&mut office, notices, &view, &members).await;
             let again = match done {
                 Ok(again) => {
@@ -209,6 +215,12 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
                         std::future::pending::<()>().await;
                     }
                 }
+                // Somebody else has written, or has spoiled a notice.
+                changed = notices.changed(&standing) => {
+                    if let Err(error) = changed {
+                        return error;
+                    }
+                }
                 () = wait(&self.runtime, again) => {}
             }
         }
@@ -231,13 +243,15 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         let Some(work) = members.view() else { return Ok(None) };
         if office.term != Some(term) {
             if !self.claim(Term(term)).await? {
-                // A later leader writes; this one will soon hear of it.
-                return Ok(None);
+                self.give_way(office, term);
+                return Ok(Some(BACKOFF_MAX));
             }
             *office = Office { term: Some(term), ..Office::default() };
         }
         let now = self.runtime.now();
-        let stood = office.stood(&self.keys, notices, now);
+        let known = self.published.borrow().notices.clone();
+        let standing = read(&self.keys, notices);
+        let stood = office.stood(known.into_iter().chain(standing.clone()).collect(), now);
         let facts = Facts {
             thresholds: &view.config,
             state,
@@ -250,7 +264,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         let mut changed: Vec<(&MemberKey, &Notice)> = next
             .iter()
             .filter(|(member, notice)| {
-                stood.get(*member).is_none_or(|stood| !same(&stood.notice, notice))
+                standing.get(*member).is_none_or(|standing| !same(standing, notice))
             })
             .collect();
         // Who gets something back comes first: several transactions take no more on the way than all.
@@ -268,30 +282,33 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
             let fence = Compare::equal(KeyRange::key(self.keys.term()), fence);
             let done = self.store.commit(Txn::when([fence]).and_then(ops)).await?;
             if !done.succeeded {
-                office.term = None;
-                return Ok(None);
+                self.give_way(office, term);
+                return Ok(Some(BACKOFF_MAX));
             }
             notices.wait(done.revision).await?;
         }
         Ok(again)
     }
 
-    /// Says that from now on the leader of this term writes, unless a later one does.
+    /// Says that from now on the leader of this term writes, unless a later one does. Returns whether
+    /// it does.
     async fn claim(&self, term: Term) -> Result<bool, StoreError> {
         let key = KeyRange::key(self.keys.term());
-        let put = Op::put(self.keys.term(), term.to_string());
-        let earlier = Compare {
-            range: key.clone(),
-            relation: Relation::Less,
-            target: Target::Value(term.to_string().into()),
+        let found = self.store.range(RangeRequest::new(key.clone())).await?;
+        let text = term.to_string();
+        let unchanged = match found.items.first() {
+            None => Compare::absent(key),
+            Some(kv) if *kv.value > *text.as_bytes() => return Ok(false),
+            Some(kv) => Compare::equal(key, Target::ModRevision(kv.mod_revision)),
         };
-        let ours = Compare::equal(key.clone(), Target::Value(term.to_string().into()));
-        for when in [Compare::absent(key), earlier, ours] {
-            if self.store.commit(Txn::when([when]).and_then([put.clone()])).await?.succeeded {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let put = Op::put(self.keys.term(), text);
+        Ok(self.store.commit(Txn::when([unchanged]).and_then([put])).await?.succeeded)
+    }
+
+    /// A later leader writes, or has begun to just now.
+    fn give_way(&self, office: &mut Office, term: u64) {
+        office.term = None;
+        self.show(Some(Hold::Superseded { term, key: self.keys.term() }), Vec::new());
     }
 
     fn show(&self, hold: Option<Hold>, nameless: Vec<String>) {
@@ -335,25 +352,29 @@ struct Office {
 }
 
 impl Office {
-    /// What stands, and for how long it has.
+    /// For how long what stands has.
     fn stood(
         &mut self,
-        keys: &Keys,
-        notices: &Mirror<Notice>,
+        standing: BTreeMap<MemberKey, Notice>,
         now: Duration,
     ) -> BTreeMap<MemberKey, Stood> {
-        let view = notices.view();
-        let mut stood = BTreeMap::new();
-        for (key, entry) in view.iter() {
-            let (Some(member), Some(notice)) = (keys.member(key), &entry.value) else { continue };
+        self.since.retain(|member, _| standing.contains_key(member));
+        let stands = |(member, notice): (MemberKey, Notice)| {
             let since = self.since.entry(member.clone()).or_insert((notice.standing, now));
             if since.0 != notice.standing {
                 *since = (notice.standing, now);
             }
-            let stands = now.saturating_sub(since.1);
-            stood.insert(member, Stood { notice: (**notice).clone(), stood: stands });
-        }
-        self.since.retain(|member, _| stood.contains_key(member));
-        stood
+            (member, Stood { notice, stood: now.saturating_sub(since.1) })
+        };
+        standing.into_iter().map(stands).collect()
     }
+}
+
+/// The notices that stand and can be read.
+fn read(keys: &Keys, notices: &Mirror<Notice>) -> BTreeMap<MemberKey, Notice> {
+    let view = notices.view();
+    // Of one that cannot be read the mirror remembers what it was.
+    let good = view.iter().filter(|(_, entry)| entry.error.is_none());
+    good.filter_map(|(key, entry)| Some((keys.member(key)?, (**entry.value.as_ref()?).clone())))
+        .collect()
 }

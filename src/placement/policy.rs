@@ -251,6 +251,19 @@ impl Graded {
             again: Some(return_interval),
         }
     }
+
+    fn by_health(&self, seen: &Seen<'_>) -> Wish {
+        match seen.server.health.verdict {
+            Verdict::Unhealthy => self.unhealthy(seen),
+            Verdict::Healthy => self.healthy(seen),
+            Verdict::Unknown => Wish {
+                standing: seen.standing,
+                cause: seen.cause,
+                why: format!("nobody can tell how it is: {}", seen.reasons()),
+                again: None,
+            },
+        }
+    }
 }
 
 impl Policy for Graded {
@@ -268,18 +281,20 @@ impl Policy for Graded {
             }
             None => {}
         }
-        if let Some(why) = seen.state.cordoned(id) {
-            return person(Standing::NothingNew, format!("cordoned by an operator: {why}"));
+        let Some(why) = seen.state.cordoned(id) else { return self.by_health(seen) };
+        let cordoned = person(Standing::NothingNew, format!("cordoned by an operator: {why}"));
+        if seen.server.health.verdict == Verdict::Healthy {
+            return cordoned;
         }
-        match seen.server.health.verdict {
-            Verdict::Unhealthy => self.unhealthy(seen),
-            Verdict::Healthy => self.healthy(seen),
-            Verdict::Unknown => Wish {
-                standing: seen.standing,
-                cause: seen.cause,
-                why: format!("nobody can tell how it is: {}", seen.reasons()),
-                again: None,
-            },
+        // A cordon protects nobody from what its health takes, which comes after it: that may be held.
+        if rank(seen.standing) < rank(cordoned.standing) {
+            return Wish { again: Some(Duration::ZERO), ..cordoned };
+        }
+        let sick = self.by_health(seen);
+        if rank(sick.standing) > rank(cordoned.standing) {
+            sick
+        } else {
+            Wish { again: sick.again, ..cordoned }
         }
     }
 }

@@ -66,7 +66,7 @@ struct World {
     dice: Dice,
     faults: Faults,
     leading: Leading,
-    standings: watch::Sender<Standings>,
+    standings: watch::Sender<Option<Standings>>,
     members: Vec<Member>,
     witness: Witness,
     watch: LocalWatch,
@@ -88,7 +88,7 @@ impl World {
     async fn new(seed: u64, without: Option<Without>) -> Self {
         let mut dice = Dice(seed);
         let store = store();
-        let (standings, judged) = watch::channel(Arc::default());
+        let (standings, judged) = watch::channel(Some(Standings::default()));
         let zone_rule = match dice.roll(3) {
             0 => ZoneRule::Spread,
             1 => ZoneRule::MaxPerZone(1),
@@ -269,7 +269,7 @@ impl World {
         let key = MemberKey::new(zone.as_str(), name.as_str());
         self.standings.send_modify(|standings| {
             let judgement = Judgement { standing, why: "by chance".into() };
-            Arc::make_mut(standings).insert(key, judgement);
+            Arc::make_mut(standings.get_or_insert_default()).insert(key, judgement);
         });
     }
 
@@ -308,7 +308,7 @@ impl World {
     /// All is well again: it settles, and nothing is left to do.
     async fn end(&mut self) -> Result<(Duration, u64), String> {
         self.faults = Faults::default();
-        self.standings.send_replace(Arc::default());
+        self.standings.send_replace(Some(Standings::default()));
         for member in &mut self.members {
             for line in &member.lines {
                 *line.line.faults.lock().unwrap() = Faults::default();

@@ -117,12 +117,13 @@ async fn the_ranges_of_a_dead_server_are_replicated_again_and_can_be_read_all_th
     // It comes back, and gets its share.
     let dir = &dirs[usize::try_from(dead - 1).unwrap()];
     servers.push(Server::start(dir.path(), &[]).await);
-    let state = thought(&servers, "it has its share again", |state| {
-        holders(state) == 5 && settled(state) && work(state, dead, "Standing") == "full"
+    thought(&servers, "it has its share again", |state| {
+        let items: Vec<u64> = loads(state).values().map(|load| load.0).collect();
+        settled(state)
+            && work(state, dead, "Standing") == "full"
+            && items.iter().max().unwrap() - items.iter().min().unwrap() <= 1
     })
     .await;
-    let items: Vec<u64> = loads(&state).values().map(|load| load.0).collect();
-    assert!(items.iter().max().unwrap() - items.iter().min().unwrap() <= 1, "{items:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,13 +163,14 @@ async fn losing_autopilots_leader_in_the_middle_drains_nobody_else() {
     // Two of five are bad now: nobody loses anything by that, and what was taken stays taken.
     let at = servers.iter().position(|server| server.id == leader).unwrap();
     servers.swap_remove(at).kill().await;
-    let state = thought(&servers, "somebody else leads, and sees both", |state| {
-        state["Leader"].as_str() != Some(&*leader.to_string()) && state["Work"]["Hold"].is_string()
+    // Whoever is stopped takes long not to answer, and this is seen until its lease has ended.
+    let others: Vec<&Server> = servers.iter().filter(|server| server.id != stopped).collect();
+    let state = thought(&others, "somebody else leads, and sees both", |state| {
+        let hold = state["Work"]["Hold"].as_str().unwrap_or_default();
+        state["Leader"].as_str() != Some(&*leader.to_string()) && hold.contains("look bad at once")
     })
     .await;
-    let hold = state["Work"]["Hold"].as_str().unwrap();
-    assert!(hold.contains("look bad at once"), "{hold}");
-    for server in servers.iter().filter(|server| server.id != stopped) {
+    for server in others {
         assert_eq!(work(&state, server.id, "Standing"), "full", "{}", server.id);
     }
     let at = servers.iter().position(|server| server.id == stopped).unwrap();

@@ -1,7 +1,7 @@
 //! What openraft does that would mislead an autopilot: each trap by its name.
 
 use openraft::{ChangeMembers, type_config::TypeConfigExt};
-use raft_autopilot::autopilot::{Reason, Running, Verdict};
+use raft_autopilot::autopilot::{Cluster, Reason, Running, Verdict};
 
 use crate::{
     simulated,
@@ -294,5 +294,19 @@ fn a_follower_that_answers_and_applies_nothing_is_unhealthy() {
         assert!(leader.server(victim).unwrap().live, "it does acknowledge");
         world.node(victim).machine.set_stuck(false);
         world.until("all healthy", || leader.state().healthy).await;
+    });
+}
+
+#[test]
+fn a_node_that_has_stopped_is_looked_at_no_more() {
+    simulated(async {
+        let world = World::<Sim>::new(Knobs::default());
+        let leader = world.form(&["1"]).await;
+        world.until("leading", || leader.handle.running() == Running::Leading).await;
+        leader.raft.shutdown().await.unwrap();
+        let adapter = world.adapter(&leader);
+        adapter.observe(world.now()).await;
+        // The channels of openraft differ for ever: what the one says last the other never says.
+        assert!(Sim::timeout(secs(100), adapter.changed()).await.is_err());
     });
 }

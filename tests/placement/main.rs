@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod timeline;
-
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../autopilot/host.rs"]
+mod host;
+mod published;
 mod scenarios;
+#[path = "../support/mod.rs"]
+mod support;
+mod timeline;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raft_autopilot::{
     allocator::Standing,
-    autopilot::{IntentKind, Record, State},
+    autopilot::{IntentKind, Record, Role, Server, State},
     placement::{Cause, Config, Graded, Hold, Policy, Seen, Wish},
 };
 
@@ -220,6 +220,124 @@ fn a_policy_that_takes_from_the_healthy_is_not_heard() {
     line.pass(10);
     // And of those known to be bad no more than may be.
     assert_eq!(line.told(), ["10s 2: Gone"]);
+}
+
+/// Says that somebody has drained everybody, and wants to be asked again at once.
+#[derive(Debug)]
+struct Liar;
+
+impl Policy for Liar {
+    fn wish(&self, _: &Seen<'_>) -> Wish {
+        let why = "they told me".to_owned();
+        let again = Some(Duration::ZERO);
+        Wish { standing: Standing::Gone, cause: Cause::Person, why, again }
+    }
+}
+
+#[test]
+fn a_policy_cannot_take_on_the_word_of_a_person_who_has_said_nothing() {
+    let mut line = Timeline::new(5);
+    line.policy(Liar);
+    line.pass(5);
+    assert_eq!(line.told(), Vec::<String>::new());
+    // Of two that are bad it may take from neither, of one that is, by its health.
+    line.kill("2");
+    line.kill("3");
+    line.pass(5);
+    assert_eq!(line.told(), Vec::<String>::new());
+    assert!(matches!(line.hold, Some(Hold::TooMany { limits: 200, .. })), "{:?}", line.hold);
+    line.world.heal("2");
+    line.pass(5);
+    assert_eq!((line.standing("3"), line.cause("3")), (Standing::Gone, Cause::Health));
+    // Where one has, it may.
+    line.intend("4", IntentKind::Drain, 60);
+    line.pass(1);
+    assert_eq!((line.standing("4"), line.cause("4")), (Standing::Gone, Cause::Person));
+}
+
+#[test]
+fn a_policy_that_wants_to_be_asked_without_end_is_asked_a_hundred_times_a_second() {
+    let mut line = Timeline::new(3);
+    line.policy(Liar);
+    let state = line.world.assess();
+    assert_eq!(line.decided(&state).again, Some(Duration::from_millis(10)));
+}
+
+#[test]
+fn a_cordon_protects_nobody_from_what_its_health_takes() {
+    let mut line = Timeline::new(5);
+    let (server, reason) = ("4".into(), "its fan is loud".to_owned());
+    line.world.record(Record::Cordon { server, reason, ttl: None });
+    line.pass(10);
+    line.kill("4");
+    line.pass(65);
+    let steps = ["0s 4: NothingNew", "25s 4: Shed(25)", "35s 4: Shed(50)", "45s 4: Shed(75)"];
+    assert_eq!(line.told(), [&steps[..], &["55s 4: Shed(100)", "70s 4: Gone"]].concat());
+}
+
+#[test]
+fn a_cordon_and_a_drain_are_heard_while_health_may_take_nothing() {
+    let mut line = Timeline::new(5);
+    for id in ["3", "4"] {
+        line.kill(id);
+    }
+    line.pass(20);
+    assert!(line.hold.is_some());
+    let (server, reason) = ("3".into(), "its fan is loud".to_owned());
+    line.world.record(Record::Cordon { server, reason, ttl: None });
+    line.intend("4", IntentKind::Drain, 600);
+    line.look();
+    assert_eq!(
+        (line.standing("3"), line.standing("4")),
+        (Standing::NothingNew, Standing::Shed(100))
+    );
+    // By its health only one loses anything now, and that is not too many.
+    line.pass(1);
+    assert_eq!((line.standing("3"), line.hold.clone()), (Standing::Shed(25), None));
+}
+
+#[test]
+fn one_of_three_may_be_lost() {
+    let mut line = Timeline::new(3);
+    line.kill("2");
+    line.pass(65);
+    assert_eq!((line.standing("2"), line.hold.clone()), (Standing::Gone, None));
+}
+
+#[test]
+fn exactly_the_share_may_be_taken_and_the_limits_are_what_counts() {
+    // Of 500 one may lose 100.
+    for (percent, standing) in [(20, Standing::Gone), (19, Standing::Full)] {
+        let mut line = Timeline::new(5);
+        line.config.max_share_percent = percent;
+        line.kill("3");
+        line.pass(65);
+        assert_eq!(line.standing("3"), standing, "{percent} %");
+    }
+    // Whoever holds more than the share alone is never judged; two small ones may be.
+    let mut line = Timeline::new(5);
+    line.limit("3", 400);
+    line.kill("3");
+    line.pass(65);
+    assert_eq!(line.standing("3"), Standing::Full);
+    let mut line = Timeline::new(5);
+    line.limit("1", 400);
+    line.kill("3");
+    line.kill("4");
+    line.pass(65);
+    assert_eq!((line.standing("3"), line.standing("4")), (Standing::Gone, Standing::Gone));
+}
+
+#[test]
+fn two_servers_cannot_be_the_same_member_and_it_is_shown() {
+    let mut line = Timeline::new(4);
+    let mut twin = Server::new("5", "5:1");
+    twin.name = "4".to_owned();
+    line.world.insert(twin, Role::Voter);
+    let state = line.world.assess();
+    let decision = line.decided(&state);
+    assert_eq!(decision.nameless, ["server 5: server 4 is the member default#4 already"]);
+    assert_eq!(decision.notices.len(), 4);
 }
 
 #[test]

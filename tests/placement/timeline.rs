@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use raft_autopilot::{
     allocator::{MemberKey, Standing},
     autopilot::{Config as Thresholds, IntentKind, Promoter, Record, Role, Server, State, Wishes},
-    placement::{Config, Decision, Facts, Graded, Hold, Notice, Policy, Stood, decide},
+    placement::{Cause, Config, Decision, Facts, Graded, Hold, Notice, Policy, Stood, decide},
     promoters::Stable,
     rehearse::World,
 };
@@ -89,7 +89,8 @@ impl Timeline {
         }
     }
 
-    fn decided(&self, state: &State) -> Decision {
+    /// What is decided, if this is thought of the cluster.
+    pub(crate) fn decided(&self, state: &State) -> Decision {
         let stood = self.notices.iter().map(|(key, (notice, since))| {
             let stood = state.at.saturating_sub(*since);
             (key.clone(), Stood { notice: notice.clone(), stood })
@@ -122,6 +123,15 @@ impl Timeline {
     pub(crate) fn intend(&mut self, id: &str, kind: IntentKind, seconds: u64) {
         let (server, ttl) = (id.into(), Duration::from_secs(seconds));
         self.world.record(Record::Intend { server, kind, ttl });
+    }
+
+    pub(crate) fn cause(&self, id: &str) -> Cause {
+        self.notices[&key(id)].0.cause
+    }
+
+    /// How many items a member may hold.
+    pub(crate) fn limit(&mut self, id: &str, items: u32) {
+        self.limits.insert(key(id), items);
     }
 
     /// A member ends.

@@ -18,6 +18,7 @@ mod memberships;
 mod network;
 mod operator;
 mod oracle;
+mod placed;
 mod process;
 mod store;
 mod transport;

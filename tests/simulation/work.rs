@@ -12,7 +12,9 @@ use raft_autopilot::allocator::{
     self, Allocator, Happening, Leading, Report, Standing, Task, Worker,
 };
 use raft_autopilot::openraft::{RaftLog, RaftRuntime, StoreHost};
-use raft_autopilot::placement::{Cause, Config, Graded, Keys, Notice, Options, Placement, Term};
+use raft_autopilot::placement::{
+    self, Cause, Config, Graded, Keys, Notice, Options, Placement, Term,
+};
 use raft_autopilot::store::replicated::{self, Answer, Applied, Entry, LogError, Replicated};
 use raft_autopilot::store::{Event, Events, KeyRange, RangeRequest, Store, Update, Watch};
 
@@ -41,6 +43,7 @@ type Hosted = Replicated<RaftLog<TypeConfig, StateMachine, Database>, RaftRuntim
 pub(crate) struct Work {
     pub(crate) store: Hosted,
     pub(crate) items: allocator::Handle<Plain>,
+    pub(crate) standings: placement::Handle,
 }
 
 /// The simulated database, as the log of the hosted store sees it.
@@ -130,7 +133,7 @@ pub(crate) async fn work(seat: &Seat) {
     let copies = Copies { dice: Dice::new(life, "copies").into() };
     let made = Allocator::new(store.clone(), runtime, Plain, copies, options);
     let (mut member, items) = made.expect("sane options");
-    seat.world.employ(seat.id, Work { store, items: items.clone() });
+    seat.world.employ(seat.id, Work { store, items: items.clone(), standings });
     let lives = async {
         while let Err(error) = member.run(std::future::pending()).await {
             seat.world.oracle.note(format_args!("n{} holds nothing: {error}", seat.id));
@@ -295,7 +298,7 @@ pub(crate) async fn settled(world: &Arc<World>, patience: Duration) {
         }
         if clock() > until {
             for id in world.up() {
-                let Some(Work { items, store }) = world.work(id) else { continue };
+                let Some(Work { items, store, .. }) = world.work(id) else { continue };
                 let seen = items.view().map(|view| view.revision());
                 let first = RangeRequest::new(KeyRange::from_key(ROOT)).limit(1);
                 let there = store.range(first).await.map(|at| at.revision);
