@@ -83,10 +83,6 @@ struct Tally {
 
 /// Counts what stands, and lists the items that do not have exactly what they want, as far as limits
 /// above zero and zones are concerned.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "nobody can predict these branches: they cost more"
-)]
 pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing, Vec<u32>) {
     let classes = fair.classes.list.len();
     let mut unsound = Vec::new();
