@@ -127,7 +127,7 @@ impl<'a> Keeper<'a> {
         }
         let fair = self.fair;
         if held.len() <= goal && held.len() <= fair.caps[class] + 1 {
-            // Unless nobody leaves and the zone rule is broken, all that may stay does, in its place.
+            // If no more stay than a zone takes, each does, in its place: no rule can be broken.
             let stays = |holder: &Holder| fair.is_legal(class, *holder);
             row.extend(
                 held.iter().map(|holder| if stays(holder) { *holder } else { Holder::VACANT }),

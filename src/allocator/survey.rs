@@ -2,6 +2,8 @@
 //!
 //! This is the one reading of all assignments that a plan needs.
 
+use std::cmp::Ordering;
+
 use super::{
     fair::Fair,
     kinds::{NOWHERE, Zones, narrow},
@@ -81,10 +83,6 @@ struct Tally {
 
 /// Counts what stands, and lists the items that do not have exactly what they want, as far as limits
 /// above zero and zones are concerned.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "nobody can predict these branches: they cost more"
-)]
 pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing, Vec<u32>) {
     let classes = fair.classes.list.len();
     let mut unsound = Vec::new();
@@ -104,19 +102,22 @@ pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing
         // What is counted for a member that may hold nothing is taken back below.
         let (wanted, cap) = (problem.wanted(0) as usize, fair.caps[0]);
         for (item, held) in (0..).zip(problem.held.iter()) {
-            // Zones have more bits than members: all alike, or not, or one that is nowhere.
-            let (mut any, mut all, mut gone) = (0, u32::MAX, false);
+            // Zones are alike if each bit that any has, all have; and nowhere has all bits.
+            let (mut any, mut all) = (0, u32::MAX);
             for holder in held {
                 let zone = count(*holder);
-                (any, all, gone) = (any | zone, all & zone, gone | (zone == NOWHERE));
+                (any, all) = (any | zone, all & zone);
             }
-            let near = (cap >= wanted) | (any != all) & (cap + 1 == wanted);
-            let sound = (held.len() == wanted)
-                & !gone
-                & (near || cap + 1 < wanted && beyond(&fair.zones, held, cap) == 0);
+            let kept = match (cap + 1).cmp(&wanted) {
+                Ordering::Less => beyond(&fair.zones, held, cap) == 0,
+                Ordering::Equal => any != all,
+                Ordering::Greater => true,
+            };
             // No branch, because nobody can guess where members were lost.
+            let sound =
+                usize::from(held.len() == wanted) & usize::from(any != NOWHERE) & usize::from(kept);
             unsound.push(item);
-            unsound.truncate(unsound.len() - usize::from(sound));
+            unsound.truncate(unsound.len() - sound);
         }
     } else {
         for (item, held) in problem.held.iter().enumerate() {
