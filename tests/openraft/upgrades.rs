@@ -117,6 +117,27 @@ fn six_nodes_migrate_through_every_status() {
 }
 
 #[test]
+fn where_fewer_new_servers_than_old_ones_are_there_more_are_awaited() {
+    simulated(async {
+        let (world, first) = old(Stable::with_target(3)).await;
+        // One more that runs the old version, without a vote.
+        for more in ["7", "4", "5", "6"] {
+            world.join(more).await;
+        }
+        let moved =
+            || world.nodes().into_iter().find(|n| n.leads() && n.voters() == [["4", "5", "6"]]);
+        world.until("the new ones vote alone", || moved().is_some()).await;
+        let leader = moved().unwrap();
+        assert_ne!(leader.id, first.id);
+        world
+            .until("three of seven", || status(&leader) == Some(UpgradeStatus::AwaitNewServers))
+            .await;
+        leader.handle.remove("7").await.unwrap();
+        world.until("as many", || status(&leader) == Some(UpgradeStatus::AwaitServerRemoval)).await;
+    });
+}
+
+#[test]
 fn a_new_leader_among_more_old_voters_awaits_new_voters() {
     simulated(async {
         let (world, first) = old(Stable::new()).await;
