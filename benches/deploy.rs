@@ -140,7 +140,6 @@ struct Sums {
     handed: u64,
     rounds: u64,
     most_rounds: u64,
-    planning: Duration,
     batches: u64,
     failed: u64,
 }

@@ -44,14 +44,24 @@ pub(super) trait Draft {
     /// Drops the places that are still vacant.
     fn close(&mut self);
 
+    /// Which items each member may be to hold.
+    fn lists(&self) -> &Lists;
+
+    /// The same, to be changed.
+    fn lists_mut(&mut self) -> &mut Lists;
+
     /// Is told that `member` came into the row of `item`.
-    fn came(&mut self, item: usize, member: u32);
+    fn came(&mut self, item: usize, member: u32) {
+        self.lists_mut().add(member, item);
+    }
 
     /// Is told whose items will be asked for; nobody is named if it may be anybody.
     fn prepare(&mut self, members: Option<&[u32]>);
 
     /// The items that `member` is to hold, each at least once, and perhaps others.
-    fn items_of(&self, member: u32) -> Vec<u32>;
+    fn items_of(&self, member: u32) -> Vec<u32> {
+        self.lists().of(member).collect()
+    }
 
     /// Replicas that suit, as items and places in their rows: of each member as many as are asked for,
     /// and of an item one, or several if `all`. Another `turn` begins elsewhere.
@@ -116,9 +126,12 @@ impl Draft for Sheet<'_> {
         self.desired.retain(|holder| holder != Holder::VACANT);
     }
 
-    #[inline]
-    fn came(&mut self, item: usize, member: u32) {
-        self.lists.add(member, item);
+    fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
+    fn lists_mut(&mut self) -> &mut Lists {
+        &mut self.lists
     }
 
     fn prepare(&mut self, members: Option<&[u32]>) {
@@ -126,10 +139,6 @@ impl Draft for Sheet<'_> {
             Some(members) => self.lists.gather(members, &self.desired),
             None => self.lists.gather_all(&self.desired),
         }
-    }
-
-    fn items_of(&self, member: u32) -> Vec<u32> {
-        self.lists.of(member).collect()
     }
 
     /// One reading of the rows, from a place that depends on the world, so that it is not always the

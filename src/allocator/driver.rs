@@ -349,9 +349,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 unmade = office.go_on(&mut round, &bounds);
                 if !unmade {
                     self.report(office, outside);
-                    if round.made > 0 {
-                        office.done.count(&round);
-                    }
+                    office.done.count(&round);
                 }
             }
             let free = (most - in_flight).min(round.batches.len());

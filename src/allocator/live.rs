@@ -175,15 +175,15 @@ impl Draft for Live {
         }
     }
 
-    fn came(&mut self, item: usize, member: u32) {
-        self.lists.add(member, item);
+    fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
+    fn lists_mut(&mut self) -> &mut Lists {
+        &mut self.lists
     }
 
     fn prepare(&mut self, _members: Option<&[u32]>) {}
-
-    fn items_of(&self, member: u32) -> Vec<u32> {
-        self.lists.of(member).collect()
-    }
 
     /// From the lists of those who are asked.
     fn offers(

@@ -98,10 +98,10 @@ pub struct Done {
 }
 
 impl Done {
-    /// Counts a round that is sent.
+    /// Counts a round, if anything of it is sent.
     pub(super) fn count(&mut self, round: &Round) {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        self.rounds += 1;
+        self.rounds += u64::from(round.made > 0);
         self.batches += count(round.made);
         self.added += count(round.added);
         self.removed += count(round.removed);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::notice::member_of;
 use crate::{
     allocator::{Entity, MemberKey, MemberValue, Workload, item::Keys},
-    autopilot::{Config, Policy, Promoter, Role, Server, ServerState, State, Wishes},
-    promoters::Wrapper,
+    autopilot::{Config, Policy, Promoter, Server, ServerState, State, Wishes},
+    promoters::{Wrapper, may_lead},
     store::mirror::View,
 };
 
@@ -63,11 +63,9 @@ impl<P: Promoter> Wrapper for Yielding<P> {
         }
         let fit = |server: &&ServerState| {
             let id = &server.server.id;
-            server.role == Role::Voter
+            may_lead(state, server)
                 && !leaves(server)
                 && server.is_stable(config, state.at)
-                && state.cordoned(id).is_none()
-                && state.intended(id).is_none()
                 && !state.refused_leadership(id)
                 && !wishes.demote.contains(id)
         };

@@ -213,7 +213,7 @@ fn successor(ballot: &Ballot<'_>, elected: &[ServerId]) -> Option<ServerId> {
 }
 
 /// Whether a voter may be given the leadership now.
-pub(super) fn may_lead(state: &State, server: &ServerState) -> bool {
+pub(crate) fn may_lead(state: &State, server: &ServerState) -> bool {
     let id = &server.server.id;
     server.role == Role::Voter
         && server.health.verdict == Verdict::Healthy

@@ -10,6 +10,8 @@ mod witness;
 mod wrapper;
 mod zones;
 
+#[cfg(feature = "placement")]
+pub(crate) use electorate::may_lead;
 pub use electorate::{Ballot, Candidate, Electorate, Standing, wishes};
 pub use policy::promoter;
 pub use preferred::Preferred;
