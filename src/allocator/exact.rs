@@ -15,8 +15,9 @@
 use super::{
     fair::Fair,
     flow::{Arc, Network},
-    kinds::{NOWHERE, standing},
+    kinds::{NOWHERE, narrow, standing},
     problem::{Holder, Holdings, Primaries, Problem, index},
+    takers::spread,
 };
 
 const SOURCE: usize = 0;
@@ -137,11 +138,12 @@ impl<'a> Dense<'a> {
         let cap = i64::from(problem.zone_rule.cap(wanted));
         let mut in_zone = vec![None; self.fair.zones.len()];
         let mut places = Vec::new();
-        for ((member, seat), zone) in (0..).zip(&problem.seats).zip(&self.fair.zones.of_member) {
-            if *zone == NOWHERE || !problem.allows(item, seat.zone) {
+        for member in order(item, problem.seats.len()) {
+            let zone = self.fair.zones.of_member[member];
+            if zone == NOWHERE || !problem.allows(item, problem.seats[member].zone) {
                 continue;
             }
-            let zone = &mut in_zone[*zone as usize];
+            let zone = &mut in_zone[zone as usize];
             if zone.is_none() {
                 let at = self.network.add_node();
                 self.arcs += 2;
@@ -150,10 +152,11 @@ impl<'a> Dense<'a> {
                 *zone = Some((at, within, beyond));
             }
             if let Some((at, ..)) = *zone {
-                let arc = self.arc(at, 2 + member as usize, 1);
-                places.push((member, arc));
+                let arc = self.arc(at, 2 + member, 1);
+                places.push((narrow(member), arc));
             }
         }
+        places.sort_unstable_by_key(|(member, _)| *member);
         self.places.push(places);
         self.zones.extend(
             in_zone.into_iter().map(|zone| zone.map(|(_, within, beyond)| (within, beyond))),
@@ -227,6 +230,15 @@ impl<'a> Dense<'a> {
         }
         desired
     }
+}
+
+/// The order in which an item looks for members. Of flows that are equally good the first found is
+/// taken; as each item has an order of its own, any two members share few items, and many take over
+/// from one that is lost.
+fn order(item: usize, members: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..members).collect();
+    order.sort_by_cached_key(|member| spread((item * members + member) as u64, u32::MAX as usize));
+    order
 }
 
 /// Chooses the primaries of `desired`, by a flow from the items over their holders: the fewest at

@@ -95,7 +95,8 @@ impl Intent {
     /// do not stand as meant are unsettled.
     pub fn new<W: Workload>(world: &mut World<W>, rules: &Rules, outside: &Outside) -> Self {
         let of = fingerprint(world, rules, outside);
-        let (problem, members) = problem(world, rules, outside);
+        let frozen = frozen(world);
+        let (problem, members) = problem(world, rules, outside, &frozen);
         let mut solution = solve(&problem);
         let numbers: BTreeMap<u32, u32> = members.iter().copied().zip(0..).collect();
         let avoided = outside.avoided.iter().filter_map(|(item, member)| {
@@ -105,7 +106,9 @@ impl Intent {
         evade(&problem, &mut solution.desired, avoided);
         let mut seats = vec![None; world.numbers_end()];
         for (seat, member) in problem.seats().iter().zip(&members) {
-            seats[*member as usize] = Some(*seat);
+            // It holds what no plan moves besides what the plan lets it.
+            let limit = seat.limit.saturating_add(frozen.get(member).copied().unwrap_or(0));
+            seats[*member as usize] = Some(Seat { limit, ..*seat });
         }
         let lacking = lacking(world, &problem, &solution);
         let unreadable = world.items().filter(|(_, item)| is_unreadable(item)).count();
@@ -130,7 +133,8 @@ impl Intent {
         Some(wanted.map(named).collect())
     }
 
-    /// What is left of a member's limit. `None`: it does not stand.
+    /// How much a member may hold, with what is left where it is because nobody can read what it
+    /// wants. `None`: it does not stand.
     pub(super) fn seat(&self, member: u32) -> Option<Seat> {
         self.seats.get(member as usize).copied().flatten()
     }
@@ -170,6 +174,7 @@ fn problem<W: Workload>(
     world: &mut World<W>,
     rules: &Rules,
     outside: &Outside,
+    frozen: &BTreeMap<u32, u32>,
 ) -> (Problem, Vec<u32>) {
     let mut members: Vec<u32> =
         world.members().filter(|(_, member)| member.stands()).map(|(number, _)| number).collect();
@@ -177,7 +182,6 @@ fn problem<W: Workload>(
     let zones: BTreeSet<Arc<str>> =
         members.iter().map(|number| Arc::clone(&world.member(*number).key.zone)).collect();
     let zones: BTreeMap<Arc<str>, u32> = zones.into_iter().zip(0..).collect();
-    let frozen = frozen(world);
     let posts: Vec<Post> = members
         .iter()
         .map(|number| {

@@ -163,7 +163,7 @@ async fn s15_within_one_zone_loads_follow_the_limits() {
 async fn s16_members_that_leave_are_emptied() {
     let mut scene = Scene::with("a/A2=4").await;
     scene.put("i1:1 i2:1 i3:1 i4:1 a/A1=4 b/B1=4 b/B2=4").await;
-    settles(&mut scene, Mark, 2, "1@B2! 2@A2! 3@A1! 4@B1!").await;
+    settles(&mut scene, Mark, 2, "1@B1! 2@A1! 3@B2! 4@A2!").await;
     scene.put("a/A1=4E b/B1=4E").await;
     scene.settle(Mark).await;
     assert_eq!(scene.loads(), [0, 2, 0, 2]);
@@ -207,6 +207,17 @@ async fn an_item_whose_value_is_bad_stays_and_all_others_go_on() {
     assert_eq!(late.intent().unreadable(), 1);
     assert!(late.held().starts_with(&before), "{}", late.held());
     assert_eq!(late.loads(), [1, 3]);
+    assert_eq!(late.intent().lacking().len(), 1, "one does not fit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_can_read_takes_of_its_members_limit_once() {
+    let mut scene = Scene::with("i1:1 a/A=3 1@a/A.0*").await;
+    scene.commit(vec![Op::put("/root/items/i1", "{")]).await;
+    let mut late = scene.reopened().await;
+    late.put("i2:1 i3:1 i4:1").await;
+    late.settle(Mark).await;
+    assert_eq!(late.loads(), [3], "{}", late.held());
     assert_eq!(late.intent().lacking().len(), 1, "one does not fit");
 }
 
