@@ -20,6 +20,7 @@ mod intent;
 pub mod item;
 mod keep;
 mod kinds;
+mod leader;
 mod level;
 mod lists;
 mod live;
