@@ -12,8 +12,9 @@ use super::{
     converge::{Batch, Bounds, Round},
     desk::Core,
     intent::{Intent, Outside, Rules, Standings},
-    leader::{Leads, take_over},
+    leader::{self, Leads},
     report::{Done, Report},
+    state::Standing,
     value::{Entity, MemberKey, Workload},
     world::World,
 };
@@ -176,7 +177,10 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         claimed: &mut Option<Duration>,
     ) -> Option<Duration> {
         let standings = self.options.standings.as_mut()?.borrow_and_update().clone()?;
-        let txn = take_over(&self.core.keys, view, leads?, &self.core.me, &standings)?;
+        let is_well = |member: &MemberKey| {
+            standings.get(member).is_none_or(|judgement| judgement.standing == Standing::Full)
+        };
+        let txn = leader::take_over(&self.core.keys, view, leads?, &self.core.me, is_well)?;
         if self.keeper.status() != LeaseStatus::Held {
             return Some(BACKOFF_MAX);
         }

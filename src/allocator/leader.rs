@@ -7,9 +7,7 @@
 //! view of the store stands still, that it leads no more is refused.
 
 use super::{
-    intent::Standings,
     item::{Key, Keys},
-    state::Standing,
     value::{Entity, MemberKey, Workload, key_of},
 };
 use crate::store::{Compare, KeyRange, KeyValue, Op, Txn, mirror::View};
@@ -63,29 +61,32 @@ impl Leads {
 
     /// Whether another might have to take over: something was taken from this one, or it has taken
     /// over itself.
-    fn may_end(&self, keys: &Keys, standings: &Standings) -> bool {
-        self.taken > 0 || !is_well(keys, standings, &self.member)
+    fn may_end(&self, well: impl Fn(&KeyValue) -> bool) -> bool {
+        self.taken > 0 || !well(&self.member)
     }
 }
 
 /// The transaction with which the member `me` takes over, if it is for it to do so: it is the oldest of
-/// those from which nothing is taken, and another leads.
+/// those that are well, and another leads.
 pub(super) fn take_over<W: Workload>(
     keys: &Keys,
     view: &View<Entity<W>>,
     leads: &Leads,
     me: &MemberKey,
-    standings: &Standings,
+    is_well: impl Fn(&MemberKey) -> bool,
 ) -> Option<Txn> {
-    if !leads.may_end(keys, standings) {
+    let well = |kv: &KeyValue| {
+        let Ok(Key::Member { zone, member }) = key_of(keys, &kv.key) else { return false };
+        is_well(&MemberKey::new(zone, member))
+    };
+    if !leads.may_end(well) {
         return None;
     }
     let key = keys.leader();
     let own = view.get(format!("{}{me}", keys.members()).as_bytes())?;
-    let well = |kv: &&KeyValue| is_well(keys, standings, kv);
     let range = KeyRange::prefix(keys.members());
     let members = members(keys, view, &range);
-    let fit = oldest(members.clone().filter(well))?.key == own.kv.key;
+    let fit = oldest(members.clone().filter(|kv| well(kv)))?.key == own.kv.key;
     if !fit || leads.member.key == own.kv.key {
         return None;
     }
@@ -98,13 +99,6 @@ pub(super) fn take_over<W: Workload>(
     let unchanged = Compare::unchanged(key, leads.taken);
     let stands = Compare::unchanged(&own.kv.key, own.kv.mod_revision);
     Some(Txn::when([unchanged, stands]).and_then([op]))
-}
-
-/// Whether nothing is taken from a member.
-fn is_well(keys: &Keys, standings: &Standings, kv: &KeyValue) -> bool {
-    let Ok(Key::Member { zone, member }) = key_of(keys, &kv.key) else { return false };
-    let judgement = standings.get(&MemberKey::new(zone, member));
-    judgement.is_none_or(|judgement| judgement.standing == Standing::Full)
 }
 
 /// The members that stand, in the range of their keys.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     item::{Key, Keys},
-    leader::leader,
+    leader,
     progress::{Doing, Progress},
     value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
 };
@@ -393,7 +393,7 @@ impl<W: Workload> World<W> {
     pub fn leader(&self) -> Option<&Member<W>> {
         let entries = self.members.iter().filter_map(|member| member.entry.as_ref());
         let taken = self.taken.as_ref().map(|taken| &*taken.kv);
-        let found = leader(entries.map(|entry| &*entry.kv), taken)?;
+        let found = leader::leader(entries.map(|entry| &*entry.kv), taken)?;
         let is_it = |member: &&Member<W>| {
             member.entry.as_ref().is_some_and(|entry| entry.kv.key == found.key)
         };
