@@ -39,6 +39,9 @@ const MEMBERS: usize = 10;
 const REPLICAS: u32 = 3;
 const SICK: &str = "10";
 
+/// For how long a run is waited for before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What a server is found to be.
 #[derive(Clone, Copy, PartialEq)]
 enum Found {
@@ -89,6 +92,7 @@ async fn follow(store: impl Store, items: u32, found: Found) -> (Duration, Durat
     let policy = Graded::new(found.config()).unwrap();
     let options = placement::Options::new("/standings");
     let (placement, standings) = Placement::new(store.clone(), TokioRuntime, policy, options);
+    let mut placement = Some(placement);
     let mut handles: Vec<Handle<Plain>> = Vec::new();
     for name in &names {
         let value = PlainMember { limit: items, ..PlainMember::default() };
@@ -97,14 +101,14 @@ async fn follow(store: impl Store, items: u32, found: Found) -> (Duration, Durat
         let (mut member, handle) =
             Allocator::new(store.clone(), TokioRuntime, Plain, Ready, options).unwrap();
         tasks.spawn(async move { member.run(std::future::pending()).await.map(drop).unwrap() });
-        if handles.is_empty() {
+        if let Some(placement) = placement.take() {
+            let (members, decided) = (handle.clone(), autopilot.clone());
+            tasks.spawn(async move { panic!("{}", placement.run(decided, members).await) });
             // Who is there first leads.
             handle.report_when(|_| true).await.unwrap();
         }
         handles.push(handle);
     }
-    let (members, decided) = (handles[0].clone(), autopilot.clone());
-    tasks.spawn(async move { panic!("{}", placement.run(decided, members).await) });
     let value = serde_json::to_vec(&PlainItem { replication: REPLICAS, zones: None }).unwrap();
     let puts = (0..items).map(|item| Op::put(format!("{ROOT}/items/{item:06}"), value.clone()));
     for ops in puts.collect::<Vec<Op>>().chunks(store.limits().operations) {
@@ -150,16 +154,19 @@ enum Kept {
 async fn medians(kept: Kept, items: u32, found: Found, runs: usize) -> (f64, f64) {
     let mut taken = Vec::new();
     for _ in 0..runs {
-        taken.push(match kept {
-            Kept::InMemory => {
-                let store = Embedded::new(machine::Config::default(), TokioRuntime);
-                follow(store, items, found).await
+        let run = async {
+            match kept {
+                Kept::InMemory => {
+                    let store = Embedded::new(machine::Config::default(), TokioRuntime);
+                    follow(store, items, found).await
+                }
+                Kept::InEtcd => {
+                    let server = server::Server::start().await;
+                    follow(server.store().await, items, found).await
+                }
             }
-            Kept::InEtcd => {
-                let server = server::Server::start().await;
-                follow(server.store().await, items, found).await
-            }
-        });
+        };
+        taken.push(tokio::time::timeout(PATIENCE, run).await.expect("something never comes"));
     }
     let median = |mut times: Vec<Duration>| {
         times.sort();
