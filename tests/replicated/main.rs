@@ -19,6 +19,7 @@ use raft_autopilot::{
         Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, RangeRequest, Store as _, StoreError, Txn,
         Update, Watch,
         machine::{Command, Config, Outcome},
+        mirror::{self, Mirror},
         replicated::{Applied, Entry, Proposal, Replica, Stamp},
         suite,
     },
@@ -283,6 +284,32 @@ fn a_snapshot_that_is_not_whole_is_refused() {
     }
     assert_eq!(other.apply(propose(3, 0)), Applied::Forgotten);
     assert_eq!(other.apply(propose(5, 1)), Applied::Stale);
+}
+
+#[test]
+fn a_mirror_comes_to_every_revision_though_the_leader_is_far_away() {
+    simulate(31, async {
+        let cluster = Cluster::start().await;
+        let here = cluster.node(cluster.follower().await).store;
+        let there = cluster.node(cluster.leader().await).store;
+        // The mirror asks for progress more often than it can be answered.
+        cluster.slow_down(Duration::from_millis(150));
+        let (range, options) = (KeyRange::prefix("shown/"), mirror::Options::default());
+        let mirror = Mirror::open(here, cluster.runtime(), range, |_| Ok(()), options);
+        let mirror = mirror.await.unwrap();
+        for _ in 0..5 {
+            let put = Txn::new([Op::put("elsewhere", "")]);
+            let revision = there.commit(put).await.unwrap().revision;
+            tokio::select! {
+                biased;
+                view = mirror.wait(revision) => assert!(view.unwrap().revision() >= revision),
+                () = sleep(2_000) => panic!("it waits for ever"),
+            }
+        }
+        mirror.check();
+        sleep(2_000).await;
+        assert_eq!(mirror.status().checks, 1);
+    });
 }
 
 #[test]
