@@ -11,10 +11,7 @@ use raft_autopilot::{
         Verdict,
     },
     codec::CodecError,
-    store::{
-        self, LeaseId, OpenError, StoreError,
-        machine::{Config, Restore},
-    },
+    store::{self, LeaseId, OpenError, StoreError, machine::Restore},
 };
 
 /// What may be said of the state that an error left.
@@ -298,7 +295,7 @@ fn a_directory_or_a_snapshot_that_is_no_use_says_all_of_it() {
     ];
     all_are_here("src/store/journal/files.rs", "OpenError", &errors);
     say_all(&errors);
-    say_all(&[Restore::new(Config::default()).finish().unwrap_err()]);
+    say_all(&[Restore::new().finish().unwrap_err()]);
 }
 
 #[cfg(feature = "openraft")]

@@ -16,8 +16,8 @@ use openraft_rt_sim::SimRuntime;
 use raft_autopilot::{
     runtime::Runtime,
     store::{
-        Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, RangeRequest, Store as _, StoreError, Txn,
-        Update, Watch,
+        Compare, KeyRange, LeaseKeeper, LeaseStatus, Limits, Op, RangeRequest, Refusal, Store as _,
+        StoreError, Txn, Update, Watch,
         machine::{Command, Config, Outcome},
         mirror::{self, Mirror},
         replicated::{Applied, Entry, Proposal, Replica, Stamp},
@@ -254,7 +254,7 @@ fn a_cut_off_leader_does_not_end_a_lease_early() {
 
 #[test]
 fn a_snapshot_that_is_not_whole_is_refused() {
-    let replica = Replica::new(Config::default());
+    let replica = Replica::new();
     let stamp = Stamp { leader: 7, at: Duration::from_secs(1) };
     assert_eq!(replica.apply(Entry::Lead(7)), Applied::Done(Ok(Outcome::Done)));
     let propose = |client, number| {
@@ -277,7 +277,7 @@ fn a_snapshot_that_is_not_whole_is_refused() {
         assert!(replica.restore(more).is_err(), "with part {missing} twice");
     }
     // Another copy that goes on from it gives the same answers, old ones included.
-    let other = Replica::new(Config::default());
+    let other = Replica::new();
     other.install(restored);
     for entry in [propose(3, 0), propose(3, 1), propose(3, 0), Entry::Lead(8), propose(4, 1)] {
         assert_eq!(other.apply(entry.clone()), replica.apply(entry));
@@ -310,6 +310,56 @@ fn a_mirror_comes_to_every_revision_though_the_leader_is_far_away() {
         sleep(2_000).await;
         assert_eq!(mirror.status().checks, 1);
     });
+}
+
+#[test]
+fn all_copies_are_configured_at_one_place_of_the_log() {
+    simulate(32, async {
+        let cluster = Cluster::start().await;
+        let limits = Limits { operations: 2, ..Limits::default() };
+        let config = Config { limits, history_len: 3, ..Config::default() };
+        cluster.node(cluster.follower().await).store.configure(config).await.unwrap();
+        let puts = |count: u64| Txn::new((0..count).map(|key| Op::put(key.to_string(), "")));
+        for id in 1..=3 {
+            let store = cluster.node(id).store;
+            // Once it has seen what was answered before.
+            store.range(RangeRequest::new(KeyRange::key("0"))).await.unwrap();
+            assert_eq!(store.limits(), limits, "on node {id}");
+            let refused = store.commit(puts(3)).await;
+            let refused =
+                matches!(refused, Err(StoreError::Refused(Refusal::TooManyOperations { .. })));
+            assert!(refused, "on node {id}");
+            store.commit(puts(2)).await.unwrap();
+        }
+    });
+    // A copy that begins with a snapshot judges as the one that made it.
+    let first = Replica::new();
+    let stamp = Stamp { leader: 7, at: Duration::ZERO };
+    let propose = |number, command| {
+        Entry::Propose(Proposal {
+            client: 1,
+            number,
+            floor: number,
+            since: stamp.at,
+            stamp,
+            command,
+        })
+    };
+    let put = || Command::Txn(Txn::new([Op::put("a", "")]));
+    let limits = Limits { operations: 1, ..Limits::default() };
+    let config = Config { limits, history_len: 2, ..Config::default() };
+    for entry in [Entry::Lead(7), propose(1, Command::Configure(config))] {
+        assert_eq!(first.apply(entry), Applied::Done(Ok(Outcome::Done)));
+    }
+    let second = Replica::new();
+    second.install(second.restore(first.freeze().parts()).unwrap());
+    let old = RangeRequest::new(KeyRange::key("a")).at(1);
+    let read = || Command::Txn(Txn::new([Op::Txn(Txn::new([Op::Range(old.clone())]))]));
+    for (number, command) in [(2, put()), (3, put()), (4, put()), (5, read()), (6, Command::Tick)] {
+        let entry = propose(number, command);
+        assert_eq!(first.apply(entry.clone()), second.apply(entry));
+        assert!(first.freeze().parts().eq(second.freeze().parts()));
+    }
 }
 
 #[test]

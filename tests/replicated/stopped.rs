@@ -15,7 +15,6 @@ use raft_autopilot::{
     openraft::RaftRuntime,
     store::{
         KeyRange, KeyValue, Op, RangeRequest, Refusal, Store, StoreError, Txn, Watch,
-        machine::Config,
         mirror::{self, Mirror},
         replicated::{
             Answer, Applied, Entry, Log, LogError, Options, Replica, Replicated, Request,
@@ -58,7 +57,7 @@ impl Log for Stoppable {
 fn whoever_waits_for_a_log_that_has_stopped_is_told() {
     simulate(50, async {
         let (log, runtime) = (Stoppable::default(), RaftRuntime::<Sim>::new());
-        let replica = Replica::new(Config::default());
+        let replica = Replica::new();
         let store = Replicated::new(log.clone(), replica, runtime.clone(), Options::default());
         let mut watch = store.watch(KeyRange::all(), 0).await.unwrap();
         let decode = |_: &KeyValue| Ok(());
@@ -89,7 +88,7 @@ struct Pair {
 impl Pair {
     /// The stores of both.
     fn start(forgets: bool) -> (Self, [Replicated<Self, RaftRuntime<Sim>>; 2]) {
-        let replicas = [Replica::new(Config::default()), Replica::new(Config::default())];
+        let replicas = [Replica::new(), Replica::new()];
         let forgets = Arc::new(AtomicBool::new(forgets));
         let (leader, under_way) = (Arc::default(), Arc::default());
         let log = Self { leads: true, replicas, leader, under_way, forgets };

@@ -58,7 +58,7 @@ type Snap = alias::SnapshotOf<TypeConfig, Arc<Image>>;
 impl Store {
     pub(crate) fn new(id: u64, boot: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
         let epoch = Duration::from_millis(mix(id, boot) % 1_000_000);
-        let replica = Replica::new(machine::Config::default());
+        let replica = Replica::new();
         Self { id, epoch, disk, oracle, inner: Arc::default(), replica }
     }
 

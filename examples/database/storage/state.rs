@@ -267,7 +267,7 @@ fn read_standing(txn: &ReadTransaction) -> io::Result<Standing> {
 
 /// The hosted store as it was when the server stopped: its last snapshot, and what came after.
 fn read_replica(txn: &ReadTransaction) -> io::Result<Replica> {
-    let replica = Replica::new(machine::Config::default());
+    let replica = Replica::new();
     let meta = txn.open_table(META).map_err(failed)?;
     if let Some(snapshot) = meta.get(SNAPSHOT).map_err(failed)? {
         let mut rest = read_frame::<Standing>(snapshot.value())?.1;
