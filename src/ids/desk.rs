@@ -125,7 +125,9 @@ pub(super) struct Desk {
     pub(super) mirror: Option<Mirror<Record>>,
     pub(super) low: bool,
     pub(super) forecast: Forecast,
+    /// Who waits for the end, and whether it has come.
     pub(super) closing: Vec<oneshot::Sender<()>>,
+    pub(super) ended: bool,
 }
 
 impl fmt::Debug for Desk {
@@ -164,6 +166,7 @@ impl Desk {
             low: false,
             forecast: Forecast::default(),
             closing: Vec::new(),
+            ended: false,
         }
     }
 
@@ -426,18 +429,39 @@ impl Desk {
         }
     }
 
-    /// Lets everything go; nothing is granted any more.
+    /// Takes note of why nothing can be asked for, and tells all that wait if it is for good.
+    pub(super) fn fail_waiting(&mut self, error: IdsError) {
+        if error.is_final() {
+            // Each is looked at, since nobody may want it any more.
+            self.enqueue_waiting();
+            for waiter in self.slots.values_mut().flat_map(|slot| slot.waiters.drain(..)) {
+                let _ = waiter.answer.send(Err(error.clone()));
+            }
+        }
+        self.trouble = Some(error);
+    }
+
+    /// Lets everything go; nothing is granted any more. What the lease does not take along is
+    /// doomed.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.mirror = None;
         self.shelf.clear();
-        for slot in std::mem::take(&mut self.slots).into_values() {
-            if let Some(life) = slot.life {
+        let eager = self.options.reclaim == Reclaim::Eager;
+        if !eager {
+            self.doomed.clear();
+        }
+        let mut slots: Vec<(Bytes, Slot)> = mem::take(&mut self.slots).into_iter().collect();
+        slots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, mut slot) in slots {
+            if let Some(life) = &slot.life {
                 life.close();
+            }
+            if eager {
+                self.doom(&mut slot);
             }
         }
         self.ready.clear();
-        self.doomed.clear();
         self.starved.clear();
     }
 }
