@@ -272,9 +272,9 @@ impl<L: Log, R: Runtime> Shared<L, R> {
         });
         match done.await {
             Ok(answer) => answer.map_err(StoreError::Refused),
-            Err((error, true)) => Err(StoreError::Unknown(error.to_string())),
+            Err((error, true)) => Err(StoreError::Unknown(error.why())),
             Err((LogError::Closed(why), false)) => Err(Refusal::Closed(why).into()),
-            Err((error, false)) => Err(StoreError::Retry(error.to_string())),
+            Err((error, false)) => Err(StoreError::Retry(error.why())),
         }
     }
 
@@ -294,7 +294,7 @@ impl<L: Log, R: Runtime> Shared<L, R> {
         });
         done.await.map_err(|(error, _)| match error {
             LogError::Closed(why) => Refusal::Closed(why).into(),
-            error => StoreError::Retry(error.to_string()),
+            error => StoreError::Retry(error.why()),
         })
     }
 }
