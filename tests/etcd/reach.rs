@@ -247,7 +247,11 @@ async fn nobody_at_home_is_said_so() {
         Options { endpoints: endpoints(), deadline: Duration::ZERO, ..Options::default() },
         Options { endpoints: endpoints(), deadline: Duration::MAX, ..Options::default() },
         Options { endpoints: endpoints(), connect_timeout: Duration::MAX, ..Options::default() },
-        Options { endpoints: endpoints(), keep_alive: (SHORT, Duration::MAX), ..Options::default() },
+        Options {
+            endpoints: endpoints(),
+            keep_alive: (SHORT, Duration::MAX),
+            ..Options::default()
+        },
     ] {
         let error = connect(options).await;
         assert!(matches!(error, Err(StoreError::Refused(Refusal::Invalid(_)))), "{error:?}");
