@@ -83,6 +83,16 @@ impl Slot {
     }
 }
 
+/// How far an instance has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Open,
+    /// Nothing is granted any more.
+    Closing,
+    /// What was held is let go, or left to end by itself.
+    Ended,
+}
+
 /// A reference that is to go.
 pub(super) struct Doomed {
     pub(super) release: Release,
@@ -112,7 +122,7 @@ pub(super) struct Desk {
     pub(super) notices: broadcast::Sender<Notice>,
     /// The store was found to be at an earlier revision than it was.
     pub(super) went_back: bool,
-    pub(super) closed: bool,
+    pub(super) phase: Phase,
     /// How many batches are on their way.
     pub(super) flights: usize,
     /// Why the store did not do what it was asked for last.
@@ -125,9 +135,8 @@ pub(super) struct Desk {
     pub(super) mirror: Option<Mirror<Record>>,
     pub(super) low: bool,
     pub(super) forecast: Forecast,
-    /// Who waits for the end, and whether it has come.
+    /// Who waits for the end.
     pub(super) closing: Vec<oneshot::Sender<()>>,
-    pub(super) ended: bool,
 }
 
 impl fmt::Debug for Desk {
@@ -156,7 +165,7 @@ impl Desk {
             serial: 0,
             notices: broadcast::Sender::new(1_024),
             went_back: false,
-            closed: false,
+            phase: Phase::Open,
             flights: 0,
             trouble: None,
             failures: 0,
@@ -166,7 +175,6 @@ impl Desk {
             low: false,
             forecast: Forecast::default(),
             closing: Vec::new(),
-            ended: false,
         }
     }
 
@@ -183,7 +191,7 @@ impl Desk {
 
     /// Asks for a key.
     pub(super) fn want(&mut self, key: &Bytes, waiter: Waiter) {
-        if self.closed {
+        if self.phase != Phase::Open {
             let _ = waiter.answer.send(Err(IdsError::Closed));
             return;
         }
@@ -444,7 +452,7 @@ impl Desk {
     /// Lets everything go; nothing is granted any more. What the lease does not take along is
     /// doomed.
     pub(super) fn close(&mut self) {
-        self.closed = true;
+        self.phase = self.phase.max(Phase::Closing);
         self.mirror = None;
         self.shelf.clear();
         let eager = self.options.reclaim == Reclaim::Eager;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    desk::{Desk, Doomed},
+    desk::{Desk, Doomed, Phase},
     dice::Dice,
     error::IdsError,
     flights::{Aftermath, Flight},
@@ -45,7 +45,7 @@ pub(super) struct Driver<S, R: Runtime> {
 
 impl<S: Store, R: Runtime> Driver<S, R> {
     fn done(&self) -> bool {
-        self.alive.strong_count() == 0 || self.core.lock().closed
+        self.alive.strong_count() == 0 || self.core.lock().phase != Phase::Open
     }
 
     /// Works until nobody uses the instance any more.
@@ -276,7 +276,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             }
         }
         let mut desk = self.core.lock();
-        desk.ended = true;
+        desk.phase = Phase::Ended;
         for closed in std::mem::take(&mut desk.closing) {
             let _ = closed.send(());
         }

@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     config::{Caching, Options},
-    desk::{Desk, Slot, Waiter},
+    desk::{Desk, Phase, Slot, Waiter},
     dice::Dice,
     driver::Driver,
     error::IdsError,
@@ -412,11 +412,10 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut desk = self.alive.0.lock();
-            if desk.ended {
-                return;
-            }
-            if !desk.closed {
-                desk.close();
+            match desk.phase {
+                Phase::Open => desk.close(),
+                Phase::Closing => {}
+                Phase::Ended => return,
             }
             desk.closing.push(sender);
         }
@@ -437,7 +436,7 @@ fn feed(alive: &Weak<Alive>, fed: Option<&Fed<'_>>) -> bool {
     let Some(alive) = alive.upgrade() else { return false };
     let core = &alive.0;
     let mut desk = core.lock();
-    if desk.closed {
+    if desk.phase != Phase::Open {
         return false;
     }
     match fed {

@@ -10,7 +10,6 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, alias};
 use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
-use raft_autopilot::store::machine;
 use raft_autopilot::store::replicated::{self, Frozen, Replica};
 
 use crate::dice::mix;

@@ -13,7 +13,6 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
 use raft_autopilot::runtime::{Runtime, TokioRuntime};
-use raft_autopilot::store::machine;
 use raft_autopilot::store::replicated::{Frozen, Part, Replica};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
