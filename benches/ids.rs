@@ -260,7 +260,7 @@ async fn fill_etcd(total: u64) {
     let ttl = Duration::from_secs(3_600);
     let options = Options { range, ttl, ..Options::default() };
     let ids = Ids::open(store, TokioRuntime, "fill", options).await.unwrap();
-    ids.wait_synced().await;
+    ids.wait_synced().await.unwrap();
     let since = Instant::now();
     let (mut handles, mut most) = (Vec::new(), 0);
     for number in 0..usize::try_from(total).unwrap() {

@@ -11,10 +11,7 @@ use raft_autopilot::{
         Verdict,
     },
     codec::CodecError,
-    store::{
-        self, LeaseId, OpenError, StoreError,
-        machine::{Config, Restore},
-    },
+    store::{self, LeaseId, OpenError, StoreError, machine::Restore},
 };
 
 /// What may be said of the state that an error left.
@@ -27,6 +24,8 @@ const CHANGED: &[&str] = &[
     "may be in effect",
     "may have",
     "is unchanged",
+    "it was done",
+    "was given up",
     "is open until",
     "was written",
     "an order that was recorded goes on",
@@ -87,6 +86,66 @@ fn advises(text: &str) -> bool {
     parts.filter_map(first).any(|word| ADVICE.contains(&word.as_str()))
 }
 
+/// The types of which there are samples below, each with its file.
+const EXAMINED: &[(&str, &str)] = &[
+    ("src/allocator/error.rs", "AllocatorError"),
+    ("src/autopilot/cluster.rs", "ClusterError"),
+    ("src/autopilot/config.rs", "ConfigError"),
+    ("src/autopilot/handle.rs", "VerbError"),
+    ("src/codec.rs", "CodecError"),
+    ("src/http/durations.rs", "DurationError"),
+    ("src/ids/error.rs", "IdsError"),
+    ("src/ids/range.rs", "RangeError"),
+    ("src/openraft/node.rs", "OpenraftError"),
+    ("src/store/error.rs", "Refusal"),
+    ("src/store/error.rs", "StoreError"),
+    ("src/store/journal/files.rs", "OpenError"),
+    ("src/store/machine/snapshot.rs", "SnapshotError"),
+    ("src/store/replicated/port.rs", "LogError"),
+];
+
+/// Those that only say why, within another that says the rest.
+const REASONS: &[(&str, &str)] =
+    &[("src/allocator/item.rs", "KeyError"), ("src/allocator/item.rs", "NameError")];
+
+/// All files of `src`, with their texts.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut found) = (vec![root.join("src")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+                found.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_type_of_an_error_is_examined() {
+    let mut found = BTreeSet::new();
+    for (file, text) in sources() {
+        let mut derived = false;
+        for line in text.lines() {
+            derived |= line.contains("thiserror::Error)]");
+            let name = line.trim().split_once("enum ").or(line.trim().split_once("struct "));
+            if let Some((_, name)) = name.filter(|_| derived && !line.trim().starts_with("//")) {
+                let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
+                found.insert((file.clone(), name));
+                derived = false;
+            }
+        }
+    }
+    let known = EXAMINED.iter().chain(REASONS);
+    let known = known.map(|(file, name)| ((*file).to_owned(), (*name).to_owned()));
+    assert_eq!(found, known.collect::<BTreeSet<_>>());
+}
+
 /// The variants that an enum has in its file, by name.
 fn variants(file: &str, name: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -103,6 +162,7 @@ fn variants(file: &str, name: &str) -> BTreeSet<String> {
 /// Every variant that the file declares is among the samples.
 #[track_caller]
 fn all_are_here<T: Debug>(file: &str, name: &str, samples: &[T]) {
+    assert!(EXAMINED.contains(&(file, name)) || name == "Refusal", "{name} is not in the list");
     let debug = samples.iter().map(|sample| format!("{sample:?}"));
     let here: BTreeSet<String> =
         debug.map(|text| text.split([' ', '(']).next().unwrap().to_owned()).collect();
@@ -298,7 +358,72 @@ fn a_directory_or_a_snapshot_that_is_no_use_says_all_of_it() {
     ];
     all_are_here("src/store/journal/files.rs", "OpenError", &errors);
     say_all(&errors);
-    say_all(&[Restore::new(Config::default()).finish().unwrap_err()]);
+    say_all(&[Restore::new().finish().unwrap_err()]);
+}
+
+#[test]
+fn a_log_that_does_not_do_it_says_all_of_it() {
+    use raft_autopilot::store::replicated::LogError;
+    let why = || "the leader is away".to_owned();
+    let errors = [
+        LogError::NotLeading,
+        LogError::Retry(why()),
+        LogError::Unknown(why()),
+        LogError::Forgotten,
+        LogError::Closed(why()),
+    ];
+    all_are_here("src/store/replicated/port.rs", "LogError", &errors);
+    say_all(&errors);
+}
+
+#[cfg(feature = "ids")]
+#[test]
+fn ids_that_are_not_to_be_had_say_all_of_it() {
+    use raft_autopilot::ids::{IdRange, IdsError, RangeError};
+    let (found, expected) = (IdRange::default(), IdRange::new(1, 9).unwrap());
+    let ranges = [
+        RangeError::Zero,
+        RangeError::Empty { first: 9, last: 8 },
+        RangeError::Mask { mask: 1, range: expected },
+    ];
+    all_are_here("src/ids/range.rs", "RangeError", &ranges);
+    say_all(&ranges);
+    let unknown = || StoreError::Unknown("the leader is away".to_owned());
+    let errors = [
+        IdsError::Exhausted { used: 9, total: 9 },
+        IdsError::Unassigned("key".into()),
+        IdsError::KeyTooLong { found: 9, limit: 8 },
+        IdsError::HashCollision { key: "key".into(), other: "other".into() },
+        IdsError::Mismatch { found, expected },
+        IdsError::Foreign("its value is not a mapping".into()),
+        IdsError::Invalid { field: "ttl", found: "0ns".into(), expected: "more than 0" },
+        IdsError::NoCache,
+        IdsError::Range(ranges[0]),
+        IdsError::Unavailable(unknown()),
+        IdsError::Store(unknown()),
+        IdsError::Closed,
+    ];
+    all_are_here("src/ids/error.rs", "IdsError", &errors);
+    say_all(&errors);
+}
+
+#[cfg(feature = "allocator")]
+#[test]
+fn a_member_that_does_not_do_it_says_all_of_it() {
+    use raft_autopilot::allocator::{AllocatorError, MemberKey, item::NameError};
+    let member = || MemberKey::new("zone", "member");
+    let errors = [
+        AllocatorError::Name(NameError::Empty),
+        AllocatorError::Value("why".into()),
+        AllocatorError::Announced(member()),
+        AllocatorError::NotHeld("item".into()),
+        AllocatorError::LeaseLost,
+        AllocatorError::Removed(member()),
+        AllocatorError::Ended,
+        AllocatorError::Store(StoreError::Unknown("the leader is away".to_owned())),
+    ];
+    all_are_here("src/allocator/error.rs", "AllocatorError", &errors);
+    say_all(&errors);
 }
 
 #[cfg(feature = "openraft")]
@@ -350,23 +475,14 @@ fn a_text_that_lacks_a_part_is_found() {
 
 #[test]
 fn what_may_fail_is_documented_by_more_than_a_link() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut sections = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = fs::read_to_string(&path).unwrap();
-            let lines = text.lines().map(str::trim);
-            let pairs = lines.clone().zip(lines.skip(1));
-            for (_, first) in pairs.filter(|(line, _)| *line == "/// # Errors") {
-                sections += 1;
-                let bare = first.starts_with("/// See [") && first.ends_with("].");
-                assert!(!bare, "{}: {first}", path.display());
-            }
+    for (file, text) in sources() {
+        let lines = text.lines().map(str::trim);
+        let pairs = lines.clone().zip(lines.skip(1));
+        for (_, first) in pairs.filter(|(line, _)| *line == "/// # Errors") {
+            sections += 1;
+            let bare = first.starts_with("/// See [") && first.ends_with("].");
+            assert!(!bare, "{file}: {first}");
         }
     }
     assert!(sections > 20, "{sections} sections were found");

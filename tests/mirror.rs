@@ -432,6 +432,20 @@ async fn a_mirror_that_nobody_reads_lets_go_of_the_store() {
     assert_eq!(held.strong_count(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn intervals_that_make_no_sense_are_refused_and_endless_ones_are_none() {
+    let store = faulty();
+    let options = Options { check_interval: Some(Duration::ZERO), ..Options::default() };
+    let error = mirror(&store, options).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(Refusal::Invalid(_))), "{error}");
+    let (check_interval, retry_interval) = (Some(Duration::MAX), Duration::MAX);
+    let options = Options { check_interval, retry_interval, ..Options::default() };
+    let mirror = mirror(&store, options).await.unwrap();
+    let revision = store.put("in/1", "").await;
+    assert_eq!(mirror.wait(revision).await.unwrap().len(), 1);
+    assert_eq!(mirror.status().checks, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use raft_autopilot::{
     runtime::TokioRuntime,
     store::{
-        Compare, Embedded, KeyRange, Limits, Op, OpenError, RangeRequest, Refusal, Store,
+        Compare, Embedded, KeyRange, LeaseId, Limits, Op, OpenError, RangeRequest, Refusal, Store,
         StoreError, Txn, Watch, machine::Config,
     },
 };
@@ -101,6 +101,27 @@ async fn a_lease_that_is_just_ending_does_not_keep_its_directory() {
 }
 
 #[tokio::test]
+async fn a_lease_ends_in_its_time_though_nobody_waited_for_its_grant() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    let (id, ttl) = (LeaseId(7), Duration::from_secs(1));
+    {
+        let grant = std::pin::pin!(store.grant(ttl, Some(id)));
+        assert!(futures_util::poll!(grant).is_pending());
+    }
+    let put = Txn::new([Op::put_leased("leased", "", id)]);
+    store.commit(put).await.unwrap();
+    // Any command would end it, so nobody sends one.
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while !contents(&store).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_its_store() {
     let directory = tempfile::tempdir().unwrap();
     for store in [open(directory.path()).unwrap(), Embedded::new(Config::default(), TokioRuntime)] {
@@ -152,6 +173,52 @@ async fn a_long_log_becomes_a_snapshot() {
     let log = file(directory.path(), "log-");
     fs::remove_file(log).unwrap();
     assert!(matches!(open(directory.path()), Err(OpenError::Damaged { .. })));
+}
+
+fn config(operations: usize, history_len: usize) -> Config {
+    let limits = Limits { operations, ..Limits::default() };
+    Config { limits, history_len, ..Config::default() }
+}
+
+/// Reads what stood at a revision, and puts a key: refused where that is forgotten.
+fn put_after_reading(key: &str, revision: u64) -> Txn {
+    Txn::new([Op::Range(RangeRequest::new(KeyRange::all()).at(revision)), Op::put(key, "")])
+}
+
+#[tokio::test]
+async fn another_configuration_neither_undoes_nor_does_what_was_done_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |config| Embedded::open(directory.path(), config, TokioRuntime).unwrap();
+    let remembers = open(config(128, 100));
+    for key in ["a", "b", "c", "d", "e"] {
+        remembers.commit(Txn::new([Op::put(key, "")])).await.unwrap();
+    }
+    remembers.commit(put_after_reading("f", 2)).await.unwrap();
+    remembers.commit(Txn::new([Op::put("g", ""), Op::put("h", "")])).await.unwrap();
+    let stood = contents(&remembers).await;
+    assert_eq!(stood.len(), 8);
+    drop(remembers);
+    // What was done when more was remembered, and taken, stays done.
+    let forgets = open(config(1, 2));
+    assert_eq!(contents(&forgets).await, stood);
+    assert_eq!(forgets.limits().operations, 1);
+    let large = forgets.commit(Txn::new([Op::put("i", ""), Op::put("j", "")])).await;
+    assert!(matches!(large, Err(StoreError::Refused(Refusal::TooManyOperations { .. }))));
+    drop(forgets);
+    let forgets = open(config(2, 2));
+    let refused = forgets.commit(put_after_reading("i", 3)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::Compacted { .. }))), "{refused:?}");
+    drop(forgets);
+    // What was refused when less was remembered stays refused.
+    let remembers = open(config(128, 100));
+    assert_eq!(contents(&remembers).await, stood);
+    remembers
+        .commit(Txn::new([Op::put("k", ""), Op::put("l", ""), Op::put("m", "")]))
+        .await
+        .unwrap();
+    let stood = contents(&remembers).await;
+    drop(remembers);
+    assert_eq!(contents(&open(config(128, 100))).await, stood);
 }
 
 /// The files of a directory, copied into another one.

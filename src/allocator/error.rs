@@ -15,19 +15,19 @@ pub enum AllocatorError {
     Value(String),
     /// Another process, or a former self, is this member; this one was told not to wait for its end.
     #[error(
-        "{0} is announced already by somebody else; nothing was changed: end the other one, or wait until its lease has ended"
+        "{0} is announced already by somebody else; nothing was changed: wait until its lease has ended, or end the other one"
     )]
     Announced(MemberKey),
     /// The member does not hold the item, or does so no more. Nothing was changed.
-    #[error("{0} is not held here; nothing was changed: it has gone elsewhere, or never came")]
+    #[error(
+        "{0} is not held here, it has gone elsewhere or never came; nothing was changed: look at what is held"
+    )]
     NotHeld(String),
     /// The member's lease has ended, and with it all that it held. Start another one.
-    #[error("the lease has ended, and all that was held with it: start the member anew")]
+    #[error("the lease has ended; all that was held was given up: start the member anew")]
     LeaseLost,
     /// Somebody has deleted the member's key. What it held was given up.
-    #[error(
-        "the key of {0} was deleted, and all that was held was given up: start the member anew"
-    )]
+    #[error("the key of {0} was deleted; all that was held was given up: start the member anew")]
     Removed(MemberKey),
     /// The member has left, or was dropped.
     #[error("the member has ended; nothing was changed: start it anew")]

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     runtime::Runtime,
     store::{
-        Bytes, KeyRange, KeyValue, LeaseId, Limits, Op, RangeRequest, Refusal, Store, StoreError,
-        Txn,
+        Bytes, KeyRange, KeyValue, Lease, LeaseId, Limits, Op, RangeRequest, Refusal, Store,
+        StoreError, Txn,
         mirror::{self, Mirror, View},
     },
 };
 
 use super::{
     audit::{Violation, audit},
+    config::check_some,
     error::IdsError,
     layout::{Layout, Record},
     ledger::{Ledger, Rate},
@@ -40,8 +41,8 @@ pub struct CollectorOptions {
     pub grace_floor: Duration,
     /// From which share of used ids on, in percent, it hurries. Default 80.
     pub watermark_percent: u8,
-    /// How long an id rests before another key may have it. Default 0: it does not. Rounded up to
-    /// what the store can do.
+    /// How long an id rests before another key may have it, at most 9,000,000,000 s. Default 0: it
+    /// does not. Rounded up to what the store can do.
     pub rest: Duration,
     /// The most ids that are taken back in an interval; at least one. Default 2,500, as the
     /// reference.
@@ -50,8 +51,10 @@ pub struct CollectorOptions {
     pub rate_interval: Duration,
     /// The most ids of one transaction. Default 100.
     pub batch: usize,
-    /// How long a request may take. Default 5 s.
+    /// How long a request may take, more than 0. Default 5 s.
     pub request_timeout: Duration,
+    /// How long it waits until all ids are read. Default 2 min.
+    pub patience: Duration,
     /// How it follows the store.
     pub mirror: mirror::Options,
 }
@@ -67,8 +70,21 @@ impl Default for CollectorOptions {
             rate_interval: Duration::from_secs(60),
             batch: 100,
             request_timeout: Duration::from_secs(5),
+            patience: Duration::from_secs(120),
             mirror: mirror::Options::default(),
         }
+    }
+}
+
+impl CollectorOptions {
+    /// Fails where they make no sense.
+    fn check(&self) -> Result<(), IdsError> {
+        if self.rest > Lease::TTL_MAX {
+            let (found, expected) = (format!("{:?}", self.rest), "at most 9,000,000,000 s");
+            return Err(IdsError::Invalid { field: "rest", found, expected });
+        }
+        check_some("request_timeout", self.request_timeout)?;
+        Ok(self.mirror.check().map_err(StoreError::Refused)?)
     }
 }
 
@@ -105,13 +121,15 @@ impl<S: Store, R: Runtime> Collector<S, R> {
     /// A collector of the ids below a prefix. It reads them all, and follows them.
     ///
     /// # Errors
-    /// Why the store cannot be read.
+    /// [`IdsError::Invalid`] for options that make no sense, [`IdsError::Unavailable`] if not all
+    /// could be read within its patience, or what the store refuses.
     pub async fn open(
         store: S,
         runtime: R,
         prefix: impl Into<Bytes>,
         options: CollectorOptions,
     ) -> Result<Self, IdsError> {
+        options.check()?;
         let link = Link::new(store, runtime, Layout::new(prefix), options.request_timeout);
         let mirror = follow(&link, &options).await?;
         let rate = Rate::new(options.rate_limit, options.rate_interval);
@@ -265,7 +283,8 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         if self.options.rest.is_zero() {
             return Ok(None);
         }
-        let lease = self.link.store.grant(self.options.rest, None).await?;
+        let granted = Box::pin(self.link.store.grant(self.options.rest, None));
+        let lease = self.link.bounded(granted).await?;
         Ok(Some(lease.id))
     }
 
@@ -364,10 +383,18 @@ fn portions<'a>(
 async fn follow<S: Store, R: Runtime>(
     link: &Link<S, R>,
     options: &CollectorOptions,
-) -> Result<Mirror<Record>, StoreError> {
+) -> Result<Mirror<Record>, IdsError> {
     let layout = link.layout.clone();
     let decode = move |kv: &KeyValue| layout.read(kv);
     let (store, runtime, range) =
         (link.store.clone(), link.runtime.clone(), link.layout.everything());
-    Mirror::open(store, runtime, range, decode, options.mirror.clone()).await
+    tokio::select! {
+        biased;
+        opened = Mirror::open(store, runtime, range, decode, options.mirror.clone()) => Ok(opened?),
+        // As long as the store cannot be reached, a mirror tries again.
+        () = link.runtime.sleep(options.patience) => {
+            let why = "not all ids could be read in time".to_owned();
+            Err(IdsError::Unavailable(StoreError::Unknown(why)))
+        }
+    }
 }

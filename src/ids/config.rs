@@ -2,9 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::store::{Bytes, mirror};
+use crate::store::{Bytes, Lease, StoreError, mirror};
 
-use super::range::IdRange;
+use super::{error::IdsError, range::IdRange};
+
+/// The shortest life of a reference without its node: a third of it passes between two questions.
+const TTL_MIN: Duration = Duration::from_millis(100);
 
 /// Judges what others have written before it is believed.
 ///
@@ -40,8 +43,9 @@ pub enum Reclaim {
     /// used again.
     #[default]
     Collector,
-    /// The last user takes it back at once, if the id is its own alone since it came. It does not
-    /// rest.
+    /// The last user takes it back at once, if the id is its own alone since it came; closing the
+    /// instance does so for all. It does not rest. What a crash, a lost session or a request on its
+    /// way leaves behind waits for a collector, which need not run often.
     Eager,
 }
 
@@ -53,10 +57,10 @@ pub struct Options {
     pub range: Option<IdRange>,
     /// What the references say about who holds them, for people. Default: nothing.
     pub node: Bytes,
-    /// How long a reference outlives a node that is gone. Default 60 s: long enough for a restart
-    /// of the store, and a sixtieth of what a collector waits on top.
+    /// How long a reference outlives a node that is gone, from 100 ms to 9,000,000,000 s. Default 60 s:
+    /// long enough for a restart of the store, and a fifth of what a collector waits on top.
     pub ttl: Duration,
-    /// How long a request may take before it is sent again. Default 5 s.
+    /// How long a request may take before it is sent again, more than 0. Default 5 s.
     pub request_timeout: Duration,
     /// How long a call waits for the store. Default 2 min.
     pub patience: Duration,
@@ -74,7 +78,8 @@ pub struct Options {
     /// How many ids a transaction may choose from for a key. Default 4; it takes one where there
     /// are very many.
     pub candidates: usize,
-    /// How often references that nobody uses are looked for. Default 5 min, give or take a tenth.
+    /// How often references that nobody uses are looked for, more than 0. Default 5 min, give or
+    /// take a tenth.
     pub reconcile_interval: Duration,
     /// The share of ids in use, in percent, from which on a warning is given. Default 80.
     pub watermark_percent: u8,
@@ -116,6 +121,28 @@ impl Default for Options {
             mirror: mirror::Options::default(),
             seed: None,
         }
+    }
+}
+
+/// Fails for an option that is zero.
+pub(super) fn check_some(field: &'static str, found: Duration) -> Result<(), IdsError> {
+    if found.is_zero() {
+        let (found, expected) = (format!("{found:?}"), "more than 0");
+        return Err(IdsError::Invalid { field, found, expected });
+    }
+    Ok(())
+}
+
+impl Options {
+    /// Fails where they make no sense, before anybody waits for what no store will do.
+    pub(super) fn check(&self) -> Result<(), IdsError> {
+        if !(TTL_MIN..=Lease::TTL_MAX).contains(&self.ttl) {
+            let (found, expected) = (format!("{:?}", self.ttl), "from 100 ms to 9,000,000,000 s");
+            return Err(IdsError::Invalid { field: "ttl", found, expected });
+        }
+        check_some("request_timeout", self.request_timeout)?;
+        check_some("reconcile_interval", self.reconcile_interval)?;
+        Ok(self.mirror.check().map_err(StoreError::Refused)?)
     }
 }
 

@@ -83,6 +83,16 @@ impl Slot {
     }
 }
 
+/// How far an instance has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Open,
+    /// Nothing is granted any more.
+    Closing,
+    /// What was held is let go, or left to end by itself.
+    Ended,
+}
+
 /// A reference that is to go.
 pub(super) struct Doomed {
     pub(super) release: Release,
@@ -112,7 +122,7 @@ pub(super) struct Desk {
     pub(super) notices: broadcast::Sender<Notice>,
     /// The store was found to be at an earlier revision than it was.
     pub(super) went_back: bool,
-    pub(super) closed: bool,
+    pub(super) phase: Phase,
     /// How many batches are on their way.
     pub(super) flights: usize,
     /// Why the store did not do what it was asked for last.
@@ -125,6 +135,7 @@ pub(super) struct Desk {
     pub(super) mirror: Option<Mirror<Record>>,
     pub(super) low: bool,
     pub(super) forecast: Forecast,
+    /// Who waits for the end.
     pub(super) closing: Vec<oneshot::Sender<()>>,
 }
 
@@ -154,7 +165,7 @@ impl Desk {
             serial: 0,
             notices: broadcast::Sender::new(1_024),
             went_back: false,
-            closed: false,
+            phase: Phase::Open,
             flights: 0,
             trouble: None,
             failures: 0,
@@ -180,7 +191,7 @@ impl Desk {
 
     /// Asks for a key.
     pub(super) fn want(&mut self, key: &Bytes, waiter: Waiter) {
-        if self.closed {
+        if self.phase != Phase::Open {
             let _ = waiter.answer.send(Err(IdsError::Closed));
             return;
         }
@@ -426,18 +437,39 @@ impl Desk {
         }
     }
 
-    /// Lets everything go; nothing is granted any more.
+    /// Takes note of why nothing can be asked for, and tells all that wait if it is for good.
+    pub(super) fn fail_waiting(&mut self, error: IdsError) {
+        if error.is_final() {
+            // Each is looked at, since nobody may want it any more.
+            self.enqueue_waiting();
+            for waiter in self.slots.values_mut().flat_map(|slot| slot.waiters.drain(..)) {
+                let _ = waiter.answer.send(Err(error.clone()));
+            }
+        }
+        self.trouble = Some(error);
+    }
+
+    /// Lets everything go; nothing is granted any more. What the lease does not take along is
+    /// doomed.
     pub(super) fn close(&mut self) {
-        self.closed = true;
+        self.phase = self.phase.max(Phase::Closing);
         self.mirror = None;
         self.shelf.clear();
-        for slot in std::mem::take(&mut self.slots).into_values() {
-            if let Some(life) = slot.life {
+        let eager = self.options.reclaim == Reclaim::Eager;
+        if !eager {
+            self.doomed.clear();
+        }
+        let mut slots: Vec<(Bytes, Slot)> = mem::take(&mut self.slots).into_iter().collect();
+        slots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, mut slot) in slots {
+            if let Some(life) = &slot.life {
                 life.close();
+            }
+            if eager {
+                self.doom(&mut slot);
             }
         }
         self.ready.clear();
-        self.doomed.clear();
         self.starved.clear();
     }
 }

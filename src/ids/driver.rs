@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    desk::{Desk, Doomed},
+    desk::{Desk, Doomed, Phase},
     dice::Dice,
     error::IdsError,
     flights::{Aftermath, Flight},
@@ -45,7 +45,7 @@ pub(super) struct Driver<S, R: Runtime> {
 
 impl<S: Store, R: Runtime> Driver<S, R> {
     fn done(&self) -> bool {
-        self.alive.strong_count() == 0 || self.core.lock().closed
+        self.alive.strong_count() == 0 || self.core.lock().phase != Phase::Open
     }
 
     /// Works until nobody uses the instance any more.
@@ -53,7 +53,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         while !self.done() {
             if let Err(error) = self.prepare().await {
                 tracing::warn!("the ids wait for the store: {error}");
-                self.core.lock().trouble = Some(error);
+                self.core.lock().fail_waiting(error);
                 self.pause().await;
                 continue;
             }
@@ -131,7 +131,8 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         let (store, runtime) = (self.link.store.clone(), self.link.runtime.clone());
         let asked_at = runtime.now();
         let drawn = LeaseId(1 + self.dice.roll() % LeaseId::MAX.0);
-        let keeper = LeaseKeeper::grant_as(store, runtime, ttl, drawn).await?;
+        let granted = Box::pin(LeaseKeeper::grant_as(store, runtime, ttl, drawn));
+        let keeper = self.link.bounded(granted).await?;
         let (ttl, kept) = (keeper.ttl(), Arc::clone(keeper.validity()));
         let tenure = Arc::new(Tenure::new(keeper.id(), kept, asked_at, ttl));
         let (core, proven) = (Arc::downgrade(&self.core), Arc::downgrade(&tenure));
@@ -254,21 +255,45 @@ impl<S: Store, R: Runtime> Driver<S, R> {
 
     /// Ends the lease and all references with it.
     async fn finish(mut self) {
-        let closing = {
+        let patience = {
             let mut desk = self.core.lock();
             desk.close();
             desk.session = None;
-            std::mem::take(&mut desk.closing)
+            desk.options.patience
         };
         self.core.turned.notify_waiters();
         self.core.ticks.end();
-        if let Some(keeper) = self.keeper.take()
-            && let Err(error) = keeper.revoke().await
-        {
-            tracing::info!("the references end with their lease: {error}");
+        if let Some(keeper) = self.keeper.take() {
+            tokio::select! {
+                biased;
+                () = self.let_all_go() => {}
+                () = self.link.runtime.sleep(patience) => {
+                    tracing::info!("some ids are left to a collector: it took too long");
+                }
+            }
+            if let Err(error) = self.link.bounded(Box::pin(keeper.revoke())).await {
+                tracing::info!("the references end with their lease: {error}");
+            }
         }
-        for closed in closing {
+        let mut desk = self.core.lock();
+        desk.phase = Phase::Ended;
+        for closed in std::mem::take(&mut desk.closing) {
             let _ = closed.send(());
+        }
+    }
+
+    /// Deletes what the end of the lease would leave behind, for as long as the store does it.
+    async fn let_all_go(&self) {
+        let limits = self.link.store.limits();
+        loop {
+            let doomed = self.core.lock().take_doomed(&limits);
+            if doomed.is_empty() {
+                return;
+            }
+            let batch: Vec<_> = doomed.iter().map(|doomed| doomed.release.clone()).collect();
+            if let Err(error) = self.link.commit(release(&self.link.layout, &batch)).await {
+                return tracing::info!("some ids are left to a collector: {error}");
+            }
         }
     }
 }
@@ -355,7 +380,7 @@ async fn catch_up<S: Store, R: Runtime>(link: &Link<S, R>, core: &Core, revision
 async fn list<S: Store, R: Runtime>(link: &Link<S, R>, core: &Core) -> Result<(), StoreError> {
     let mut pages = Pages::new(&link.store, link.layout.ids()).keys_only();
     let mut used = Vec::new();
-    while let Some(page) = pages.next().await? {
+    while let Some(page) = link.bounded(Box::pin(pages.next())).await? {
         let RangeResponse { items, .. } = page;
         used.extend(items.iter().filter_map(|kv| link.layout.parse_id(&kv.key)));
     }

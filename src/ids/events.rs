@@ -40,7 +40,8 @@ pub enum Event {
         id: u64,
         /// The key that had it.
         key: Bytes,
-        /// A revision at which it had it no more.
+        /// A revision at which it had it no more; 0 if the remote cache that showed it is gone, for
+        /// then it may still have it.
         revision: u64,
     },
     /// All that stood at a revision of the own store has been told. It comes once.

@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     config::{Caching, Options},
-    desk::{Desk, Slot, Waiter},
+    desk::{Desk, Phase, Slot, Waiter},
     dice::Dice,
     driver::Driver,
     error::IdsError,
@@ -106,14 +106,15 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     /// as safe.
     ///
     /// # Errors
-    /// [`IdsError::Mismatch`] if the ids there are others than asked for, [`IdsError::Foreign`],
-    /// or why the store does not answer.
+    /// [`IdsError::Invalid`] for options that make no sense, [`IdsError::Mismatch`] if the ids there
+    /// are others than asked for, [`IdsError::Foreign`], or why the store does not answer.
     pub async fn open(
         store: S,
         runtime: R,
         prefix: impl Into<Bytes>,
         options: Options,
     ) -> Result<Self, IdsError> {
+        options.check()?;
         let layout = Layout::new(prefix);
         let link = Link::new(store, runtime, layout.clone(), options.request_timeout);
         let mut dice = Dice::new(options.seed);
@@ -292,7 +293,9 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     /// Why a call has waited in vain.
     fn trouble(&self) -> IdsError {
         match self.alive.0.lock().trouble.clone() {
-            Some(IdsError::Store(why)) => IdsError::Unavailable(why),
+            Some(IdsError::Store(why @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {
+                IdsError::Unavailable(why)
+            }
             Some(other) => other,
             None => {
                 let why = StoreError::Unknown("no answer came in time".to_owned());
@@ -320,14 +323,22 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         self.alive.0.lock().notices.subscribe()
     }
 
-    /// Waits until the cache holds all that stood when it was opened. With a lazy cache it waits
-    /// for ever.
-    pub async fn wait_synced(&self) {
-        self.wait_revision(0).await;
+    /// Waits until the cache holds all that stood when it was opened, for as long as that takes.
+    ///
+    /// # Errors
+    /// [`IdsError::NoCache`] with [`Caching::Lazy`]; [`IdsError::Closed`] if it is closed before.
+    pub async fn wait_synced(&self) -> Result<(), IdsError> {
+        self.wait_revision(0).await
     }
 
-    /// Waits until the cache has come to a revision of the store.
-    pub async fn wait_revision(&self, revision: u64) {
+    /// Waits until the cache has come to a revision of the store, for as long as that takes.
+    ///
+    /// # Errors
+    /// As [`Ids::wait_synced`].
+    pub async fn wait_revision(&self, revision: u64) -> Result<(), IdsError> {
+        if self.options.caching == Caching::Lazy {
+            return Err(IdsError::NoCache);
+        }
         let ticks = &self.alive.0.ticks;
         loop {
             let seen = ticks.count();
@@ -335,7 +346,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
                 let desk = self.alive.0.lock();
                 let source = desk.stock.source();
                 if source.is_loaded() && source.revision() >= revision {
-                    return;
+                    return Ok(());
                 }
                 desk.mirror.clone()
             };
@@ -356,7 +367,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
                     None => self.link.runtime.sleep(Duration::from_millis(50)).await,
                 },
                 goes_on = ticks.changed(seen) => if !goes_on {
-                    return;
+                    return Err(IdsError::Closed);
                 },
             }
         }
@@ -395,16 +406,17 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         uses
     }
 
-    /// Lets all references go at once, and waits until the store has done so. All handles are
-    /// released.
+    /// Lets all references go at once, and waits until the store has done so, whoever has closed it;
+    /// or until it has not answered, and they end with their lease. All handles are released.
     pub async fn close(&self) {
         let (sender, receiver) = oneshot::channel();
         {
             let mut desk = self.alive.0.lock();
-            if desk.closed {
-                return;
+            match desk.phase {
+                Phase::Open => desk.close(),
+                Phase::Closing => {}
+                Phase::Ended => return,
             }
-            desk.close();
             desk.closing.push(sender);
         }
         self.alive.0.wake.notify_one();
@@ -424,7 +436,7 @@ fn feed(alive: &Weak<Alive>, fed: Option<&Fed<'_>>) -> bool {
     let Some(alive) = alive.upgrade() else { return false };
     let core = &alive.0;
     let mut desk = core.lock();
-    if desk.closed {
+    if desk.phase != Phase::Open {
         return false;
     }
     match fed {

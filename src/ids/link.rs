@@ -134,7 +134,7 @@ impl<S: Store, R: Runtime> Link<S, R> {
             let (found, meta) = match read.items.first() {
                 None => {
                     let range = known.map(|(known, _)| known.range).or(wanted).unwrap_or_default();
-                    let epoch = known.map_or(1, |(known, _)| known.epoch + 1);
+                    let epoch = known.map_or(Ok(1), |(known, _)| after(known.epoch))?;
                     (None, Meta { range, epoch })
                 }
                 Some(kv) => {
@@ -144,7 +144,9 @@ impl<S: Store, R: Runtime> Link<S, R> {
                     };
                     match known.filter(|known| raises(*known, back, (meta, kv.mod_revision))) {
                         None => return Ok((meta, kv.mod_revision)),
-                        Some((known, _)) => (Some(meta), Meta { epoch: known.epoch + 1, ..meta }),
+                        Some((known, _)) => {
+                            (Some(meta), Meta { epoch: after(known.epoch)?, ..meta })
+                        }
                     }
                 }
             };
@@ -154,6 +156,12 @@ impl<S: Store, R: Runtime> Link<S, R> {
             }
         }
     }
+}
+
+/// The epoch after one; nobody but a stranger comes to the last.
+fn after(epoch: u64) -> Result<u64, IdsError> {
+    let last = || IdsError::Foreign(format!("the epoch is {epoch}, and there is none after it"));
+    epoch.checked_add(1).ok_or_else(last)
 }
 
 /// Whether the epoch is to be raised above the one that was known.
@@ -178,7 +186,8 @@ mod tests {
         assert!(raises(known, false, (meta(3), 40)));
         assert!(raises(known, true, (meta(3), 50)));
         assert!(raises(known, true, (meta(2), 40)));
-        // Somebody was faster.
+        // Somebody was faster, or nobody can be.
+        assert!(after(u64::MAX).is_err());
         assert!(!raises(known, true, (meta(4), 40)));
     }
 }

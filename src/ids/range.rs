@@ -7,10 +7,12 @@ use std::fmt;
 #[non_exhaustive]
 pub enum RangeError {
     /// Zero means "no id" to many; start at 1.
-    #[error("the least id is 0, it has to be at least 1")]
+    #[error("the least id is 0, at least 1 expected; nothing was changed: start at 1")]
     Zero,
     /// There is no id in the range.
-    #[error("the range ends at {last}, before it starts at {first}")]
+    #[error(
+        "the range ends at {last}, before it starts at {first}; nothing was changed: choose a later end"
+    )]
     Empty {
         /// The first id.
         first: u64,
@@ -18,7 +20,9 @@ pub enum RangeError {
         last: u64,
     },
     /// The mask sets a bit that differs within the range, so that two ids would become one.
-    #[error("the mask {mask:#x} changes ids of {range} that are to stay apart")]
+    #[error(
+        "the mask {mask:#x} sets bits in which ids of {range} differ; nothing was changed: choose bits above them"
+    )]
     Mask {
         /// The mask.
         mask: u64,

@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     config::Validator,
+    error::IdsError,
     follow::{Fed, Follower},
     handle::{Alive, Remotes},
     instance::Ids,
@@ -135,14 +136,21 @@ impl RemoteCache {
             .then(|| remotes.get(&self.shared.name).map(|remote| at(&remote.source)))?
     }
 
-    /// Waits until all of it has been read.
-    pub async fn wait_synced(&self) {
+    /// Waits until all of it has been read, for as long as that takes.
+    ///
+    /// # Errors
+    /// [`IdsError::Closed`] if the instance is closed, or gone, before.
+    pub async fn wait_synced(&self) -> Result<(), IdsError> {
         let instance = self.shared.instance.upgrade();
-        let Some(ticks) = instance.map(|instance| Arc::clone(&instance.0.ticks)) else { return };
+        let ticks = instance.map(|instance| Arc::clone(&instance.0.ticks));
+        let ticks = ticks.ok_or(IdsError::Closed)?;
         loop {
             let seen = ticks.count();
-            if self.shared.shown().is_some() || !ticks.changed(seen).await {
-                return;
+            if self.shared.shown().is_some() {
+                return Ok(());
+            }
+            if !ticks.changed(seen).await {
+                return Err(IdsError::Closed);
             }
         }
     }
@@ -204,7 +212,7 @@ mod tests {
         let (here, there) = (here.await.unwrap(), there.await.unwrap());
         let _kept = there.allocate("key").await.unwrap();
         let remote = here.watch_remote("remote", store, "b/", Vec::new());
-        remote.wait_synced().await;
+        remote.wait_synced().await.unwrap();
         let shared = Arc::clone(&remote.shared);
         let view = Arc::clone(here.alive.0.remotes()["remote"].source.view());
         drop(remote);

@@ -6,6 +6,9 @@ use ::openraft::{Instant as _, RaftTypeConfig, alias::InstantOf, type_config::Ty
 
 use crate::runtime::Runtime;
 
+/// Thirty years: no sleep is longer, since some runtimes reckon its end without looking.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// The runtime of an openraft type configuration, as the port of our drivers.
 pub struct RaftRuntime<C: RaftTypeConfig> {
     epoch: InstantOf<C>,
@@ -43,7 +46,7 @@ impl<C: RaftTypeConfig> Runtime for RaftRuntime<C> {
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
-        C::sleep(duration)
+        C::sleep(duration.min(FAR))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -132,6 +132,11 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
+impl Lease {
+    /// The longest time to live: 9,000,000,000 s, as etcd's.
+    pub const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
+}
+
 /// What stands of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseState {

@@ -2,8 +2,6 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
-
 use super::{
     contract::{Lease, LeaseState, Store},
     error::{Refusal, StoreError},
@@ -41,8 +39,6 @@ struct Shared<R> {
     limits: Limits,
     /// The thread that writes; it ends with this.
     journal: Option<Journal>,
-    /// Tells the task that ends leases to look again.
-    leases: Arc<Notify>,
     recovered: Recovered,
 }
 
@@ -66,7 +62,7 @@ struct Clock {
 impl Clock {
     /// The machine's time now.
     fn now(self, runtime: &impl Runtime) -> Duration {
-        (runtime.now() + self.ahead).saturating_sub(self.behind)
+        runtime.now().saturating_add(self.ahead).saturating_sub(self.behind)
     }
 }
 
@@ -75,7 +71,6 @@ impl<R> Drop for Shared<R> {
         // Whatever is queued is written first.
         drop(self.journal.take());
         self.commands.local.close("its last handle is gone");
-        self.leases.notify_one();
     }
 }
 
@@ -90,11 +85,13 @@ impl<R: Runtime> Embedded<R> {
     ///
     /// Every change is on disk when it is answered, and seen by nobody before. What was answered
     /// survives `kill -9` at any instant, and a loss of power if the disk keeps what it synced.
-    /// Leases that stood go on with the time that they had left. It reads all of the directory, on
-    /// the calling thread; and dropping the last clone waits until what is queued is written.
+    /// Leases that stood go on with the time that they had left. Another configuration than the last
+    /// one is in force from now on, and is written down; what was done before was judged by the one
+    /// of its time, and is again. It reads all of the directory, on the calling thread; and dropping
+    /// the last clone waits until what is queued is written.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing was changed in the directory.
+    /// [`OpenError`]; what was stored is unchanged.
     pub fn open(path: impl AsRef<Path>, config: Config, runtime: R) -> Result<Self, OpenError> {
         let (journal, local, recovered) = Journal::open(path.as_ref(), config)?;
         Ok(Self::start(local, Some(journal), recovered, config, runtime))
@@ -131,15 +128,15 @@ impl<R: Runtime> Embedded<R> {
         let clock = Clock { ahead: then.saturating_sub(now), behind: now.saturating_sub(then) };
         let queue = journal.as_ref().map(Journal::queue);
         let commands = Commands { runtime, clock, local, queue };
-        let leases = Arc::new(Notify::new());
-        commands.runtime.spawn(end_leases(commands.clone(), Arc::clone(&leases)));
+        commands.runtime.spawn(end_leases(commands.clone()));
         let limits = config.limits;
-        Self { shared: Arc::new(Shared { commands, limits, journal, leases, recovered }) }
+        Self { shared: Arc::new(Shared { commands, limits, journal, recovered }) }
     }
 }
 
 /// Ends each lease in its time, for as long as the store is open.
-async fn end_leases<R: Runtime>(commands: Commands<R>, wake: Arc<Notify>) {
+async fn end_leases<R: Runtime>(commands: Commands<R>) {
+    let wake = &commands.local.due;
     while commands.local.open_or_closed().is_ok() {
         let deadline = commands.local.look(Machine::next_deadline);
         match deadline.map(|deadline| deadline.saturating_sub(commands.now())) {
@@ -201,9 +198,7 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
-        let granted = self.shared.commands.run(Command::Grant { id, ttl }).await?.lease();
-        self.shared.leases.notify_one();
-        granted
+        self.shared.commands.run(Command::Grant { id, ttl }).await?.lease()
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {

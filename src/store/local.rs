@@ -27,6 +27,8 @@ const BATCH: usize = 256;
 pub(super) struct Local {
     state: Mutex<State>,
     changed: Notify,
+    /// The next lease ends at another time than before, or it is closed: for one who ends them.
+    pub(super) due: Notify,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,8 @@ struct State {
 
 impl Local {
     pub(super) fn new(machine: Machine) -> Self {
-        Self { state: Mutex::new(State { machine, closed: None }), changed: Notify::new() }
+        let state = Mutex::new(State { machine, closed: None });
+        Self { state, changed: Notify::new(), due: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -74,26 +77,31 @@ impl Local {
 
     /// Applies one command, unless it is closed.
     pub(super) fn apply_one(&self, at: Duration, command: Command) -> Result<Outcome, StoreError> {
-        let mut state = self.open()?;
-        let before = state.machine.revision();
-        let outcome = state.machine.apply(command, at);
-        let changed = state.machine.revision() != before;
-        drop(state);
-        if changed {
-            self.changed.notify_waiters();
-        }
+        let outcome = self.change(self.open()?, |machine| machine.apply(command, at));
         outcome.map_err(StoreError::Refused)
     }
 
     /// Changes the machine, before anybody reads again.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
-        let mut state = self.lock();
-        let before = state.machine.revision();
+        self.change(self.lock(), change)
+    }
+
+    /// Whoever is concerned is told here, since whoever has asked for it may be gone.
+    fn change<T>(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        change: impl FnOnce(&mut Machine) -> T,
+    ) -> T {
+        let marks = |machine: &Machine| (machine.revision(), machine.next_deadline());
+        let before = marks(&state.machine);
         let done = change(&mut state.machine);
-        let changed = state.machine.revision() != before;
+        let after = marks(&state.machine);
         drop(state);
-        if changed {
+        if after.0 != before.0 {
             self.changed.notify_waiters();
+        }
+        if after.1 != before.1 {
+            self.due.notify_one();
         }
         done
     }
@@ -102,6 +110,7 @@ impl Local {
     pub(super) fn close(&self, why: &str) {
         self.lock().closed.get_or_insert_with(|| Refusal::Closed(why.to_owned()));
         self.changed.notify_waiters();
+        self.due.notify_one();
     }
 
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {

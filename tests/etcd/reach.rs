@@ -242,6 +242,20 @@ async fn nobody_at_home_is_said_so() {
     assert!(start.elapsed() < SHORT * 2);
     let error = connect(Options::default()).await;
     assert!(matches!(error, Err(StoreError::Refused(Refusal::Invalid(_)))), "{error:?}");
+    let endpoints = || vec!["http://127.0.0.1:1".to_owned()];
+    for options in [
+        Options { endpoints: endpoints(), deadline: Duration::ZERO, ..Options::default() },
+        Options { endpoints: endpoints(), deadline: Duration::MAX, ..Options::default() },
+        Options { endpoints: endpoints(), connect_timeout: Duration::MAX, ..Options::default() },
+        Options {
+            endpoints: endpoints(),
+            keep_alive: (SHORT, Duration::MAX),
+            ..Options::default()
+        },
+    ] {
+        let error = connect(options).await;
+        assert!(matches!(error, Err(StoreError::Refused(Refusal::Invalid(_)))), "{error:?}");
+    }
     let endpoints = vec!["not an address".to_owned()];
     let error = connect(Options { endpoints, deadline: SHORT, ..Options::default() }).await;
     assert!(error.is_err());

@@ -298,6 +298,16 @@ impl Server {
     /// `SIGSTOP`: it is there, and does nothing.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
+        // A busy machine takes a moment to stop each of its threads; elsewhere nobody tells.
+        let threads = format!("/proc/{}/task", self.child.as_ref().unwrap().id());
+        let Ok(threads) = std::fs::read_dir(threads) else { return };
+        for thread in threads {
+            let stat = thread.unwrap().path().join("stat");
+            let runs = |stat: String| !stat.rsplit(')').next().unwrap().starts_with(" T");
+            while std::fs::read_to_string(&stat).is_ok_and(runs) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// `SIGCONT`.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use raft_autopilot::store::{
-    Bytes, Compare, KeyRange, LeaseId, Op, RangeRequest, Relation, Target, Txn, machine::Command,
+    Bytes, Compare, KeyRange, LeaseId, Limits, Op, RangeRequest, Relation, Target, Txn,
+    machine::{Command, Config},
 };
 
 /// Bytes that decide; after the last one all is zero.
@@ -92,7 +93,7 @@ impl Choices<'_> {
     }
 
     fn command(&mut self) -> Command {
-        match self.below(12) {
+        match self.below(13) {
             0..=6 => Command::Txn(self.txn(2)),
             7 => {
                 let id = Some(self.lease()).filter(|id| *id != LeaseId::NONE);
@@ -101,6 +102,11 @@ impl Choices<'_> {
             8 => Command::KeepAlive(self.lease()),
             9 => Command::Revoke(self.lease()),
             10 => Command::Compact(self.revision()),
+            11 => Command::Configure(Config {
+                limits: Limits { operations: self.below(12).into(), bytes: 9 * usize::from(self.below(200)) },
+                history_len: self.below(60).into(),
+                history_age: Duration::from_secs(self.below(90).into()),
+            }),
             _ => Command::Tick,
         }
     }

@@ -407,7 +407,7 @@ async fn two_caches_of_one_prefix_show_every_id_twice() {
     pause(10).await;
     assert_eq!(ids.cached().len(), 4);
     let remote = ids.watch_remote("again", line.clone(), PREFIX, Vec::new());
-    remote.wait_synced().await;
+    remote.wait_synced().await.unwrap();
     let cached = ids.cached();
     assert_eq!(cached.len(), 8);
     for handle in &handles {
@@ -435,7 +435,7 @@ async fn remote_ids_come_all_at_once_are_replaced_in_one_step_and_go_when_they_a
     let first = other(&[(1, "foo"), (2, "baz")]).await;
     let remote = ids.watch_remote("remote", first, PREFIX, Vec::new());
     assert!(!remote.is_synced() && remote.is_empty());
-    remote.wait_synced().await;
+    remote.wait_synced().await.unwrap();
     assert!(remote.is_synced() && remote.len() == 2);
     assert_eq!(events(&mut stream).await, ["+1 foo", "+2 baz"]);
     assert_eq!(ids.get_with_remotes(b"baz").await.unwrap(), Some(2));
@@ -444,7 +444,7 @@ async fn remote_ids_come_all_at_once_are_replaced_in_one_step_and_go_when_they_a
 
     let second = other(&[(1, "qux"), (5, "bar")]).await;
     let replacing = ids.watch_remote("remote", second, PREFIX, Vec::new());
-    replacing.wait_synced().await;
+    replacing.wait_synced().await.unwrap();
     assert_eq!(events(&mut stream).await, ["+1 qux", "+5 bar", "-2 baz"]);
     assert!(!remote.is_synced() && replacing.is_synced());
     drop(remote);

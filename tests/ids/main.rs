@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test runs on tokio")]
 
 mod checker;
+mod ends;
 mod facts;
 #[path = "../support/faulty.rs"]
 mod faulty;

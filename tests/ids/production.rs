@@ -334,7 +334,7 @@ async fn what_was_allocated_before_the_first_listing_corrupted_the_cache() {
     let ids = Instance::open(line.clone(), line.runtime(), PREFIX, options("early")).await.unwrap();
     let early = ids.allocate("7").await.unwrap();
     assert_eq!(early.id(), held[7].id());
-    ids.wait_synced().await;
+    ids.wait_synced().await.unwrap();
     assert_eq!(ids.cached().len(), 50);
     assert!(ids.cached().iter().all(|cached| held.iter().any(|h| h.id() == cached.id)));
 }

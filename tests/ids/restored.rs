@@ -46,7 +46,7 @@ async fn the_store_was_restored_from_a_backup_and_two_keys_had_one_id() {
     let line_two = Faulty::over(stores, 2, None);
     let two = Instance::open(line_two.clone(), line_two.runtime(), PREFIX, options("two"));
     let two = two.await.unwrap();
-    one.wait_synced().await;
+    one.wait_synced().await.unwrap();
     let old = one.allocate("old").await.unwrap();
     let backup = switch.borrow().backup();
     for _ in 0..20 {

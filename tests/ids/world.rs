@@ -38,7 +38,7 @@ pub(crate) fn options(name: &str) -> Options {
 pub(crate) async fn open(store: &Embedded, options: Options) -> (Instance, Faulty) {
     let line = Faulty::new(store, 1, None);
     let ids = Ids::open(line.clone(), line.runtime(), PREFIX, options).await.unwrap();
-    ids.wait_synced().await;
+    ids.wait_synced().await.unwrap();
     (ids, line)
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use proptest::{collection::vec, prelude::*};
 use raft_autopilot::store::{
-    Bytes, Compare, KeyRange, LeaseId, Op, RangeRequest, Relation, Target, Txn, machine::Command,
+    Bytes, Compare, KeyRange, LeaseId, Limits, Op, RangeRequest, Relation, Target, Txn,
+    machine::{Command, Config},
 };
 
 /// Short ones, and such as need memory of their own.
@@ -86,6 +87,16 @@ pub(crate) fn txns() -> impl Strategy<Value = Txn> {
     txn(prop_oneof![8 => op, 1 => middle.prop_map(Op::Txn)].boxed())
 }
 
+fn configs() -> impl Strategy<Value = Config> {
+    (1..12_usize, 200..2_000_usize, 0..60_usize, 0..90_u64).prop_map(
+        |(operations, bytes, history_len, seconds)| Config {
+            limits: Limits { operations, bytes },
+            history_len,
+            history_age: Duration::from_secs(seconds),
+        },
+    )
+}
+
 pub(crate) fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
         12 => txns().prop_map(Command::Txn),
@@ -97,6 +108,7 @@ pub(crate) fn commands() -> impl Strategy<Value = Command> {
         1 => leases().prop_map(Command::Revoke),
         1 => (0..60_u64).prop_map(Command::Compact),
         1 => Just(Command::Tick),
+        1 => configs().prop_map(Command::Configure),
     ]
 }
 

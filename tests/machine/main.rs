@@ -11,8 +11,9 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 use raft_autopilot::{
     codec,
+    runtime::TokioRuntime,
     store::{
-        KeyRange, Limits, Op, Refusal, Txn,
+        Embedded, KeyRange, Lease, LeaseId, Limits, Op, Refusal, Store, Txn,
         machine::{Command, Machine, Part, Restore},
     },
 };
@@ -65,6 +66,23 @@ fn bytes_that_nest_without_end_are_refused() {
     assert_eq!(codec::decode::<Txn>(&codec::encode(&deepest).unwrap()).unwrap(), deepest);
 }
 
+#[tokio::test]
+async fn a_time_beyond_all_reason_overflows_nowhere() {
+    let mut machine = Machine::default();
+    let ttl = Duration::from_secs(60);
+    machine.apply(Command::Grant { id: None, ttl }, Duration::MAX).unwrap();
+    machine.apply(Command::KeepAlive(LeaseId(1)), Duration::MAX).unwrap();
+    let mut restore = Restore::new();
+    machine.snapshot().for_each(|part| restore.push(part).unwrap());
+    let copy = restore.finish().unwrap();
+    assert!(copy.snapshot().eq(machine.snapshot()));
+    let store = Embedded::restore(copy, TokioRuntime);
+    store.keep_alive(LeaseId(1)).await.unwrap();
+    let lease = store.grant(Lease::TTL_MAX, None).await.unwrap().id;
+    let left = store.time_to_live(lease).await.unwrap().remaining;
+    assert!(left <= Lease::TTL_MAX && left > Lease::TTL_MAX.saturating_sub(ttl), "{left:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -110,7 +128,7 @@ proptest! {
             let at = at.index(frames[frame].len());
             frames[frame][at] = byte;
         }
-        let mut restore = Restore::new(config());
+        let mut restore = Restore::new();
         let pushed = frames.iter().try_for_each(|frame| {
             let part = codec::decode::<Part>(frame).map_err(|_| ())?;
             restore.push(part).map_err(|_| ())

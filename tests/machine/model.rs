@@ -30,6 +30,7 @@ struct Model {
     last_lease: u64,
     compacted: u64,
     now: Duration,
+    config: Config,
 }
 
 impl Model {
@@ -41,6 +42,7 @@ impl Model {
             last_lease: 0,
             compacted: 0,
             now: Duration::ZERO,
+            config: config(),
         }
     }
 
@@ -85,11 +87,15 @@ impl Model {
                 self.compacted = *revision;
                 Ok(Outcome::Done)
             }
+            Command::Configure(config) => {
+                self.config = *config;
+                Ok(Outcome::Done)
+            }
             Command::Tick => Ok(Outcome::Done),
         };
         while self.compacted < self.revision()
-            && (self.revision() - self.compacted > HISTORY_LEN as u64
-                || self.states[self.compacted as usize + 1].0 + HISTORY_AGE < self.now)
+            && (self.revision() - self.compacted > self.config.history_len as u64
+                || self.states[self.compacted as usize + 1].0 + self.config.history_age < self.now)
         {
             self.compacted += 1;
         }
@@ -123,7 +129,7 @@ impl Model {
     }
 
     fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, Refusal> {
-        txn.check(&config().limits)?;
+        txn.check(&self.config.limits)?;
         let before = self.state().clone();
         self.check(&before, txn)?;
         let mut state = before.clone();
@@ -282,7 +288,7 @@ fn stamp(response: &mut TxnResponse, revision: u64) {
 }
 
 fn through_a_snapshot(machine: &Machine) -> Machine {
-    let mut restore = Restore::new(config());
+    let mut restore = Restore::new();
     for part in machine.snapshot() {
         let frame = codec::encode(&part).unwrap();
         restore.push(codec::decode::<Part>(&frame).unwrap()).unwrap();

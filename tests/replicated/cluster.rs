@@ -31,6 +31,9 @@ use crate::{
 pub(crate) type Raft3 = Raft<Sim, Machine>;
 pub(crate) type Store = Replicated<RaftLog<Sim, Machine, Host>, RaftRuntime<Sim>>;
 
+/// How long anything of openraft's is on its way.
+const HOP: Duration = Duration::from_millis(1);
+
 /// One process.
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -49,6 +52,8 @@ struct State {
     /// Every so many answers to requests of stores are lost.
     lossy: Option<u64>,
     asked: u64,
+    /// How long a request of a store, or its answer, is on its way.
+    hop: Duration,
     runtime: RaftRuntime<Sim>,
 }
 
@@ -61,6 +66,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             lossy: None,
             asked: 0,
+            hop: HOP,
             runtime: RaftRuntime::new(),
         };
         let cluster = Self(Arc::new(Mutex::new(state)));
@@ -150,6 +156,11 @@ impl Cluster {
         self.state().lossy = answers;
     }
 
+    /// From now on requests of stores, and their answers, take so long.
+    pub(crate) fn slow_down(&self, hop: Duration) {
+        self.state().hop = hop;
+    }
+
     pub(crate) fn node(&self, id: u64) -> Node {
         self.state().up[&id].clone()
     }
@@ -178,8 +189,8 @@ impl Cluster {
     }
 
     /// Whoever is up at `to`, if the wire is not cut.
-    async fn reach(&self, from: u64, to: u64) -> Option<Node> {
-        Sim::sleep(Duration::from_millis(1)).await;
+    async fn reach(&self, from: u64, to: u64, hop: Duration) -> Option<Node> {
+        Sim::sleep(hop).await;
         let state = self.state();
         if state.cut.contains(&(from, to)) { None } else { state.up.get(&to).cloned() }
     }
@@ -202,7 +213,8 @@ impl StoreHost<Sim> for Host {
 
     async fn ask(&self, id: u64, _: EmptyNode, request: Request) -> Result<Answer, LogError> {
         let unreachable = || LogError::Retry("nobody listens there".to_owned());
-        let node = self.cluster.reach(self.id, id).await.ok_or_else(unreachable)?;
+        let hop = self.cluster.state().hop;
+        let node = self.cluster.reach(self.id, id, hop).await.ok_or_else(unreachable)?;
         let answer = node.store.answer(request).await;
         let lost = {
             let mut state = self.cluster.state();
@@ -210,7 +222,7 @@ impl StoreHost<Sim> for Host {
             let asked = state.asked;
             state.lossy.is_some_and(|every| asked.is_multiple_of(every))
         };
-        if lost || self.cluster.reach(id, self.id).await.is_none() {
+        if lost || self.cluster.reach(id, self.id, hop).await.is_none() {
             return Err(LogError::Unknown("the answer was lost".to_owned()));
         }
         Ok(answer)
@@ -247,9 +259,9 @@ impl Wire {
         T: Send,
         F: Future<Output = Result<T, RaftError<Sim>>> + Send,
     {
-        let node = self.cluster.reach(self.from, self.to).await.ok_or_else(unreachable)?;
+        let node = self.cluster.reach(self.from, self.to, HOP).await.ok_or_else(unreachable)?;
         let answer = ask(node.raft).await.map_err(|_| unreachable())?;
-        self.cluster.reach(self.to, self.from).await.ok_or_else(unreachable)?;
+        self.cluster.reach(self.to, self.from, HOP).await.ok_or_else(unreachable)?;
         Ok(answer)
     }
 }

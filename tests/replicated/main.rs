@@ -16,9 +16,10 @@ use openraft_rt_sim::SimRuntime;
 use raft_autopilot::{
     runtime::Runtime,
     store::{
-        Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, RangeRequest, Store as _, StoreError, Txn,
-        Update, Watch,
+        Compare, KeyRange, LeaseKeeper, LeaseStatus, Limits, Op, RangeRequest, Refusal, Store as _,
+        StoreError, Txn, Update, Watch,
         machine::{Command, Config, Outcome},
+        mirror::{self, Mirror},
         replicated::{Applied, Entry, Proposal, Replica, Stamp},
         suite,
     },
@@ -28,6 +29,8 @@ use cluster::{Cluster, Store};
 use types::Sim;
 
 fn simulate<F: Future<Output = ()> + Send + 'static>(seed: u64, test: F) {
+    // Shown where it fails.
+    println!("seed {seed}");
     SimRuntime::with_seed(seed).block_on(test);
 }
 
@@ -55,12 +58,15 @@ fn a_following_node_keeps_the_contract() {
 
 #[test]
 fn the_contract_holds_while_leaders_are_killed() {
-    simulate(3, async {
-        let cluster = Cluster::start().await;
-        let here = cluster.follower().await;
-        cluster.kill_leaders(here, Duration::from_millis(1_500));
-        suite::run(cluster.node(here).store, cluster.runtime(), "suite/").await;
-    });
+    for seed in [3, 33, 34, 35] {
+        simulate(seed, async move {
+            let cluster = Cluster::start().await;
+            let here = cluster.follower().await;
+            // Each time at other moments of the suite.
+            cluster.kill_leaders(here, Duration::from_millis(1_300 + 100 * (seed % 8)));
+            suite::run(cluster.node(here).store, cluster.runtime(), "suite/").await;
+        });
+    }
 }
 
 async fn count(store: &Store, key: &str) -> u64 {
@@ -253,7 +259,7 @@ fn a_cut_off_leader_does_not_end_a_lease_early() {
 
 #[test]
 fn a_snapshot_that_is_not_whole_is_refused() {
-    let replica = Replica::new(Config::default());
+    let replica = Replica::new();
     let stamp = Stamp { leader: 7, at: Duration::from_secs(1) };
     assert_eq!(replica.apply(Entry::Lead(7)), Applied::Done(Ok(Outcome::Done)));
     let propose = |client, number| {
@@ -276,13 +282,89 @@ fn a_snapshot_that_is_not_whole_is_refused() {
         assert!(replica.restore(more).is_err(), "with part {missing} twice");
     }
     // Another copy that goes on from it gives the same answers, old ones included.
-    let other = Replica::new(Config::default());
+    let other = Replica::new();
     other.install(restored);
     for entry in [propose(3, 0), propose(3, 1), propose(3, 0), Entry::Lead(8), propose(4, 1)] {
         assert_eq!(other.apply(entry.clone()), replica.apply(entry));
     }
     assert_eq!(other.apply(propose(3, 0)), Applied::Forgotten);
     assert_eq!(other.apply(propose(5, 1)), Applied::Stale);
+}
+
+#[test]
+fn a_mirror_comes_to_every_revision_though_the_leader_is_far_away() {
+    simulate(31, async {
+        let cluster = Cluster::start().await;
+        let here = cluster.node(cluster.follower().await).store;
+        let there = cluster.node(cluster.leader().await).store;
+        // The mirror asks for progress more often than it can be answered.
+        cluster.slow_down(Duration::from_millis(150));
+        let (range, options) = (KeyRange::prefix("shown/"), mirror::Options::default());
+        let mirror = Mirror::open(here, cluster.runtime(), range, |_| Ok(()), options);
+        let mirror = mirror.await.unwrap();
+        for _ in 0..5 {
+            let put = Txn::new([Op::put("elsewhere", "")]);
+            let revision = there.commit(put).await.unwrap().revision;
+            tokio::select! {
+                biased;
+                view = mirror.wait(revision) => assert!(view.unwrap().revision() >= revision),
+                () = sleep(2_000) => panic!("it waits for ever"),
+            }
+        }
+        mirror.check();
+        sleep(2_000).await;
+        assert_eq!(mirror.status().checks, 1);
+    });
+}
+
+#[test]
+fn all_copies_are_configured_at_one_place_of_the_log() {
+    simulate(32, async {
+        let cluster = Cluster::start().await;
+        let limits = Limits { operations: 2, ..Limits::default() };
+        let config = Config { limits, history_len: 3, ..Config::default() };
+        cluster.node(cluster.follower().await).store.configure(config).await.unwrap();
+        let puts = |count: u64| Txn::new((0..count).map(|key| Op::put(key.to_string(), "")));
+        for id in 1..=3 {
+            let store = cluster.node(id).store;
+            // Once it has seen what was answered before.
+            store.range(RangeRequest::new(KeyRange::key("0"))).await.unwrap();
+            assert_eq!(store.limits(), limits, "on node {id}");
+            let refused = store.commit(puts(3)).await;
+            let refused =
+                matches!(refused, Err(StoreError::Refused(Refusal::TooManyOperations { .. })));
+            assert!(refused, "on node {id}");
+            store.commit(puts(2)).await.unwrap();
+        }
+    });
+    // A copy that begins with a snapshot judges as the one that made it.
+    let first = Replica::new();
+    let stamp = Stamp { leader: 7, at: Duration::ZERO };
+    let propose = |number, command| {
+        Entry::Propose(Proposal {
+            client: 1,
+            number,
+            floor: number,
+            since: stamp.at,
+            stamp,
+            command,
+        })
+    };
+    let put = || Command::Txn(Txn::new([Op::put("a", "")]));
+    let limits = Limits { operations: 1, ..Limits::default() };
+    let config = Config { limits, history_len: 2, ..Config::default() };
+    for entry in [Entry::Lead(7), propose(1, Command::Configure(config))] {
+        assert_eq!(first.apply(entry), Applied::Done(Ok(Outcome::Done)));
+    }
+    let second = Replica::new();
+    second.install(second.restore(first.freeze().parts()).unwrap());
+    let old = RangeRequest::new(KeyRange::key("a")).at(1);
+    let read = || Command::Txn(Txn::new([Op::Txn(Txn::new([Op::Range(old.clone())]))]));
+    for (number, command) in [(2, put()), (3, put()), (4, put()), (5, read()), (6, Command::Tick)] {
+        let entry = propose(number, command);
+        assert_eq!(first.apply(entry.clone()), second.apply(entry));
+        assert!(first.freeze().parts().eq(second.freeze().parts()));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use raft_autopilot::{
     codec,
     store::{
         KeyRange, Op, OpResponse, RangeRequest, Store as _, StoreError, Txn,
-        machine::{Command, Config, Outcome},
+        machine::{Command, Outcome},
         replicated::{Applied, Entry, Part, Proposal, Replica, Stamp},
     },
 };
@@ -28,7 +28,7 @@ fn frames(replica: &Replica) -> Vec<Vec<u8>> {
 fn copy(replica: &Replica) -> Replica {
     let parts: Vec<Part> =
         frames(replica).iter().map(|frame| codec::decode(frame).unwrap()).collect();
-    let copy = Replica::new(Config::default());
+    let copy = Replica::new();
     copy.install(copy.restore(parts).unwrap());
     copy
 }
@@ -86,7 +86,7 @@ proptest! {
 
     #[test]
     fn whatever_arrives_again_is_done_once_on_every_copy(steps in steps()) {
-        let (mut here, there) = (Replica::new(Config::default()), Replica::new(Config::default()));
+        let (mut here, there) = (Replica::new(), Replica::new());
         let (mut leader, mut stamped, mut now) = (0, 0, Duration::ZERO);
         // The machine's time: that of the last command that was done.
         let mut told = Duration::ZERO;
@@ -155,7 +155,7 @@ proptest! {
         clients in 1..40_u64,
         changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..5),
     ) {
-        let replica = Replica::new(Config::default());
+        let replica = Replica::new();
         let stamp = Stamp { leader: 0, at: Duration::from_secs(1) };
         let propose = |client, number| {
             let (since, command) = (stamp.at, put(client));
@@ -195,7 +195,7 @@ proptest! {
 
 #[test]
 fn many_large_answers_to_one_client_still_fit_their_frames() {
-    let replica = Replica::new(Config::default());
+    let replica = Replica::new();
     let stamp = Stamp { leader: 0, at: Duration::from_secs(1) };
     let propose = |number, ops: Vec<Op>| {
         let command = Command::Txn(Txn::new(ops));

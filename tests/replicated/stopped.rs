@@ -14,8 +14,7 @@ use openraft::type_config::TypeConfigExt;
 use raft_autopilot::{
     openraft::RaftRuntime,
     store::{
-        KeyRange, KeyValue, Op, RangeRequest, Refusal, Store, StoreError, Txn, Watch,
-        machine::Config,
+        KeyRange, KeyValue, Lease, Op, RangeRequest, Refusal, Store, StoreError, Txn, Watch,
         mirror::{self, Mirror},
         replicated::{
             Answer, Applied, Entry, Log, LogError, Options, Replica, Replicated, Request,
@@ -58,7 +57,7 @@ impl Log for Stoppable {
 fn whoever_waits_for_a_log_that_has_stopped_is_told() {
     simulate(50, async {
         let (log, runtime) = (Stoppable::default(), RaftRuntime::<Sim>::new());
-        let replica = Replica::new(Config::default());
+        let replica = Replica::new();
         let store = Replicated::new(log.clone(), replica, runtime.clone(), Options::default());
         let mut watch = store.watch(KeyRange::all(), 0).await.unwrap();
         let decode = |_: &KeyValue| Ok(());
@@ -89,7 +88,7 @@ struct Pair {
 impl Pair {
     /// The stores of both.
     fn start(forgets: bool) -> (Self, [Replicated<Self, RaftRuntime<Sim>>; 2]) {
-        let replicas = [Replica::new(Config::default()), Replica::new(Config::default())];
+        let replicas = [Replica::new(), Replica::new()];
         let forgets = Arc::new(AtomicBool::new(forgets));
         let (leader, under_way) = (Arc::default(), Arc::default());
         let log = Self { leads: true, replicas, leader, under_way, forgets };
@@ -171,5 +170,20 @@ fn a_store_that_nobody_has_used_for_long_goes_on_at_once() {
         }
         let read = RangeRequest::new(KeyRange::key("count"));
         assert_eq!(leader.range(read).await.unwrap().items[0].version, 8);
+    });
+}
+
+#[test]
+fn whoever_waits_without_end_is_served_like_anybody_else() {
+    simulate(53, async {
+        let (log, _) = Pair::start(false);
+        let (deadline, patience) = (Duration::MAX, Duration::MAX);
+        let options = Options { deadline, patience, ..Options::default() };
+        let replica = log.replicas[0].clone();
+        let store = Replicated::new(log, replica, RaftRuntime::<Sim>::new(), options);
+        store.commit(count()).await.unwrap();
+        let lease = store.grant(Lease::TTL_MAX, None).await.unwrap().id;
+        assert!(store.time_to_live(lease).await.unwrap().remaining <= Lease::TTL_MAX);
+        store.range(RangeRequest::new(KeyRange::key("count"))).await.unwrap();
     });
 }

@@ -17,10 +17,7 @@ use openraft::{
 };
 use raft_autopilot::{
     codec,
-    store::{
-        machine::Config,
-        replicated::{Part, Replica},
-    },
+    store::replicated::{Part, Replica},
 };
 
 use crate::types::{LogEntry, LogId, Membership, Sim, Vote};
@@ -121,7 +118,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// What the last snapshot on the disk holds; the log brings the rest.
     pub(crate) fn new(disk: Disk) -> Self {
-        let machine = Self { replica: Replica::new(Config::default()), disk, meta: Arc::default() };
+        let machine = Self { replica: Replica::new(), disk, meta: Arc::default() };
         let snapshot = machine.disk.pages().snapshot.clone();
         if let Some(snapshot) = snapshot {
             machine.load(&snapshot.meta, &snapshot.snapshot).unwrap();

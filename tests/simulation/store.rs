@@ -10,7 +10,6 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, alias};
 use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
-use raft_autopilot::store::machine;
 use raft_autopilot::store::replicated::{self, Frozen, Replica};
 
 use crate::dice::mix;
@@ -58,7 +57,7 @@ type Snap = alias::SnapshotOf<TypeConfig, Arc<Image>>;
 impl Store {
     pub(crate) fn new(id: u64, boot: u64, disk: Disk, oracle: Arc<Oracle>) -> Self {
         let epoch = Duration::from_millis(mix(id, boot) % 1_000_000);
-        let replica = Replica::new(machine::Config::default());
+        let replica = Replica::new();
         Self { id, epoch, disk, oracle, inner: Arc::default(), replica }
     }
 

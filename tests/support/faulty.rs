@@ -16,8 +16,8 @@ use raft_autopilot::{
     runtime::{Runtime, TokioRuntime},
     store::{
         Compare, Embedded, KeyRange, Lease, LeaseId, LeaseState, Limits, LocalWatch, Op,
-        OpResponse, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Update,
-        Watch,
+        OpResponse, RangeRequest, RangeResponse, Refusal, Store, StoreError, Txn, TxnResponse,
+        Update, Watch,
     },
 };
 use tokio::sync::{Notify, watch};
@@ -84,6 +84,8 @@ pub(crate) struct Line {
     pub(crate) without: Option<Without>,
     paused: AtomicBool,
     resumed: Notify,
+    /// Why no lease is granted.
+    refused: Mutex<Option<Refusal>>,
     dice: Mutex<Dice>,
     /// How many transactions were sent.
     pub(crate) commits: Mutex<u64>,
@@ -112,6 +114,7 @@ impl Faulty {
             without,
             paused: AtomicBool::new(false),
             resumed: Notify::new(),
+            refused: Mutex::default(),
             dice: Mutex::new(Dice(seed)),
             commits: Mutex::new(0),
             reads: Mutex::new(0),
@@ -187,6 +190,11 @@ impl Line {
     pub(crate) fn resume(&self) {
         self.paused.store(false, Ordering::Relaxed);
         self.resumed.notify_waiters();
+    }
+
+    /// From now on no lease is granted, or is again.
+    pub(crate) fn refuse(&self, why: Option<Refusal>) {
+        *self.refused.lock().unwrap() = why;
     }
 
     /// Waits until the process goes on.
@@ -288,6 +296,9 @@ impl Store for Faulty {
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
+        if let Some(refused) = self.line.refused.lock().unwrap().clone() {
+            return Err(refused.into());
+        }
         self.through(move |store| async move { store.grant(ttl, id).await }).await
     }
 

@@ -13,7 +13,6 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use raft_autopilot::autopilot::{Ledger, Record};
 use raft_autopilot::codec;
 use raft_autopilot::runtime::{Runtime, TokioRuntime};
-use raft_autopilot::store::machine;
 use raft_autopilot::store::replicated::{Frozen, Part, Replica};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -267,7 +266,7 @@ fn read_standing(txn: &ReadTransaction) -> io::Result<Standing> {
 
 /// The hosted store as it was when the server stopped: its last snapshot, and what came after.
 fn read_replica(txn: &ReadTransaction) -> io::Result<Replica> {
-    let replica = Replica::new(machine::Config::default());
+    let replica = Replica::new();
     let meta = txn.open_table(META).map_err(failed)?;
     if let Some(snapshot) = meta.get(SNAPSHOT).map_err(failed)? {
         let mut rest = read_frame::<Standing>(snapshot.value())?.1;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use raft_autopilot::{
     ids::{Collector, CollectorOptions, KeyHash, Listing, list, look_up, look_up_id},
     runtime::{Runtime, TokioRuntime},
-    store::etcd::Etcd,
+    store::{Bytes, etcd::Etcd},
 };
 use serde_json::json;
 
@@ -33,9 +33,9 @@ enum Verb {
     /// Print the id of a key; or, with `--id`, the key of an id.
     #[command(group = clap::ArgGroup::new("what").required(true))]
     Lookup {
-        /// The key, as text.
-        #[arg(group = "what")]
-        name: Option<String>,
+        /// The key as `list` prints it: text, in which \\, \n, \xff and the like stand for bytes.
+        #[arg(group = "what", value_parser = unescape)]
+        name: Option<Bytes>,
         /// The id.
         #[arg(long, group = "what")]
         id: Option<u64>,
@@ -51,6 +51,40 @@ enum Verb {
     },
 }
 
+/// The bytes that a text of `list` stands for.
+fn unescape(text: &str) -> Result<Bytes, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut left = text.as_bytes();
+    while let Some((first, rest)) = left.split_first() {
+        left = rest;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let escape = match rest {
+            [b't', ..] => Some((b'\t', 1)),
+            [b'n', ..] => Some((b'\n', 1)),
+            [b'r', ..] => Some((b'\r', 1)),
+            [same @ (b'\'' | b'"' | b'\\'), ..] => Some((*same, 1)),
+            [b'x', high, low, ..] => digit(*high).zip(digit(*low)).map(|(h, l)| (h << 4 | l, 3)),
+            _ => None,
+        };
+        let Some((byte, len)) = escape else {
+            let at = text.len() - rest.len() - 1;
+            return Err(format!(
+                r#"no escape at byte {at}: one of \t \n \r \' \" \\ \x00 to \xff expected"#
+            ));
+        };
+        bytes.push(byte);
+        left = &rest[len..];
+    }
+    Ok(bytes.into())
+}
+
+fn digit(text: u8) -> Option<u8> {
+    char::from(text).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
 /// Does what is asked for.
 pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -62,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
                 let found = list(&store, arguments.prefix.as_str()).await.map_err(answer)?;
                 Ok(if arguments.json { listing_json(&found) } else { listing(&found) })
             }
-            Verb::Lookup { name, id } => lookup(&store, arguments, name.as_deref(), *id).await,
+            Verb::Lookup { name, id } => lookup(&store, arguments, name.as_ref(), *id).await,
             Verb::Collect { grace, rest } => collect(store, arguments, *grace, *rest).await,
         }
     })
@@ -133,12 +167,12 @@ fn listing_json(found: &Listing) -> String {
 async fn lookup(
     store: &Etcd,
     arguments: &Arguments,
-    name: Option<&str>,
+    name: Option<&Bytes>,
     id: Option<u64>,
 ) -> Result<String, Failure> {
     let prefix = arguments.prefix.as_str();
     let mapping = match (name, id) {
-        (Some(name), _) => look_up(store, prefix, name.as_bytes()).await.map_err(answer)?,
+        (Some(name), _) => look_up(store, prefix, name).await.map_err(answer)?,
         (None, id) => look_up_id(store, prefix, id.unwrap_or_default()).await.map_err(answer)?,
     };
     let Some(mapping) = mapping else {

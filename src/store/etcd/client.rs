@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// The longest time to live that etcd takes, in seconds.
-const TTL_MAX: u64 = 9_000_000_000;
+/// Longer than any request or connection is waited for.
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a server says to a user that it knows, about a key that is not for it.
 const NOT_PERMITTED: &str = "permission denied";
@@ -74,6 +74,29 @@ pub struct Options {
     pub limits: Limits,
     /// The largest answer or event that is taken, in bytes. Default 256 MiB.
     pub response_len: usize,
+}
+
+impl Options {
+    /// Fails where they make no sense.
+    fn check(&self) -> Result<(), Refusal> {
+        if self.endpoints.is_empty() {
+            return Err(Refusal::Invalid("an etcd without endpoints".to_owned()));
+        }
+        for (field, found) in [
+            ("deadline", self.deadline),
+            ("connect_timeout", self.connect_timeout),
+            ("keep_alive", self.keep_alive.0),
+            ("keep_alive", self.keep_alive.1),
+        ] {
+            if found.is_zero() || found > DAY {
+                let what = format!("an etcd's `{field}` of {found:?} found");
+                return Err(Refusal::Invalid(format!(
+                    "{what}, more than 0 and at most a day expected"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Options {
@@ -141,9 +164,7 @@ impl<R: Runtime> Etcd<R> {
     /// [`StoreError::Refused`] for options that make no sense, or a user or certificate that does
     /// not suffice; [`StoreError::Retry`] if no server answers within the deadline.
     pub async fn connect(options: Options, runtime: R) -> Result<Self, StoreError> {
-        if options.endpoints.is_empty() {
-            return Err(Refusal::Invalid("an etcd without endpoints".to_owned()).into());
-        }
+        options.check()?;
         let clients = options.endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
         let (current, latest, cluster) =
             (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -246,7 +267,7 @@ impl<R: Runtime> Etcd<R> {
         F: Future<Output = Result<T, Error>>,
     {
         let runtime = &self.shared.runtime;
-        let end = runtime.now() + self.shared.options.deadline;
+        let end = runtime.now().saturating_add(self.shared.options.deadline);
         loop {
             let endpoint = self.current();
             let attempt = async {
@@ -357,8 +378,9 @@ impl<R: Runtime> Store for Etcd<R> {
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
-        if seconds == 0 || seconds > TTL_MAX {
-            let what = format!("a lease of {ttl:?}: it lasts more than 0 and at most {TTL_MAX} s");
+        if seconds == 0 || seconds > Lease::TTL_MAX.as_secs() {
+            let most = Lease::TTL_MAX;
+            let what = format!("a lease of {ttl:?}: it lasts more than 0 and at most {most:?}");
             return Err(Refusal::Invalid(what).into());
         }
         if let Some(id) = id

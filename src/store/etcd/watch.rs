@@ -50,7 +50,7 @@ impl EtcdWatch {
         let (send, updates) = mpsc::channel(QUEUE_LEN);
         let ask = Arc::new(Notify::new());
         let runtime = etcd.shared.runtime.clone();
-        let end = runtime.now() + etcd.shared.options.deadline;
+        let end = runtime.now().saturating_add(etcd.shared.options.deadline);
         let ask_too = Arc::clone(&ask);
         let mut follower = Follower {
             etcd,

@@ -16,7 +16,7 @@ use std::{
 use super::record::{self, Found};
 use crate::{
     codec,
-    store::machine::{Command, Config, Machine, Part, Restore},
+    store::machine::{Command, Machine, Part, Restore},
 };
 
 /// A command, and the time at which it is applied.
@@ -65,7 +65,8 @@ pub enum OpenError {
 /// What was found in a directory when it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// How many commands the log held after the snapshot.
+    /// How many commands the log held after the snapshot; those that configure the store are not
+    /// counted.
     pub commands: u64,
     /// How many bytes at its end belonged to a write that was cut short. Nothing in them had been
     /// answered to anybody; they were cut off.
@@ -200,14 +201,11 @@ impl Directory {
 
     /// Makes a machine of what lies here. Returns it with the number of commands in it, the first
     /// of those in the last log, and what was found.
-    pub(super) fn recover(
-        &self,
-        config: Config,
-    ) -> Result<(Machine, u64, u64, Recovered), OpenError> {
+    pub(super) fn recover(&self) -> Result<(Machine, u64, u64, Recovered), OpenError> {
         let snapshot = self.list("snapshot")?.pop();
         let mut machine = match snapshot {
-            Some(sequence) => read_snapshot(&self.snapshot(sequence), config)?,
-            None => Machine::new(config),
+            Some(sequence) => read_snapshot(&self.snapshot(sequence))?,
+            None => Machine::default(),
         };
         let first = snapshot.unwrap_or(0);
         let mut next = first;
@@ -227,9 +225,10 @@ impl Directory {
             File::open(&path)
                 .and_then(|mut file| file.read_to_end(&mut bytes))
                 .map_err(io_error(&path))?;
-            let Replayed { whole, commands, closed } = replay(&path, &bytes, next, &mut machine)?;
+            let replayed = replay(&path, &bytes, next, &mut machine)?;
+            let Replayed { whole, commands, configured, closed } = replayed;
             next += commands;
-            recovered.commands += commands;
+            recovered.commands += commands - configured;
             let torn = bytes.len() - whole;
             if let Some(following) = logs.get(at + 1) {
                 // Only its closing record can be torn.
@@ -261,6 +260,8 @@ struct Replayed {
     /// How many bytes of it are whole.
     whole: usize,
     commands: u64,
+    /// How many of them have configured the store.
+    configured: u64,
     /// Whether it says that another follows.
     closed: bool,
 }
@@ -273,13 +274,13 @@ fn replay(
     machine: &mut Machine,
 ) -> Result<Replayed, OpenError> {
     let mut left = bytes;
-    let mut next = first;
+    let (mut next, mut configured) = (first, 0);
     let mut closed = false;
     loop {
         let offset = bytes.len() - left.len();
         match record::decode(left) {
             Found::End | Found::Torn => {
-                return Ok(Replayed { whole: offset, commands: next - first, closed });
+                return Ok(Replayed { whole: offset, commands: next - first, configured, closed });
             }
             Found::Damaged(what) => return Err(damaged(path, offset, what)),
             Found::Record { .. } if closed => {
@@ -295,7 +296,8 @@ fn replay(
                 closed = entries.is_empty();
                 next += entries.len() as u64;
                 for (at, command) in entries {
-                    // What was refused then is refused again.
+                    configured += u64::from(matches!(command, Command::Configure(_)));
+                    // What was refused then is refused again: all that decides is in the machine.
                     let _ = machine.apply(command, at);
                 }
                 left = rest;
@@ -304,10 +306,10 @@ fn replay(
     }
 }
 
-fn read_snapshot(path: &Path, config: Config) -> Result<Machine, OpenError> {
+fn read_snapshot(path: &Path) -> Result<Machine, OpenError> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io_error(path))?;
-    let mut restore = Restore::new(config);
+    let mut restore = Restore::new();
     let mut left = &bytes[..];
     let mut next = 0;
     loop {
@@ -356,7 +358,7 @@ mod tests {
         let directory = Directory::open(found.path()).unwrap();
         directory.write_snapshot(22, &machine, || false).unwrap();
         let path = directory.snapshot(22);
-        let read = read_snapshot(&path, Config::default()).unwrap();
+        let read = read_snapshot(&path).unwrap();
         assert!(read.snapshot().eq(machine.snapshot()));
         (found, path)
     }
@@ -367,7 +369,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let check = |bytes: &[u8], what: &str| {
             fs::write(&path, bytes).unwrap();
-            let read = read_snapshot(&path, Config::default());
+            let read = read_snapshot(&path);
             assert!(matches!(read, Err(OpenError::Damaged { .. })), "{what}: {read:?}");
         };
         for at in 0..whole.len() {
@@ -412,7 +414,7 @@ mod tests {
             let frame = [&[codec::VERSION][..], &len, &body].concat();
             let records = (0..count).map(|number| record::encode(number, &frame).unwrap());
             fs::write(&path, records.collect::<Vec<_>>().concat()).unwrap();
-            prop_assert!(read_snapshot(&path, Config::default()).is_err());
+            prop_assert!(read_snapshot(&path).is_err());
             let log = found.path().join("log-0000000000000000");
             fs::rename(&path, &log).unwrap();
             let bytes = fs::read(&log).unwrap();

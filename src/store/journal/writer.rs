@@ -69,7 +69,7 @@ impl Journal {
             return Err(OpenError::Limit { found, limit: REQUEST_LEN });
         }
         let directory = Directory::open(path)?;
-        let (machine, next, log, recovered) = directory.recover(config)?;
+        let (machine, next, log, recovered) = directory.recover()?;
         let name = directory.log(log);
         let file = if name.exists() {
             OpenOptions::new().append(true).open(&name)
@@ -81,7 +81,7 @@ impl Journal {
         let snapshot_len = fs::metadata(directory.snapshot(log)).map_or(0, |found| found.len());
         let local = Arc::new(Local::new(machine));
         let queue = Arc::new(Queue::default());
-        let writer = Writer {
+        let mut writer = Writer {
             directory: Arc::new(directory),
             local: Arc::clone(&local),
             queue: Arc::clone(&queue),
@@ -92,6 +92,7 @@ impl Journal {
             snapshot_len,
             pace: Pace::default(),
         };
+        writer.configure(config).map_err(io_error(&name))?;
         let thread = std::thread::Builder::new().name("store".to_owned());
         let thread = thread.spawn(move || writer.run()).map_err(io_error(path))?;
         Ok((Self { queue, thread: Some(thread) }, local, recovered))
@@ -145,6 +146,20 @@ impl Writer {
             tracing::error!("the store in {} closes: {why}", self.directory.path.display());
         }
         self.local.close(&why);
+    }
+
+    /// Has a configuration that is not in force written down, so that what is applied again is
+    /// always judged by the one that was.
+    fn configure(&mut self, config: Config) -> io::Result<()> {
+        let (known, now) = self.local.look(|machine| (*machine.config(), machine.now()));
+        // That of a new directory always, since the default may be another some day.
+        if known == config && self.next > 0 {
+            return Ok(());
+        }
+        let entries = vec![(now, Command::Configure(config))];
+        self.write(&entries)?;
+        self.local.apply(entries);
+        Ok(())
     }
 
     fn commit_all(&mut self, batch: Vec<(Entry, Answer)>) -> io::Result<()> {

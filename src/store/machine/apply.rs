@@ -15,6 +15,9 @@ use crate::store::{
     },
 };
 
+/// The latest time that there is: nobody comes to it, and what is reckoned from it overflows nowhere.
+pub(super) const TIME_MAX: Duration = Duration::from_secs(1 << 62);
+
 /// What a machine is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -33,6 +36,8 @@ pub enum Command {
     Revoke(LeaseId),
     /// Forgets the history up to and including a revision.
     Compact(u64),
+    /// From now on so much is remembered, and taken.
+    Configure(Config),
     /// Lets time pass.
     Tick,
 }
@@ -76,9 +81,12 @@ impl Outcome {
     }
 }
 
-/// What a machine keeps, and how much it takes. Machines that apply the same commands must have
-/// the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a machine keeps, and how much it takes.
+///
+/// What comes of a command depends on it, so it is part of the machine's state and of its
+/// snapshots, and only [`Command::Configure`] changes it: commands that are applied again are
+/// judged by what was in force when they were applied first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// What a transaction may hold.
     pub limits: Limits,
@@ -125,7 +133,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// An empty store at revision 1.
+    /// An empty store at revision 1. Machines that apply the same commands begin with the same
+    /// configuration.
     pub fn new(config: Config) -> Self {
         Self { config, ..Self::default() }
     }
@@ -140,7 +149,7 @@ impl Machine {
         self.history.compacted
     }
 
-    /// How much a transaction may hold, and how much is remembered.
+    /// How much a transaction may hold now, and how much is remembered.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -163,7 +172,7 @@ impl Machine {
     /// # Errors
     /// Why the command is refused. Nothing of it was done; time has passed nevertheless.
     pub fn apply(&mut self, command: Command, at: Duration) -> Result<Outcome, Refusal> {
-        self.now = self.now.max(at);
+        self.now = self.now.max(at.min(TIME_MAX));
         while let Some((deadline, id)) = self.leases.next()
             && deadline <= self.now
         {
@@ -179,6 +188,10 @@ impl Machine {
             }
             Command::Revoke(id) => self.end_lease(id).map(|()| Outcome::Done),
             Command::Compact(revision) => self.history.compact(revision).map(|()| Outcome::Done),
+            Command::Configure(config) => {
+                self.config = config;
+                Ok(Outcome::Done)
+            }
             Command::Tick => Ok(Outcome::Done),
         };
         self.history.trim(self.now, self.config.history_len, self.config.history_age);

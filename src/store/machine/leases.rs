@@ -6,13 +6,11 @@ use std::{
 };
 
 use crate::store::{
+    contract::Lease,
     error::Refusal,
     kv::{Bytes, LeaseId},
     tree::Tree,
 };
-
-/// Longer than any lease is meant to live: 9,000,000,000 s, as etcd's limit.
-const TTL_MAX: Duration = Duration::from_secs(9_000_000_000);
 
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
@@ -42,8 +40,9 @@ impl Leases {
         ttl: Duration,
         now: Duration,
     ) -> Result<LeaseId, Refusal> {
-        if ttl.is_zero() || ttl > TTL_MAX {
-            let what = format!("a lease of {ttl:?}: it lasts more than 0 and at most {TTL_MAX:?}");
+        if ttl.is_zero() || ttl > Lease::TTL_MAX {
+            let most = Lease::TTL_MAX;
+            let what = format!("a lease of {ttl:?}: it lasts more than 0 and at most {most:?}");
             return Err(Refusal::Invalid(what));
         }
         let id = match id {

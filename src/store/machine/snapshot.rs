@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    apply::{Config, Machine},
+    apply::{Config, Machine, TIME_MAX},
     history::Cell,
 };
-use crate::store::kv::{Bytes, KeyValue, LeaseId};
+use crate::store::{
+    contract::Lease,
+    kv::{Bytes, KeyValue, LeaseId},
+};
 
 /// About how many bytes a part holds; a part with one larger value holds more.
 const PART_LEN: usize = 1 << 20;
@@ -28,6 +31,7 @@ enum Content {
         compacted: u64,
         now: Duration,
         last_lease: LeaseId,
+        config: Config,
     },
     Leases(Vec<(LeaseId, Duration, Duration)>),
     Base(Vec<Arc<KeyValue>>),
@@ -48,10 +52,14 @@ struct Change {
 /// Why parts make no machine. Fetch or make another snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a whole snapshot: {0}; nothing was kept of it: fetch or make another")]
-pub struct SnapshotError(pub(in crate::store) &'static str);
+pub struct SnapshotError(pub(in crate::store) String);
+
+fn wrong<T>(what: impl Into<String>) -> Result<T, SnapshotError> {
+    Err(SnapshotError(what.into()))
+}
 
 impl Machine {
-    /// The machine as it is now, in parts of about 1 MiB. Its [`Config`] is not part of it.
+    /// The machine as it is now, its [`Config`] included, in parts of about 1 MiB.
     pub fn snapshot(&self) -> impl Iterator<Item = Part> {
         let history = &self.history;
         let head = Content::Head {
@@ -59,6 +67,7 @@ impl Machine {
             compacted: history.compacted,
             now: self.now,
             last_lease: self.leases.last_id,
+            config: self.config,
         };
         let leases =
             self.leases.standing.iter().map(|(id, lease)| (*id, lease.ttl, lease.deadline));
@@ -116,7 +125,7 @@ fn in_parts<T>(
 }
 
 /// Builds a machine from the parts of a snapshot.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Restore {
     machine: Machine,
     /// The revision that it comes to.
@@ -129,8 +138,8 @@ pub struct Restore {
 
 impl Restore {
     /// Waits for the first part.
-    pub fn new(config: Config) -> Self {
-        Self { machine: Machine::new(config), revision: 0, count: 0, started: false, ended: false }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Takes the next part.
@@ -139,19 +148,36 @@ impl Restore {
     /// [`SnapshotError`] where the parts do not fit together; the whole is of no use then.
     pub fn push(&mut self, part: Part) -> Result<(), SnapshotError> {
         if self.ended {
-            return Err(SnapshotError("a part follows the last"));
+            return wrong(format!("a part follows the last, which was the {}.", self.count));
         }
         self.count += 1;
         match part.0 {
-            Content::Head { revision, compacted, now, last_lease } => {
-                if self.started
-                    || !(1..=REVISION_MAX).contains(&revision)
-                    || compacted > revision
-                    || last_lease > LeaseId::MAX
-                {
-                    return Err(SnapshotError("its head is wrong"));
+            Content::Head { .. } if self.started => {
+                wrong(format!("part {} is a head, and there was one before", self.count))
+            }
+            Content::Head { revision, compacted, now, last_lease, config } => {
+                if !(1..=REVISION_MAX).contains(&revision) {
+                    return wrong(format!(
+                        "revision {revision} found, 1 to {REVISION_MAX} expected"
+                    ));
+                }
+                if compacted > revision {
+                    let what = "and at most the revision of the whole expected";
+                    return wrong(format!("compacted at {compacted} of {revision} found, {what}"));
+                }
+                if last_lease > LeaseId::MAX {
+                    let most = LeaseId::MAX;
+                    return wrong(format!(
+                        "a last lease {last_lease} found, at most {most} expected"
+                    ));
+                }
+                if now > TIME_MAX {
+                    return wrong(format!(
+                        "a time of {now:?} found, at most {TIME_MAX:?} expected"
+                    ));
                 }
                 self.started = true;
+                self.machine.config = config;
                 self.revision = revision;
                 self.machine.history.compacted = compacted;
                 // The first revision of all changed nothing.
@@ -160,14 +186,16 @@ impl Restore {
                 self.machine.leases.last_id = last_lease;
                 Ok(())
             }
-            _ if !self.started => Err(SnapshotError("its head is missing")),
+            _ if !self.started => wrong("the first part is not its head"),
             Content::Leases(leases) => leases.into_iter().try_for_each(|lease| self.lease(lease)),
             Content::Base(base) => base.into_iter().try_for_each(|kv| self.base(kv)),
             Content::Changes(changes) => {
                 changes.into_iter().try_for_each(|change| self.change(change))
             }
             Content::End(count) if count + 1 == self.count => self.end(),
-            Content::End(_) => Err(SnapshotError("parts are missing")),
+            Content::End(count) => {
+                wrong(format!("{} parts found, {count} expected", self.count - 1))
+            }
         }
     }
 
@@ -177,7 +205,7 @@ impl Restore {
     /// [`SnapshotError`] if some are missing.
     pub fn finish(self) -> Result<Machine, SnapshotError> {
         if !self.ended {
-            return Err(SnapshotError("parts are missing"));
+            return wrong(format!("its last part is missing, {} parts found", self.count));
         }
         Ok(self.machine)
     }
@@ -186,9 +214,15 @@ impl Restore {
         &mut self,
         (id, ttl, deadline): (LeaseId, Duration, Duration),
     ) -> Result<(), SnapshotError> {
-        let known = self.machine.leases.get(id).is_ok();
-        if known || id == LeaseId::NONE || id > LeaseId::MAX || ttl.is_zero() {
-            return Err(SnapshotError("a lease is wrong"));
+        if self.machine.leases.get(id).is_ok() {
+            return wrong(format!("lease {id} is there twice"));
+        }
+        // It was granted or kept alive at the latest now.
+        let most = self.machine.now.saturating_add(ttl);
+        let sound = id != LeaseId::NONE && id <= LeaseId::MAX;
+        if !sound || ttl.is_zero() || ttl > Lease::TTL_MAX || deadline > most {
+            let what = format!("a lease {id} of {ttl:?} that ends at {deadline:?} found");
+            return wrong(format!("{what}, one that ends at {most:?} or before expected"));
         }
         self.machine.leases.insert(id, ttl, deadline);
         Ok(())
@@ -202,11 +236,16 @@ impl Restore {
             && (1..=kv.mod_revision - kv.create_revision + 1).contains(&kv.version)
             && kv.lease <= LeaseId::MAX;
         if !sound || history.log.last().is_some() {
-            return Err(SnapshotError("a key is wrong"));
+            let (key, revision, compacted) = (&kv.key, kv.mod_revision, history.compacted);
+            let what = format!("`{key}` of revision {revision} found");
+            return wrong(format!(
+                "{what}, a sound key of revision {compacted} or before expected"
+            ));
         }
+        let key = kv.key.clone();
         match history.cells.insert(Cell::before_all(kv)) {
             None => Ok(()),
-            Some(_) => Err(SnapshotError("a key is there twice")),
+            Some(_) => wrong(format!("`{key}` is there twice")),
         }
     }
 
@@ -224,7 +263,8 @@ impl Restore {
         };
         let again = history.changed_at(&key) == Some(revision);
         if !sound || again || revision > self.revision || key.is_empty() || at > self.machine.now {
-            return Err(SnapshotError("the changes are out of order"));
+            let what = format!("a change of `{key}` at revision {revision} found");
+            return wrong(format!("{what}, one of {known} or the next expected"));
         }
         history.revision = revision - 1;
         let done = match put {
@@ -235,21 +275,52 @@ impl Restore {
             None => history.delete(&key, at).is_some(),
         };
         history.commit();
-        if done { Ok(()) } else { Err(SnapshotError("a key is deleted that does not stand")) }
+        if done { Ok(()) } else { wrong(format!("`{key}` is deleted and did not stand")) }
     }
 
     fn end(&mut self) -> Result<(), SnapshotError> {
         let Machine { history, leases, .. } = &mut self.machine;
         if history.revision != self.revision {
-            return Err(SnapshotError("changes are missing"));
+            let (found, expected) = (history.revision, self.revision);
+            return wrong(format!("changes up to revision {found} found, to {expected} expected"));
         }
         for kv in history.cells.iter().filter_map(Cell::standing) {
             if kv.lease != LeaseId::NONE {
-                leases.get(kv.lease).map_err(|_| SnapshotError("the lease of a key is missing"))?;
+                if leases.get(kv.lease).is_err() {
+                    return wrong(format!("lease {} of `{}` is missing", kv.lease, kv.key));
+                }
                 leases.attach(kv.lease, &kv.key);
             }
         }
         self.ended = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_no_machine_comes_to_are_refused() {
+        let head = |now| {
+            let (config, last_lease) = (Config::default(), LeaseId::NONE);
+            Part(Content::Head { revision: 1, compacted: 1, now, last_lease, config })
+        };
+        let mut restore = Restore::new();
+        let error = restore.push(head(Duration::MAX)).unwrap_err().to_string();
+        assert!(error.contains("expected"), "{error}");
+        for (ttl, deadline) in [
+            (Duration::from_secs(1), Duration::MAX),
+            (Duration::from_secs(1), Duration::from_secs(12)),
+            (Duration::MAX, Duration::from_secs(11)),
+            (Duration::ZERO, Duration::from_secs(10)),
+        ] {
+            let mut restore = Restore::new();
+            restore.push(head(Duration::from_secs(10))).unwrap();
+            let lease = Content::Leases(vec![(LeaseId(1), ttl, deadline)]);
+            restore.push(Part(lease)).unwrap_err();
+        }
     }
 }

@@ -196,7 +196,8 @@ where
             Err(error) if error.is_compacted() => return Leave::Reload,
             Err(error) => return Leave::Failed(error),
         };
-        let mut check_at = self.options.check_interval.map(|every| self.runtime.now() + every);
+        let mut check_at =
+            self.options.check_interval.map(|every| self.runtime.now().saturating_add(every));
         let mut ask_at = Duration::ZERO;
         loop {
             let wake = self.ask(&mut watch, &mut ask_at).into_iter().chain(check_at).min();
@@ -218,7 +219,10 @@ where
                 return Leave::Reload;
             }
             if check_at.is_some_and(|at| at <= self.runtime.now()) {
-                check_at = self.options.check_interval.map(|every| self.runtime.now() + every);
+                check_at = self
+                    .options
+                    .check_interval
+                    .map(|every| self.runtime.now().saturating_add(every));
                 self.shared.ask_for_check();
             }
             if self.checking.strong_count() == 0 && self.shared.take_check() {

@@ -44,6 +44,17 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Fails where they make no sense.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        if self.check_interval == Some(Duration::ZERO) {
+            let what = "a mirror's `check_interval` of 0 found, more than 0 or none expected";
+            return Err(Refusal::Invalid(what.to_owned()));
+        }
+        Ok(())
+    }
+}
+
 /// What a mirror has been through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -240,7 +251,8 @@ impl<T: Send + Sync + 'static> Mirror<T> {
     /// place, and is shown by [`View::undecoded`].
     ///
     /// # Errors
-    /// Only what no retry helps against: [`StoreError::Refused`].
+    /// Only what no retry helps against: [`StoreError::Refused`]; [`Refusal::Invalid`] for options
+    /// that make no sense. As long as the store cannot be reached, it tries again.
     pub async fn open<S: Store, R: Runtime>(
         store: S,
         runtime: R,
@@ -248,6 +260,7 @@ impl<T: Send + Sync + 'static> Mirror<T> {
         decode: impl Fn(&KeyValue) -> Result<T, String> + Send + Sync + 'static,
         options: Options,
     ) -> Result<Self, StoreError> {
+        options.check()?;
         let demand = Arc::new(Notify::new());
         let alive = Arc::new(Alive(Arc::clone(&demand)));
         let state = State {

@@ -49,20 +49,31 @@ pub trait Log: Clone + Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LogError {
     /// Another node leads, or none. Nothing was appended.
-    #[error("this node does not lead")]
+    #[error("this node does not lead; nothing was changed: ask the one that does")]
     NotLeading,
     /// Nothing was appended, and it may well be in a moment.
-    #[error("{0}")]
+    #[error("{0}; nothing was changed: send it again in a moment")]
     Retry(String),
     /// It may have been appended.
-    #[error("{0}")]
+    #[error("{0}; it may have been appended: send the same again, it is done once")]
     Unknown(String),
     /// It was done when it was appended first, and the answer was too large to be kept.
-    #[error("it was done, and its answer is not kept")]
+    #[error("its answer is not kept; it was done when it came first: read what stands")]
     Forgotten,
     /// This node's log has stopped for good. Nothing was appended.
-    #[error("{0}")]
+    #[error("{0}; nothing was changed: start the node anew")]
     Closed(String),
+}
+
+impl LogError {
+    /// What happened, for whoever says himself what that means.
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::NotLeading => "no node that could be asked leads".to_owned(),
+            Self::Forgotten => "its answer is not kept".to_owned(),
+            Self::Retry(why) | Self::Unknown(why) | Self::Closed(why) => why,
+        }
+    }
 }
 
 /// What a node asks the one that leads.

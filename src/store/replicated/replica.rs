@@ -16,7 +16,8 @@ use crate::{
     runtime::Runtime,
     store::{
         local::Local,
-        machine::{Config, Machine, SnapshotError},
+        machine::{Machine, SnapshotError},
+        txn::Limits,
     },
 };
 
@@ -28,9 +29,9 @@ use crate::{
 /// again, or the log is.
 ///
 /// ```
-/// use raft_autopilot::store::{machine::Config, replicated::Replica};
+/// use raft_autopilot::store::replicated::Replica;
 ///
-/// let (here, there) = (Replica::new(Config::default()), Replica::new(Config::default()));
+/// let (here, there) = (Replica::new(), Replica::new());
 /// // A snapshot, taken at some entry here, becomes the state there.
 /// let parts: Vec<_> = here.freeze().parts().collect();
 /// there.install(there.restore(parts).unwrap());
@@ -41,7 +42,6 @@ pub struct Replica {
 }
 
 pub(super) struct Shared {
-    config: Config,
     pub(super) local: Arc<Local>,
     sessions: Mutex<Sessions>,
     clock: Mutex<Clock>,
@@ -76,12 +76,18 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Default for Replica {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Replica {
-    /// An empty store. Every node must have the same configuration.
-    pub fn new(config: Config) -> Self {
+    /// An empty store. All nodes begin with the same configuration, the default one; whatever
+    /// changes it stands in the log: see [`Replicated::configure`](super::Replicated::configure).
+    pub fn new() -> Self {
         let shared = Shared {
-            config,
-            local: Arc::new(Local::new(Machine::new(config))),
+            local: Arc::new(Local::new(Machine::default())),
             sessions: Mutex::default(),
             clock: Mutex::default(),
             count: AtomicU64::new(0),
@@ -116,7 +122,7 @@ impl Replica {
     /// # Errors
     /// [`SnapshotError`] where the parts do not fit together.
     pub fn restore(&self, parts: impl IntoIterator<Item = Part>) -> Result<Frozen, SnapshotError> {
-        let (machine, sessions) = sessions::restore(self.shared.config, parts)?;
+        let (machine, sessions) = sessions::restore(parts)?;
         Ok(Frozen { machine, sessions })
     }
 
@@ -132,8 +138,8 @@ impl Replica {
     }
 
     /// What the store takes in one transaction.
-    pub(super) fn config(&self) -> &Config {
-        &self.shared.config
+    pub(super) fn limits(&self) -> Limits {
+        self.shared.local.look(|machine| machine.config().limits)
     }
 
     /// The time as this node tells it, if it is the one that tells it. `now` is the runtime's.

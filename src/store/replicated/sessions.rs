@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{
     error::Refusal,
-    machine::{self, Command, Config, Machine, Outcome, Restore, SnapshotError},
+    machine::{self, Command, Machine, Outcome, Restore, SnapshotError},
     txn::{OpResponse, TxnResponse},
 };
 
@@ -236,7 +236,8 @@ impl Sessions {
         });
         let one = (session.floor, session.used) == (floor, used) && number >= floor;
         if !one || session.answers.insert(number, answer).is_some() {
-            return Err(SnapshotError("the answers to a client do not fit together"));
+            let what = format!("the answers to client {client} do not fit together");
+            return Err(SnapshotError(format!("{what}: number {number} found")));
         }
         Ok(())
     }
@@ -265,15 +266,14 @@ pub(super) fn parts(machine: &Machine, sessions: &Sessions) -> impl Iterator<Ite
 }
 
 pub(super) fn restore(
-    config: Config,
     parts: impl IntoIterator<Item = Part>,
 ) -> Result<(Machine, Sessions), SnapshotError> {
-    let mut restore = Restore::new(config);
+    let mut restore = Restore::new();
     let mut sessions = Sessions::default();
     let mut ended = false;
     for part in parts {
         if ended {
-            return Err(SnapshotError("a part follows the last"));
+            return Err(SnapshotError("a part follows the last".to_owned()));
         }
         match part.0 {
             Content::Machine(part) => restore.push(part)?,
@@ -281,8 +281,10 @@ pub(super) fn restore(
                 answers.into_iter().try_for_each(|kept| sessions.keep(kept))?;
             }
             Content::End { leader, answers } => {
-                if sessions.answers() != answers {
-                    return Err(SnapshotError("parts are missing"));
+                let found = sessions.answers();
+                if found != answers {
+                    let what = format!("{found} answers found, {answers} expected");
+                    return Err(SnapshotError(what));
                 }
                 sessions.leader = leader;
                 ended = true;
@@ -290,7 +292,7 @@ pub(super) fn restore(
         }
     }
     if !ended {
-        return Err(SnapshotError("parts are missing"));
+        return Err(SnapshotError("its last part is missing".to_owned()));
     }
     Ok((restore.finish()?, sessions))
 }

@@ -20,7 +20,7 @@ use crate::{
         contract::{Lease, LeaseState, Store},
         error::{Refusal, StoreError},
         kv::{KeyRange, LeaseId},
-        machine::{Command, Machine, Outcome},
+        machine::{Command, Config, Machine, Outcome},
         txn::{Limits, RangeRequest, RangeResponse, Txn, TxnResponse},
     },
 };
@@ -138,6 +138,16 @@ impl<L: Log, R: Runtime> Replicated<L, R> {
         Self { shared }
     }
 
+    /// Changes how much the store takes and remembers, on all nodes at the same place of the log.
+    /// It lasts, in the log and in its snapshots; nothing happens where it stands already. What was
+    /// done before it was judged by what stood then, and is when it is applied again.
+    ///
+    /// # Errors
+    /// As [`Store::compact`], but for its refusals.
+    pub async fn configure(&self, config: Config) -> Result<(), StoreError> {
+        self.shared.run(Command::Configure(config)).await.map(drop)
+    }
+
     /// Answers what another node has asked with [`Log::ask`], since it thinks that this one leads.
     pub async fn answer(&self, request: Request) -> Answer {
         let done = match request {
@@ -216,7 +226,7 @@ impl<L: Log, R: Runtime> Shared<L, R> {
     where
         F: Future<Output = Result<T, LogError>>,
     {
-        let end = self.runtime.now() + self.options.deadline;
+        let end = self.runtime.now().saturating_add(self.options.deadline);
         let mut open = false;
         loop {
             let patience = self.options.patience.min(end.saturating_sub(self.runtime.now()));
@@ -232,7 +242,7 @@ impl<L: Log, R: Runtime> Shared<L, R> {
                 Err(error) => error,
             };
             open |= matches!(error, LogError::Unknown(_) | LogError::Forgotten);
-            let over = self.runtime.now() + RETRY_PAUSE >= end;
+            let over = self.runtime.now().saturating_add(RETRY_PAUSE) >= end;
             if over || matches!(error, LogError::Closed(_) | LogError::Forgotten) {
                 return Err((error, open));
             }
@@ -262,9 +272,9 @@ impl<L: Log, R: Runtime> Shared<L, R> {
         });
         match done.await {
             Ok(answer) => answer.map_err(StoreError::Refused),
-            Err((error, true)) => Err(StoreError::Unknown(error.to_string())),
+            Err((error, true)) => Err(StoreError::Unknown(error.why())),
             Err((LogError::Closed(why), false)) => Err(Refusal::Closed(why).into()),
-            Err((error, false)) => Err(StoreError::Retry(error.to_string())),
+            Err((error, false)) => Err(StoreError::Retry(error.why())),
         }
     }
 
@@ -284,7 +294,7 @@ impl<L: Log, R: Runtime> Shared<L, R> {
         });
         done.await.map_err(|(error, _)| match error {
             LogError::Closed(why) => Refusal::Closed(why).into(),
-            error => StoreError::Retry(error.to_string()),
+            error => StoreError::Retry(error.why()),
         })
     }
 }
@@ -297,6 +307,7 @@ async fn end_leases<L: Log, R: Runtime>(store: Weak<Shared<L, R>>, replica: Repl
         replica.hear(&runtime);
         let look = |machine: &Machine| (machine.next_deadline(), machine.now());
         let (deadline, told) = replica.shared.local.look(look);
+        let tell = told.saturating_add(TELL_INTERVAL);
         let wait = {
             let Some(shared) = store.upgrade() else { return };
             match deadline {
@@ -304,11 +315,11 @@ async fn end_leases<L: Log, R: Runtime>(store: Weak<Shared<L, R>>, replica: Repl
                 None => None,
                 Some(_) if !shared.log.leads() => Some(LEASES_INTERVAL),
                 Some(deadline) => match shared.stamp().await {
-                    Ok(stamp) if stamp.at >= deadline.min(told + TELL_INTERVAL) => {
+                    Ok(stamp) if stamp.at >= deadline.min(tell) => {
                         let done = shared.run(Command::Tick).await;
                         done.err().map(|_| LEASES_INTERVAL).or(Some(Duration::ZERO))
                     }
-                    Ok(stamp) => Some(deadline.min(told + TELL_INTERVAL).saturating_sub(stamp.at)),
+                    Ok(stamp) => Some(deadline.min(tell).saturating_sub(stamp.at)),
                     Err(_) => Some(LEASES_INTERVAL),
                 },
             }
@@ -329,7 +340,7 @@ impl<L: Log, R: Runtime> Store for Replicated<L, R> {
     type Watch = ReplicatedWatch;
 
     fn limits(&self) -> Limits {
-        self.shared.replica.config().limits
+        self.shared.replica.limits()
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {

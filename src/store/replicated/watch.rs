@@ -1,6 +1,6 @@
 //! A watch of this node's copy, whose progress is that of the whole.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, mem, pin::Pin};
 
 use crate::store::{
     contract::{Update, Watch},
@@ -18,6 +18,8 @@ pub struct ReplicatedWatch {
     local: LocalWatch,
     catch_up: Box<dyn Fn() -> CatchingUp + Send>,
     catching_up: Option<CatchingUp>,
+    /// Progress was asked for since that began; it may miss what was committed meanwhile.
+    again: bool,
     ended: Option<StoreError>,
 }
 
@@ -32,7 +34,7 @@ impl ReplicatedWatch {
         local: LocalWatch,
         catch_up: impl Fn() -> CatchingUp + Send + 'static,
     ) -> Self {
-        Self { local, catch_up: Box::new(catch_up), catching_up: None, ended: None }
+        Self { local, catch_up: Box::new(catch_up), catching_up: None, again: false, ended: None }
     }
 }
 
@@ -48,7 +50,7 @@ impl Watch for ReplicatedWatch {
             tokio::select! {
                 biased;
                 caught_up = catching_up => {
-                    self.catching_up = None;
+                    self.catching_up = mem::take(&mut self.again).then(|| (self.catch_up)());
                     self.ended = caught_up.err();
                     self.local.request_progress();
                 }
@@ -58,7 +60,11 @@ impl Watch for ReplicatedWatch {
     }
 
     fn request_progress(&mut self) {
-        // One that was asked for before may miss what was committed since.
-        self.catching_up = Some((self.catch_up)());
+        // One on its way is not given up: whoever asks again and again would never be answered.
+        if self.catching_up.is_some() {
+            self.again = true;
+        } else {
+            self.catching_up = Some((self.catch_up)());
+        }
     }
 }

@@ -18,6 +18,7 @@ pub(super) async fn all<S: Store, R: Runtime>(world: &mut impl FnMut(&str) -> Wo
     progress_comes_after_what_happened(&world("progress comes after what happened")).await;
     a_waiting_that_is_dropped_loses_nothing(&world("a dropped waiting loses nothing")).await;
     a_compacted_start_ends_the_watch(&world("a compacted start ends the watch")).await;
+    a_watch_that_was_overtaken_tells_all_or_says_so(&world("an overtaken watch")).await;
     many_watches_are_told_the_same(&world("many watches are told the same")).await;
 }
 
@@ -191,6 +192,31 @@ async fn a_compacted_start_ends_the_watch<S: Store, R: Runtime>(world: &World<S,
     let mut next = world.watch(world.below(""), third + 1).await;
     let fourth = world.put("a", "4").await;
     assert_eq!(told(world, &mut next).await, (fourth, vec!["a=4".to_owned()]));
+}
+
+async fn a_watch_that_was_overtaken_tells_all_or_says_so<S: Store, R: Runtime>(
+    world: &World<S, R>,
+) {
+    let mut watch = world.watch(world.below(""), 0).await;
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        expected.push(world.put("a", number.to_string()).await);
+    }
+    // Nobody has read any of it.
+    world.compact(expected[19]).await;
+    expected.push(world.put("a", "20").await);
+    let mut expected = expected.into_iter().peekable();
+    while let Some(next) = expected.peek().copied() {
+        match world.soon("an update", watch.next()).await {
+            Ok(Update::Events(events)) => assert_eq!(Some(events.revision), expected.next()),
+            Ok(Update::Progress(reached)) => assert!(reached < next, "{next} was passed over"),
+            Err(error) => {
+                assert!(error.is_compacted(), "{error}");
+                assert_eq!(world.end(&mut watch).await, error);
+                return;
+            }
+        }
+    }
 }
 
 async fn many_watches_are_told_the_same<S: Store, R: Runtime>(world: &World<S, R>) {
