@@ -7,6 +7,7 @@ mod desk;
 mod driver;
 mod explain;
 mod foresee;
+mod guard;
 mod handle;
 mod history;
 mod lapse;
@@ -33,6 +34,7 @@ pub use cluster::{
 pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
 pub use explain::{Answer, Code, Explanation, Next, explain};
+pub(crate) use guard::said;
 pub use handle::{Handle, Running, VerbError, View};
 pub use history::{Decision, Fate, History};
 pub use plan::{Plan, plan};
