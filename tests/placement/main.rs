@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod holds;
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "../autopilot/host.rs"]
 mod host;
@@ -10,3 +11,4 @@ mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
 mod timeline;
+mod words;

@@ -9,7 +9,7 @@ use raft_autopilot::{
         Task, Worker,
         plain::{Plain, PlainItem, PlainMember, PlainState},
     },
-    autopilot::Probe,
+    autopilot::{self, Probe},
     placement::{Config, Graded, Handle, Hold, Keys, Notice, Options, Placement, Term},
     promoters::Stable,
     runtime::{Runtime, TokioRuntime},
@@ -35,12 +35,12 @@ impl Worker<Plain> for Ready {
     }
 }
 
-fn key(id: &str) -> MemberKey {
+pub(crate) fn key(id: &str) -> MemberKey {
     MemberKey::new("default", id)
 }
 
 /// Members of a hundred items' worth of limit each, of which the first leads.
-async fn members<const N: usize>(
+pub(crate) async fn members<const N: usize>(
     store: &Embedded,
     ids: [&str; N],
     standings: Option<watch::Receiver<Option<Standings>>>,
@@ -83,14 +83,34 @@ fn hasty() -> Graded {
 }
 
 /// A node on which autopilot leads in a term, with five servers.
-fn node(store: &Embedded, term: u64, members: allocator::Handle<Plain>) -> (Host, Handle) {
+pub(crate) fn node(
+    store: &Embedded,
+    term: u64,
+    members: allocator::Handle<Plain>,
+) -> (Host, Handle) {
+    let (host, handle, _) = node_with(store, term, members, |_| {});
+    (host, handle)
+}
+
+/// The same, with options of autopilot's, and its handle.
+pub(crate) fn node_with(
+    store: &Embedded,
+    term: u64,
+    members: allocator::Handle<Plain>,
+    tune: impl FnOnce(&mut autopilot::Options),
+) -> (Host, Handle, autopilot::Handle) {
     let host = Host::new(SERVERS);
     host.inner().world.seen.leading.as_mut().unwrap().term = term;
-    let autopilot = host.run(Stable::new(), |options| options.config.cleanup_dead_servers = false);
+    let autopilot = host.run(Stable::new(), |options| {
+        options.config.cleanup_dead_servers = false;
+        tune(options);
+    });
+    let told = autopilot.clone();
     let options = Options::new(NOTICES);
-    let (placement, handle) = Placement::new(store.clone(), TokioRuntime, hasty(), options);
+    let (placement, handle) =
+        Placement::new(store.clone(), TokioRuntime, hasty(), options).unwrap();
     TokioRuntime.spawn(async move { drop(placement.run(autopilot, members).await) });
-    (host, handle)
+    (host, handle, told)
 }
 
 /// Waits until the leader's report is like this.
@@ -100,7 +120,7 @@ async fn reported(leader: &allocator::Handle<Plain>, is_so: impl Fn(&allocator::
     assert!(waited.is_ok(), "{:?}: {:#?}", leader.status(), leader.report());
 }
 
-fn falls_silent(host: &Host, id: &str) {
+pub(crate) fn falls_silent(host: &Host, id: &str) {
     let silent = Duration::from_secs(60);
     {
         let mut inner = host.inner();
@@ -111,7 +131,7 @@ fn falls_silent(host: &Host, id: &str) {
 }
 
 /// What the store holds: the term, and the standings that are not full.
-async fn stored(store: &Embedded) -> (String, BTreeMap<MemberKey, Standing>) {
+pub(crate) async fn stored(store: &Embedded) -> (String, BTreeMap<MemberKey, Standing>) {
     let keys = Keys::new(NOTICES);
     let found = store.range(RangeRequest::new(KeyRange::prefix(keys.prefix()))).await.unwrap();
     let (mut term, mut standings) = (String::new(), BTreeMap::new());

@@ -12,9 +12,7 @@ use raft_autopilot::allocator::{
     self, Allocator, Happening, Leading, Report, Standing, Task, Worker,
 };
 use raft_autopilot::openraft::{RaftLog, RaftRuntime, StoreHost};
-use raft_autopilot::placement::{
-    self, Cause, Config, Graded, Keys, Notice, Options, Placement, Term,
-};
+use raft_autopilot::placement::{self, Config, Graded, Keys, Notice, Options, Placement, Term};
 use raft_autopilot::store::replicated::{self, Answer, Applied, Entry, LogError, Replicated};
 use raft_autopilot::store::{Event, Events, KeyRange, RangeRequest, Store, Update, Watch};
 
@@ -101,7 +99,6 @@ fn times() -> Config {
         dead_after: Duration::from_secs(6),
         return_after: Duration::from_secs(2),
         return_interval: Duration::from_millis(700),
-        max_share_percent: SHARE,
         ..Config::default()
     }
 }
@@ -121,7 +118,8 @@ pub(crate) async fn work(seat: &Seat) {
     let store = Replicated::new(log, state.replica.clone(), runtime.clone(), options);
     let policy = Graded::new(times()).expect("sane times");
     let options = Options { max_share_percent: SHARE, ..Options::new(STANDINGS) };
-    let (placement, standings) = Placement::new(store.clone(), runtime.clone(), policy, options);
+    let placed = Placement::new(store.clone(), runtime.clone(), policy, options);
+    let (placement, standings) = placed.expect("sane options");
     let value = PlainMember { limit: 2 * ITEMS, ..PlainMember::default() };
     let item = PlainItem { replication: REPLICAS, zones: None };
     let options = allocator::Options {
@@ -257,7 +255,7 @@ impl Judge {
         };
         let lowered = is_lowered(&notice);
         let before = self.notices.insert(member.to_string(), notice);
-        lowered && before.is_none_or(|before| before.standing == Standing::Full)
+        lowered && before.is_none_or(|before| before.by_health == Standing::Full)
     }
 
     /// No more than a set share of all limits is lowered by health.
@@ -279,7 +277,7 @@ impl Judge {
 }
 
 fn is_lowered(notice: &Notice) -> bool {
-    notice.cause == Cause::Health && notice.standing != Standing::Full
+    notice.by_health != Standing::Full
 }
 
 /// Waits until all items are held as they are meant to be, and reports what is missing if that takes
