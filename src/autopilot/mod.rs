@@ -24,6 +24,7 @@ mod safety;
 mod server;
 mod signs;
 mod state;
+mod version;
 mod wake;
 mod why;
 
@@ -52,4 +53,5 @@ pub(crate) use report::report;
 pub(crate) use retries::Retries;
 pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};
+pub(crate) use version::parse_version;
 pub use why::{Held, Why};
