@@ -131,6 +131,7 @@ pub(crate) async fn work(seat: &Seat) {
     let copies = Copies { dice: Dice::new(life, "copies").into() };
     let made = Allocator::new(store.clone(), runtime, Plain, copies, options);
     let (mut member, items) = made.expect("sane options");
+    let shown_by = standings.clone();
     seat.world.employ(seat.id, Work { store, items: items.clone(), standings });
     let lives = async {
         while let Err(error) = member.run(std::future::pending()).await {
@@ -138,6 +139,7 @@ pub(crate) async fn work(seat: &Seat) {
             sleep(Duration::from_millis(200)).await;
         }
     };
+    let holds = tell_holds(seat, shown_by);
     let follows = async {
         while seat.world.autopilot(seat.id).is_none() {
             sleep(Duration::from_millis(5)).await;
@@ -146,7 +148,23 @@ pub(crate) async fn work(seat: &Seat) {
         let error = placement.run(autopilot, items).await;
         seat.world.oracle.note(format_args!("n{} follows no standings: {error}", seat.id));
     };
-    futures_util::future::join(lives, follows).await;
+    futures_util::future::join3(lives, follows, holds).await;
+}
+
+/// Notes why a process takes nothing, whenever that changes.
+async fn tell_holds(seat: &Seat, standings: placement::Handle) {
+    let mut told = None;
+    loop {
+        sleep(Duration::from_millis(50)).await;
+        let hold = standings.published().hold.clone();
+        let kind = hold.as_ref().map(std::mem::discriminant);
+        if kind != told
+            && let Some(hold) = hold
+        {
+            seat.world.oracle.note(format_args!("n{} holds: {hold:?}", seat.id));
+        }
+        told = kind;
+    }
 }
 
 /// Sees every revision of the hosted store, on whichever server is up.
@@ -253,9 +271,15 @@ impl Judge {
             oracle.violated(format_args!("at revision {revision} a notice is not one"));
             return false;
         };
-        let lowered = is_lowered(&notice);
+        let now = notice.by_health;
         let before = self.notices.insert(member.to_string(), notice);
-        lowered && before.is_none_or(|before| before.by_health == Standing::Full)
+        let before = before.map_or(Standing::Full, |before| before.by_health);
+        if now.rank() > before.rank() {
+            oracle.note(format_args!("{member} loses by its health: {now:?}"));
+        } else if now.rank() < before.rank() {
+            oracle.note(format_args!("{member} gets back: {now:?}"));
+        }
+        now != Standing::Full && before == Standing::Full
     }
 
     /// No more than a set share of all limits is lowered by health.
