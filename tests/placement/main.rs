@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../support/faulty.rs"]
+mod faulty;
+mod gone;
 mod holds;
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "../autopilot/host.rs"]

@@ -24,7 +24,7 @@ const NOTICES: &str = "/standings";
 const SERVERS: &str = "1 leader\n2\n3\n4\n5";
 
 /// Is ready at once.
-struct Ready;
+pub(crate) struct Ready;
 
 impl Worker<Plain> for Ready {
     async fn happens(&self, task: Task<Plain>) {
@@ -75,7 +75,7 @@ fn member(
 }
 
 /// Everything that is taken is taken at once.
-fn hasty() -> Graded {
+pub(crate) fn hasty() -> Graded {
     let none = Duration::ZERO;
     let config =
         Config { suspect_after: none, shed_after: none, dead_after: none, ..Config::default() };

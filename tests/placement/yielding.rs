@@ -89,13 +89,12 @@ fn an_inner_promoters_wish_for_one_that_leaves_goes_to_one_that_stays() {
 }
 
 /// Takes its time until a replica is ready.
-struct Slow(Arc<Notify>);
+struct Slow;
 
 impl Worker<Plain> for Slow {
     async fn happens(&self, task: Task<Plain>) {
         if let Happening::Assigned { .. } = task.happening {
-            let pause = TokioRuntime.sleep(Duration::from_secs(5));
-            pause.await;
+            TokioRuntime.sleep(Duration::from_secs(5)).await;
             // It may have gone elsewhere meanwhile.
             let _ = task.handle.publish(&task.item, &PlainState { consistent: true }).await;
         }
@@ -121,8 +120,7 @@ async fn a_server_that_is_told_to_leave_gives_up_leadership_while_it_still_holds
             fixed_items: (0..30).map(|number| (format!("i{number:02}"), item.clone())).collect(),
             ..allocator::Options::new("/work", "default", id, value)
         };
-        let made =
-            Allocator::new(store.clone(), TokioRuntime, Plain, Slow(Arc::clone(&told)), options);
+        let made = Allocator::new(store.clone(), TokioRuntime, Plain, Slow, options);
         let (mut member, handle) = made.unwrap();
         let told = Arc::clone(&told);
         TokioRuntime.spawn(async move {
