@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     faulty::{Faults, Faulty},
     host::{Host, until},
-    published::{Ready, falls_silent, hasty, key},
+    published::{Ready, falls_silent, hasty, is_well_again, key},
 };
 
 /// A member that joins again whenever it has lost its lease.
@@ -77,12 +77,7 @@ async fn a_store_that_is_gone_for_a_minute_takes_nothing_from_anybody_and_gives_
         *line.line.faults.lock().unwrap() = Faults { lost: 100, ..Faults::default() };
     }
     // Meanwhile it is well again, and another one is not.
-    {
-        let mut inner = host.inner();
-        let well = (inner.server("2").contact, inner.server("2").probe.clone());
-        let server = inner.server("3");
-        (server.contact, server.probe) = well;
-    }
+    is_well_again(&host, "3");
     falls_silent(&host, "4");
     for _ in 0..60 {
         TokioRuntime.sleep(Duration::from_secs(1)).await;

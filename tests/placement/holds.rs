@@ -12,7 +12,7 @@ use raft_autopilot::{
 
 use crate::{
     host::until,
-    published::{falls_silent, key, members, node, node_with, stored},
+    published::{falls_silent, is_well_again, key, members, node, node_with, stored},
 };
 
 fn store() -> Embedded {
@@ -68,20 +68,10 @@ async fn a_verdict_that_nobody_renews_gives_nothing_back() {
     let members = members(&store, ["1", "2", "3", "4", "5"], None).await;
     let (host, handle) = node(&store, 5, members[0].clone());
     until("it is published", || handle.published().notices.len() == 5).await;
-    let well = {
-        let mut inner = host.inner();
-        let server = inner.server("3");
-        (server.contact, server.probe)
-    };
     falls_silent(&host, "3");
     let standing = || handle.published().notices[&key("3")].standing;
     until("it is judged", || standing() == Standing::Gone).await;
-    {
-        let mut inner = host.inner();
-        let server = inner.server("3");
-        (server.contact, server.probe) = well;
-    }
-    host.0.1.notify_one();
+    is_well_again(&host, "3");
     until("it gets something back", || matches!(standing(), Standing::Shed(_))).await;
     let before = standing();
     // The next steps would follow by time alone.

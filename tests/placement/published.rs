@@ -130,6 +130,17 @@ pub(crate) fn falls_silent(host: &Host, id: &str) {
     host.0.1.notify_one();
 }
 
+/// It is as well as 2 again.
+pub(crate) fn is_well_again(host: &Host, id: &str) {
+    {
+        let mut inner = host.inner();
+        let well = (inner.server("2").contact, inner.server("2").probe);
+        let server = inner.server(id);
+        (server.contact, server.probe) = well;
+    }
+    host.0.1.notify_one();
+}
+
 /// What the store holds: the term, and the standings that are not full.
 pub(crate) async fn stored(store: &Embedded) -> (String, BTreeMap<MemberKey, Standing>) {
     let keys = Keys::new(NOTICES);
@@ -185,11 +196,6 @@ async fn a_notice_that_is_lost_or_half_written_gives_nothing_back_and_is_written
     let members = members(&store, ["1", "2", "3", "4", "5"], None).await;
     let (host, handle) = node(&store, 5, members[0].clone());
     until("it is published", || handle.published().notices.len() == 5).await;
-    let well = {
-        let mut inner = host.inner();
-        let server = inner.server("3");
-        (server.contact, server.probe)
-    };
     falls_silent(&host, "3");
     let standings = handle.standings();
     let stands = || {
@@ -198,12 +204,7 @@ async fn a_notice_that_is_lost_or_half_written_gives_nothing_back_and_is_written
     };
     until("it is judged", || stands() == Some(Standing::Gone)).await;
     // It is well again, and not for long enough to get anything back.
-    {
-        let mut inner = host.inner();
-        let server = inner.server("3");
-        (server.contact, server.probe) = well;
-    }
-    host.0.1.notify_one();
+    is_well_again(&host, "3");
     let notice = Keys::new(NOTICES).server(&key("3"));
     let harm = [Op::delete(&*notice), Op::put(&*notice, br#"{"server":"3","verd"#.as_slice())];
     for harm in harm {
