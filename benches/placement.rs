@@ -91,7 +91,8 @@ async fn follow(store: impl Store, items: u32, found: Found) -> (Duration, Durat
     });
     let policy = Graded::new(found.config()).unwrap();
     let options = placement::Options::new("/standings");
-    let (placement, standings) = Placement::new(store.clone(), TokioRuntime, policy, options);
+    let (placement, standings) =
+        Placement::new(store.clone(), TokioRuntime, policy, options).unwrap();
     let mut placement = Some(placement);
     let mut handles: Vec<Handle<Plain>> = Vec::new();
     for name in &names {

@@ -213,13 +213,21 @@ async fn a_running_node_shows_votes_and_work_side_by_side() {
     };
     let settings = fixture::settings().with_work(move |servers| {
         assert_eq!(servers.len(), 4);
-        let cluster = json!({"Items": 9, "Replicas": 18, "Doing": {"changing": 1},
+        let cluster = json!({"Items": 9, "Replicas": 18, "Doing": {"changing": 301},
             "Moving": ["r1 from a to b (being changed): a is gone"], "Lacking": [],
-            "Hold": "two look bad at once"});
+            "Hold": "two look bad at once", "Nameless": ["server e: its zone has a #"],
+            "Astray": ["server d votes elsewhere"]});
         let servers = [work("a", json!("full"), ""), work("d", json!({"shed": 2}), "it is sick")];
         Some((cluster, servers.into_iter().collect()))
     });
-    let world = fixture::World::with(fixture::healthy(), settings).await;
+    let mut seen = fixture::healthy();
+    seen.discovery = None;
+    for server in &mut seen.servers {
+        server.discovery = None;
+    }
+    let world = fixture::World::with(seen, settings).await;
+    world.handle.pause("the disks are counted").await.unwrap();
+    world.edit(|_| ()).await;
     let state = world.get("/state").await;
     let state: Value = serde_json::from_str(&state.text).unwrap();
     assert_eq!(state["Servers"]["d"]["Work"]["Items"], 7);
@@ -238,7 +246,12 @@ async fn a_running_node_shows_votes_and_work_side_by_side() {
         "{shown}"
     );
     assert!(shown.contains("7 of 9 items, primary of 3  sheds 2: it is sick\n"), "{shown}");
-    assert!(shown.contains("9 items, 18 replicas, 1 changing\n"), "{shown}");
+    assert!(shown.contains("9 items, 18 replicas, 301 changing\n"), "{shown}");
+    assert!(shown.contains("moving: 300 more items\n"), "{shown}");
+    assert!(shown.contains("no member: server e: its zone has a #\n"), "{shown}");
+    assert!(shown.contains("zones differ: server d votes elsewhere\n"), "{shown}");
+    assert!(shown.contains("cannot see: "), "{shown}");
+    assert!(shown.contains("nothing is done: paused: the disks are counted"), "{shown}");
     assert!(shown.contains("moving: r1 from a to b (being changed): a is gone\n"), "{shown}");
     assert!(shown.contains("nothing is taken by health: two look bad at once\n"), "{shown}");
 }

@@ -125,7 +125,7 @@ pub(crate) fn new(
     let http = crate::autopilot::http(server).unwrap_or_default();
     let policy = Graded::new(times())?;
     let (placement, standings) =
-        Placement::new(store.clone(), TokioRuntime, policy, placement::Options::new(STANDINGS));
+        Placement::new(store.clone(), TokioRuntime, policy, placement::Options::new(STANDINGS))?;
     let item = PlainItem { replication: REPLICAS, zones: None };
     let value = PlainMember { limit: LIMIT, ..PlainMember::default() };
     let options = Options {

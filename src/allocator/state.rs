@@ -22,6 +22,8 @@ pub enum Standing {
     /// So many items fewer than its limit says, and of what is left it is the primary only where nobody
     /// else holds the item.
     Shed(u32),
+    /// The same, and nothing new: what [`Shed`](Self::Shed) and [`NothingNew`](Self::NothingNew) both leave.
+    ShedOnly(u32),
     /// Nothing.
     Gone,
 }
@@ -33,6 +35,7 @@ impl Standing {
             Self::Full | Self::NoNewPrimaries | Self::NoPrimaries => limit,
             Self::NothingNew => limit.min(load),
             Self::Shed(items) => limit.saturating_sub(items),
+            Self::ShedOnly(items) => limit.saturating_sub(items).min(load),
             Self::Gone => 0,
         }
     }
@@ -45,18 +48,44 @@ impl Standing {
             | Self::NoPrimaries
             | Self::NothingNew
             | Self::Shed(_)
+            | Self::ShedOnly(_)
             | Self::Gone => Primaries::Kept,
         }
     }
 
     /// Whether it takes away items that a member holds.
     pub fn takes(self) -> bool {
-        matches!(self, Self::Shed(1..) | Self::Gone)
+        matches!(self, Self::Shed(1..) | Self::ShedOnly(1..) | Self::Gone)
     }
 
     /// Whether it may stay the primary of items that others hold too.
     pub fn keeps_primaries(self) -> bool {
-        !matches!(self, Self::NoPrimaries | Self::Shed(1..) | Self::Gone)
+        !matches!(self, Self::NoPrimaries | Self::Shed(1..) | Self::ShedOnly(_) | Self::Gone)
+    }
+
+    /// What is left where two words are said: never more than either of them leaves.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (less, more) = if self.rank() <= other.rank() { (self, other) } else { (other, self) };
+        match (less, more) {
+            (Self::NothingNew, Self::Shed(items)) => Self::ShedOnly(items),
+            (Self::NoPrimaries, Self::NothingNew) => Self::ShedOnly(0),
+            (Self::ShedOnly(_), Self::Shed(items)) => Self::ShedOnly(items),
+            _ => more,
+        }
+    }
+
+    /// How much it takes: the more, the greater.
+    pub fn rank(self) -> (u8, u32, u8) {
+        match self {
+            Self::Full | Self::Shed(0) => (0, 0, 0),
+            Self::NoNewPrimaries => (1, 0, 0),
+            Self::NoPrimaries => (2, 0, 0),
+            Self::NothingNew => (3, 0, 0),
+            Self::Shed(items) => (4, items, 0),
+            Self::ShedOnly(items) => (4, items, 1),
+            Self::Gone => (5, 0, 0),
+        }
     }
 }
 
@@ -69,6 +98,8 @@ impl fmt::Display for Standing {
             Self::NoPrimaries => f.write_str("hands its primaries over"),
             Self::NothingNew => f.write_str("gets nothing new"),
             Self::Shed(items) => write!(f, "sheds {items}"),
+            Self::ShedOnly(0) => f.write_str("gets nothing new, and hands its primaries over"),
+            Self::ShedOnly(items) => write!(f, "sheds {items}, and gets nothing new"),
             Self::Gone => f.write_str("holds nothing by its standing"),
         }
     }
@@ -119,4 +150,38 @@ fn whole(share: f64) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     let whole = share.round() as u32;
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_words_leave_no_more_than_either_of_them() {
+        let all = [
+            Standing::Full,
+            Standing::NoNewPrimaries,
+            Standing::NoPrimaries,
+            Standing::NothingNew,
+            Standing::Shed(0),
+            Standing::Shed(3),
+            Standing::Shed(9),
+            Standing::ShedOnly(0),
+            Standing::ShedOnly(3),
+            Standing::ShedOnly(9),
+            Standing::Gone,
+        ];
+        for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b))) {
+            let both = a.and(b);
+            for (limit, load) in [(10, 0), (10, 4), (10, 10), (2, 2)] {
+                let least = a.limit(limit, load).min(b.limit(limit, load));
+                assert_eq!(both.limit(limit, load), least, "{a:?} and {b:?}");
+            }
+            let any = a.primaries() == Primaries::Any && b.primaries() == Primaries::Any;
+            assert_eq!(both.primaries() == Primaries::Any, any, "{a:?} and {b:?}");
+            let keeps = a.keeps_primaries() && b.keeps_primaries();
+            assert_eq!(both.keeps_primaries(), keeps, "{a:?} and {b:?}");
+            assert_eq!(both.takes(), a.takes() || b.takes(), "{a:?} and {b:?}");
+        }
+    }
 }

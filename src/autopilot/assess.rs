@@ -192,7 +192,6 @@ struct Before {
     signs: Signs,
     joining: Option<Duration>,
     matched: Option<LogId>,
-    snapshot: Option<u64>,
     lag: u64,
     flaps: u8,
     trail: Trail,
@@ -222,7 +221,6 @@ impl Before {
             signs: last.signs,
             joining: last.joining,
             matched: last.matched,
-            snapshot: last.status.and_then(|status| status.snapshot),
             lag: last.lag,
             flaps: last.flaps,
             trail: last.trail,
@@ -237,6 +235,18 @@ impl Before {
         self.joining = self.joining.map(|_| at);
         self.trail =
             Trail { seen: at, progressed: at, applied: at, carried: None, told: 0, ..self.trail };
+    }
+
+    /// Whether it holds more than ever before, of the log or of a snapshot of it.
+    fn gained(&mut self, measure: &Measure<'_>) -> bool {
+        let snapshot = measure.status.and_then(|status| status.snapshot);
+        if measure.matched > self.matched {
+            self.trail.snapshot = snapshot;
+            return true;
+        }
+        let further = snapshot > self.trail.snapshot;
+        self.trail.snapshot = self.trail.snapshot.max(snapshot);
+        further
     }
 
     /// Leaves a time that nobody observed out of every count.
@@ -303,8 +313,7 @@ impl Round<'_> {
             contact: measure.contact,
         };
         let signs = evidence.signs(before.signs, &mut before.trail);
-        let gained = measure.matched > before.matched
-            || measure.status.is_some_and(|status| status.snapshot > before.snapshot);
+        let gained = before.gained(&measure);
         ServerState {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
@@ -350,7 +359,6 @@ impl Round<'_> {
             signs,
             joining: joining.then_some(at),
             matched: None,
-            snapshot: None,
             lag: 0,
             flaps: record.flaps,
             trail: Trail {

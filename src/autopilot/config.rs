@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::version::parse_version;
+
 /// All the numbers that autopilot decides by. The names that Consul, Nomad and Vault share are kept.
 ///
 /// [`Config::for_heartbeat`] gives the defaults; [`Config::validate`] names what is wrong.
@@ -80,7 +82,8 @@ pub struct Config {
     /// Read by promoters. Default empty, as in Consul.
     pub upgrade_version_tag: String,
     /// The version to migrate to, whatever else is there: an older one is a downgrade, and the one
-    /// that was left calls a migration off. Empty: the highest. Read by promoters. Default empty.
+    /// that was left calls a migration off. `X`, `X.Y`, `X.Y.Z` or a full semantic version; empty: the
+    /// highest. Read by promoters. Default empty.
     pub upgrade_target_version: String,
 }
 
@@ -203,6 +206,14 @@ impl Config {
         }
         few("min_quorum", self.min_quorum)?;
         few("min_margin", self.min_margin)?;
+        let target = &self.upgrade_target_version;
+        if !target.is_empty() && parse_version(target).is_none() {
+            return Err(ConfigError {
+                field: "upgrade_target_version",
+                found: format!("`{target}`"),
+                expected: "must be a version like `1`, `1.2` or `1.2.3-rc.1`, or empty".to_owned(),
+            });
+        }
         let day = Duration::from_secs(24 * 60 * 60);
         at_most("server_stabilization_time", self.server_stabilization_time, day, "a day")?;
         at_most("max_catch_up_time", self.max_catch_up_time, day, "a day")?;

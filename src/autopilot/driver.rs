@@ -19,6 +19,7 @@ use super::{
     },
     config::{Config, ConfigError},
     desk::{Desk, Then, Unrecorded, record, within},
+    guard::Guard,
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
     plan::{Plan, plan},
@@ -67,6 +68,12 @@ impl Options {
         }
     }
 
+    /// For how long what a round has seen is good while the next ones should follow.
+    fn good_for(&self) -> Duration {
+        let round = self.update_interval.saturating_add(self.observe_deadline);
+        round.saturating_mul(2)
+    }
+
     /// Checks the configuration and the driver's own numbers.
     fn validate(&self) -> Result<(), ConfigError> {
         self.config.validate(self.heartbeat)?;
@@ -107,7 +114,8 @@ pub(super) enum Event<E> {
 pub struct Autopilot<C: Cluster, R: Runtime> {
     pub(super) cluster: Arc<C>,
     pub(super) runtime: R,
-    promoter: Arc<dyn Promoter>,
+    promoter: Guard,
+    readers: Arc<dyn Promoter>,
     pub(super) options: Options,
     default_config: Arc<Config>,
     requests: mpsc::Receiver<Box<Request>>,
@@ -147,7 +155,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         options.validate()?;
         let (send, requests) = mpsc::channel(32);
         let (events, outcomes) = mpsc::unbounded_channel();
-        let promoter: Arc<dyn Promoter> = Arc::new(promoter);
+        let (promoter, readers) = Guard::new(promoter);
+        let readers: Arc<dyn Promoter> = Arc::new(readers);
         let config = Arc::new(options.config.clone());
         let (publish, view) = watch::channel(Arc::new(View {
             running: Running::Stopped,
@@ -158,7 +167,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             state: None,
             plan: Arc::default(),
             history: History::default(),
-            promoter: Arc::clone(&promoter),
+            promoter: Arc::clone(&readers),
+            good_for: options.good_for(),
         }));
         let clock = runtime.clone();
         let handle = Handle {
@@ -173,6 +183,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             cluster: Arc::new(cluster),
             runtime,
             promoter,
+            readers,
             default_config: config,
             options,
             requests,
@@ -251,7 +262,11 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.prepare(&mut seen);
         let (config, create_index, modify_index) = self.config(&seen);
         let state = Arc::new(State::assess(&config, self.last.as_deref(), &seen));
-        let mut plan = plan(&config, &state, &*self.promoter);
+        let failed = self.promoter.begin();
+        let mut plan = plan(&config, &state, &self.promoter);
+        if let Some(error) = self.promoter.failure().filter(|new| failed.as_ref() != Some(new)) {
+            tracing::error!(error, "the promoter panicked: it wishes nothing until it is mended");
+        }
         let next = judge(&config, &state, &mut plan);
         self.plan = Arc::new(plan);
         self.tell(&state);
@@ -264,7 +279,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             state: Some(Arc::clone(&state)),
             plan: Arc::clone(&self.plan),
             history: self.chronicle.history.clone(),
-            promoter: Arc::clone(&self.promoter),
+            promoter: Arc::clone(&self.readers),
+            good_for: self.options.good_for(),
         };
         self.publish.send_replace(Arc::new(view));
         self.last = Some(Arc::clone(&state));

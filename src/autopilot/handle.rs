@@ -63,6 +63,10 @@ pub struct View {
     pub history: History,
     /// The policy; pure, so that readers may ask it for what it says of a server.
     pub promoter: Arc<dyn Promoter>,
+    /// For how long the state of a leader is good, from [`State::at`] on: twice the longest pause
+    /// between two rounds and the longest observation. An older one says that its host does not answer,
+    /// or that its driver hangs.
+    pub good_for: Duration,
 }
 
 impl View {

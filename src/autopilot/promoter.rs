@@ -194,7 +194,8 @@ pub struct StateExt {
     pub other: BTreeMap<String, String>,
 }
 
-/// The policy of who votes and who leads. Pure, synchronous, and free to be wrong.
+/// The policy of who votes and who leads. Pure, synchronous, and free to be wrong. While one panics it
+/// wishes nothing and keeps all the dead, and readers are warned; what people order is done all the same.
 ///
 /// The smallest useful promoter is one method. It reads the configuration and the state, where
 /// time is too ([`State::at`]), and returns [`Wishes`].

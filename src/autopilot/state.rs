@@ -262,6 +262,10 @@ pub struct Trail {
     /// is back.
     #[serde(default)]
     pub(super) told: u32,
+    /// How far a snapshot has come at the most since it last gained an entry: one that begins again is
+    /// no progress before it is further than that.
+    #[serde(default)]
+    pub(super) snapshot: Option<u64>,
     /// Since when the ledger has it healthy, until a probe confirms that it has not restarted.
     #[serde(with = "crate::duration::option")]
     pub(super) carried: Option<Duration>,

@@ -17,7 +17,7 @@ use super::{
     auth::{self, Denied},
     config::{self, Bad},
     explain,
-    settings::Settings,
+    settings::{Settings, Work},
     wall::Wall,
     wire::{self, Reading},
 };
@@ -166,7 +166,8 @@ impl Desk {
             ));
         }
         let age = self.handle.now().saturating_sub(state.at);
-        if age > self.settings.max_age {
+        // An update interval that is longer than usual makes nobody stale.
+        if age > self.settings.max_age.max(view.good_for) {
             let age = Duration::from_secs(age.as_secs());
             let error = format!(
                 "the last round was {} ago; nothing was changed: ask again, and look at the log of \
@@ -213,9 +214,21 @@ async fn health(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
 async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
     let (view, state) = desk.leading()?;
-    let servers: Vec<&Server> = state.servers.iter().map(|server| &*server.server).collect();
-    let work = desk.settings.work.as_ref().and_then(|tell| tell(&servers));
+    let work = work(&desk, &state).await;
     Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state), &work)))
+}
+
+/// What the servers work on. To tell it may take a plan of all items, which no other request waits for.
+async fn work(desk: &Desk, state: &Arc<State>) -> Work {
+    let (tell, state) = (desk.settings.work.clone()?, Arc::clone(state));
+    let told = tokio::task::spawn_blocking(move || {
+        let servers: Vec<&Server> = state.servers.iter().map(|server| &*server.server).collect();
+        tell(&servers)
+    });
+    told.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the work of the servers is not told");
+        None
+    })
 }
 
 async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

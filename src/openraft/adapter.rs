@@ -7,14 +7,15 @@ use std::{
 };
 
 use ::openraft::{
-    Instant as _, RaftMetrics, RaftTypeConfig, async_runtime::WatchReceiver,
-    storage::RaftStateMachine, type_config::TypeConfigExt, vote::RaftTerm,
+    Instant as _, RaftMetrics, RaftTypeConfig, alias::CommittedLeaderIdOf,
+    async_runtime::WatchReceiver, storage::RaftStateMachine, type_config::TypeConfigExt,
+    vote::RaftTerm,
 };
 
 use super::{
     application::{Application, PROBE_DEADLINE, PROBE_INTERVAL},
     change::failure,
-    memory::{Asking, Seen, text},
+    memory::{Asking, Seen, has_applied, text},
     node::{Openraft, OpenraftError},
 };
 use crate::{
@@ -57,15 +58,10 @@ where
         let alone = membership.voter_ids().all(|id| id == metrics.id);
         let acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
         // Before an entry of its own term is applied, a leader does not know all that is recorded.
-        let applied = self.applied_term(metrics) == Some(term);
+        let applied = has_applied::<C>(&metrics.vote, &applied_by(metrics));
         let lease = applied && (alone || acked.is_some_and(|age| age < lease));
         memory.heard = if alone { Some(at) } else { acked.map(|age| at.saturating_sub(age)) };
         Some(Leading { term, since, gap, lease })
-    }
-
-    /// The term of the last entry that was applied.
-    fn applied_term(&self, metrics: &RaftMetrics<C>) -> Option<u64> {
-        metrics.last_applied.as_ref().map(|log_id| self.log_id(log_id).term)
     }
 
     /// Notes when a follower last heard its leader. The metrics do not tell: while pre-votes fail
@@ -188,6 +184,11 @@ where
     }
 }
 
+/// The leader whose entry was applied last.
+fn applied_by<C: RaftTypeConfig>(metrics: &RaftMetrics<C>) -> Option<CommittedLeaderIdOf<C>> {
+    metrics.last_applied.as_ref().map(|log_id| log_id.committed_leader_id().clone())
+}
+
 fn role<C: RaftTypeConfig>(id: &C::NodeId, configs: &[BTreeSet<C::NodeId>]) -> Role {
     let incoming = configs.last().is_some_and(|new| new.contains(id));
     let older = configs.len().saturating_sub(1);
@@ -215,7 +216,7 @@ where
             metrics.current_leader.as_ref(),
             metrics.state,
             [&metrics.membership_config, &metrics.committed_membership_config],
-            self.applied_term(&metrics),
+            &applied_by(&metrics),
         ));
         let leading = self.leading(at, &metrics);
         if leading.is_some() {
@@ -256,7 +257,7 @@ where
         loop {
             let (applied, stopped) = {
                 let whole = whole.borrow_watched();
-                (self.applied_term(&whole), whole.running_state.is_err())
+                (applied_by(&whole), whole.running_state.is_err())
             };
             if stopped {
                 // Nothing will ever change again, and the two channels may differ for ever.
@@ -269,7 +270,7 @@ where
                     metrics.current_leader.as_ref(),
                     metrics.state,
                     [&metrics.membership_config, &metrics.committed_membership_config],
-                    applied,
+                    &applied,
                 )
             };
             // A new leader may act once its own first entry is applied.

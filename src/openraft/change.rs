@@ -16,6 +16,7 @@ use ::openraft::{
 
 use super::{
     application::Application,
+    memory::text,
     node::{Openraft, OpenraftError},
 };
 use crate::autopilot::{Applied, Change, ClusterError, Fence, Server, ServerId, Step};
@@ -57,6 +58,9 @@ where
             return Err(moved("the term is another"));
         }
         let metrics = self.metrics();
+        if text(&metrics.id) != fence.leader {
+            return Err(moved("another leads in the same term"));
+        }
         if self.membership(&metrics) != fence.membership {
             return Err(moved("the membership is another"));
         }
@@ -144,7 +148,9 @@ where
                 let leader = {
                     let metrics = metrics.borrow_watched();
                     let now = RaftLeaderId::term(RaftVote::leader_id(&metrics.vote)).as_u64();
-                    metrics.current_leader.clone().filter(|_| now > Some(term))
+                    // One term may have several leaders.
+                    let other = |leader: &C::NodeId| now > Some(term) || *leader != metrics.id;
+                    metrics.current_leader.clone().filter(other)
                 };
                 if leader.is_some() || metrics.changed().await.is_err() {
                     return leader;

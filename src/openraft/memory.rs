@@ -9,7 +9,7 @@ use std::{
 
 use ::openraft::{
     RaftTypeConfig,
-    alias::{LogIdOf, StoredMembershipOf},
+    alias::{CommittedLeaderIdOf, LogIdOf, StoredMembershipOf},
     vote::{RaftLeaderId, RaftTerm, RaftVote},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     pub(super) term: Option<u64>,
     pub(super) leader: Option<ServerId>,
     pub(super) leads: bool,
-    /// It leads, and an entry of its own term is applied.
+    /// It leads, and an entry of its own is applied.
     pub(super) applied: bool,
     pub(super) membership: Option<u64>,
     pub(super) committed: Option<u64>,
@@ -52,7 +52,7 @@ impl Seen {
         leader: Option<&C::NodeId>,
         state: ::openraft::ServerState,
         memberships: [&StoredMembershipOf<C>; 2],
-        applied: Option<u64>,
+        applied: &Option<CommittedLeaderIdOf<C>>,
     ) -> Self {
         let [membership, committed] = memberships
             .map(|stored| stored.log_id().as_ref().map(|log_id: &LogIdOf<C>| log_id.index()));
@@ -61,11 +61,20 @@ impl Seen {
             term,
             leader: leader.map(text),
             leads: state.is_leader(),
-            applied: state.is_leader() && applied.is_some() && applied == term,
+            applied: state.is_leader() && has_applied::<C>(vote, applied),
             membership,
             committed,
         }
     }
+}
+
+/// Whether the entry that was applied last is of the leader that a vote names: its term alone would not
+/// tell, where a term may have several leaders.
+pub(super) fn has_applied<C: RaftTypeConfig>(
+    vote: &C::Vote,
+    applied: &Option<CommittedLeaderIdOf<C>>,
+) -> bool {
+    applied.as_ref() == Some(&RaftVote::leader_id(vote).to_committed())
 }
 
 /// What is kept of one server between observations.

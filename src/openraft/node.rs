@@ -71,7 +71,8 @@ pub enum OpenraftError {
     NotTransferred(ServerId),
 }
 /// A node of openraft as a [`Cluster`](crate::autopilot::Cluster). Contact and progress of every server come from the
-/// leader's own metrics; no request is sent but the optional probe.
+/// leader's own metrics; no request is sent but the optional probe. Leader ids may be of either of openraft's
+/// kinds: one leader a term (`leader_id_std`), or several (`leader_id_adv`).
 pub struct Openraft<C: RaftTypeConfig, SM: RaftStateMachine<C>, A> {
     pub(super) raft: Raft<C, SM>,
     pub(super) application: Arc<A>,

@@ -1,21 +1,21 @@
 //! Publishes verdicts while this node leads, and tells the allocator what is published.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, mem::discriminant, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{
     decide::{Decision, Facts, Hold, Stood, decide},
     notice::{Keys, Notice, Term},
-    policy::{Config, Policy, rank},
+    policy::Policy,
     yielding::limits,
 };
 use crate::{
     allocator::{self, Judgement, MemberKey, Standing, Standings, Workload},
-    autopilot::{self, Running, View},
+    autopilot::{self, ConfigError, Running, State, View, Why},
     runtime::Runtime,
     store::{
-        Compare, KeyRange, KeyValue, Op, RangeRequest, Store, StoreError, Target, Txn,
+        Compare, KeyRange, KeyValue, Op, RangeRequest, Store, StoreError, Txn,
         mirror::{self, Mirror},
     },
 };
@@ -35,7 +35,9 @@ pub struct Options {
     /// What the keys of notices begin with: a prefix of its own, beside the allocator's root and not
     /// below it; the same for all servers.
     pub prefix: String,
-    /// See [`Config::max_share_percent`].
+    /// How much of the limits of all members health may lower at once, in percent, at most 100; 0:
+    /// none. Where more look bad, nobody loses anything, because it is more likely that whoever
+    /// looks is cut off. Default 34 (ours: one of three). No policy can take more.
     pub max_share_percent: u8,
     /// How notices are followed.
     pub mirror: mirror::Options,
@@ -44,8 +46,17 @@ pub struct Options {
 impl Options {
     /// Notices under a prefix, with all else by default.
     pub fn new(prefix: impl Into<String>) -> Self {
-        let max_share_percent = Config::default().max_share_percent;
-        Self { prefix: prefix.into(), max_share_percent, mirror: mirror::Options::default() }
+        let mirror = mirror::Options::default();
+        Self { prefix: prefix.into(), max_share_percent: 34, mirror }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_share_percent <= 100 {
+            return Ok(());
+        }
+        let found = self.max_share_percent.to_string();
+        let expected = "must be from 0 to 100".to_owned();
+        Err(ConfigError { field: "max_share_percent", found, expected })
     }
 }
 
@@ -58,6 +69,8 @@ pub struct Published {
     pub hold: Option<Hold>,
     /// Servers that cannot be members, and why, by the same word.
     pub nameless: Vec<String>,
+    /// Servers whose votes count in another zone than their work, by the same word.
+    pub astray: Vec<String>,
     /// Why notices cannot be written or followed just now; what stands goes on.
     pub failing: Option<String>,
 }
@@ -97,12 +110,21 @@ impl Handle {
 impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
     /// Placement that has not begun, and its handle. The allocator is made with
     /// [`Handle::standings`].
-    pub fn new(store: S, runtime: R, policy: P, options: Options) -> (Self, Handle) {
+    ///
+    /// # Errors
+    /// One of the options breaks a rule of validity. Nothing was started.
+    pub fn new(
+        store: S,
+        runtime: R,
+        policy: P,
+        options: Options,
+    ) -> Result<(Self, Handle), ConfigError> {
+        options.validate()?;
         let (standings, judged) = watch::channel(None);
         let (published, shown) = watch::channel(Arc::default());
         let keys = Keys::new(&options.prefix);
         let placement = Self { store, runtime, policy, keys, options, standings, published };
-        (placement, Handle { standings: judged, published: shown })
+        Ok((placement, Handle { standings: judged, published: shown }))
     }
 
     /// Follows what is published, and publishes while this node leads; until the store is refused for
@@ -149,8 +171,8 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         }
     }
 
-    /// Tells the allocator what stands. What stands no more, or cannot be read, is remembered: nobody
-    /// gets or loses anything because a notice is missing.
+    /// Tells the allocator what stands. What stands no more, or cannot be read, is remembered, unless it
+    /// took nothing: nobody gets or loses anything because a notice is missing.
     async fn listen(&self, notices: &Mirror<Notice>) -> StoreError {
         let mut changes = notices.changes_from_empty();
         if notices.view().iter().next().is_none() {
@@ -166,6 +188,11 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
             let mut shown = self.published.borrow().notices.clone();
             for change in changes {
                 let Some(member) = self.keys.member(&change.key) else { continue };
+                let nothing = known.get(&member).is_some_and(|j| j.standing == Standing::Full);
+                if change.after.is_none() && nothing {
+                    known.remove(&member);
+                    shown.remove(&member);
+                }
                 let Some(notice) = change.after.and_then(|entry| entry.value.clone()) else {
                     continue;
                 };
@@ -191,7 +218,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             let standing = notices.view();
-            let done = self.publish(&mut office, notices, &view, &members).await;
+            let done = self.publish(&mut office, notices, &autopilot, &view, &members).await;
             let again = match done {
                 Ok(again) => {
                     self.fail(None);
@@ -231,23 +258,32 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         &self,
         office: &mut Office,
         notices: &Mirror<Notice>,
+        autopilot: &autopilot::Handle,
         view: &View,
         members: &allocator::Handle<W>,
     ) -> Result<Option<Duration>, StoreError> {
-        let (Running::Leading, Some(state)) = (view.running, view.state.as_deref()) else {
-            office.term = None;
-            self.show(Some(Hold::NotLeading), Vec::new());
-            return Ok(None);
+        let state = match judged(view, autopilot.now()) {
+            Ok(state) => state,
+            Err(hold) => {
+                if hold == Hold::NotLeading {
+                    office.claim = None;
+                }
+                self.show(Decision { hold: Some(hold), ..Decision::default() });
+                return Ok(None);
+            }
         };
         let Some(term) = state.leading.map(|leading| leading.term) else { return Ok(None) };
         let Some(work) = members.view() else { return Ok(None) };
-        if office.term != Some(term) {
-            if !self.claim(Term(term)).await? {
-                self.give_way(office, term);
-                return Ok(Some(BACKOFF_MAX));
-            }
-            *office = Office { term: Some(term), ..Office::default() };
-        }
+        let claim = match office.claim.filter(|claim| claim.term == term) {
+            Some(claim) => claim,
+            None => match self.claim(term).await? {
+                Some(claim) => {
+                    *office = Office { claim: Some(claim), ..Office::default() };
+                    claim
+                }
+                None => return Ok(Some(self.give_way(office, term))),
+            },
+        };
         let now = self.runtime.now();
         let known = self.published.borrow().notices.clone();
         let standing = read(&self.keys, notices);
@@ -259,76 +295,110 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
             stood: &stood,
             max_share_percent: self.options.max_share_percent,
         };
-        let Decision { notices: next, hold, again, nameless } = decide(&self.policy, &facts);
-        self.show(hold, nameless);
-        let mut changed: Vec<(&MemberKey, &Notice)> = next
-            .iter()
-            .filter(|(member, notice)| {
-                standing.get(*member).is_none_or(|standing| !same(standing, notice))
-            })
-            .collect();
-        // Who gets something back comes first: several transactions take no more on the way than all.
-        let before = |member| stood.get(member).map(|stood| rank(stood.notice.standing));
-        changed.sort_by_key(|(member, notice)| before(*member) < Some(rank(notice.standing)));
-        for batch in changed.chunks(BATCH) {
-            let ops: Vec<Op> = batch
-                .iter()
-                .filter_map(|(member, notice)| {
-                    let value = serde_json::to_vec(notice).ok()?;
-                    Some(Op::put(self.keys.server(member), value))
-                })
-                .collect();
-            let fence = Target::Value(Term(term).to_string().into());
-            let fence = Compare::equal(KeyRange::key(self.keys.term()), fence);
-            let done = self.store.commit(Txn::when([fence]).and_then(ops)).await?;
+        let decision = decide(&self.policy, &facts);
+        let ops = self.ops(&decision, &standing, &stood);
+        // When the next round should have been seen: without it nothing is given back either.
+        let until = state.at.saturating_add(view.good_for).saturating_add(Duration::from_millis(1));
+        let late = until.saturating_sub(autopilot.now());
+        let again = decision.again.map_or(late, |again| again.min(late));
+        self.show(decision);
+        for batch in ops.chunks(BATCH) {
+            let fence = Compare::unchanged(self.keys.term(), claim.revision);
+            let txn = Txn::when([fence]).and_then(batch.iter().cloned());
+            let done = self.store.commit(txn).await?;
             if !done.succeeded {
-                self.give_way(office, term);
-                return Ok(Some(BACKOFF_MAX));
+                return Ok(Some(self.give_way(office, term)));
             }
             notices.wait(done.revision).await?;
         }
-        Ok(again)
+        Ok(Some(again))
     }
 
-    /// Says that from now on the leader of this term writes, unless a later one does. Returns whether
-    /// it does.
-    async fn claim(&self, term: Term) -> Result<bool, StoreError> {
+    /// What is to be written, so that this is published where that stands.
+    fn ops(
+        &self,
+        decision: &Decision,
+        standing: &BTreeMap<MemberKey, Notice>,
+        stood: &BTreeMap<MemberKey, Stood>,
+    ) -> Vec<Op> {
+        let differs = |(member, notice): &(&MemberKey, &Notice)| {
+            standing.get(*member).is_none_or(|standing| !same(standing, notice))
+        };
+        let mut changed: Vec<(&MemberKey, &Notice)> =
+            decision.notices.iter().filter(differs).collect();
+        // Who gets something back comes first: several transactions take no more on the way than all.
+        let before = |member| stood.get(member).map(|stood| stood.notice.standing.rank());
+        changed.sort_by_key(|(member, notice)| before(*member) < Some(notice.standing.rank()));
+        let puts = changed.into_iter().filter_map(|(member, notice)| {
+            let value = serde_json::to_vec(notice).ok()?;
+            Some(Op::put(self.keys.server(member), value))
+        });
+        let gone = decision.forget.iter().filter(|member| standing.contains_key(*member));
+        puts.chain(gone.map(|member| Op::delete(self.keys.server(member)))).collect()
+    }
+
+    /// Says that from now on this leader of this term writes, unless one of a later term does. Returns
+    /// under which claim.
+    async fn claim(&self, term: u64) -> Result<Option<Claim>, StoreError> {
         let key = KeyRange::key(self.keys.term());
         let found = self.store.range(RangeRequest::new(key.clone())).await?;
-        let text = term.to_string();
+        let text = Term(term).to_string();
         let unchanged = match found.items.first() {
             None => Compare::absent(key),
-            Some(kv) if *kv.value > *text.as_bytes() => return Ok(false),
-            Some(kv) => Compare::equal(key, Target::ModRevision(kv.mod_revision)),
+            Some(kv) if *kv.value > *text.as_bytes() => return Ok(None),
+            Some(kv) => Compare::unchanged(self.keys.term(), kv.mod_revision),
         };
         let put = Op::put(self.keys.term(), text);
-        Ok(self.store.commit(Txn::when([unchanged]).and_then([put])).await?.succeeded)
+        let done = self.store.commit(Txn::when([unchanged]).and_then([put])).await?;
+        Ok(done.succeeded.then_some(Claim { term, revision: done.revision }))
     }
 
     /// A later leader writes, or has begun to just now.
-    fn give_way(&self, office: &mut Office, term: u64) {
-        office.term = None;
-        self.show(Some(Hold::Superseded { term, key: self.keys.term() }), Vec::new());
+    fn give_way(&self, office: &mut Office, term: u64) -> Duration {
+        office.claim = None;
+        let hold = Some(Hold::Superseded { term, key: self.keys.term() });
+        self.show(Decision { hold, ..Decision::default() });
+        BACKOFF_MAX
     }
 
-    fn show(&self, hold: Option<Hold>, nameless: Vec<String>) {
+    fn show(&self, decision: Decision) {
+        let Decision { hold, nameless, astray, .. } = decision;
         let shown = self.published.borrow();
-        let same = shown.hold == hold && shown.nameless == nameless;
+        let same = shown.hold == hold && shown.nameless == nameless && shown.astray == astray;
+        let told = shown.hold.as_ref().map(discriminant) == hold.as_ref().map(discriminant);
         drop(shown);
+        if !told && let Some(hold) = &hold {
+            tracing::warn!("health takes nothing: {hold}");
+        }
         if !same {
             self.published.send_modify(|published| {
                 let published = Arc::make_mut(published);
                 (published.hold, published.nameless) = (hold, nameless);
+                published.astray = astray;
             });
         }
     }
+}
+
+/// The state that this node may publish by; else why it does not.
+fn judged(view: &View, now: Duration) -> Result<&State, Hold> {
+    let Some(state) = view.state.as_deref() else { return Err(Hold::NotLeading) };
+    match (view.running, &view.plan.idle) {
+        (Running::Leading, _) => {}
+        (Running::Paused, Some(Why::Paused(reason))) => return Err(Hold::Paused(reason.clone())),
+        (Running::Paused, _) => return Err(Hold::Observing),
+        (Running::StandingBy | Running::Stopped, _) => return Err(Hold::NotLeading),
+    }
+    let (age, allowed) = (now.saturating_sub(state.at), view.good_for);
+    if age > allowed { Err(Hold::Stale { age, allowed }) } else { Ok(state) }
 }
 
 /// Whether a notice says the same. The words of who loses something are those of when it did; they
 /// tell ages, and would never stay the same.
 fn same(a: &Notice, b: &Notice) -> bool {
     let words = a.standing != Standing::Full || a.why == b.why;
-    let told = |notice: &Notice| (notice.verdict, notice.standing, notice.cause);
+    let parts = |notice: &Notice| (notice.by_health, notice.by_person);
+    let told = |notice: &Notice| (notice.verdict, notice.standing, notice.cause, parts(notice));
     a.server == b.server && told(a) == told(b) && words
 }
 
@@ -342,13 +412,21 @@ fn wait<R: Runtime>(runtime: &R, time: Option<Duration>) -> impl Future<Output =
     }
 }
 
+/// A term, and the revision at which this node has claimed it. Two leaders of one term, which some
+/// hosts know, claim it one after the other, and what the first one writes late is refused too.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    term: u64,
+    revision: u64,
+}
+
 /// What this node knows as the leader of a term.
 #[derive(Debug, Default)]
 struct Office {
-    /// The term for which it writes.
-    term: Option<u64>,
-    /// Since when it has seen which standing.
-    since: BTreeMap<MemberKey, (Standing, Duration)>,
+    /// Under which claim it writes.
+    claim: Option<Claim>,
+    /// Since when it has seen what health, and what people, leave.
+    since: BTreeMap<MemberKey, [(Standing, Duration); 2]>,
 }
 
 impl Office {
@@ -360,11 +438,15 @@ impl Office {
     ) -> BTreeMap<MemberKey, Stood> {
         self.since.retain(|member, _| standing.contains_key(member));
         let stands = |(member, notice): (MemberKey, Notice)| {
-            let since = self.since.entry(member.clone()).or_insert((notice.standing, now));
-            if since.0 != notice.standing {
-                *since = (notice.standing, now);
-            }
-            (member, Stood { notice, stood: now.saturating_sub(since.1) })
+            let parts = [notice.by_health, notice.by_person];
+            let since = self.since.entry(member.clone()).or_insert(parts.map(|part| (part, now)));
+            let [by_health, by_person] = [0, 1].map(|part| {
+                if since[part].0 != parts[part] {
+                    since[part] = (parts[part], now);
+                }
+                now.saturating_sub(since[part].1)
+            });
+            (member, Stood { notice, by_health, by_person })
         };
         standing.into_iter().map(stands).collect()
     }

@@ -15,12 +15,12 @@ use crate::{
 /// The zone of a server that names none.
 const NO_ZONE: &str = "default";
 
-/// Whose word a standing is.
+/// Whose word a standing is, or the greater part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Autopilot's, who judges health. It is bounded: see
-    /// [`Config::max_share_percent`](super::Config::max_share_percent).
+    /// [`Options::max_share_percent`](super::Options::max_share_percent).
     #[default]
     Health,
     /// A person's, who drains or cordons a server or announces that it restarts.
@@ -29,17 +29,71 @@ pub enum Cause {
 
 /// What is published of a server, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct Notice {
     /// The server's id.
     pub server: ServerId,
     /// What autopilot thinks of it.
     pub verdict: Verdict,
-    /// What it may hold.
+    /// What it may hold: what both its health and people leave.
     pub standing: Standing,
-    /// By whose word.
+    /// Whose word takes more.
     pub cause: Cause,
     /// Why, for people.
     pub why: String,
+    /// What its health leaves, whatever people say.
+    pub by_health: Standing,
+    /// What people leave, whatever its health is.
+    pub by_person: Standing,
+}
+
+impl Notice {
+    /// What is published of a server that nothing was taken from.
+    pub(super) fn full(server: ServerId, verdict: Verdict) -> Self {
+        let (standing, cause) = (Standing::Full, Cause::Health);
+        let (by_health, by_person) = (standing, standing);
+        Self { server, verdict, standing, cause, why: String::new(), by_health, by_person }
+    }
+
+    /// The same with what health and what people leave now, each with its reason.
+    pub(super) fn leaving(self, health: (Standing, &str), person: (Standing, &str)) -> Self {
+        let (by_health, by_person) = (health.0, person.0);
+        let taken = |standing: Standing| standing.rank() > Standing::Full.rank();
+        let personal = taken(by_person) && by_person.rank() >= by_health.rank();
+        let (first, second) = if personal { (person, health) } else { (health, person) };
+        let why = if taken(second.0) && first.1 != second.1 {
+            format!("{}; {}", first.1, second.1)
+        } else {
+            first.1.to_owned()
+        };
+        let cause = if personal { Cause::Person } else { Cause::Health };
+        Self { standing: by_health.and(by_person), cause, why, by_health, by_person, ..self }
+    }
+}
+
+/// A notice as it was written, perhaps by a version that knew one word only.
+#[derive(Deserialize)]
+struct Written {
+    server: ServerId,
+    verdict: Verdict,
+    standing: Standing,
+    cause: Cause,
+    why: String,
+    by_health: Option<Standing>,
+    by_person: Option<Standing>,
+}
+
+impl From<Written> for Notice {
+    fn from(written: Written) -> Self {
+        let Written { server, verdict, standing, cause, why, by_health, by_person } = written;
+        let of = |whose: Cause, told: Option<Standing>| match told {
+            Some(told) => told,
+            None if whose == cause => standing,
+            None => Standing::Full,
+        };
+        let (by_health, by_person) = (of(Cause::Health, by_health), of(Cause::Person, by_person));
+        Self { server, verdict, standing, cause, why, by_health, by_person }
+    }
 }
 
 /// The member that a server is: its zone and its name, or its id where it has no name. So zones and
@@ -131,6 +185,29 @@ mod tests {
         for other in ["/work-health/term", "/work-health/servers/east", "/other/servers/a#b"] {
             assert_eq!(keys.member(other.as_bytes()), None);
         }
+    }
+
+    #[test]
+    fn a_notice_of_one_word_is_read_as_what_that_word_takes() {
+        let read = |cause: &str| {
+            let text = format!(
+                r#"{{"server":"3","verdict":"healthy","standing":{{"shed":25}},"cause":"{cause}","why":""}}"#
+            );
+            let notice: Notice = serde_json::from_str(&text).unwrap();
+            (notice.by_health, notice.by_person)
+        };
+        assert_eq!(read("health"), (Standing::Shed(25), Standing::Full));
+        assert_eq!(read("person"), (Standing::Full, Standing::Shed(25)));
+    }
+
+    #[test]
+    fn a_notice_tells_what_both_leave_and_is_read_back() {
+        let full = Notice::full("3".into(), Verdict::Unhealthy);
+        let both = full.leaving((Standing::Shed(25), "slow"), (Standing::NothingNew, "cordoned"));
+        assert_eq!((both.standing, both.cause), (Standing::ShedOnly(25), Cause::Health));
+        assert_eq!(both.why, "slow; cordoned");
+        let text = serde_json::to_string(&both).unwrap();
+        assert_eq!(serde_json::from_str::<Notice>(&text).unwrap(), both);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct ClusterWork {
     pub hold: Option<String>,
     /// Servers that cannot be members, and why.
     pub nameless: Vec<String>,
+    /// Servers whose votes count in another zone than their work.
+    pub astray: Vec<String>,
     /// Why verdicts cannot be published or followed just now; what stands goes on.
     pub failing: Option<String>,
 }
@@ -149,6 +151,7 @@ fn cluster_work(report: &Report, published: &Published) -> ClusterWork {
         lacking: report.lacking.iter().map(lacking).collect(),
         hold: published.hold.as_ref().map(ToString::to_string),
         nameless: published.nameless.clone(),
+        astray: published.astray.clone(),
         failing: published.failing.clone(),
     }
 }

@@ -4,7 +4,6 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::notice::Cause;
 use crate::{
     allocator::Standing,
     autopilot::{
@@ -24,11 +23,9 @@ pub struct Seen<'a> {
     pub server: &'a ServerState,
     /// How many items it may hold, by its own word. Whoever is no member is not asked about.
     pub limit: u32,
-    /// Its standing now.
+    /// What the word that is asked for, its health's or people's, leaves it now.
     pub standing: Standing,
-    /// By whose word.
-    pub cause: Cause,
-    /// For how long it has had it, as far as this leader has seen.
+    /// For how long it has, as far as this leader has seen.
     pub stood: Duration,
 }
 
@@ -42,6 +39,23 @@ impl Seen<'_> {
         let reasons = self.server.health.reasons.iter().map(Reason::as_str);
         reasons.collect::<Vec<_>>().join(", ")
     }
+
+    /// How many items are taken from it.
+    fn given(&self) -> u32 {
+        match self.standing {
+            Standing::Full
+            | Standing::NoNewPrimaries
+            | Standing::NoPrimaries
+            | Standing::NothingNew => 0,
+            Standing::Shed(given) | Standing::ShedOnly(given) => given.min(self.limit),
+            Standing::Gone => self.limit,
+        }
+    }
+
+    /// That all stays as it is, for now.
+    fn stays(&self, why: String, again: Option<Duration>) -> Wish {
+        Wish { standing: self.standing, why, again }
+    }
 }
 
 /// What a policy would like a server to hold.
@@ -49,19 +63,26 @@ impl Seen<'_> {
 pub struct Wish {
     /// Its standing.
     pub standing: Standing,
-    /// By whose word.
-    pub cause: Cause,
     /// Why, for people.
     pub why: String,
     /// After how long it may wish something else, though nothing happens meanwhile. `None`: never.
     pub again: Option<Duration>,
 }
 
-/// Decides what servers may hold. Pure, synchronous, and free to be wrong: what all servers together
-/// lose by their health is bounded, and never more is taken than the items need.
+/// Decides what servers may hold: once by their health, once by what people say, and the two are
+/// added. Pure, synchronous, and free to be wrong: what all servers together lose by their health is
+/// bounded, where nobody has said anything nothing is taken on a person's word, and never more is
+/// taken than the items need. While one panics, what its servers may hold stays as it is.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
-    /// What a server should hold now.
+    /// What a server should hold by its health.
     fn wish(&self, seen: &Seen<'_>) -> Wish;
+
+    /// What it should hold by what people say of it. Asked while anybody has drained or cordoned it,
+    /// or announced anything, and after that until all is given back; by then it may only give back.
+    /// Default: as [`Graded`] with its default steps.
+    fn heed(&self, seen: &Seen<'_>) -> Wish {
+        Graded::default().heed(seen)
+    }
 }
 
 /// The times and steps of [`Graded`].
@@ -94,10 +115,6 @@ pub struct Config {
     /// How long such a step lasts. At least 1 ms. Default 10 s.
     #[serde(with = "crate::duration")]
     pub return_interval: Duration,
-    /// How much of the limits of all members health may lower at once, in percent, at most 100; 0:
-    /// none. Where more look bad, nobody loses anything, because it is more likely that whoever
-    /// looks is cut off. Default 34 (ours: one of three).
-    pub max_share_percent: u8,
 }
 
 impl Default for Config {
@@ -111,7 +128,6 @@ impl Default for Config {
             return_after: Duration::from_secs(30),
             return_step_percent: 25,
             return_interval: Duration::from_secs(10),
-            max_share_percent: 34,
         }
     }
 }
@@ -141,13 +157,12 @@ impl Config {
             return time("return_interval", self.return_interval, step, "or no step would end");
         }
         let percents = [
-            ("shed_step_percent", self.shed_step_percent, 1),
-            ("return_step_percent", self.return_step_percent, 1),
-            ("max_share_percent", self.max_share_percent, 0),
+            ("shed_step_percent", self.shed_step_percent),
+            ("return_step_percent", self.return_step_percent),
         ];
-        for (field, found, least) in percents {
-            if !(least..=100).contains(&found) {
-                let expected = format!("must be from {least} to 100");
+        for (field, found) in percents {
+            if !(1..=100).contains(&found) {
+                let expected = "must be from 1 to 100".to_owned();
                 return Err(ConfigError { field, found: found.to_string(), expected });
             }
         }
@@ -179,6 +194,11 @@ impl Graded {
     fn unhealthy(&self, seen: &Seen<'_>) -> Wish {
         let Config { suspect_after, shed_after, shed_interval, dead_after, .. } = self.config;
         let bad = seen.verdict_for();
+        let why = format!("unhealthy for {}: {}", seconds(bad), seen.reasons());
+        if seen.state.intended(&seen.server.server.id).is_some() {
+            // Somebody knows why, and says what to take.
+            return seen.stays(why, None);
+        }
         let dead = seen.server.signs.iter().count() >= 2 && bad >= dead_after;
         let (standing, again) = if dead {
             (Standing::Gone, None)
@@ -197,106 +217,82 @@ impl Graded {
             (Standing::Full, Some(suspect_after))
         };
         let again = again.filter(|again| *again > bad).map(|again| again.saturating_sub(bad));
-        let why = format!("unhealthy for {}: {}", seconds(bad), seen.reasons());
         // Who is unhealthy gets nothing back.
-        Wish { standing: worse(standing, seen.standing), cause: Cause::Health, why, again }
+        Wish { standing: worse(standing, seen.standing), why, again }
     }
 
     fn healthy(&self, seen: &Seen<'_>) -> Wish {
-        let full = || Wish {
-            standing: Standing::Full,
-            cause: Cause::Health,
-            why: "healthy".to_owned(),
-            again: None,
-        };
-        let Config { return_after, return_interval, return_step_percent, .. } = self.config;
-        let limit = seen.limit;
-        let given = match seen.standing {
-            Standing::Full => return full(),
-            Standing::NoNewPrimaries | Standing::NoPrimaries | Standing::NothingNew => 0,
-            Standing::Shed(given) => given.min(limit),
-            Standing::Gone => limit,
-        };
+        if seen.standing == Standing::Full {
+            return full("healthy");
+        }
         let good = seen.server.healthy_for(seen.state.at).unwrap_or_default();
         let stable = seen.server.stabilization(seen.thresholds);
-        // Whoever lost it by a person's word never was sick.
-        let needed = match (given, seen.cause) {
-            (_, Cause::Person) => Duration::ZERO,
-            (0, Cause::Health) => stable,
-            (_, Cause::Health) => return_after.max(stable),
-        };
+        let needed = if seen.given() == 0 { stable } else { self.config.return_after.max(stable) };
         if good < needed {
-            let left = needed.saturating_sub(good);
             let why = format!("healthy again for {} of {}", seconds(good), seconds(needed));
-            let Seen { standing, cause, .. } = *seen;
-            return Wish { standing, cause, why, again: Some(left) };
+            return seen.stays(why, Some(needed.saturating_sub(good)));
         }
-        if given == 0 {
-            return full();
-        }
-        if seen.stood < return_interval && seen.standing != Standing::Gone {
-            let left = return_interval.saturating_sub(seen.stood);
-            let why = "healthy again, and gets its share back step by step".to_owned();
-            let Seen { standing, cause, .. } = *seen;
-            return Wish { standing, cause, why, again: Some(left) };
-        }
-        let left = given.saturating_sub(part(limit, u32::from(return_step_percent)).max(1));
-        if left == 0 {
-            return full();
-        }
-        Wish {
-            standing: Standing::Shed(left),
-            cause: Cause::Health,
-            why: "healthy again, and gets its share back step by step".to_owned(),
-            again: Some(return_interval),
-        }
+        self.give_back(seen, "healthy again")
     }
 
-    fn by_health(&self, seen: &Seen<'_>) -> Wish {
-        match seen.server.health.verdict {
-            Verdict::Unhealthy => self.unhealthy(seen),
-            Verdict::Healthy => self.healthy(seen),
-            Verdict::Unknown => Wish {
-                standing: seen.standing,
-                cause: seen.cause,
-                why: format!("nobody can tell how it is: {}", seen.reasons()),
-                again: None,
-            },
+    /// One step less is taken, if the last one was long enough ago.
+    fn give_back(&self, seen: &Seen<'_>, since: &str) -> Wish {
+        let Config { return_interval, return_step_percent, .. } = self.config;
+        let why = format!("{since}, and gets its share back step by step");
+        let given = seen.given();
+        if given > 0 && seen.stood < return_interval && seen.standing != Standing::Gone {
+            return seen.stays(why, Some(return_interval.saturating_sub(seen.stood)));
+        }
+        let step = part(seen.limit, u32::from(return_step_percent)).max(1);
+        match given.saturating_sub(step) {
+            0 => full(since),
+            left => Wish { standing: Standing::Shed(left), why, again: Some(return_interval) },
         }
     }
 }
 
 impl Policy for Graded {
     fn wish(&self, seen: &Seen<'_>) -> Wish {
-        let id = &seen.server.server.id;
-        let person =
-            |standing, why: String| Wish { standing, cause: Cause::Person, why, again: None };
-        match seen.state.intended(id) {
-            Some(IntentKind::Drain) => {
-                return person(Standing::Shed(seen.limit), "drained by an operator".to_owned());
+        match seen.server.health.verdict {
+            Verdict::Unhealthy => self.unhealthy(seen),
+            Verdict::Healthy => self.healthy(seen),
+            Verdict::Unknown => {
+                seen.stays(format!("nobody can tell how it is: {}", seen.reasons()), None)
             }
-            Some(IntentKind::Reboot | IntentKind::Upgrade) => {
-                let why = "an operator has announced that it restarts".to_owned();
-                return person(worse(Standing::NoPrimaries, seen.standing), why);
-            }
-            None => {}
-        }
-        let Some(why) = seen.state.cordoned(id) else { return self.by_health(seen) };
-        let cordoned = person(Standing::NothingNew, format!("cordoned by an operator: {why}"));
-        if seen.server.health.verdict == Verdict::Healthy {
-            return cordoned;
-        }
-        // A cordon protects nobody from what its health takes, which comes after it: that may be held.
-        if rank(seen.standing) < rank(cordoned.standing) {
-            return Wish { again: Some(Duration::ZERO), ..cordoned };
-        }
-        let sick = self.by_health(seen);
-        if rank(sick.standing) > rank(cordoned.standing) {
-            sick
-        } else {
-            Wish { again: sick.again, ..cordoned }
         }
     }
+
+    fn heed(&self, seen: &Seen<'_>) -> Wish {
+        let id = &seen.server.server.id;
+        let announced = seen.state.intended(id).map(|kind| match kind {
+            IntentKind::Drain => (Standing::Shed(seen.limit), "drained by an operator".to_owned()),
+            IntentKind::Reboot | IntentKind::Upgrade => {
+                let why = "an operator has announced that it restarts".to_owned();
+                (Standing::NoPrimaries, why)
+            }
+        });
+        let cordoned = seen.state.cordoned(id);
+        let cordoned =
+            cordoned.map(|why| (Standing::NothingNew, format!("cordoned by an operator: {why}")));
+        let both = |(one, why): (_, String), (other, also)| {
+            (Standing::and(one, other), format!("{why}; {also}"))
+        };
+        if let Some((standing, why)) = announced.into_iter().chain(cordoned).reduce(both) {
+            // What an earlier drain took is not given back under the next word.
+            let taken = Standing::Shed(seen.given());
+            return Wish { standing: standing.and(taken), why, again: None };
+        }
+        if seen.server.health.verdict != Verdict::Healthy {
+            let why = "an operator has let it go, and it gets nothing back until it is healthy";
+            return seen.stays(why.to_owned(), None);
+        }
+        // It never was sick for an operator's sake: no proof is asked for.
+        self.give_back(seen, "let go by an operator")
+    }
+}
+
+fn full(why: &str) -> Wish {
+    Wish { standing: Standing::Full, why: why.to_owned(), again: None }
 }
 
 /// So many percent of a limit, rounded up.
@@ -305,20 +301,8 @@ fn part(limit: u32, percent: u32) -> u32 {
     u32::try_from(part).unwrap_or(limit).min(limit)
 }
 
-/// How much a standing takes: the more, the greater.
-pub(super) fn rank(standing: Standing) -> (u8, u32) {
-    match standing {
-        Standing::Full => (0, 0),
-        Standing::NoNewPrimaries => (1, 0),
-        Standing::NoPrimaries => (2, 0),
-        Standing::NothingNew => (3, 0),
-        Standing::Shed(items) => (4, items),
-        Standing::Gone => (5, 0),
-    }
-}
-
 fn worse(a: Standing, b: Standing) -> Standing {
-    if rank(a) >= rank(b) { a } else { b }
+    if a.rank() >= b.rank() { a } else { b }
 }
 
 /// For people: whole seconds.

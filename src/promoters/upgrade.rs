@@ -11,7 +11,7 @@ use super::{
 };
 use crate::autopilot::{
     Config, Policy, Role, ServerExt, ServerId, ServerState, State, StateExt, UpgradeInfo,
-    UpgradeStatus, Verdict, Versions, Wishes,
+    UpgradeStatus, Verdict, Versions, Wishes, parse_version,
 };
 
 /// Adds upgrade migration to another policy.
@@ -80,7 +80,7 @@ impl<E: Electorate> Upgrade<E> {
             return plain(UpgradeStatus::Idle);
         };
         let wanted = config.upgrade_target_version.as_str();
-        let (target, explicit) = match (wanted, version::parse(wanted)) {
+        let (target, explicit) = match (wanted, parse_version(wanted)) {
             ("", _) => (highest, false),
             (_, Some(wanted)) => (wanted, true),
             (text, None) => {

@@ -17,7 +17,7 @@ use super::history::{Beginning, beginning, event, live, named};
 use crate::{
     autopilot::{
         Config, Held, Observation, Origin, Plan, Promoter, Refusal, Removals, Role, Server,
-        ServerId, State, Step, Why,
+        ServerId, State, Step, Why, said,
     },
     rehearse::World,
 };
@@ -344,11 +344,8 @@ fn guarded(
     cluster: &Beginning,
     part: impl FnOnce() -> Result<(), (Expectation, String)>,
 ) -> Result<(), Finding> {
-    let done = catch_unwind(AssertUnwindSafe(part)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        Err((Expectation::Survives, said.to_owned()))
-    });
+    let done = catch_unwind(AssertUnwindSafe(part))
+        .unwrap_or_else(|panic| Err((Expectation::Survives, said(&*panic))));
     done.map_err(|(expectation, story)| Finding {
         expectation,
         story: format!("{cluster:?}: {story}"),

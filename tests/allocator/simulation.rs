@@ -262,7 +262,11 @@ impl World {
             0 => Standing::NoNewPrimaries,
             1 => Standing::Shed(u32::try_from(self.dice.roll(6)).unwrap()),
             2 => Standing::Gone,
-            3 => [Standing::NoPrimaries, Standing::NothingNew][self.roll(2)],
+            3 => {
+                let shed = u32::try_from(self.dice.roll(6)).unwrap();
+                let some = [Standing::NoPrimaries, Standing::NothingNew, Standing::ShedOnly(shed)];
+                some[self.roll(3)]
+            }
             _ => Standing::Full,
         };
         let Member { zone, name, .. } = &self.members[at];

@@ -1,11 +1,18 @@
 //! The driver over a host in memory, in paused time: what hangs, what is slow, and what is tried again.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use raft_autopilot::{
     autopilot::{
-        Autopilot, ClusterError, Config, Handle, Options, Promoter, Record, Running, State,
-        VerbError, Why, Wishes,
+        Autopilot, ClusterError, Config, Handle, Options, Probe, Promoter, Record, Removals,
+        Running, ServerId, State, VerbError, Why, Wishes,
     },
     promoters::{Preferred, Stable},
     runtime::{Runtime, TokioRuntime},
@@ -236,4 +243,49 @@ fn prefer(host: &Host, id: &str) {
     let mut inner = host.inner();
     let server = &mut inner.server(id).server;
     Arc::make_mut(server).meta.insert("best".to_owned(), "yes".to_owned());
+}
+
+// A promoter that panics.
+
+/// Wishes well, until it is broken.
+#[derive(Debug)]
+struct Fragile(Arc<AtomicBool>);
+
+impl Promoter for Fragile {
+    fn wishes(&self, config: &Config, state: &State) -> Wishes {
+        assert!(!self.0.load(Ordering::Relaxed), "no server has a soul");
+        Stable::new().wishes(config, state)
+    }
+
+    fn keeps(&self, _: &Config, _: &State, _: &Removals) -> Vec<ServerId> {
+        assert!(!self.0.load(Ordering::Relaxed), "no server has a soul");
+        Vec::new()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promoter_that_panics_holds_its_own_steps_and_nothing_else_and_is_warned_of() {
+    let host = Host::new("1 leader\n2\n3\n4\n5\n6 learner");
+    let broken = Arc::new(AtomicBool::new(true));
+    let handle = host.run(Fragile(Arc::clone(&broken)), |options| {
+        options.config.dead_server_last_contact_threshold = time("1m");
+    });
+    healthy(&handle).await;
+    let silent = time("10m");
+    host.inner().server("3").contact = Some(silent);
+    host.inner().server("3").probe = Probe::Silent(silent);
+    TokioRuntime.sleep(time("5m")).await;
+    assert_eq!(host.done(), [""; 0], "nobody gains a vote, and the dead stay");
+    let warnings = handle.explain().unwrap().warnings;
+    assert!(
+        warnings.iter().any(|w| w.contains("panicked") && w.contains("has a soul")),
+        "{warnings:?}"
+    );
+    // A person is still heard.
+    assert_eq!(handle.remove("6").await, Ok(()));
+    assert_eq!(host.done(), ["remove 6"]);
+    // What is mended works again, without a restart.
+    broken.store(false, Ordering::Relaxed);
+    until("the dead one goes", || host.done().len() > 1).await;
+    assert!(handle.explain().unwrap().warnings.iter().all(|w| !w.contains("panicked")));
 }

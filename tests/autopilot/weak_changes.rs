@@ -485,6 +485,7 @@ fn f4_a_dangerous_configuration_is_refused_by_the_name_of_its_field() {
             c.cleanup_dead_servers = false;
             c.dead_server_last_contact_threshold = Duration::ZERO;
         }),
+        ("upgrade_target_version", |c| c.upgrade_target_version = "abc".to_owned()),
     ];
     for (field, spoil) in spoils {
         let mut config = Config::for_heartbeat(HEARTBEAT);
@@ -495,7 +496,7 @@ fn f4_a_dangerous_configuration_is_refused_by_the_name_of_its_field() {
     }
     // Every threshold and grace is above; switches, names, and a number of which any makes sense.
     let free = |name: &str| {
-        let name_of = name.ends_with("_tag") || name == "upgrade_target_version";
+        let name_of = name.ends_with("_tag");
         let switch = ["cleanup_dead_servers", "disable_upgrade_migration"].contains(&name);
         name_of || switch || name == "max_trailing_logs"
     };

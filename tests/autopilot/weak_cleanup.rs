@@ -256,6 +256,35 @@ fn b9_progress_of_a_snapshot_extends_the_time_to_join() {
 }
 
 #[test]
+fn b9_a_snapshot_that_begins_again_and_again_is_no_progress() {
+    let mut world = World::of("1 leader\n2\n3");
+    world.pass(time("1s"));
+    let mut text = World::of("4 learner new contact=never matched=never");
+    world.seen.servers.push(text.server("4").clone());
+    world.pass(time("1s"));
+    // It comes to the same point, ends, is not seen for a while, and begins again.
+    let progress = |state: &State| state.server(&"4".into()).unwrap().joining.unwrap();
+    let mut first = None;
+    for _ in 0..30 {
+        for mark in [1_000, 2_000, 3_000] {
+            let mut answer = status(9, 0, 0, 0);
+            answer.snapshot = Some(mark);
+            world.server("4").probe = Probe::Answered(answer);
+            world.pass(time("10s"));
+        }
+        world.server("4").probe = Probe::Silent(time("30s"));
+        let state = world.pass(time("30s"));
+        assert_eq!(progress(&state), *first.get_or_insert(progress(&state)));
+    }
+    // Further than ever.
+    let mut answer = status(9, 0, 0, 0);
+    answer.snapshot = Some(3_001);
+    world.server("4").probe = Probe::Answered(answer);
+    let state = world.pass(time("10s"));
+    assert_eq!(progress(&state), state.at);
+}
+
+#[test]
 fn b9_whoever_has_caught_up_once_is_not_joining_any_more() {
     let mut world = World::of("1 leader\n2\n3");
     world.pass(time("1s"));

@@ -13,6 +13,7 @@ mod http;
 mod numbers;
 mod placed;
 mod process;
+mod scenes;
 #[path = "../../examples/database/storage/mod.rs"]
 mod storage;
 #[path = "../../examples/database/types.rs"]

@@ -11,11 +11,11 @@ use crate::process::{Server, check, count_voters, of, order, take_leader, thinks
 const RANGES: u64 = 48;
 
 /// So many servers, all of which vote, and which share all ranges.
-async fn cluster(dirs: &[TempDir]) -> Vec<Server> {
+pub(crate) async fn cluster(dirs: &[TempDir]) -> Vec<Server> {
     cluster_with(dirs, &[]).await
 }
 
-async fn cluster_with(dirs: &[TempDir], more: &[&str]) -> Vec<Server> {
+pub(crate) async fn cluster_with(dirs: &[TempDir], more: &[&str]) -> Vec<Server> {
     let mut servers = vec![Server::new(dirs[0].path(), more).await];
     for dir in &dirs[1..] {
         let seed = servers[0].addr.clone();
@@ -28,16 +28,16 @@ async fn cluster_with(dirs: &[TempDir], more: &[&str]) -> Vec<Server> {
     servers
 }
 
-fn work<'a>(state: &'a Value, id: u64, field: &str) -> &'a Value {
+pub(crate) fn work<'a>(state: &'a Value, id: u64, field: &str) -> &'a Value {
     &state["Servers"][id.to_string()]["Work"][field]
 }
 
-fn number(state: &Value, id: u64, field: &str) -> u64 {
+pub(crate) fn number(state: &Value, id: u64, field: &str) -> u64 {
     work(state, id, field).as_u64().unwrap_or(0)
 }
 
 /// Whether every range has two replicas, and nothing moves.
-fn settled(state: &Value) -> bool {
+pub(crate) fn settled(state: &Value) -> bool {
     let cluster = &state["Work"];
     cluster["Replicas"] == 2 * RANGES
         && cluster["Doing"].as_object().is_some_and(serde_json::Map::is_empty)
@@ -49,19 +49,19 @@ fn holders(state: &Value) -> usize {
 }
 
 /// How many ranges each server holds, and of how many it is the primary.
-fn loads(state: &Value) -> BTreeMap<u64, (u64, u64)> {
+pub(crate) fn loads(state: &Value) -> BTreeMap<u64, (u64, u64)> {
     let servers = state["Servers"].as_object().unwrap();
     let ids = servers.keys().map(|id| id.parse().unwrap());
     ids.map(|id| (id, (number(state, id, "Items"), number(state, id, "Primaries")))).collect()
 }
 
-async fn signal(server: &Server, name: &str) {
+pub(crate) async fn signal(server: &Server, name: &str) {
     let pid = server.pid().to_string();
     assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
 }
 
 /// The one of these that does not lead, with the greatest id.
-async fn follower(servers: &[Server]) -> &Server {
+pub(crate) async fn follower(servers: &[Server]) -> &Server {
     let state = thought(servers, "somebody leads", |_| true).await;
     let leader: u64 = state["Leader"].as_str().unwrap().parse().unwrap();
     servers.iter().rev().find(|server| server.id != leader).unwrap()

@@ -118,13 +118,13 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "autopilot",
         &[
-            &["cluster", "config", "policy", "records", "server"],
+            &["cluster", "config", "policy", "records", "server", "version"],
             &["state"],
             &[
                 "assess", "lapse", "refusal", "report", "retries", "signs", "promoter", "orders",
                 "wake",
             ],
-            &["why"],
+            &["guard", "why"],
             &["plan", "safety"],
             &["explain", "foresee"],
             &["handle", "history"],

@@ -10,6 +10,7 @@ mod leadership;
 mod network;
 mod real;
 mod records;
+mod several;
 mod storage;
 #[cfg(feature = "testing")]
 mod suite;

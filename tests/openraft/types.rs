@@ -5,7 +5,6 @@ use std::fmt;
 use openraft::{
     RaftTypeConfig,
     alias::{CommittedLeaderIdOf, EntryOf},
-    impls::leader_id_std::LeaderId,
 };
 use raft_autopilot::autopilot::{Outcome, Record};
 use serde::{Deserialize, Serialize};
@@ -54,7 +53,7 @@ pub(crate) trait Types:
 }
 
 macro_rules! types {
-    ($($(#[$doc:meta])* $name:ident, $id:ty, $runtime:ty, $node_id:expr;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident, $id:ty, $leader:ident, $runtime:ty, $node_id:expr;)+) => {$(
         openraft::declare_raft_types!(
             $(#[$doc])*
             pub(crate) $name:
@@ -62,7 +61,7 @@ macro_rules! types {
                 R = Reply,
                 NodeId = $id,
                 Node = Peer,
-                LeaderId = LeaderId<u64, $id>,
+                LeaderId = openraft::impls::$leader::LeaderId<u64, $id>,
                 AsyncRuntime = $runtime,
         );
 
@@ -87,9 +86,11 @@ macro_rules! types {
 
 types! {
     /// Numbers as ids, simulated time.
-    Sim, u64, openraft_rt_sim::SimRuntime, |text: &str| text.parse().ok();
+    Sim, u64, leader_id_std, openraft_rt_sim::SimRuntime, |text: &str| text.parse().ok();
+    /// The same, and a term may have several leaders, which is openraft's default.
+    Several, u64, leader_id_adv, openraft_rt_sim::SimRuntime, |text: &str| text.parse().ok();
     /// Names as ids, simulated time.
-    Named, Name, openraft_rt_sim::SimRuntime, |text: &str| Some(Name(text.to_owned()));
+    Named, Name, leader_id_std, openraft_rt_sim::SimRuntime, |text: &str| Some(Name(text.to_owned()));
     /// Numbers as ids, on tokio.
-    Real, u64, openraft::impls::TokioRuntime, |text: &str| text.parse().ok();
+    Real, u64, leader_id_std, openraft::impls::TokioRuntime, |text: &str| text.parse().ok();
 }

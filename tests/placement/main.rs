@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../support/faulty.rs"]
+mod faulty;
+mod gone;
+mod holds;
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "../autopilot/host.rs"]
 mod host;
@@ -10,3 +14,5 @@ mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
 mod timeline;
+mod words;
+mod yielding;

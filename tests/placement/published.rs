@@ -9,7 +9,7 @@ use raft_autopilot::{
         Task, Worker,
         plain::{Plain, PlainItem, PlainMember, PlainState},
     },
-    autopilot::Probe,
+    autopilot::{self, Probe},
     placement::{Config, Graded, Handle, Hold, Keys, Notice, Options, Placement, Term},
     promoters::Stable,
     runtime::{Runtime, TokioRuntime},
@@ -24,7 +24,7 @@ const NOTICES: &str = "/standings";
 const SERVERS: &str = "1 leader\n2\n3\n4\n5";
 
 /// Is ready at once.
-struct Ready;
+pub(crate) struct Ready;
 
 impl Worker<Plain> for Ready {
     async fn happens(&self, task: Task<Plain>) {
@@ -35,12 +35,12 @@ impl Worker<Plain> for Ready {
     }
 }
 
-fn key(id: &str) -> MemberKey {
+pub(crate) fn key(id: &str) -> MemberKey {
     MemberKey::new("default", id)
 }
 
 /// Members of a hundred items' worth of limit each, of which the first leads.
-async fn members<const N: usize>(
+pub(crate) async fn members<const N: usize>(
     store: &Embedded,
     ids: [&str; N],
     standings: Option<watch::Receiver<Option<Standings>>>,
@@ -75,7 +75,7 @@ fn member(
 }
 
 /// Everything that is taken is taken at once.
-fn hasty() -> Graded {
+pub(crate) fn hasty() -> Graded {
     let none = Duration::ZERO;
     let config =
         Config { suspect_after: none, shed_after: none, dead_after: none, ..Config::default() };
@@ -83,14 +83,34 @@ fn hasty() -> Graded {
 }
 
 /// A node on which autopilot leads in a term, with five servers.
-fn node(store: &Embedded, term: u64, members: allocator::Handle<Plain>) -> (Host, Handle) {
+pub(crate) fn node(
+    store: &Embedded,
+    term: u64,
+    members: allocator::Handle<Plain>,
+) -> (Host, Handle) {
+    let (host, handle, _) = node_with(store, term, members, |_| {});
+    (host, handle)
+}
+
+/// The same, with options of autopilot's, and its handle.
+pub(crate) fn node_with(
+    store: &Embedded,
+    term: u64,
+    members: allocator::Handle<Plain>,
+    tune: impl FnOnce(&mut autopilot::Options),
+) -> (Host, Handle, autopilot::Handle) {
     let host = Host::new(SERVERS);
     host.inner().world.seen.leading.as_mut().unwrap().term = term;
-    let autopilot = host.run(Stable::new(), |options| options.config.cleanup_dead_servers = false);
+    let autopilot = host.run(Stable::new(), |options| {
+        options.config.cleanup_dead_servers = false;
+        tune(options);
+    });
+    let told = autopilot.clone();
     let options = Options::new(NOTICES);
-    let (placement, handle) = Placement::new(store.clone(), TokioRuntime, hasty(), options);
+    let (placement, handle) =
+        Placement::new(store.clone(), TokioRuntime, hasty(), options).unwrap();
     TokioRuntime.spawn(async move { drop(placement.run(autopilot, members).await) });
-    (host, handle)
+    (host, handle, told)
 }
 
 /// Waits until the leader's report is like this.
@@ -100,7 +120,7 @@ async fn reported(leader: &allocator::Handle<Plain>, is_so: impl Fn(&allocator::
     assert!(waited.is_ok(), "{:?}: {:#?}", leader.status(), leader.report());
 }
 
-fn falls_silent(host: &Host, id: &str) {
+pub(crate) fn falls_silent(host: &Host, id: &str) {
     let silent = Duration::from_secs(60);
     {
         let mut inner = host.inner();
@@ -110,8 +130,19 @@ fn falls_silent(host: &Host, id: &str) {
     host.0.1.notify_one();
 }
 
+/// It is as well as 2 again.
+pub(crate) fn is_well_again(host: &Host, id: &str) {
+    {
+        let mut inner = host.inner();
+        let well = (inner.server("2").contact, inner.server("2").probe);
+        let server = inner.server(id);
+        (server.contact, server.probe) = well;
+    }
+    host.0.1.notify_one();
+}
+
 /// What the store holds: the term, and the standings that are not full.
-async fn stored(store: &Embedded) -> (String, BTreeMap<MemberKey, Standing>) {
+pub(crate) async fn stored(store: &Embedded) -> (String, BTreeMap<MemberKey, Standing>) {
     let keys = Keys::new(NOTICES);
     let found = store.range(RangeRequest::new(KeyRange::prefix(keys.prefix()))).await.unwrap();
     let (mut term, mut standings) = (String::new(), BTreeMap::new());
@@ -165,11 +196,6 @@ async fn a_notice_that_is_lost_or_half_written_gives_nothing_back_and_is_written
     let members = members(&store, ["1", "2", "3", "4", "5"], None).await;
     let (host, handle) = node(&store, 5, members[0].clone());
     until("it is published", || handle.published().notices.len() == 5).await;
-    let well = {
-        let mut inner = host.inner();
-        let server = inner.server("3");
-        (server.contact, server.probe)
-    };
     falls_silent(&host, "3");
     let standings = handle.standings();
     let stands = || {
@@ -178,12 +204,7 @@ async fn a_notice_that_is_lost_or_half_written_gives_nothing_back_and_is_written
     };
     until("it is judged", || stands() == Some(Standing::Gone)).await;
     // It is well again, and not for long enough to get anything back.
-    {
-        let mut inner = host.inner();
-        let server = inner.server("3");
-        (server.contact, server.probe) = well;
-    }
-    host.0.1.notify_one();
+    is_well_again(&host, "3");
     let notice = Keys::new(NOTICES).server(&key("3"));
     let harm = [Op::delete(&*notice), Op::put(&*notice, br#"{"server":"3","verd"#.as_slice())];
     for harm in harm {

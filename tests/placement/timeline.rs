@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use raft_autopilot::{
     allocator::{MemberKey, Standing},
     autopilot::{Config as Thresholds, IntentKind, Promoter, Record, Role, Server, State, Wishes},
-    placement::{Cause, Config, Decision, Facts, Graded, Hold, Notice, Policy, Stood, decide},
+    placement::{Cause, Decision, Facts, Graded, Hold, Notice, Policy, Stood, decide},
     promoters::Stable,
     rehearse::World,
 };
@@ -15,15 +15,22 @@ const STEP: Duration = Duration::from_millis(100);
 /// A cluster of servers with a hundred items' worth of limit each.
 pub(crate) struct Timeline {
     pub(crate) world: World,
-    thresholds: Thresholds,
+    pub(crate) thresholds: Thresholds,
     policy: Box<dyn Policy>,
-    pub(crate) config: Config,
+    pub(crate) max_share_percent: u8,
     limits: BTreeMap<MemberKey, u32>,
-    notices: BTreeMap<MemberKey, (Notice, Duration)>,
+    notices: BTreeMap<MemberKey, Stands>,
     pub(crate) hold: Option<Hold>,
     /// Every change of a standing: seconds since the start, server, standing.
     pub(crate) told: Vec<String>,
     begin: Duration,
+}
+
+/// What is published, and since when health, and people, leave what they do.
+struct Stands {
+    notice: Notice,
+    by_health: Duration,
+    by_person: Duration,
 }
 
 fn key(id: &str) -> MemberKey {
@@ -41,13 +48,12 @@ impl Timeline {
         // Long enough that everybody is stable.
         world.run(&Stable::new(), Duration::from_secs(60));
         let ids = (1..=servers).map(|number| (key(&number.to_string()), 100));
-        let config = Config::default();
         Self {
             begin: world.at(),
             world,
             thresholds,
-            policy: Box::new(Graded::new(config.clone()).unwrap()),
-            config,
+            policy: Box::new(Graded::default()),
+            max_share_percent: 34,
             limits: ids.collect(),
             notices: BTreeMap::new(),
             hold: None,
@@ -75,32 +81,41 @@ impl Timeline {
         let at = state.at;
         let decision = self.decided(&state);
         self.hold = decision.hold;
+        for key in decision.forget {
+            self.notices.remove(&key);
+        }
         for (key, notice) in decision.notices {
-            let before = self.notices.get(&key).map(|(notice, _)| notice.standing);
-            if before != Some(notice.standing) {
-                if before.is_some() || notice.standing != Standing::Full {
-                    let at = at.saturating_sub(self.begin).as_secs_f64();
-                    self.told.push(format!("{at:.0}s {}: {:?}", key.member, notice.standing));
-                }
-                self.notices.insert(key, (notice, at));
-            } else if let Some((old, _)) = self.notices.get_mut(&key) {
-                *old = notice;
+            let before = self.notices.remove(&key);
+            let stood = before.as_ref().map(|before| before.notice.standing);
+            if stood != Some(notice.standing)
+                && (stood.is_some() || notice.standing != Standing::Full)
+            {
+                let at = at.saturating_sub(self.begin).as_secs_f64();
+                self.told.push(format!("{at:.0}s {}: {:?}", key.member, notice.standing));
             }
+            let since = |part: fn(&Notice) -> Standing, since: fn(&Stands) -> Duration| {
+                let before = before.as_ref();
+                before.filter(|old| part(&old.notice) == part(&notice)).map_or(at, since)
+            };
+            let by_health = since(|notice| notice.by_health, |old| old.by_health);
+            let by_person = since(|notice| notice.by_person, |old| old.by_person);
+            self.notices.insert(key, Stands { notice, by_health, by_person });
         }
     }
 
     /// What is decided, if this is thought of the cluster.
     pub(crate) fn decided(&self, state: &State) -> Decision {
-        let stood = self.notices.iter().map(|(key, (notice, since))| {
-            let stood = state.at.saturating_sub(*since);
-            (key.clone(), Stood { notice: notice.clone(), stood })
+        let stood = self.notices.iter().map(|(key, stands)| {
+            let by_health = state.at.saturating_sub(stands.by_health);
+            let by_person = state.at.saturating_sub(stands.by_person);
+            (key.clone(), Stood { notice: stands.notice.clone(), by_health, by_person })
         });
         let facts = Facts {
             thresholds: &self.thresholds,
             state,
             limits: &self.limits,
             stood: &stood.collect(),
-            max_share_percent: self.config.max_share_percent,
+            max_share_percent: self.max_share_percent,
         };
         decide(&*self.policy, &facts)
     }
@@ -113,11 +128,11 @@ impl Timeline {
     }
 
     pub(crate) fn standing(&self, id: &str) -> Standing {
-        self.notices[&key(id)].0.standing
+        self.notices[&key(id)].notice.standing
     }
 
     pub(crate) fn why(&self, id: &str) -> &str {
-        &self.notices[&key(id)].0.why
+        &self.notices[&key(id)].notice.why
     }
 
     pub(crate) fn intend(&mut self, id: &str, kind: IntentKind, seconds: u64) {
@@ -126,7 +141,12 @@ impl Timeline {
     }
 
     pub(crate) fn cause(&self, id: &str) -> Cause {
-        self.notices[&key(id)].0.cause
+        self.notices[&key(id)].notice.cause
+    }
+
+    /// Whose notices stand.
+    pub(crate) fn members(&self) -> Vec<String> {
+        self.notices.keys().map(|key| key.member.to_string()).collect()
     }
 
     /// How many items a member may hold.

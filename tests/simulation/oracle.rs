@@ -66,6 +66,12 @@ pub(crate) struct Tally {
     pub(crate) joints: usize,
     /// Verbs that were done.
     pub(crate) verbs_done: usize,
+    /// Where servers work: how often one lost something by its health, and got something back.
+    pub(crate) lowered: usize,
+    pub(crate) returned: usize,
+    /// How often a leader would have taken more than it may, and found that another one writes.
+    pub(crate) held: usize,
+    pub(crate) superseded: usize,
 }
 
 impl std::iter::Sum for Tally {
@@ -88,6 +94,10 @@ impl std::iter::Sum for Tally {
             steps_done: sum.steps_done + one.steps_done,
             joints: sum.joints + one.joints,
             verbs_done: sum.verbs_done + one.verbs_done,
+            lowered: sum.lowered + one.lowered,
+            returned: sum.returned + one.returned,
+            held: sum.held + one.held,
+            superseded: sum.superseded + one.superseded,
         })
     }
 }
@@ -109,8 +119,24 @@ impl Tally {
             ("steps done", self.steps_done),
             ("orders carried out", self.verbs_done),
         ];
-        seen.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what).collect()
+        never(&seen)
     }
+
+    /// The same of a run in which servers work.
+    pub(crate) fn missing_of_work(&self) -> Vec<&'static str> {
+        never(&[
+            ("crashes", self.crashes),
+            ("partitions", self.partitions),
+            ("something taken by health", self.lowered),
+            ("something given back", self.returned),
+            ("a hold because too many looked bad", self.held),
+            ("a leader that was superseded", self.superseded),
+        ])
+    }
+}
+
+fn never(seen: &[(&'static str, usize)]) -> Vec<&'static str> {
+    seen.iter().filter(|(_, times)| *times == 0).map(|(what, _)| *what).collect()
 }
 
 impl Oracle {
@@ -345,6 +371,10 @@ impl Oracle {
             steps_done: book.memberships.fulfilled,
             joints: book.memberships.joints,
             verbs_done: book.trace.matches(" is answered: Ok").count(),
+            lowered: book.trace.matches(" loses by its health: ").count(),
+            returned: book.trace.matches(" gets back: ").count(),
+            held: book.trace.matches(" holds: TooMany").count(),
+            superseded: book.trace.matches(" holds: Superseded").count(),
         }
     }
 }

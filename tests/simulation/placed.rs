@@ -19,11 +19,11 @@ use crate::work::{self, Work};
 use crate::world::World;
 
 const SEEDS: u64 = 3;
-const IDS: [u64; 5] = [1, 2, 3, 4, 5];
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const IDS: [u64; 5] = [1, 2, 3, 4, 5];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a scene with five servers that hold all items, before the eyes of the judge of every revision.
-fn play<F: Future<Output = ()>>(scene: impl Fn(Arc<World>) -> F) {
+pub(crate) fn play<F: Future<Output = ()>>(scene: impl Fn(Arc<World>) -> F) {
     for seed in 0..SEEDS {
         let oracle = Arc::new(Oracle::default());
         SimRuntime::with_seed(seed).block_on(async {
@@ -58,7 +58,7 @@ fn published(world: &World) -> Option<Arc<Published>> {
     Some(world.work(leader)?.standings.published())
 }
 
-fn standing(world: &World, id: u64) -> Option<Standing> {
+pub(crate) fn standing(world: &World, id: u64) -> Option<Standing> {
     published(world)?.notices.get(&key(id)).map(|notice| notice.standing)
 }
 
@@ -67,13 +67,13 @@ fn hold(world: &World) -> Option<Hold> {
 }
 
 /// How many items a server holds, and of how many it is the primary, by the word of whoever plans.
-fn load(world: &World, id: u64) -> Option<(u32, u32)> {
+pub(crate) fn load(world: &World, id: u64) -> Option<(u32, u32)> {
     let report = world.up().into_iter().find_map(|id| world.work(id)?.items.report())?;
     let member = report.members.iter().find(|member| member.key == key(id))?;
     Some((member.load, member.primaries))
 }
 
-async fn until(world: &World, what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(world: &World, what: &str, mut holds: impl FnMut() -> bool) {
     let end = clock() + PATIENCE;
     while !holds() {
         let (seed, published) = (world.seed, published(world));
@@ -87,7 +87,7 @@ async fn until(world: &World, what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Somebody who neither leads nor plans.
-fn follower(world: &World) -> u64 {
+pub(crate) fn follower(world: &World) -> u64 {
     let leader = world.leader().map(|(id, _)| id);
     let plans = |id: u64| world.work(id).is_some_and(|Work { items, .. }| items.report().is_some());
     IDS.into_iter().rev().find(|id| Some(*id) != leader && !plans(*id)).unwrap()

@@ -12,9 +12,7 @@ use raft_autopilot::allocator::{
     self, Allocator, Happening, Leading, Report, Standing, Task, Worker,
 };
 use raft_autopilot::openraft::{RaftLog, RaftRuntime, StoreHost};
-use raft_autopilot::placement::{
-    self, Cause, Config, Graded, Keys, Notice, Options, Placement, Term,
-};
+use raft_autopilot::placement::{self, Config, Graded, Keys, Notice, Options, Placement, Term};
 use raft_autopilot::store::replicated::{self, Answer, Applied, Entry, LogError, Replicated};
 use raft_autopilot::store::{Event, Events, KeyRange, RangeRequest, Store, Update, Watch};
 
@@ -101,7 +99,6 @@ fn times() -> Config {
         dead_after: Duration::from_secs(6),
         return_after: Duration::from_secs(2),
         return_interval: Duration::from_millis(700),
-        max_share_percent: SHARE,
         ..Config::default()
     }
 }
@@ -121,7 +118,8 @@ pub(crate) async fn work(seat: &Seat) {
     let store = Replicated::new(log, state.replica.clone(), runtime.clone(), options);
     let policy = Graded::new(times()).expect("sane times");
     let options = Options { max_share_percent: SHARE, ..Options::new(STANDINGS) };
-    let (placement, standings) = Placement::new(store.clone(), runtime.clone(), policy, options);
+    let placed = Placement::new(store.clone(), runtime.clone(), policy, options);
+    let (placement, standings) = placed.expect("sane options");
     let value = PlainMember { limit: 2 * ITEMS, ..PlainMember::default() };
     let item = PlainItem { replication: REPLICAS, zones: None };
     let options = allocator::Options {
@@ -133,6 +131,7 @@ pub(crate) async fn work(seat: &Seat) {
     let copies = Copies { dice: Dice::new(life, "copies").into() };
     let made = Allocator::new(store.clone(), runtime, Plain, copies, options);
     let (mut member, items) = made.expect("sane options");
+    let shown_by = standings.clone();
     seat.world.employ(seat.id, Work { store, items: items.clone(), standings });
     let lives = async {
         while let Err(error) = member.run(std::future::pending()).await {
@@ -140,6 +139,7 @@ pub(crate) async fn work(seat: &Seat) {
             sleep(Duration::from_millis(200)).await;
         }
     };
+    let holds = tell_holds(seat, shown_by);
     let follows = async {
         while seat.world.autopilot(seat.id).is_none() {
             sleep(Duration::from_millis(5)).await;
@@ -148,7 +148,23 @@ pub(crate) async fn work(seat: &Seat) {
         let error = placement.run(autopilot, items).await;
         seat.world.oracle.note(format_args!("n{} follows no standings: {error}", seat.id));
     };
-    futures_util::future::join(lives, follows).await;
+    futures_util::future::join3(lives, follows, holds).await;
+}
+
+/// Notes why a process takes nothing, whenever that changes.
+async fn tell_holds(seat: &Seat, standings: placement::Handle) {
+    let mut told = None;
+    loop {
+        sleep(Duration::from_millis(50)).await;
+        let hold = standings.published().hold.clone();
+        let kind = hold.as_ref().map(std::mem::discriminant);
+        if kind != told
+            && let Some(hold) = hold
+        {
+            seat.world.oracle.note(format_args!("n{} holds: {hold:?}", seat.id));
+        }
+        told = kind;
+    }
 }
 
 /// Sees every revision of the hosted store, on whichever server is up.
@@ -255,9 +271,15 @@ impl Judge {
             oracle.violated(format_args!("at revision {revision} a notice is not one"));
             return false;
         };
-        let lowered = is_lowered(&notice);
+        let now = notice.by_health;
         let before = self.notices.insert(member.to_string(), notice);
-        lowered && before.is_none_or(|before| before.standing == Standing::Full)
+        let before = before.map_or(Standing::Full, |before| before.by_health);
+        if now.rank() > before.rank() {
+            oracle.note(format_args!("{member} loses by its health: {now:?}"));
+        } else if now.rank() < before.rank() {
+            oracle.note(format_args!("{member} gets back: {now:?}"));
+        }
+        now != Standing::Full && before == Standing::Full
     }
 
     /// No more than a set share of all limits is lowered by health.
@@ -279,7 +301,7 @@ impl Judge {
 }
 
 fn is_lowered(notice: &Notice) -> bool {
-    notice.cause == Cause::Health && notice.standing != Standing::Full
+    notice.by_health != Standing::Full
 }
 
 /// Waits until all items are held as they are meant to be, and reports what is missing if that takes

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+use raft_autopilot::allocator::Standing;
+
 use super::{Failure, Node, client, plan::table};
 
 /// How many items that move or lack replicas are named.
@@ -42,10 +44,23 @@ fn text(found: &Value) -> String {
         text.push('\n');
         text.push_str(&cluster(work));
     }
-    for held in found["Held"].as_array().into_iter().flatten() {
+    if let Some(why) = found["Idle"]["Why"].as_str() {
+        let _ = writeln!(text, "nothing is done: {why}");
+    }
+    for held in list(&found["Held"]) {
         let _ = writeln!(text, "held: {} ({})", words(&held["Step"]), words(&held["Why"]));
     }
+    for warning in list(&found["Warnings"]) {
+        let _ = writeln!(text, "warning: {}", words(warning));
+    }
+    for spot in list(&found["BlindSpots"]) {
+        let _ = writeln!(text, "cannot see: {}", words(&spot["What"]));
+    }
     text
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// What a server holds, and what its standing takes from it.
@@ -55,12 +70,10 @@ fn holds(work: &Value) -> (String, String) {
     }
     let (items, limit, primaries) = (&work["Items"], &work["Limit"], &work["Primaries"]);
     let holds = format!("{items} of {limit} items, primary of {primaries}");
-    let standing = match &work["Standing"] {
-        Value::String(full) if full == "full" && work["Leaving"] == true => "leaves".to_owned(),
-        Value::String(full) if full == "full" => String::new(),
-        Value::String(other) => format!("{}: {}", other.replace('_', " "), words(&work["Why"])),
-        Value::Object(shed) => format!("sheds {}: {}", shed["shed"], words(&work["Why"])),
-        _ => String::new(),
+    let standing = match serde_json::from_value(work["Standing"].clone()).unwrap_or_default() {
+        Standing::Full if work["Leaving"] == true => "leaves".to_owned(),
+        Standing::Full => String::new(),
+        lowered => format!("{lowered}: {}", words(&work["Why"])),
     };
     (holds, standing)
 }
@@ -73,13 +86,23 @@ fn cluster(work: &Value) -> String {
         let _ = write!(text, ", {count} {}", doing.replace('_', " "));
     }
     text.push('\n');
-    for (title, field) in [("moving", "Moving"), ("lacking", "Lacking")] {
-        let lines = work[field].as_array().map_or(&[][..], Vec::as_slice);
-        for line in lines.iter().take(NAMED) {
+    let (moving, lacking) = (list(&work["Moving"]), list(&work["Lacking"]));
+    // The answer itself names a hundred at most; what all items do is counted.
+    let unsettled: u64 = doing.values().filter_map(Value::as_u64).sum();
+    let unsettled = usize::try_from(unsettled).unwrap_or(usize::MAX).max(moving.len());
+    for (title, lines, all) in [("moving", moving, unsettled), ("lacking", lacking, lacking.len())]
+    {
+        let named = &lines[..lines.len().min(NAMED)];
+        for line in named {
             let _ = writeln!(text, "{title}: {}", words(line));
         }
-        if lines.len() > NAMED {
-            let _ = writeln!(text, "{title}: {} more", lines.len() - NAMED);
+        if all > named.len() {
+            let _ = writeln!(text, "{title}: {} more items", all - named.len());
+        }
+    }
+    for (title, field) in [("no member", "Nameless"), ("zones differ", "Astray")] {
+        for line in list(&work[field]) {
+            let _ = writeln!(text, "{title}: {}", words(line));
         }
     }
     for (title, field) in [("nothing is taken by health", "Hold"), ("failing", "Failing")] {
