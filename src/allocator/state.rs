@@ -68,9 +68,8 @@ impl Standing {
     pub fn and(self, other: Self) -> Self {
         let (less, more) = if self.rank() <= other.rank() { (self, other) } else { (other, self) };
         match (less, more) {
-            (Self::NothingNew, Self::Shed(items)) => Self::ShedOnly(items),
             (Self::NoPrimaries, Self::NothingNew) => Self::ShedOnly(0),
-            (Self::ShedOnly(_), Self::Shed(items)) => Self::ShedOnly(items),
+            (Self::NothingNew | Self::ShedOnly(_), Self::Shed(items)) => Self::ShedOnly(items),
             _ => more,
         }
     }

@@ -101,6 +101,6 @@ impl Promoter for Guard {
     }
 
     fn policy(&self) -> Option<Policy> {
-        self.ask(|inner| inner.policy(), |_| None)
+        self.ask(Promoter::policy, |_| None)
     }
 }

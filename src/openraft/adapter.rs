@@ -58,7 +58,7 @@ where
         let alone = membership.voter_ids().all(|id| id == metrics.id);
         let acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
         // Before an entry of its own term is applied, a leader does not know all that is recorded.
-        let applied = has_applied::<C>(&metrics.vote, &applied_by(metrics));
+        let applied = has_applied::<C>(&metrics.vote, applied_by(metrics));
         let lease = applied && (alone || acked.is_some_and(|age| age < lease));
         memory.heard = if alone { Some(at) } else { acked.map(|age| at.saturating_sub(age)) };
         Some(Leading { term, since, gap, lease })
@@ -185,8 +185,8 @@ where
 }
 
 /// The leader whose entry was applied last.
-fn applied_by<C: RaftTypeConfig>(metrics: &RaftMetrics<C>) -> Option<CommittedLeaderIdOf<C>> {
-    metrics.last_applied.as_ref().map(|log_id| log_id.committed_leader_id().clone())
+fn applied_by<C: RaftTypeConfig>(metrics: &RaftMetrics<C>) -> Option<&CommittedLeaderIdOf<C>> {
+    metrics.last_applied.as_ref().map(::openraft::LogId::committed_leader_id)
 }
 
 fn role<C: RaftTypeConfig>(id: &C::NodeId, configs: &[BTreeSet<C::NodeId>]) -> Role {
@@ -216,7 +216,7 @@ where
             metrics.current_leader.as_ref(),
             metrics.state,
             [&metrics.membership_config, &metrics.committed_membership_config],
-            &applied_by(&metrics),
+            applied_by(&metrics),
         ));
         let leading = self.leading(at, &metrics);
         if leading.is_some() {
@@ -257,7 +257,7 @@ where
         loop {
             let (applied, stopped) = {
                 let whole = whole.borrow_watched();
-                (applied_by(&whole), whole.running_state.is_err())
+                (applied_by(&whole).cloned(), whole.running_state.is_err())
             };
             if stopped {
                 // Nothing will ever change again, and the two channels may differ for ever.
@@ -270,7 +270,7 @@ where
                     metrics.current_leader.as_ref(),
                     metrics.state,
                     [&metrics.membership_config, &metrics.committed_membership_config],
-                    &applied,
+                    applied.as_ref(),
                 )
             };
             // A new leader may act once its own first entry is applied.

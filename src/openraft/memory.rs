@@ -52,7 +52,7 @@ impl Seen {
         leader: Option<&C::NodeId>,
         state: ::openraft::ServerState,
         memberships: [&StoredMembershipOf<C>; 2],
-        applied: &Option<CommittedLeaderIdOf<C>>,
+        applied: Option<&CommittedLeaderIdOf<C>>,
     ) -> Self {
         let [membership, committed] = memberships
             .map(|stored| stored.log_id().as_ref().map(|log_id: &LogIdOf<C>| log_id.index()));
@@ -72,9 +72,9 @@ impl Seen {
 /// tell, where a term may have several leaders.
 pub(super) fn has_applied<C: RaftTypeConfig>(
     vote: &C::Vote,
-    applied: &Option<CommittedLeaderIdOf<C>>,
+    applied: Option<&CommittedLeaderIdOf<C>>,
 ) -> bool {
-    applied.as_ref() == Some(&RaftVote::leader_id(vote).to_committed())
+    applied == Some(&RaftVote::leader_id(vote).to_committed())
 }
 
 /// What is kept of one server between observations.

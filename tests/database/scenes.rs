@@ -43,7 +43,7 @@ async fn a_server_that_flaps_loses_its_primaries_for_good_and_no_range() {
         () = turns(flaps, 3_500, 14_000, 4) => {}
     }
     assert!(matches!(told[..], [true, false] | [true, false, true, false]), "{told:?}");
-    let state = thought(&servers, "its primaries are elsewhere", |state| settled(state)).await;
+    let state = thought(&servers, "its primaries are elsewhere", settled).await;
     assert_eq!(loads(&state)[&flaps.id], (before.0, 0));
 }
 

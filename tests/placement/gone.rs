@@ -59,7 +59,7 @@ async fn a_store_that_is_gone_for_a_minute_takes_nothing_from_anybody_and_gives_
     let (told, member) = (autopilot.clone(), members[0].clone());
     TokioRuntime.spawn(async move { drop(placement.run(told, member).await) });
     let settled = |least: usize| {
-        let report = members.iter().find_map(|member| member.report());
+        let report = members.iter().find_map(allocator::Handle::report);
         report.is_some_and(|report| {
             let stand = report.members.iter().filter(|member| member.stands).count();
             report.is_settled() && report.assignments == 40 && stand >= least
