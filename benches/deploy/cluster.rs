@@ -229,21 +229,23 @@ impl Cluster {
                 self.plans = report.done.plans;
                 self.bound += report.certificate.lower_bound;
             }
-            match self.mark().await {
-                Some(later) => revision = later,
-                None => return (report.done.rounds - before, report),
+            if report.copying == 0 {
+                return (report.done.rounds - before, report);
             }
+            revision = self.mark().await;
         }
     }
 
-    async fn mark(&self) -> Option<u64> {
+    /// Makes everything consistent that is new.
+    async fn mark(&self) -> u64 {
         let view = self.handle.view().unwrap();
         let range = KeyRange::prefix(format!("{ROOT}/assign/"));
         let new = view.range(&range).filter(|(_, entry)| entry.kv.value.is_empty());
         let ops: Vec<Op> = new
             .map(|(key, entry)| Op::put_leased(key, r#"{"consistent":true}"#, entry.kv.lease))
             .collect();
-        if ops.is_empty() { None } else { Some(self.write(ops).await) }
+        assert!(!ops.is_empty(), "what is marked is consistent");
+        self.write(ops).await
     }
 
     /// What was written since this was last asked, in the order of revisions.
