@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     intent::Intent,
-    item::SEPARATOR,
+    item::Key,
     plan::{self, Step, Wanted, steps},
     progress::Doing,
-    value::{ItemValue, MemberValue, Workload},
+    value::{ItemValue, MemberKey, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
 use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Txn};
@@ -159,7 +159,8 @@ fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, Arc
         Some((if good < wanted { good } else { usize::MAX }, name))
     };
     let mut names: Vec<(usize, Arc<str>)> = names.into_iter().filter_map(danger).collect();
-    names.sort();
+    // They are in order already.
+    names.sort_by_key(|(danger, _)| *danger);
     names
 }
 
@@ -262,7 +263,7 @@ impl<W: Workload> Now<'_, W> {
 
     /// Assignments whose item is gone.
     fn bury(&self) -> Part {
-        let key = format!("{}{}", self.world.keys().items(), self.name);
+        let key = self.world.keys().join(&Key::Item(self.name));
         let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::absent(KeyRange::key(key)));
         // Where there are too many, the rest goes in the next round.
@@ -292,15 +293,15 @@ impl<W: Workload> Now<'_, W> {
     }
 
     fn part(&self, revision: u64, steps: &[Step<u32>]) -> Part {
-        let prefix = format!("{}{}#", self.world.keys().assignments(), self.name);
-        let item = format!("{}{}", self.world.keys().items(), self.name);
+        let item = self.world.keys().join(&Key::Item(self.name));
         let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::unchanged(item, revision));
         if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
             part.compares.extend(self.item.held.iter().map(unchanged));
         }
         let key = |member: u32, slot: u32| {
-            format!("{prefix}{}{SEPARATOR}{slot}", self.world.member(member).key)
+            let MemberKey { zone, member } = &self.world.member(member).key;
+            self.world.keys().join(&Key::Assignment { item: self.name, zone, member, slot })
         };
         let find = |member: u32, slot: u32| {
             self.item.held.iter().find(|held| (held.member, held.slot) == (member, slot))
@@ -428,6 +429,7 @@ impl<'a> Packer<'a> {
 }
 
 fn member_unchanged<W: Workload>(world: &World<W>, member: &Member<W>) -> Compare {
-    let key = format!("{}{}", world.keys().members(), member.key);
+    let MemberKey { zone, member: name } = &member.key;
+    let key = world.keys().join(&Key::Member { zone, member: name });
     Compare::unchanged(key, member.entry.as_ref().map_or(0, |entry| entry.kv.mod_revision))
 }

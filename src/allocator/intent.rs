@@ -124,11 +124,14 @@ impl Intent {
 
     /// Who is meant to hold an item: the members' numbers in the world, and who is meant to be the
     /// primary. `None`: nothing is meant, it stays as it is.
-    pub(super) fn wanted<W: Workload>(&self, item: &Item<W>) -> Option<Vec<(u32, bool)>> {
+    pub(super) fn wanted<W: Workload>(
+        &self,
+        item: &Item<W>,
+    ) -> Option<impl ExactSizeIterator<Item = (u32, bool)> + '_> {
         let number = item.number? as usize;
         let wanted = self.desired.of(number).iter();
         let named = |holder: &Holder| (self.members[holder.member() as usize], holder.is_primary());
-        Some(wanted.map(named).collect())
+        Some(wanted.map(named))
     }
 
     /// How much a member may hold, with what is left where it is because nobody can read what it
@@ -139,11 +142,11 @@ impl Intent {
 
     /// Whether an item is held by whom it is meant to.
     pub(super) fn is_met<W: Workload>(&self, item: &Item<W>) -> bool {
-        let Some(wanted) = self.wanted(item) else { return item.stands() };
+        let Some(mut wanted) = self.wanted(item) else { return item.stands() };
         let held = |member: u32| item.held.iter().find(|held| held.member == member);
         item.held.len() == wanted.len()
-            && wanted.iter().all(|(member, primary)| {
-                held(*member).is_some_and(|held| (held.slot == 0) == *primary)
+            && wanted.all(|(member, primary)| {
+                held(member).is_some_and(|held| (held.slot == 0) == primary)
             })
     }
 

@@ -160,13 +160,22 @@ impl Keys {
             Key::Assignment { item, zone, member, .. } => &[item, zone, member],
         };
         names.iter().try_for_each(|name| check_name(name))?;
-        let prefix = match key {
-            Key::Item(_) => self.items(),
-            Key::Member { .. } => self.members(),
-            Key::Assignment { .. } => self.assignments(),
-            Key::Leader => format!("{}/", self.root),
-        };
-        Ok(format!("{prefix}{key}"))
+        Ok(self.join(key))
+    }
+
+    /// The key as text, of names that can be one.
+    pub(super) fn join(&self, key: &Key<'_>) -> String {
+        let (root, mut separator) = (&*self.root, [0; 4]);
+        let between = &*SEPARATOR.encode_utf8(&mut separator);
+        match key {
+            Key::Item(item) => [root, "/items/", item].concat(),
+            Key::Leader => self.leader(),
+            Key::Member { zone, member } => [root, "/members/", zone, between, member].concat(),
+            Key::Assignment { item, zone, member, slot } => {
+                let slot = &*slot.to_string();
+                [root, "/assign/", item, between, zone, between, member, between, slot].concat()
+            }
+        }
     }
 
     /// What a key names.

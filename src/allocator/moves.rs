@@ -62,10 +62,11 @@ struct Moving {
 impl Moving {
     /// `None`: it is held by whom it is meant to.
     fn new<W: Workload>(intent: &Intent, item: &Item<W>) -> Option<Self> {
-        let wanted = intent.wanted(item).unwrap_or_default();
         if item.stands() && intent.is_met(item) {
             return None;
         }
+        let wanted = intent.wanted(item).into_iter().flatten();
+        let wanted: Vec<(u32, bool)> = wanted.collect();
         let wants = |member: u32| wanted.iter().any(|(wanted, _)| *wanted == member);
         let holds = |member: u32| item.held.iter().any(|held| held.member == member);
         let from = item.held.iter().map(|held| held.member).filter(|member| !wants(*member));

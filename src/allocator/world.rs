@@ -136,6 +136,32 @@ impl<W: Workload> Item<W> {
         good.count()
     }
 
+    /// How many of them are not.
+    fn copying(&self) -> usize {
+        self.held.iter().filter(|held| !held.consistent).count()
+    }
+
+    /// Whether nothing is left of it.
+    fn is_gone(&self) -> bool {
+        self.entry.is_none() && self.held.is_empty()
+    }
+
+    /// Finds out anew which of its replicas are consistent. Without its value nobody can tell, and they
+    /// are what they were.
+    fn judge(&mut self, workload: &W, members: &[Member<W>]) {
+        let Some(value) = self.value() else { return };
+        let replica = |held| {
+            let Assignment { member, slot, .. }: &Assignment<W> = held;
+            let MemberKey { zone, member } = &members[*member as usize].key;
+            Replica { zone, member, slot: *slot, value: held.state() }
+        };
+        let all: Vec<Replica<'_, W::State>> = self.held.iter().map(replica).collect();
+        let good = judge(workload, value, &all);
+        for (held, good) in self.held.iter_mut().zip(good) {
+            held.consistent = good;
+        }
+    }
+
     fn digest(&self, name: &str) -> u64 {
         if self.entry.is_none() {
             return 0;
@@ -193,10 +219,7 @@ impl<W: Workload> World<W> {
         let Change { key, after, .. } = change;
         // Keys that are none of ours are shown by the mirror as such.
         match key_of(&self.keys, &key).ok()? {
-            Key::Item(item) => {
-                let name = self.name(item);
-                self.set_item(&name, after);
-            }
+            Key::Item(item) => self.set_item(item, after),
             Key::Member { zone, member } => {
                 let number = self.number(zone, member);
                 let member = &mut self.members[number as usize];
@@ -205,24 +228,14 @@ impl<W: Workload> World<W> {
                 self.fingerprint = self.fingerprint.wrapping_add(member.digest());
             }
             Key::Assignment { item, zone, member, slot } => {
-                let (name, number) = (self.name(item), self.number(zone, member));
+                let number = self.number(zone, member);
                 let ended = after.is_none();
-                self.set_assignment(&name, number, slot, after);
+                let name = self.set_assignment(item, number, slot, after);
                 return ended.then(|| (name, self.member(number).key.clone()));
             }
             Key::Leader => self.taken = after,
         }
         None
-    }
-
-    /// An item's name, shared with its row, which is made if there is none.
-    fn name(&mut self, item: &str) -> Arc<str> {
-        if let Some((name, _)) = self.items.get_key_value(item) {
-            return Arc::clone(name);
-        }
-        let name: Arc<str> = item.into();
-        self.items.insert(Arc::clone(&name), Item::default());
-        name
     }
 
     /// The number of a member; a new one if it was not heard of.
@@ -238,58 +251,67 @@ impl<W: Workload> World<W> {
         number
     }
 
-    fn set_item(&mut self, name: &Arc<str>, entry: Option<Kept<W>>) {
-        let Some(item) = self.items.get_mut(name) else { return };
-        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(name));
+    fn set_item(&mut self, name: &str, entry: Option<Kept<W>>) {
+        let (name, item) = row(&mut self.items, name);
+        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(&name));
         self.standing -= usize::from(item.stands());
+        self.copying -= item.copying();
         item.entry = entry;
+        item.judge(&*self.workload, &self.members);
+        self.copying += item.copying();
         self.standing += usize::from(item.stands());
-        self.fingerprint = self.fingerprint.wrapping_add(item.digest(name));
-        self.touch(name);
+        self.fingerprint = self.fingerprint.wrapping_add(item.digest(&name));
+        let gone = item.is_gone();
+        self.touch(&name, gone);
     }
 
-    fn set_assignment(&mut self, name: &Arc<str>, member: u32, slot: u32, entry: Option<Kept<W>>) {
-        let Some(item) = self.items.get_mut(name) else { return };
+    /// Has an item looked at of which something has changed, or forgets it.
+    fn touch(&mut self, name: &Arc<str>, gone: bool) {
+        if gone {
+            self.items.remove(name);
+            self.progress.settle(name);
+        } else {
+            self.progress.touch(name);
+        }
+    }
+
+    /// Returns the item's name.
+    fn set_assignment(
+        &mut self,
+        name: &str,
+        member: u32,
+        slot: u32,
+        entry: Option<Kept<W>>,
+    ) -> Arc<str> {
+        let (name, item) = row(&mut self.items, name);
+        self.copying -= item.copying();
         let key = |number: u32| &self.members[number as usize].key;
         let at = item
             .held
             .binary_search_by(|held| (key(held.member), held.slot).cmp(&(key(member), slot)));
-        let row = &mut self.members[member as usize];
+        let load = &mut self.members[member as usize];
         match (at, entry) {
             (Ok(at), Some(entry)) => item.held[at].entry = entry,
             (Err(at), Some(entry)) => {
                 item.held.insert(at, Assignment { member, slot, consistent: true, entry });
-                row.load += 1;
-                row.primaries += u32::from(slot == 0);
+                load.load += 1;
+                load.primaries += u32::from(slot == 0);
                 self.assignments += 1;
             }
             (Ok(at), None) => {
-                let held = item.held.remove(at);
-                row.load -= 1;
+                item.held.remove(at);
+                load.load -= 1;
                 self.progress.freed(member);
-                row.primaries -= u32::from(slot == 0);
+                load.primaries -= u32::from(slot == 0);
                 self.assignments -= 1;
-                self.copying -= usize::from(!held.consistent);
             }
             (Err(_), None) => {}
         }
-        self.touch(name);
-    }
-
-    /// Looks again at an item of which something has changed.
-    fn touch(&mut self, name: &Arc<str>) {
-        let Some(item) = self.items.get_mut(name) else { return };
-        if item.entry.is_none() && item.held.is_empty() {
-            self.items.remove(name);
-            self.progress.settle(name);
-            return;
-        }
-        let good = consistency(&*self.workload, &self.members, item).unwrap_or_default();
-        for (held, good) in item.held.iter_mut().zip(good) {
-            self.copying = self.copying + usize::from(!good) - usize::from(!held.consistent);
-            held.consistent = good;
-        }
-        self.progress.touch(name);
+        item.judge(&*self.workload, &self.members);
+        self.copying += item.copying();
+        let gone = item.is_gone();
+        self.touch(&name, gone);
+        name
     }
 
     /// The revision.
@@ -437,17 +459,12 @@ impl<W: Workload> fmt::Debug for World<W> {
     }
 }
 
-/// Which of an item's replicas are consistent. `None`: without the item nobody can tell.
-fn consistency<W: Workload>(
-    workload: &W,
-    members: &[Member<W>],
-    item: &Item<W>,
-) -> Option<Vec<bool>> {
-    let replica = |held| {
-        let Assignment { member, slot, .. }: &Assignment<W> = held;
-        let MemberKey { zone, member } = &members[*member as usize].key;
-        Replica { zone, member, slot: *slot, value: held.state() }
-    };
-    let all: Vec<Replica<'_, W::State>> = item.held.iter().map(replica).collect();
-    Some(judge(workload, item.value()?, &all))
+/// An item's row, which is made if there is none, and its name, which the row shares.
+fn row<'a, W: Workload>(
+    items: &'a mut BTreeMap<Arc<str>, Item<W>>,
+    name: &str,
+) -> (Arc<str>, &'a mut Item<W>) {
+    // One search, for a name that is copied.
+    let entry = items.entry(name.into());
+    (Arc::clone(entry.key()), entry.or_default())
 }

@@ -165,8 +165,11 @@ struct Totals<'a> {
     zones: Vec<Vec<Arc>>,
     /// By class: all that is beyond the zone rule.
     beyond: Vec<Option<Arc>>,
-    /// By cell: what stands up to the least load, and above it; new up to it, and above it.
-    cells: Vec<[Arc; 4]>,
+    /// By cell: what stands up to the least load, and above it; new up to it, and above it, up to what
+    /// a member of the zone has on average, and beyond that.
+    cells: Vec<[Arc; 5]>,
+    /// Whether loads may be further apart than is fair.
+    slack: bool,
     /// What is new.
     new: Vec<Arc>,
     /// What goes from zone to zone.
@@ -182,23 +185,33 @@ impl<'a> Totals<'a> {
             network: Network::new(2),
             standing: Some(standing),
             in_zone: vec![0; fair.zones.len()],
+            slack: *windows != *fair.loads,
             of_zone: standing.of_zone(fair, cells),
             ..Self::default()
         };
+        let mut fair_of = vec![0; fair.zones.len()];
         for (zone, members) in &cells.list {
             totals.in_zone[*zone] += index(members.len());
+            fair_of[*zone] +=
+                members.iter().map(|member| fair.loads[*member as usize].1).sum::<i64>();
+        }
+        for (zone, members) in &cells.list {
+            let average = fair_of[*zone] / totals.in_zone[*zone].max(1);
             let (kept, new) = (totals.network.add_node(), totals.network.add_node());
-            let (mut least, mut least_new, mut stay, mut more) = (0, 0, 0, 0);
+            let (mut least, mut least_new, mut stay) = (0, 0, 0);
+            let (mut more, mut most) = (0, 0);
             for member in members {
                 let (low, high) = windows[*member as usize];
                 let held = i64::from(standing.of_member[*member as usize]);
                 least += held.min(low);
                 least_new += (low - held).max(0);
                 stay += (held.min(high) - low).max(0);
-                more += high - low.max(held.min(high));
+                let (from, to) = (low.max(held.min(high)), average.min(high));
+                more += (to - from).max(0);
+                most += high - from.max(to);
             }
             totals.arc(new, kept, least + stay);
-            let steps = [(kept, least), (kept, stay), (new, least_new), (new, more)];
+            let steps = [(kept, least), (kept, stay), (new, least_new), (new, more), (new, most)];
             let steps = steps.map(|(node, step)| totals.arc(node, SINK, step));
             totals.cells.push(steps);
             totals.nodes.push(Node { zone: *zone, members: index(members.len()), kept, new });
@@ -368,7 +381,7 @@ impl<'a> Totals<'a> {
             totals.beyond.iter().flatten().for_each(|arc| cost[arc.number()] = 1);
         });
         self.minimise(|totals, cost| {
-            for [least, _, least_new, _] in &totals.cells {
+            for [least, _, least_new, ..] in &totals.cells {
                 cost[least.number()] = -1;
                 cost[least_new.number()] = -1;
             }
@@ -380,6 +393,12 @@ impl<'a> Totals<'a> {
         self.minimise(|totals, cost| {
             totals.more.iter().for_each(|arc| cost[arc.number()] = 1);
         });
+        if self.slack {
+            // Whoever has least gets it first: that will have to move again the latest.
+            self.minimise(|totals, cost| {
+                totals.cells.iter().for_each(|[.., most]| cost[most.number()] = 1);
+            });
+        }
     }
 
     fn minimise(&mut self, objective: impl Fn(&Self, &mut Vec<i64>)) {

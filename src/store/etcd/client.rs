@@ -350,23 +350,23 @@ impl<R: Runtime> Store for Etcd<R> {
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
         txn.check(&self.shared.options.limits)?;
-        let (reading, request) = (!txn.writes(), &convert::txn(&txn));
+        let (reading, txn) = (!txn.writes(), &txn);
         let len = self.shared.options.response_len;
         let done = self.call(reading, |client| async move {
-            client.kv_client().max_decoding_message_size(len).txn(request.clone()).await
+            client.kv_client().max_decoding_message_size(len).txn(convert::txn(txn)).await
         });
         let done = done.await.map_err(|failure| match failure {
-            Failure::NoLease => Refusal::LeaseNotFound(convert::first_lease(&txn)).into(),
+            Failure::NoLease => Refusal::LeaseNotFound(convert::first_lease(txn)).into(),
             Failure::Compacted => {
-                Refusal::Compacted { compacted: convert::first_revision(&txn) + 1 }.into()
+                Refusal::Compacted { compacted: convert::first_revision(txn) + 1 }.into()
             }
-            Failure::Ahead => self.ahead(convert::first_revision(&txn)),
+            Failure::Ahead => self.ahead(convert::first_revision(txn)),
             other if reading => other.of_reading(),
             other => other.of_writing(),
         })?;
         // Whatever it was that another cluster has done.
         let revision = self.revision(done.header()).map_err(Failure::of_writing)?;
-        convert::txn_response(&txn, &done, revision).ok_or_else(|| {
+        convert::txn_response(txn, &done, revision).ok_or_else(|| {
             StoreError::Unknown("the answer does not fit the transaction".to_owned())
         })
     }

@@ -41,8 +41,8 @@ pub(crate) struct Tree<V> {
     len: usize,
 }
 
-/// A branch has its children each under the least key that may stand in it; its first takes all
-/// keys that are less, too. All leaves are on one level.
+/// A branch has its children each under the least key that may stand in it, in order; its first takes
+/// all keys that are less, too, and then stands under the least of them. All leaves are on one level.
 #[derive(Clone, Debug)]
 pub(super) enum Node<V> {
     Leaf(Row<V>),
@@ -167,6 +167,10 @@ fn update<V: Keyed + Clone>(
             let at = row.keys.child(key);
             let Some(child) = row.items.get_mut(at) else { return (None, false) };
             let (right, added) = update(child, key, change);
+            // A child split off it may stand under less than it did, and rows are in order.
+            if added && at == 0 && *key < *row.keys.get(0) {
+                row.keys = row.keys.without(0).with(0, key);
+            }
             let right = right.and_then(|right| {
                 let least = right.keys().get(0);
                 row.insert(at + 1, &least, right, BRANCH_LEN)
@@ -260,6 +264,8 @@ mod tests {
     fn check_node(node: &Node<Pair>) -> usize {
         assert!((1..=node.max()).contains(&node.len()));
         assert_eq!(node.keys().len(), node.len());
+        let bounds: Vec<Vec<u8>> = (0..node.len()).map(|at| node.keys().get(at)).collect();
+        assert!(bounds.is_sorted());
         match node {
             Node::Leaf(row) => {
                 let keys = (0..row.len()).map(|at| row.keys.get(at));
@@ -267,6 +273,8 @@ mod tests {
                 0
             }
             Node::Branch(row) => {
+                let leasts = row.items.iter().map(|child| child.keys().get(0));
+                assert!(leasts.zip(&bounds).all(|(least, bound)| least >= *bound));
                 let heights: BTreeSet<usize> = row.items.iter().map(|n| check_node(n)).collect();
                 assert_eq!(heights.len(), 1, "all leaves are on one level");
                 heights.first().unwrap() + 1
@@ -339,6 +347,35 @@ mod tests {
             }
         }
         check(&tree, &model);
+    }
+
+    #[test]
+    fn keys_below_the_first_of_a_branch_split_it_in_order() {
+        // The keys at the beginning of a branch go, and some of them come back, in rows of their own
+        // before what is now the first; then its lower half grows until it is split. All in that half
+        // but those few begin alike.
+        let (mut tree, mut model) = (Tree::default(), BTreeMap::new());
+        for number in (0..60_000).step_by(4) {
+            tree.insert((key(number), 0));
+            model.insert(key(number), 0);
+        }
+        let Node::Branch(root) = &*tree.root else { panic!() };
+        let bounds: Vec<Bytes> = (1..root.len()).map(|at| root.keys.get(at).into()).collect();
+        assert!(bounds.len() > 1);
+        for bound in bounds {
+            let first = u16::from_str_radix(std::str::from_utf8(&bound).unwrap(), 16).unwrap();
+            let turn = first.next_multiple_of(0x1000);
+            let leaf = u16::try_from(LEAF_LEN * 4).unwrap();
+            for number in first..turn + leaf {
+                tree.remove(&key(number));
+                model.remove(&key(number));
+            }
+            for number in (first..turn).take(LEAF_LEN * 3).chain(turn..turn | 0xfff) {
+                tree.insert((key(number), 1));
+                model.insert(key(number), 1);
+            }
+            check(&tree, &model);
+        }
     }
 
     #[test]

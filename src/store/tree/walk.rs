@@ -84,17 +84,19 @@ impl<V: Keyed> Tree<V> {
                     (Some(_), None) => Ordering::Less,
                     (None, Some(_)) => Ordering::Greater,
                     (Some(a), Some(b)) if same(a, b) => {
-                        old.skip_item();
-                        new.skip_item();
+                        let (a, b) = (old.items(), new.items());
+                        let alike = a.iter().zip(b).take_while(|(a, b)| same(a, b)).count();
+                        old.skip_items(alike);
+                        new.skip_items(alike);
                         continue;
                     }
                     (Some(a), Some(b)) => a.key().cmp(b.key()),
                 };
                 if order.is_le() {
-                    old.skip_item();
+                    old.skip_items(1);
                 }
                 if order.is_ge() {
-                    new.skip_item();
+                    new.skip_items(1);
                 }
                 return Some((a.filter(|_| order.is_le()), b.filter(|_| order.is_ge())));
             }
@@ -127,10 +129,14 @@ impl<'a, V> Cursor<'a, V> {
     }
 
     fn item(&self) -> Option<&'a V> {
-        let (node, at) = self.way.last()?;
-        match &***node {
-            Node::Leaf(row) => row.items.get(*at),
-            Node::Branch(_) => None,
+        self.items().first()
+    }
+
+    /// From this place to the end of its leaf.
+    fn items(&self) -> &'a [V] {
+        match self.way.last().map(|(node, at)| (&***node, *at)) {
+            Some((Node::Leaf(row), at)) => row.items.get(at..).unwrap_or_default(),
+            _ => &[],
         }
     }
 
@@ -140,9 +146,10 @@ impl<'a, V> Cursor<'a, V> {
         self.way.get(level).filter(|(_, at)| *at == 0).map(|(node, _)| *node)
     }
 
-    fn skip_item(&mut self) {
+    /// Goes on in the leaf, or to the next.
+    fn skip_items(&mut self, count: usize) {
         if let Some((node, at)) = self.way.last_mut() {
-            *at += 1;
+            *at += count;
             if *at >= node.len() {
                 self.skip_node(0);
             }

@@ -1,0 +1,275 @@
+//! One member that leads over a real etcd, all that is written through it, and the same writes sent raw.
+
+use std::{
+    ops::{AddAssign, Sub},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use raft_autopilot::{
+    allocator::{
+        Allocator, Doing, Handle, Leading, Options, Report, Rules,
+        plain::{Plain, PlainMember},
+    },
+    runtime::TokioRuntime,
+    store::{
+        KeyRange, Lease, LeaseId, LeaseState, Limits, Op, RangeRequest, RangeResponse, Store,
+        StoreError, Txn, TxnResponse, etcd::Etcd,
+    },
+};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::server::Server;
+
+pub(crate) const ROOT: &str = "/deploy";
+
+/// Where the raw writes go.
+const RAW: &str = "/raw";
+
+/// How many transactions are on their way at once, of the leader's and of the raw ones.
+const IN_FLIGHT: usize = 16;
+
+/// What was written, and the revision that it made.
+#[derive(Clone)]
+pub(crate) struct Written {
+    pub(crate) revision: u64,
+    pub(crate) ops: Vec<Op>,
+}
+
+/// A store that writes down what is written through it.
+#[derive(Clone)]
+struct Recorder {
+    store: Etcd,
+    written: Arc<Mutex<Vec<Written>>>,
+}
+
+impl Store for Recorder {
+    type Watch = <Etcd as Store>::Watch;
+
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.store.range(request).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        let ops = txn.success.clone();
+        let done = self.store.commit(txn).await?;
+        if done.succeeded {
+            self.written.lock().unwrap().push(Written { revision: done.revision, ops });
+        }
+        Ok(done)
+    }
+
+    async fn watch(&self, range: KeyRange, from: u64) -> Result<Self::Watch, StoreError> {
+        self.store.watch(range, from).await
+    }
+
+    async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {
+        self.store.grant(ttl, id).await
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        self.store.keep_alive(id).await
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.store.revoke(id).await
+    }
+
+    async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        self.store.time_to_live(id).await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.store.compact(revision).await
+    }
+}
+
+/// Sends transactions, many at once. Returns the last revision that they made.
+async fn send(store: &impl Store, txns: Vec<Txn>) -> u64 {
+    let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut tasks = Vec::new();
+    for txn in txns {
+        let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
+        let store = store.clone();
+        tasks.push(tokio::spawn(async move {
+            let done = store.commit(txn).await.unwrap();
+            drop(permit);
+            done.revision
+        }));
+    }
+    let mut last = 0;
+    for task in tasks {
+        last = last.max(task.await.unwrap());
+    }
+    last
+}
+
+/// Seconds that passed, and that processors worked, where the system says so.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) wall: f64,
+    /// In this process.
+    pub(crate) ours: f64,
+    pub(crate) etcd: f64,
+}
+
+impl Sub for Spent {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        let (wall, ours) = (self.wall - other.wall, self.ours - other.ours);
+        Self { wall, ours, etcd: self.etcd - other.etcd }
+    }
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, other: Self) {
+        self.wall += other.wall;
+        self.ours += other.ours;
+        self.etcd += other.etcd;
+    }
+}
+
+/// How long a process has worked, in seconds. Zero where the system does not tell.
+fn worked(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything; in user mode and in the kernel, hundredths.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}
+
+/// The key of a member, of whatever zone.
+pub(crate) fn member_key(zone: &str, at: usize) -> String {
+    format!("{ROOT}/members/{zone}#m{at:05}")
+}
+
+pub(crate) fn member(zone: &str, at: usize, limit: usize, exiting: bool, lease: LeaseId) -> Op {
+    let limit = u32::try_from(limit).unwrap();
+    let value = PlainMember { limit, exiting, share: None };
+    Op::put_leased(member_key(zone, at), serde_json::to_vec(&value).unwrap(), lease)
+}
+
+/// So many items of three replicas.
+pub(crate) fn items(count: usize) -> impl Iterator<Item = Op> {
+    (0..count).map(|at| Op::put(format!("{ROOT}/items/i{at:06}"), r#"{"replication":3}"#))
+}
+
+/// An etcd, and the member that leads.
+pub(crate) struct Cluster {
+    server: Server,
+    store: Recorder,
+    pub(crate) handle: Handle<Plain>,
+    /// What the leader had planned when it was last looked at.
+    plans: u64,
+    /// The fewest new assignments that each plan could do with, added up.
+    pub(crate) bound: u64,
+    started: Instant,
+    /// Dropped, it ends the member.
+    _shutdown: oneshot::Sender<()>,
+}
+
+impl Cluster {
+    /// The leader can hold `limit` items itself.
+    pub(crate) async fn start(limit: u32, balance_slack: u32) -> Self {
+        let server = Server::start().await;
+        let store = Recorder { store: server.store().await, written: Arc::default() };
+        let started = Instant::now();
+        let rules = Rules { balance_slack, ..Rules::default() };
+        let leading = Leading { rules, batches_in_flight: IN_FLIGHT, ..Leading::default() };
+        let value = PlainMember { limit, ..PlainMember::default() };
+        let options = Options {
+            ttl: Duration::from_secs(300),
+            leading,
+            ..Options::new(ROOT, "zone-a", "leader", value)
+        };
+        let made = Allocator::new(store.clone(), TokioRuntime, Plain, (), options);
+        let (mut allocator, handle) = made.unwrap();
+        let (shutdown, asked) = oneshot::channel::<()>();
+        tokio::spawn(async move { allocator.run(async { drop(asked.await) }).await });
+        handle.report_when(|_| true).await.unwrap();
+        Self { server, store, handle, plans: 0, bound: 0, started, _shutdown: shutdown }
+    }
+
+    /// What was spent since it was started.
+    pub(crate) fn spent(&self) -> Spent {
+        let wall = self.started.elapsed().as_secs_f64();
+        Spent { wall, ours: worked(std::process::id()), etcd: worked(self.server.id()) }
+    }
+
+    /// Writes in transactions that are as large as they may be.
+    pub(crate) async fn write(&self, ops: impl IntoIterator<Item = Op>) -> u64 {
+        let ops: Vec<Op> = ops.into_iter().collect();
+        let txns = ops.chunks(self.store.limits().operations).map(|ops| Txn::new(ops.to_vec()));
+        send(&self.store, txns.collect()).await
+    }
+
+    pub(crate) async fn grant(&self) -> LeaseId {
+        self.store.grant(Duration::from_secs(300), None).await.unwrap().id
+    }
+
+    pub(crate) async fn revoke(&self, lease: LeaseId) {
+        self.store.revoke(lease).await.unwrap();
+    }
+
+    /// Waits until nothing more can be done, makes everything consistent that is new, and so on until
+    /// nothing is new. Returns in how many rounds.
+    pub(crate) async fn settle(&mut self, mut revision: u64) -> (u64, Arc<Report>) {
+        let before = self.handle.report().map_or(0, |report| report.done.rounds);
+        loop {
+            let idle = |report: &Report| {
+                report.revision >= revision && !report.doing.contains_key(&Doing::Changing)
+            };
+            let report = self.handle.report_when(idle).await.unwrap();
+            if report.done.plans != self.plans {
+                self.plans = report.done.plans;
+                self.bound += report.certificate.lower_bound;
+            }
+            if report.copying == 0 {
+                return (report.done.rounds - before, report);
+            }
+            revision = self.mark().await;
+        }
+    }
+
+    /// Makes everything consistent that is new.
+    async fn mark(&self) -> u64 {
+        let view = self.handle.view().unwrap();
+        let range = KeyRange::prefix(format!("{ROOT}/assign/"));
+        let new = view.range(&range).filter(|(_, entry)| entry.kv.value.is_empty());
+        let ops: Vec<Op> = new
+            .map(|(key, entry)| Op::put_leased(key, r#"{"consistent":true}"#, entry.kv.lease))
+            .collect();
+        assert!(!ops.is_empty(), "what is marked is consistent");
+        self.write(ops).await
+    }
+
+    /// What was written since this was last asked, in the order of revisions.
+    pub(crate) fn written(&self) -> Vec<Written> {
+        let mut written = std::mem::take(&mut *self.store.written.lock().unwrap());
+        written.sort_by_key(|written| written.revision);
+        written
+    }
+
+    /// The same writes in the same order and transactions, without compares, to the same etcd, as keys
+    /// that are nobody's.
+    pub(crate) async fn raw(&self, written: &[Written]) -> Spent {
+        let renamed = |key: &[u8]| [RAW.as_bytes(), &key[ROOT.len()..]].concat();
+        let raw = |op: &Op| match op {
+            Op::Put { key, value, .. } => Op::put(renamed(key), value),
+            Op::Delete(KeyRange::Key(key)) => Op::delete(renamed(key)),
+            other => other.clone(),
+        };
+        let txns = written.iter().map(|written| Txn::new(written.ops.iter().map(raw))).collect();
+        let before = self.spent();
+        send(&self.store.store, txns).await;
+        let spent = self.spent() - before;
+        let all = Op::Delete(KeyRange::prefix(RAW));
+        self.store.store.commit(Txn::new([all])).await.unwrap();
+        spent
+    }
+}
