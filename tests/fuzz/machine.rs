@@ -103,7 +103,10 @@ impl Choices<'_> {
             9 => Command::Revoke(self.lease()),
             10 => Command::Compact(self.revision()),
             11 => Command::Configure(Config {
-                limits: Limits { operations: self.below(12).into(), bytes: 9 * usize::from(self.below(200)) },
+                limits: Limits {
+                    operations: self.below(12).into(),
+                    bytes: 9 * usize::from(self.below(200)),
+                },
                 history_len: self.below(60).into(),
                 history_age: Duration::from_secs(self.below(90).into()),
             }),
