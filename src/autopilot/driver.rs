@@ -19,7 +19,7 @@ use super::{
     },
     config::{Config, ConfigError},
     desk::{Desk, Then, Unrecorded, record, within},
-    guard::Guard,
+    guard::{Guard, Guarded},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
     plan::{Plan, plan},
@@ -114,8 +114,7 @@ pub(super) enum Event<E> {
 pub struct Autopilot<C: Cluster, R: Runtime> {
     pub(super) cluster: Arc<C>,
     pub(super) runtime: R,
-    promoter: Guard,
-    readers: Arc<dyn Promoter>,
+    promoter: Arc<dyn Guarded>,
     pub(super) options: Options,
     default_config: Arc<Config>,
     requests: mpsc::Receiver<Box<Request>>,
@@ -155,8 +154,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         options.validate()?;
         let (send, requests) = mpsc::channel(32);
         let (events, outcomes) = mpsc::unbounded_channel();
-        let (promoter, readers) = Guard::new(promoter);
-        let readers: Arc<dyn Promoter> = Arc::new(readers);
+        let promoter: Arc<dyn Guarded> = Arc::new(Guard::new(promoter));
         let config = Arc::new(options.config.clone());
         let (publish, view) = watch::channel(Arc::new(View {
             running: Running::Stopped,
@@ -167,7 +165,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             state: None,
             plan: Arc::default(),
             history: History::default(),
-            promoter: Arc::clone(&readers),
+            promoter: Arc::clone(&promoter) as Arc<dyn Promoter>,
             good_for: options.good_for(),
         }));
         let clock = runtime.clone();
@@ -183,7 +181,6 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             cluster: Arc::new(cluster),
             runtime,
             promoter,
-            readers,
             default_config: config,
             options,
             requests,
@@ -263,9 +260,9 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let (config, create_index, modify_index) = self.config(&seen);
         let state = Arc::new(State::assess(&config, self.last.as_deref(), &seen));
         let failed = self.promoter.begin();
-        let mut plan = plan(&config, &state, &self.promoter);
+        let mut plan = plan(&config, &state, &*self.promoter);
         if let Some(error) = self.promoter.failure().filter(|new| failed.as_ref() != Some(new)) {
-            tracing::error!(error, "the promoter panicked: it wishes nothing until it is mended");
+            tracing::error!(%error, "the promoter panicked: it wishes nothing until it is mended");
         }
         let next = judge(&config, &state, &mut plan);
         self.plan = Arc::new(plan);
@@ -279,7 +276,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             state: Some(Arc::clone(&state)),
             plan: Arc::clone(&self.plan),
             history: self.chronicle.history.clone(),
-            promoter: Arc::clone(&self.readers),
+            promoter: Arc::clone(&self.promoter) as Arc<dyn Promoter>,
             good_for: self.options.good_for(),
         };
         self.publish.send_replace(Arc::new(view));

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,86 +21,88 @@ pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
 
-/// A promoter of which no panic is heard outside. One that panics wishes nothing and keeps the dead.
-#[derive(Debug)]
-pub(super) struct Guard {
-    inner: Arc<dyn Promoter>,
-    /// What the latest round's panic said.
-    failed: Arc<Mutex<Option<String>>>,
-    /// Whether it is the rounds that ask, and not readers, who may ask what is not the case.
-    counts: bool,
+/// A promoter that tells whether it has panicked.
+pub(super) trait Guarded: Promoter {
+    /// Forgets what its panic said, and returns it.
+    fn begin(&self) -> Option<Box<str>>;
+
+    /// What its panic said, if it has panicked since.
+    fn failure(&self) -> Option<Box<str>>;
 }
 
-impl Guard {
-    /// One for the rounds, and one for readers, who are warned by it of what befell the rounds.
-    pub(super) fn new(inner: impl Promoter) -> (Self, Self) {
-        let (inner, failed) = (Arc::new(inner) as Arc<dyn Promoter>, Arc::default());
-        let readers =
-            Self { inner: Arc::clone(&inner), failed: Arc::clone(&failed), counts: false };
-        (Self { inner, failed, counts: true }, readers)
+/// A promoter of which no panic is heard outside. One that panics wishes nothing and keeps the dead.
+#[derive(Debug)]
+pub(super) struct Guard<P> {
+    inner: P,
+    failed: Mutex<Option<Box<str>>>,
+}
+
+impl<P: Promoter> Guard<P> {
+    pub(super) fn new(inner: P) -> Self {
+        Self { inner, failed: Mutex::default() }
     }
 
-    /// Forgets the panic of the round before, and returns its words.
-    pub(super) fn begin(&self) -> Option<String> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn failed(&self) -> MutexGuard<'_, Option<Box<str>>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the promoter's panic said, if it has panicked in this round.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn ask<T>(&self, ask: impl FnOnce(&dyn Promoter) -> T, otherwise: impl FnOnce(&str) -> T) -> T {
-        catch_unwind(AssertUnwindSafe(|| ask(&*self.inner))).unwrap_or_else(|panic| {
-            let words = said(&*panic);
-            let told = otherwise(&words);
-            if self.counts {
-                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
-            }
-            told
+    fn ask<T>(&self, ask: impl FnOnce(&P) -> T, otherwise: impl FnOnce() -> T) -> T {
+        catch_unwind(AssertUnwindSafe(|| ask(&self.inner))).unwrap_or_else(|panic| {
+            *self.failed() = Some(said(&*panic).into());
+            otherwise()
         })
     }
 }
 
-impl Promoter for Guard {
+impl<P: Promoter> Guarded for Guard<P> {
+    fn begin(&self) -> Option<Box<str>> {
+        self.failed().take()
+    }
+
+    fn failure(&self) -> Option<Box<str>> {
+        self.failed().clone()
+    }
+}
+
+impl<P: Promoter> Promoter for Guard<P> {
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
-        self.ask(|inner| inner.wishes(config, state), |_| Wishes::default())
+        self.ask(|inner| inner.wishes(config, state), Wishes::default)
     }
 
     fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
-        let unknown = |_: &str| NodeType::new("unknown");
+        let unknown = || NodeType::new("unknown");
         self.ask(|inner| inner.node_type(config, state, server), unknown)
     }
 
     fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.ask(|inner| inner.is_potential_voter(node_type), |_| false)
+        self.ask(|inner| inner.is_potential_voter(node_type), || false)
     }
 
     fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {
-        let all = |_: &str| dead.iter().cloned().collect();
+        let all = || dead.iter().cloned().collect();
         self.ask(|inner| inner.keeps(config, state, dead), all)
     }
 
     fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        self.ask(|inner| inner.server_ext(config, state, server), |_| ServerExt::default())
+        self.ask(|inner| inner.server_ext(config, state, server), ServerExt::default)
     }
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        let mut ext = self.ask(|inner| inner.state_ext(config, state), |_| StateExt::default());
+        let mut ext = self.ask(|inner| inner.state_ext(config, state), StateExt::default);
         ext.warnings.extend(self.failure().map(|words| {
             format!(
-                "the promoter panicked: its wishes are not known, so no vote moves by them and the \
-                 dead are kept, until it is mended ({words})"
+                "the promoter panicked: what it would have said is left out, so no vote moves by its \
+                 wishes and the dead are kept, until it is mended ({words})"
             )
         }));
         ext
     }
 
     fn wake(&self, config: &Config, state: &State) -> Option<Duration> {
-        self.ask(|inner| inner.wake(config, state), |_| None)
+        self.ask(|inner| inner.wake(config, state), || None)
     }
 
     fn policy(&self) -> Option<Policy> {
-        self.ask(Promoter::policy, |_| None)
+        self.ask(P::policy, || None)
     }
 }
