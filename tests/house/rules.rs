@@ -137,7 +137,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["item", "local", "planner"],
             &["progress", "state", "value"],
-            &["error", "plain", "route"],
+            &["error", "leader", "plain", "route"],
             &["case", "plan", "world"],
             &["intent"],
             &["converge"],
