@@ -121,7 +121,7 @@ pub(super) fn certify(
         slack: u64::from(problem.slack),
         ..Certificate::default()
     };
-    let cap_of = |item| problem.zone_rule.cap(problem.wanted(item)) as usize;
+    let cap_of = |item| fair.rule[fair.classes.of(problem, item)];
     for item in touched {
         let item = *item as usize;
         let row = draft.of(item);

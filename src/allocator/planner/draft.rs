@@ -1,10 +1,8 @@
 //! A plan in the making: who is to hold each item, beside who holds it now.
 
 use super::{
-    kinds::narrow,
     lists::Lists,
     problem::{Holder, Holdings, Problem},
-    takers::spread,
 };
 
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
@@ -28,11 +26,11 @@ pub(super) trait Draft {
     fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]);
 
     /// Begins with who holds the items now, but for some: `write` appends the row of each, given its
-    /// place among them and who holds it. They are in order, and their rows as long as `lengths` says.
+    /// place among them and who holds it. They are in order, and their rows as long as `length` says.
     fn begin(
         &mut self,
         items: &[u32],
-        lengths: &[u32],
+        length: impl Fn(usize) -> u32,
         write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
     );
 
@@ -63,15 +61,10 @@ pub(super) trait Draft {
         self.lists().of(member).collect()
     }
 
-    /// Replicas that suit, as items and places in their rows: of each member as many as are asked for,
-    /// and of an item one, or several if `all`. Another `turn` begins elsewhere.
-    fn offers(
-        &mut self,
-        asked: &mut [u32],
-        turn: u64,
-        all: bool,
-        suits: impl Fn(Holder) -> bool,
-    ) -> Vec<(u32, u32)>;
+    /// Whether everybody's items are known without asking for them.
+    fn has_lists(&self) -> bool {
+        false
+    }
 }
 
 /// All rows, for a plan that is made at once.
@@ -113,11 +106,11 @@ impl Draft for Sheet<'_> {
     fn begin(
         &mut self,
         items: &[u32],
-        lengths: &[u32],
+        length: impl Fn(usize) -> u32,
         mut write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
     ) {
         let held = &self.problem.held;
-        self.desired = held.rewritten(items, lengths, |at, row| {
+        self.desired = held.rewritten(items, length, |at, row| {
             write(at, held.of(items[at] as usize), row);
         });
     }
@@ -139,38 +132,5 @@ impl Draft for Sheet<'_> {
             Some(members) => self.lists.gather(members, &self.desired),
             None => self.lists.gather_all(&self.desired),
         }
-    }
-
-    /// One reading of the rows, from a place that depends on the world, so that it is not always the
-    /// same items that move.
-    fn offers(
-        &mut self,
-        asked: &mut [u32],
-        turn: u64,
-        all: bool,
-        suits: impl Fn(Holder) -> bool,
-    ) -> Vec<(u32, u32)> {
-        let mut left = asked.iter().filter(|asked| **asked > 0).count();
-        let len = self.desired.len();
-        let seed = (self.problem.seats.len() as u64) << 32 ^ len as u64;
-        let start = spread(seed.wrapping_add(turn), len);
-        let mut offered = Vec::new();
-        for item in (start..len).chain(0..start) {
-            if left == 0 {
-                break;
-            }
-            for (at, holder) in (0..).zip(self.desired.of(item)) {
-                let Some(asked) = asked.get_mut(holder.member() as usize) else { continue };
-                if *asked > 0 && suits(*holder) {
-                    *asked -= 1;
-                    left -= usize::from(*asked == 0);
-                    offered.push((narrow(item), at));
-                    if !all {
-                        break;
-                    }
-                }
-            }
-        }
-        offered
     }
 }

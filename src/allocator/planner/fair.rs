@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 
 use super::{
     flow::{Arc, Network},
-    kinds::{Class, Classes, Group, Groups, NOWHERE, Zones},
+    kinds::{Class, Classes, Group, Groups, Zones},
     problem::{Holder, Problem, index},
 };
 
@@ -55,7 +55,7 @@ pub(super) struct Fair {
     pub caps: Vec<usize>,
     /// By class, how many replicas an item can have within that.
     within: Vec<usize>,
-    /// By class and zone, whether items may be there.
+    /// By class and zone, whether items may be there; one more stands for nowhere, where none may.
     open: Vec<bool>,
 }
 
@@ -75,7 +75,7 @@ impl Fair {
         }
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
-            self.open.extend(open);
+            self.open.extend(open.chain([false]));
             self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
             let cap = cap(problem, &self.zones, *class);
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
@@ -88,7 +88,7 @@ impl Fair {
 
     /// Whether items of a class may be in a zone.
     pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
-        self.open[class * self.zones.len() + zone]
+        self.open[class * (self.zones.len() + 1) + zone]
     }
 
     /// How many of so many replicas of an item of a class are beyond the zone rule at least.
@@ -97,9 +97,10 @@ impl Fair {
     }
 
     /// Whether a holder of an item of a class may hold it.
+    #[inline]
     pub(super) fn is_legal(&self, class: usize, holder: Holder) -> bool {
-        let zone = self.zones.of(holder);
-        zone != NOWHERE && self.is_open(class, zone as usize)
+        // Without a branch, because nobody can guess where members were lost.
+        self.is_open(class, (self.zones.of(holder) as usize).min(self.zones.len()))
     }
 }
 

@@ -7,7 +7,8 @@
 //! 1. each item [keeps](super::keep) what it may, up to what it wants and what the zone rule allows;
 //! 2. where it had a choice, what is given up is [shifted](super::surplus) to members that have too much;
 //! 3. what is missing goes to the members that lack most, in the zones that the item's class lacks most;
-//! 4. members above their target give items to those below, in the same zone where that is possible;
+//! 4. members above their target [give](super::give) items to those below, in the same zone where that is
+//!    possible;
 //! 5. what is left over takes a [detour](super::detour): somebody else's replica makes room.
 //!
 //! A detour costs one new assignment more than the lower bound if the replica that makes room stood
@@ -19,7 +20,6 @@ use super::{
     fair::Fair,
     keep::Keeper,
     kinds::{NOWHERE, narrow},
-    level::Share,
     openings::Openings,
     problem::{Holder, Problem, holds},
     quota::{quota, second_quota, windows},
@@ -80,7 +80,7 @@ pub(super) fn fill<D: Draft>(
     let mut fill = Fill::new(keeper, draft, unsound, targets);
     fill.shift();
     fill.recall();
-    fill.openings.open();
+    fill.openings.open(&fill.primaries);
     fill.fill_in();
     fill.give();
     fill.detours();
@@ -92,34 +92,20 @@ pub(super) struct Fill<'a, D> {
     pub(super) fair: &'a Fair,
     pub(super) draft: D,
     pub(super) openings: Openings<'a>,
-    targets: Vec<i64>,
-    crown: Crown,
-    primaries: Vec<u32>,
+    pub(super) targets: Vec<i64>,
+    pub(super) crown: Crown,
+    pub(super) primaries: Vec<u32>,
     /// Whether some of what stands is not consistent.
-    raw: bool,
+    pub(super) raw: bool,
     /// Items with vacant places.
     pub(super) vacant: Vec<u32>,
     pub(super) touched: Vec<u32>,
     /// How often items were offered.
-    turn: u64,
+    pub(super) turn: u64,
+    /// By class, how many items nobody holds.
+    empty: Vec<i64>,
     /// Whether a place stays vacant.
     pub(super) stuck: bool,
-}
-
-/// Who may give what to whom.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Only replicas that are not consistent; else as planned.
-    Raw,
-    /// Only primaries, of members that have more than so many; else as planned.
-    Primaries(i64),
-    /// Only replicas that are no primaries, of members that have more of those too many than
-    /// primaries beyond so many; else as planned.
-    Others(i64),
-    /// To the replica's own zone, or as the quota of its class says.
-    Planned,
-    /// To any zone.
-    Any,
 }
 
 impl<'a, D: Draft> Fill<'a, D> {
@@ -136,6 +122,7 @@ impl<'a, D: Draft> Fill<'a, D> {
             primaries: standing.primaries,
             raw: standing.raw > 0,
             vacant: keeper.vacant_items,
+            empty: keeper.vacant.empty,
             touched: unsound,
             turn: 0,
             stuck: false,
@@ -152,7 +139,7 @@ impl<'a, D: Draft> Fill<'a, D> {
         self.openings.room[member as usize]
     }
 
-    fn zone(&self, member: u32) -> usize {
+    pub(super) fn zone(&self, member: u32) -> usize {
         self.fair.zones.of_member[member as usize] as usize
     }
 
@@ -236,17 +223,32 @@ impl<'a, D: Draft> Fill<'a, D> {
         }
     }
 
+    /// Where little changes, those who lack most come to items that lost their primary before they come to
+    /// others: who lacks a primary too gets it there, and nobody has to hand one over.
+    fn crownless_first(&mut self) {
+        if self.vacant.len() <= self.targets.len() {
+            let crowned = |holder: &Holder| *holder != VACANT && holder.is_primary();
+            let draft = &self.draft;
+            self.vacant.sort_by_key(|item| draft.of(*item as usize).iter().any(crowned));
+        }
+    }
+
     /// Step 3.
     fn fill_in(&mut self) {
         let mut came = Vec::new();
+        self.crownless_first();
+        self.openings.lay_out(&self.empty);
         for number in std::mem::take(&mut self.vacant) {
             let item = number as usize;
             let class = self.fair.classes.of(self.problem, item);
+            let lists = self.draft.lists().are_any();
             let (held, row) = self.draft.both(item);
             let filled = self.openings.fill(class, row, |member| {
                 let holder = as_before(held, member);
                 self.primaries[member as usize] += u32::from(holder.is_primary());
-                came.push(member);
+                if lists {
+                    came.push(member);
+                }
                 holder
             });
             self.crown.choose(row, &mut self.primaries);
@@ -257,103 +259,7 @@ impl<'a, D: Draft> Fill<'a, D> {
                 self.vacant.push(number);
             }
         }
-    }
-
-    /// Step 4: first with as few items as seem to be enough, each of which gives a single replica, then
-    /// with all. What is not consistent goes before all else, and then primaries go to those who will
-    /// want some, so that few have to be handed over afterwards.
-    fn give(&mut self) {
-        if self.openings.room.iter().all(|room| *room >= 0) {
-            return;
-        }
-        let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
-        let all = |_: u32| u32::MAX;
-        if self.raw {
-            self.give_of(&[Way::Raw], all, |holder| !holder.is_consistent());
-        }
-        let share = Share::of(&self.targets, self.draft.len());
-        let kept = self.keep_room(&share);
-        let primaries = [Way::Primaries(share.high), Way::Primaries(share.low)];
-        self.give_of(&primaries, few, Holder::is_primary);
-        self.openings.room.iter_mut().zip(kept).for_each(|(room, kept)| *room += kept);
-        self.openings.open();
-        self.give_of(&[Way::Others(share.high)], few, |holder| !holder.is_primary());
-        self.give_of(&[Way::Others(share.high), Way::Planned, Way::Any], all, |_| true);
-    }
-
-    /// Leaves those who lack something room for the primaries only that they will want. Returns, by
-    /// member, what else there is room for.
-    fn keep_room(&mut self, share: &Share) -> Vec<i64> {
-        let mut kept = vec![0; self.targets.len()];
-        let rooms = self.openings.room.iter_mut().enumerate();
-        for (member, room) in rooms.filter(|(_, room)| **room > 0) {
-            let wanted = share.low - i64::from(self.primaries[member]);
-            kept[member] = *room - wanted.clamp(0, *room);
-            *room -= kept[member];
-        }
-        self.openings.open();
-        kept
-    }
-
-    /// Lets members above their target give replicas that suit, one way after the other. `ask` tells
-    /// for how many too many how many replicas are asked for.
-    fn give_of(&mut self, ways: &[Way], ask: impl Fn(u32) -> u32, suits: impl Fn(Holder) -> bool) {
-        let mut asked = vec![0; self.targets.len()];
-        let mut above = false;
-        for (member, asked) in asked.iter_mut().enumerate() {
-            let mut excess = -self.openings.room[member];
-            if let Some(Way::Primaries(share)) = ways.last() {
-                excess = excess.min(i64::from(self.primaries[member]) - share);
-            }
-            if excess > 0 {
-                let excess = u32::try_from(excess).unwrap_or(u32::MAX);
-                *asked = ask(excess).min(self.load(member));
-                above = true;
-            }
-        }
-        if !above || self.openings.is_empty() {
-            return;
-        }
-        self.turn += 1;
-        let all = ways.contains(&Way::Any);
-        let places = self.draft.offers(&mut asked, self.turn, all, suits);
-        for way in ways {
-            for (item, at) in &places {
-                self.give_place(*item as usize, *at as usize, *way);
-            }
-        }
-    }
-
-    fn give_place(&mut self, item: usize, at: usize, way: Way) {
-        let row = self.draft.of(item);
-        let holder = row[at];
-        if holder == VACANT || self.room(holder.member()) >= 0 {
-            return;
-        }
-        let excess = -self.room(holder.member());
-        let primaries = i64::from(self.primaries[holder.member() as usize]);
-        let suits = match way {
-            Way::Raw => !holder.is_consistent(),
-            Way::Primaries(share) => holder.is_primary() && primaries > share,
-            Way::Others(share) => !holder.is_primary() && excess > primaries - share,
-            Way::Planned | Way::Any => true,
-        };
-        // Where there is a choice, an item does not give two replicas at once.
-        if !suits || !matches!(way, Way::Planned | Way::Any) && self.is_moving(item) {
-            return;
-        }
-        let (class, from) = (self.class(item), self.zone(holder.member()));
-        if let Some(taker) = self.openings.taker(class, row, from, way == Way::Any) {
-            self.leave(holder);
-            self.arrive(item, at, taker);
-            self.touched.push(narrow(item));
-        }
-    }
-
-    /// Whether somebody comes to an item who does not hold it yet.
-    fn is_moving(&self, item: usize) -> bool {
-        let (held, row) = (self.draft.held(item), self.draft.of(item));
-        held != row && row.iter().any(|holder| *holder == VACANT || !holds(held, holder.member()))
+        self.openings.count_in_columns();
     }
 
     /// Gives a place of an item to a member whose room is counted already.

@@ -55,6 +55,7 @@ impl<'a> Keeper<'a> {
             goals: Vec::new(),
             vacant: Vacant {
                 of_class: vec![0; fair.classes.list.len()],
+                empty: vec![0; fair.classes.list.len()],
                 fits: vec![0; fair.classes.list.len()],
                 crowded: vec![0; fair.classes.list.len() * fair.zones.len()],
             },
@@ -84,7 +85,8 @@ impl<'a> Keeper<'a> {
     /// where not all fits, those that change are found here. Returns them.
     pub(super) fn begin(&mut self, draft: &mut impl Draft, mut unsound: Vec<u32>) -> Vec<u32> {
         let mut goals = Vec::new();
-        if self.fair.short {
+        let fair = self.fair;
+        if fair.short {
             unsound.clear();
             for item in 0..draft.len() {
                 let class = self.fair.classes.of(self.problem, item);
@@ -95,12 +97,15 @@ impl<'a> Keeper<'a> {
                     goals.push(narrow(goal));
                 }
             }
-        } else {
-            goals.extend(unsound.iter().map(|item| self.problem.wanted(*item as usize)));
         }
-        draft.begin(&unsound, &goals, |at, held, row| {
-            let class = self.fair.classes.of(self.problem, unsound[at] as usize);
-            if self.keep(held, class, goals[at] as usize, row) > 0 {
+        let problem = self.problem;
+        let class = |at: usize| fair.classes.of(problem, unsound[at] as usize);
+        let goal = |at: usize| match goals.get(at) {
+            Some(goal) => *goal,
+            None => fair.classes.list[class(at)].0.wanted,
+        };
+        draft.begin(&unsound, goal, |at, held, row| {
+            if self.keep(held, class(at), goal(at) as usize, row) > 0 {
                 self.vacant_items.push(unsound[at]);
             }
         });
@@ -121,6 +126,7 @@ impl<'a> Keeper<'a> {
         let start = row.len();
         if held.is_empty() {
             self.vacant.of_class[class] += index(goal);
+            self.vacant.empty[class] += 1;
             self.vacant.fits[class] += index(goal.min(self.fair.caps[class]));
             row.resize(start + goal, Holder::VACANT);
             return goal;
@@ -128,14 +134,24 @@ impl<'a> Keeper<'a> {
         let fair = self.fair;
         if held.len() <= goal && held.len() <= fair.caps[class] + 1 {
             // If no more stay than a zone takes, each does, in its place: no rule can be broken.
-            let stays = |holder: &Holder| fair.is_legal(class, *holder);
-            row.extend(
-                held.iter().map(|holder| if stays(holder) { *holder } else { Holder::VACANT }),
-            );
+            // All of it without a branch, because nobody can guess where somebody was lost.
+            let (mut vacancies, mut zones) = (goal, 0u64);
+            row.extend(held.iter().map(|holder| {
+                let stays = fair.is_legal(class, *holder);
+                vacancies -= usize::from(stays);
+                zones |= u64::from(stays) << (fair.zones.of(*holder) % 64);
+                holder.or_vacant(stays)
+            }));
             row.resize(start + goal, Holder::VACANT);
-            let vacancies = row[start..].iter().filter(|holder| **holder == Holder::VACANT).count();
             if goal - vacancies <= fair.caps[class] {
-                self.count_vacant(class, vacancies, &row[start..]);
+                // Mostly each is in a zone of its own, which then takes what is missing as any other.
+                let apart = zones.count_ones() as usize == goal - vacancies;
+                if apart && fair.caps[class] > vacancies {
+                    self.vacant.of_class[class] += index(vacancies);
+                    self.vacant.fits[class] += index(vacancies);
+                } else {
+                    self.count_vacant(class, vacancies, &row[start..]);
+                }
                 return vacancies;
             }
             row.truncate(start);

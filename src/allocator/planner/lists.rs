@@ -67,6 +67,17 @@ impl Lists {
         Self { items, members: starts.into_iter().zip(ends).map(list).collect(), any: true }
     }
 
+    /// Whether anybody's list was made.
+    #[inline]
+    pub(super) fn are_any(&self) -> bool {
+        self.any
+    }
+
+    /// Whether a member's list was made.
+    pub(super) fn knows(&self, member: u32) -> bool {
+        self.members[member as usize].known
+    }
+
     /// Makes the lists of all members, if they are not there yet.
     pub(super) fn gather_all(&mut self, rows: &Holdings) {
         if self.members.iter().any(|list| !list.known) {
@@ -122,6 +133,18 @@ impl Lists {
     pub(super) fn of(&self, member: u32) -> impl Iterator<Item = u32> + '_ {
         let List { part: (start, end), more, .. } = &self.members[member as usize];
         self.items[*start as usize..*end as usize].iter().chain(more).copied()
+    }
+
+    /// How many entries the list of a member has, and one of them.
+    pub(super) fn len(&self, member: u32) -> usize {
+        let List { part: (start, end), more, .. } = &self.members[member as usize];
+        (end - start) as usize + more.len()
+    }
+
+    pub(super) fn get(&self, member: u32, at: usize) -> u32 {
+        let List { part: (start, end), more, .. } = &self.members[member as usize];
+        let part = &self.items[*start as usize..*end as usize];
+        part.get(at).copied().unwrap_or_else(|| more[at - part.len()])
     }
 
     /// Brings the list of a member that holds so many items up to date, if it has grown long.

@@ -7,7 +7,6 @@ use super::{
     kinds::narrow,
     lists::Lists,
     problem::{Holder, Holdings, holds},
-    takers::spread,
 };
 
 /// Who is to hold each item, and who holds those that are not yet so.
@@ -32,13 +31,13 @@ impl Live {
                 moving.insert(item, held.to_vec());
             }
         }
-        Self { rows: Rows::new(desired), moving, wishes: BTreeMap::new(), lists }
+        Self { rows: Rows::new(&desired), moving, wishes: BTreeMap::new(), lists }
     }
 
     /// From who holds the items, while there is no plan.
     pub(super) fn unplanned(members: usize, held: Holdings) -> Self {
         let lists = Lists::of_nobody(members);
-        Self { rows: Rows::new(held), moving: BTreeMap::new(), wishes: BTreeMap::new(), lists }
+        Self { rows: Rows::new(&held), moving: BTreeMap::new(), wishes: BTreeMap::new(), lists }
     }
 
     /// Makes room for one more member.
@@ -48,8 +47,8 @@ impl Live {
 
     /// Adds an item that nobody is to hold yet.
     pub(super) fn add_item(&mut self, held: Vec<Holder>) {
-        self.moving.insert(narrow(self.rows.spans.len()), held);
-        self.rows.spans.push((0, 0));
+        self.moving.insert(narrow(self.rows.len), held);
+        self.rows.push();
     }
 
     /// Says who holds an item now.
@@ -110,14 +109,14 @@ impl Live {
 
     /// Who holds the items now.
     pub(super) fn all_held(&self) -> Holdings {
-        let mut held = Holdings::with_capacity(self.len(), self.rows.holders.len());
+        let mut held = Holdings::with_capacity(self.rows.places.len());
         (0..self.len()).for_each(|item| held.push(self.held(item)));
         held
     }
 
     /// Who is to hold the items.
     pub(super) fn all_desired(&self) -> Holdings {
-        let mut desired = Holdings::with_capacity(self.len(), self.rows.holders.len());
+        let mut desired = Holdings::with_capacity(self.rows.places.len());
         (0..self.len()).for_each(|item| desired.push(self.of(item)));
         desired
     }
@@ -125,7 +124,7 @@ impl Live {
 
 impl Draft for Live {
     fn len(&self) -> usize {
-        self.rows.spans.len()
+        self.rows.len
     }
 
     fn held(&self, item: usize) -> &[Holder] {
@@ -147,7 +146,7 @@ impl Draft for Live {
     fn begin(
         &mut self,
         items: &[u32],
-        _lengths: &[u32],
+        _length: impl Fn(usize) -> u32,
         mut write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
     ) {
         let mut row = Vec::new();
@@ -185,87 +184,92 @@ impl Draft for Live {
 
     fn prepare(&mut self, _members: Option<&[u32]>) {}
 
-    /// From the lists of those who are asked.
-    fn offers(
-        &mut self,
-        asked: &mut [u32],
-        turn: u64,
-        _all: bool,
-        suits: impl Fn(Holder) -> bool,
-    ) -> Vec<(u32, u32)> {
-        let mut offered = Vec::new();
-        for (member, asked) in (0..).zip(asked).filter(|(_, asked)| **asked > 0) {
-            let count = self.lists.of(member).count();
-            let start = spread(turn << 32 ^ u64::from(member), count);
-            let items = self.lists.of(member).skip(start).chain(self.lists.of(member).take(start));
-            for item in items {
-                let row = self.rows.of(item as usize);
-                let at = row.iter().position(|holder| holder.member() == member);
-                let Some(at) = at.filter(|at| suits(row[*at])) else { continue };
-                offered.push((item, narrow(at)));
-                *asked -= 1;
-                if *asked == 0 {
-                    break;
-                }
-            }
-        }
-        offered
+    fn has_lists(&self) -> bool {
+        true
     }
 }
 
-/// Rows of any length, one after the other, with holes.
+/// Rows that can be changed, each at a place that follows from its number: a row that is read out of
+/// turn, from anywhere in the memory, is waited for once, and not first for where it is.
 #[derive(Clone, Debug, Default)]
 struct Rows {
-    /// Where each starts, and how long it is.
-    spans: Vec<(u32, u32)>,
-    holders: Vec<Holder>,
-    /// Places that belong to no row.
-    holes: usize,
+    len: usize,
+    /// How many places each has here, what is left of them being [`Holder::NONE`].
+    stride: usize,
+    places: Vec<Holder>,
+    /// The rows that are longer; their first place is [`Holder::ELSEWHERE`].
+    long: BTreeMap<u32, Vec<Holder>>,
 }
 
+/// Up to one in so many rows may be longer than the others.
+const LONG: usize = 64;
+
 impl Rows {
-    fn new(rows: Holdings) -> Self {
-        let (first, holders) = rows.into_parts();
-        let spans = first.windows(2).map(|ends| (ends[0], ends[1] - ends[0])).collect();
-        Self { spans, holders, holes: 0 }
+    fn new(rows: &Holdings) -> Self {
+        let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+        for row in rows.iter() {
+            *lengths.entry(row.len()).or_default() += 1;
+        }
+        let mut longer = rows.len();
+        let stride = lengths.into_iter().find(|(_, rows_of_it)| {
+            longer -= rows_of_it;
+            longer * LONG <= rows.len()
+        });
+        let stride = stride.map_or(1, |(length, _)| length.max(1));
+        let mut all = Self { stride, ..Self::default() };
+        all.places.reserve(rows.len() * stride);
+        for (item, row) in rows.iter().enumerate() {
+            all.push();
+            all.set(item, row);
+        }
+        all
     }
 
+    fn push(&mut self) {
+        self.len += 1;
+        self.places.resize(self.len * self.stride, Holder::NONE);
+    }
+
+    #[inline]
     fn of(&self, item: usize) -> &[Holder] {
-        let (start, len) = self.spans[item];
-        &self.holders[start as usize..(start + len) as usize]
+        let row = &self.places[item * self.stride..(item + 1) * self.stride];
+        match row.iter().position(|holder| *holder == Holder::NONE) {
+            None if row[0] != Holder::ELSEWHERE => row,
+            Some(len) if row[0] != Holder::ELSEWHERE => &row[..len],
+            _ => &self.long[&narrow(item)],
+        }
     }
 
     fn of_mut(&mut self, item: usize) -> &mut [Holder] {
-        let (start, len) = self.spans[item];
-        &mut self.holders[start as usize..(start + len) as usize]
+        let len = self.of(item).len();
+        let row = &mut self.places[item * self.stride..(item + 1) * self.stride];
+        match self.long.get_mut(&narrow(item)).filter(|_| row[0] == Holder::ELSEWHERE) {
+            Some(long) => long,
+            None => &mut row[..len],
+        }
     }
 
     fn set(&mut self, item: usize, row: &[Holder]) {
-        let (start, len) = &mut self.spans[item];
-        let new = narrow(row.len());
-        if new > *len {
-            self.holes += *len as usize;
-            *start = narrow(self.holders.len());
-            self.holders.extend_from_slice(row);
-        } else {
-            self.holes += (*len - new) as usize;
-            self.holders[*start as usize..(*start + new) as usize].copy_from_slice(row);
+        let places = &mut self.places[item * self.stride..(item + 1) * self.stride];
+        if places[0] == Holder::ELSEWHERE {
+            self.long.remove(&narrow(item));
         }
-        *len = new;
+        places.fill(Holder::NONE);
+        if row.len() <= places.len() {
+            places[..row.len()].copy_from_slice(row);
+        } else {
+            places[0] = Holder::ELSEWHERE;
+            self.long.insert(narrow(item), row.to_vec());
+        }
     }
 
-    /// Closes the holes, if they are many.
+    /// Gives more places to all, if many rows have become longer.
     fn tidy(&mut self) {
-        if self.holes * 4 <= self.holders.len() {
-            return;
+        if self.long.len() > LONG + self.len * 4 / LONG {
+            let mut rows = Holdings::with_capacity(self.places.len());
+            (0..self.len).for_each(|item| rows.push(self.of(item)));
+            *self = Self::new(&rows);
         }
-        let mut holders = Vec::with_capacity(self.holders.len() - self.holes);
-        for (start, len) in &mut self.spans {
-            let row = *start as usize..(*start + *len) as usize;
-            *start = narrow(holders.len());
-            holders.extend_from_slice(&self.holders[row]);
-        }
-        (self.holders, self.holes) = (holders, 0);
     }
 }
 

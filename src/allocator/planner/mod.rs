@@ -1,6 +1,7 @@
 //! The planner: from an indexed problem to who is to hold what, as good as can be, and how good that is.
 
 mod certificate;
+mod columns;
 mod crown;
 mod detour;
 mod draft;
@@ -9,6 +10,7 @@ mod exact;
 mod fair;
 mod fill;
 pub mod flow;
+mod give;
 mod incremental;
 mod keep;
 mod kinds;

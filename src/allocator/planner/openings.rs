@@ -2,7 +2,9 @@
 //! needs in each zone.
 
 use super::{
+    columns::Columns,
     fair::Fair,
+    kinds::NOWHERE,
     problem::{Holder, index},
     takers::Takers,
     tournament::Tournament,
@@ -17,12 +19,13 @@ pub(super) struct Openings<'a> {
     pub(super) takers: Vec<Takers>,
     /// By class, what its zones need.
     needs: Vec<Tournament>,
+    /// By class, the zones of its items that nobody holds, while those are all that need something. What they
+    /// get is counted at the end.
+    columns: Vec<Option<Columns>>,
     /// By class, how many more replicas may stand beyond the zone rule than its items have to have there.
     spare: Vec<i64>,
     /// By class, how many beyond the zone rule one item may have.
     each_beyond: Vec<i64>,
-    /// The zones of the replicas of the item at hand.
-    there: Vec<usize>,
     /// Zones that are out of the tournament of the class at hand, for the item at hand.
     hidden: Vec<usize>,
 }
@@ -46,22 +49,22 @@ impl<'a> Openings<'a> {
             room,
             takers: Vec::new(),
             needs: (0..fair.classes.list.len()).map(tournament).collect(),
+            columns: vec![None; fair.classes.list.len()],
             spare,
             each_beyond,
-            there: Vec::new(),
             hidden: Vec::new(),
         }
     }
 
-    /// Lets those who lack something be taken.
-    pub(super) fn open(&mut self) {
+    /// Lets those who lack something be taken; `primaries` is by member.
+    pub(super) fn open(&mut self, primaries: &[u32]) {
         let mut members = vec![Vec::new(); self.fair.zones.len()];
         for (member, zone) in (0..).zip(&self.fair.zones.of_member) {
             if self.room[member as usize] > 0 {
                 members[*zone as usize].push(member);
             }
         }
-        let takers = |(zone, members)| Takers::new(members, &self.room, zone);
+        let takers = |(zone, members)| Takers::new(members, &self.room, primaries, zone);
         self.takers = (0..).zip(members).map(takers).collect();
         // Zones where nobody lacked anything were left out.
         for (class, needs) in self.needs.iter_mut().enumerate() {
@@ -86,6 +89,56 @@ impl<'a> Openings<'a> {
         self.needs[class].change(zone, 1);
     }
 
+    /// Is told how many items of each class nobody holds, before their places are filled.
+    pub(super) fn lay_out(&mut self, empty: &[i64]) {
+        if self.fair.short || self.fair.beyond > 0 {
+            return;
+        }
+        for (class, items) in empty.iter().enumerate() {
+            let wanted = self.fair.classes.list[class].0.wanted;
+            let need = (0..self.fair.zones.len()).map(|zone| self.need(class, zone));
+            let cap = index(self.fair.caps[class]);
+            self.columns[class] = Columns::new(*items, wanted, cap, need);
+        }
+    }
+
+    /// Counts what was filled in as laid out.
+    pub(super) fn count_in_columns(&mut self) {
+        (0..self.columns.len()).for_each(|class| self.end_columns(class));
+    }
+
+    fn end_columns(&mut self, class: usize) {
+        if let Some(columns) = self.columns[class].take() {
+            for (zone, taken) in columns.taken().into_iter().enumerate().filter(|(_, n)| *n > 0) {
+                self.needs[class].change(zone, -taken);
+            }
+        }
+    }
+
+    /// Finds members for the places of an item that nobody holds, as laid out. False: some are vacant.
+    #[inline]
+    fn fill_laid_out(
+        &mut self,
+        class: usize,
+        row: &mut [Holder],
+        arrive: &mut impl FnMut(u32) -> Holder,
+    ) -> bool {
+        if let Some(columns) = &mut self.columns[class] {
+            columns.begin();
+        }
+        for at in 0..row.len() {
+            let zone = self.columns[class].as_mut().and_then(|columns| columns.next(at));
+            let Some(zone) = zone else { return false };
+            let Some(member) = self.takers[zone].take(&mut self.room, row) else {
+                // It needs that still.
+                self.needs[class].change(zone, 1);
+                return false;
+            };
+            row[at] = arrive(member);
+        }
+        true
+    }
+
     /// Finds members for the vacant places of an item, within the zone rule before beyond it, in the
     /// zones that are needed most. `arrive` makes a holder of a member. False: a place stays vacant.
     #[inline]
@@ -95,9 +148,11 @@ impl<'a> Openings<'a> {
         row: &mut [Holder],
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
-        self.there.clear();
-        for holder in row.iter().filter(|holder| **holder != Holder::VACANT) {
-            self.there.push(self.fair.zones.of(*holder) as usize);
+        if self.columns[class].is_some() && row.iter().all(|holder| *holder == Holder::VACANT) {
+            if self.fill_laid_out(class, row, &mut arrive) {
+                return true;
+            }
+            self.end_columns(class);
         }
         let mut filled = true;
         for at in 0..row.len() {
@@ -118,13 +173,12 @@ impl<'a> Openings<'a> {
     #[inline]
     fn find(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
         let cap = self.fair.caps[class];
-        let needs = &mut self.needs[class];
-        while let Some(zone) = needs.best() {
-            let takers = &mut self.takers[zone];
-            if self.there.iter().filter(|there| **there == zone).count() < cap
+        while let Some(zone) = self.needs[class].best() {
+            let there = self.count_in(row, zone);
+            let (needs, takers) = (&mut self.needs[class], &mut self.takers[zone]);
+            if there < cap
                 && let Some(member) = takers.take(&mut self.room, row)
             {
-                self.there.push(zone);
                 needs.change(zone, -1);
                 return Some(member);
             }
@@ -144,13 +198,12 @@ impl<'a> Openings<'a> {
             return None;
         }
         let mut full: Vec<usize> = self.hidden.clone();
-        full.retain(|zone| self.there.iter().filter(|there| *there == zone).count() >= cap);
+        full.retain(|zone| self.count_in(row, *zone) >= cap);
         full.sort_by_key(|zone| std::cmp::Reverse(self.needs[class].need(*zone)));
         for zone in full {
             if let Some(member) = self.takers[zone].take(&mut self.room, row) {
                 self.spare[class] -= i64::from(used >= self.fair.beyond_of(class, row.len()));
                 self.needs[class].change(zone, -1);
-                self.there.push(zone);
                 return Some(member);
             }
         }
@@ -265,10 +318,13 @@ impl<'a> Openings<'a> {
 
     /// How many replicas are in a zone.
     pub(super) fn count_in(&self, row: &[Holder], zone: usize) -> usize {
-        let there = |holder: &&Holder| {
-            **holder != Holder::VACANT && self.fair.zones.of(**holder) as usize == zone
+        // A vacant place is nowhere.
+        let zones = &self.fair.zones.of_member;
+        let there = |holder: &Holder| {
+            let of = zones.get(holder.member() as usize).copied().unwrap_or(NOWHERE);
+            usize::from(of as usize == zone)
         };
-        row.iter().filter(there).count()
+        row.iter().map(there).sum()
     }
 
     /// Counts that a replica, not yet in the row, comes to a zone from another one, or from nowhere.

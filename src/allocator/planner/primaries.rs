@@ -397,14 +397,65 @@ impl<'a, D: Draft> Election<'a, D> {
         if over <= under { [End::Over, End::Under] } else { [End::Under, End::Over] }
     }
 
+    /// Some members with all whom they reach, if nobody of those takes anything; nothing, if somebody does,
+    /// or if it is less work to look at their lists. This reads all rows in order, a few times, and so
+    /// needs no lists, and does not wait for the memory.
+    fn closed(&self, off: &[u32]) -> Option<Vec<u32>> {
+        let items = |member: &u32| self.filled.loads[*member as usize] as usize;
+        if off.iter().map(items).sum::<usize>() < self.filled.draft.len() / 16 {
+            return None;
+        }
+        let mut reached = vec![false; self.most.len()];
+        off.iter().for_each(|member| reached[*member as usize] = true);
+        let (mut all, mut ways) = (off.to_vec(), Vec::new());
+        for _ in 0..CLOSED_IN {
+            let before = all.len();
+            for item in 0..self.filled.draft.len() {
+                self.reach(item, &mut reached, &mut ways);
+                for to in ways.drain(..) {
+                    if self.takes(to) {
+                        return None;
+                    }
+                    all.push(to);
+                }
+            }
+            if all.len() == before {
+                return Some(all);
+            }
+        }
+        None
+    }
+
+    /// Finds those whom members who are `reached` reach by an item, each once.
+    fn reach(&self, item: usize, reached: &mut [bool], to: &mut Vec<u32>) {
+        let holders = self.holders(item);
+        let is = |reached: &[bool], holder: &Holder| {
+            reached.get(holder.member() as usize).copied().unwrap_or(false)
+        };
+        // Of most items nobody is.
+        if !holders.iter().fold(false, |any, holder| any | is(reached, holder)) {
+            return;
+        }
+        for holder in holders.iter().filter(|holder| is(reached, holder)) {
+            self.ways(narrow(item), holder.member(), to);
+        }
+        to.retain(|to| !std::mem::replace(&mut reached[*to as usize], true));
+    }
+
     /// Routes from those of `part` who are off at one end. Returns those who stay so, with all whom
     /// they reach.
     fn route(&mut self, part: &[u32], end: End) -> Vec<u32> {
         self.end = end;
         let off: Vec<u32> = part.iter().copied().filter(|member| self.gives(*member)).collect();
-        if off.is_empty() || self.patience == 0 { Vec::new() } else { route(self, &off) }
+        if off.is_empty() || self.patience == 0 {
+            return Vec::new();
+        }
+        self.closed(&off).unwrap_or_else(|| route(self, &off))
     }
 }
+
+/// So often all rows are read to see that nobody can be helped.
+const CLOSED_IN: usize = 4;
 
 /// So many items are read at once.
 const AT_ONCE: usize = 64;
@@ -452,6 +503,10 @@ impl<D: Draft> Passing for Election<'_, D> {
 
     fn prepare(&mut self, members: Option<&[u32]>) {
         self.filled.draft.prepare(members);
+    }
+
+    fn knows(&self, member: u32) -> bool {
+        self.filled.draft.lists().knows(member)
     }
 
     fn items(&mut self, member: u32) -> Vec<u32> {

@@ -86,8 +86,18 @@ impl Holder {
     /// Nobody yet.
     pub(super) const VACANT: Self = Self(u32::MAX);
 
+    /// No place of a row, and a row that is elsewhere, in a list of rows of one length.
+    pub(super) const NONE: Self = Self(Self::CONSISTENT - 1);
+    pub(super) const ELSEWHERE: Self = Self(Self::CONSISTENT | Self::NONE.0);
+
     /// The largest number that a member can have.
     pub const MEMBER_MAX: u32 = Self::CONSISTENT - 2;
+
+    /// The same if it `stays`, else nobody.
+    #[inline]
+    pub(super) fn or_vacant(self, stays: bool) -> Self {
+        Self(self.0 | u32::from(stays).wrapping_sub(1))
+    }
 
     /// A replica at `member`, at most [`Holder::MEMBER_MAX`], that is not consistent yet.
     pub fn new(member: u32) -> Self {
@@ -130,24 +140,21 @@ impl Holder {
 }
 
 /// The items, each with the members that hold it; as a list of lists in one piece.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holdings {
+    len: usize,
+    /// How many holders each item has, while all have as many: then where they are need not be written
+    /// down, and not be read.
+    each: usize,
+    /// Else where each item starts, and the end; empty until then.
     first: Vec<u32>,
     holders: Vec<Holder>,
 }
 
-impl Default for Holdings {
-    fn default() -> Self {
-        Self { first: vec![0], holders: Vec::new() }
-    }
-}
-
 impl Holdings {
-    /// No items, with room for so many, and so many holders altogether.
-    pub fn with_capacity(items: usize, holders: usize) -> Self {
-        let mut first = Vec::with_capacity(items + 1);
-        first.push(0);
-        Self { first, holders: Vec::with_capacity(holders) }
+    /// No items, with room for so many holders altogether.
+    pub fn with_capacity(holders: usize) -> Self {
+        Self { holders: Vec::with_capacity(holders), ..Self::default() }
     }
 
     /// Adds the next item.
@@ -160,21 +167,52 @@ impl Holdings {
     }
 
     /// Ends an item.
+    #[inline]
     fn close(&mut self) {
-        let end = u32::try_from(self.holders.len());
-        self.first.push(end.expect("fewer than 2^32 assignments"));
+        let end = u32::try_from(self.holders.len()).expect("fewer than 2^32 assignments");
+        if self.first.is_empty() {
+            let holders = self.holders.len() - self.len * self.each;
+            if self.len == 0 {
+                self.each = holders;
+            } else if self.each != holders {
+                self.write_down();
+                self.first.push(end);
+            }
+        } else {
+            self.first.push(end);
+        }
+        self.len += 1;
     }
 
-    /// The same list with other rows for some items, which are in order and as long as `lengths` says:
+    /// Writes down where the items start, of which not all have as many holders any more.
+    #[cold]
+    fn write_down(&mut self) {
+        // As many as there are holders, which have been counted in 32 bits.
+        let first = |item: usize| u32::try_from(item * self.each).unwrap_or(u32::MAX);
+        self.first = (0..=self.len).map(first).collect();
+        self.each = 0;
+    }
+
+    /// Where the holders of an item are.
+    #[inline]
+    fn span(&self, item: usize) -> std::ops::Range<usize> {
+        if self.first.is_empty() {
+            item * self.each..(item + 1) * self.each
+        } else {
+            self.first[item] as usize..self.first[item + 1] as usize
+        }
+    }
+
+    /// The same list with other rows for some items, which are in order and as long as `length` says:
     /// `write` appends each, given which it is of those items.
     pub(super) fn rewritten(
         &self,
         items: &[u32],
-        lengths: &[u32],
+        length: impl Fn(usize) -> u32,
         mut write: impl FnMut(usize, &mut Vec<Holder>),
     ) -> Self {
-        let length = |item: u32| self.first[item as usize + 1] - self.first[item as usize];
-        if items.iter().zip(lengths).all(|(item, new)| length(*item) == *new) {
+        let before = |item: u32| self.span(item as usize).len();
+        if items.iter().enumerate().all(|(at, item)| before(*item) == length(at) as usize) {
             let mut same = self.clone();
             let mut row = Vec::new();
             for (at, item) in items.iter().enumerate() {
@@ -185,9 +223,8 @@ impl Holdings {
             }
             return same;
         }
-        let places: usize = lengths.iter().map(|length| *length as usize).sum();
-        let places = places + self.holders.len();
-        let mut spliced = Self::with_capacity(self.len(), places);
+        let places: usize = (0..items.len()).map(|at| length(at) as usize).sum();
+        let mut spliced = Self::with_capacity(places + self.holders.len());
         let mut run = 0;
         for (at, item) in items.iter().enumerate() {
             spliced.copy(self, run..*item as usize);
@@ -200,7 +237,12 @@ impl Holdings {
     }
 
     /// Adds items of another list, as they are there.
-    fn copy(&mut self, other: &Self, items: std::ops::Range<usize>) {
+    fn copy(&mut self, other: &Self, mut items: std::ops::Range<usize>) {
+        // One by one, as long as all have as many holders.
+        while !items.is_empty() && (self.first.is_empty() || other.first.is_empty()) {
+            self.push(other.of(items.start));
+            items.start += 1;
+        }
         if items.is_empty() {
             return;
         }
@@ -209,11 +251,7 @@ impl Holdings {
         self.holders.extend_from_slice(&other.holders[start as usize..end as usize]);
         let firsts = &other.first[items.start + 1..=items.end];
         self.first.extend(firsts.iter().map(|first| first - start + here));
-    }
-
-    /// Where each item starts in the list of all holders, with its end, and that list.
-    pub(super) fn into_parts(self) -> (Vec<u32>, Vec<Holder>) {
-        (self.first, self.holders)
+        self.len += items.len();
     }
 
     /// Takes out the holders that `keep` does not want.
@@ -221,7 +259,7 @@ impl Holdings {
         if self.holders.iter().all(|holder| keep(*holder)) {
             return;
         }
-        let mut kept = Self::with_capacity(self.len(), self.holders.len());
+        let mut kept = Self::with_capacity(self.holders.len());
         for item in 0..self.len() {
             kept.holders.extend(self.of(item).iter().filter(|holder| keep(**holder)));
             kept.close();
@@ -230,13 +268,16 @@ impl Holdings {
     }
 
     /// Who holds an item.
+    #[inline]
     pub fn of(&self, item: usize) -> &[Holder] {
-        &self.holders[self.first[item] as usize..self.first[item + 1] as usize]
+        &self.holders[self.span(item)]
     }
 
     /// Who holds an item, to be changed.
+    #[inline]
     pub(super) fn of_mut(&mut self, item: usize) -> &mut [Holder] {
-        &mut self.holders[self.first[item] as usize..self.first[item + 1] as usize]
+        let span = self.span(item);
+        &mut self.holders[span]
     }
 
     /// All holders of all items, one item after the other.
@@ -246,7 +287,7 @@ impl Holdings {
 
     /// The number of items.
     pub fn len(&self) -> usize {
-        self.first.len() - 1
+        self.len
     }
 
     /// Whether there are no items.
@@ -256,7 +297,7 @@ impl Holdings {
 
     /// Each item's holders.
     pub fn iter(&self) -> impl Iterator<Item = &[Holder]> + Clone {
-        self.first.windows(2).map(|ends| &self.holders[ends[0] as usize..ends[1] as usize])
+        (0..self.len).map(|item| self.of(item))
     }
 }
 
@@ -287,7 +328,7 @@ impl Problem {
     #[must_use]
     pub fn with_capacity(mut self, items: usize, assignments: usize) -> Self {
         self.replication.reserve(items);
-        self.held = Holdings::with_capacity(items, assignments);
+        self.held = Holdings::with_capacity(assignments);
         self
     }
 
@@ -380,7 +421,7 @@ impl Problem {
             self.held = held;
             return;
         }
-        self.held = Holdings::with_capacity(held.len(), held.all().len());
+        self.held = Holdings::with_capacity(held.all().len());
         for holders in held.iter() {
             match sanitised(holders, members) {
                 None => self.held.push(holders),

@@ -54,6 +54,8 @@ pub(super) fn windows(problem: &Problem, fair: &Fair) -> Vec<(i64, i64)> {
 pub(super) struct Vacant {
     /// By class, the places.
     pub of_class: Vec<i64>,
+    /// By class, the items that nobody holds.
+    pub empty: Vec<i64>,
     /// By class, how many of them could be filled in a zone where nobody holds their items.
     pub fits: Vec<i64>,
     /// By class and zone, how many fewer can, by the zone rule.

@@ -2,8 +2,8 @@
 //! many finds anybody who has room.
 //!
 //! The network is never written down: what a member may pass on, and to whom, is asked when a search
-//! gets there. At first each who has too many looks for the nearest who has room, which is the least
-//! work where that is near. If it becomes too much, all look together: each phase measures how far
+//! gets there. At first each who has too many looks next to it, and then for the nearest who has room, which
+//! is the least work where that is near. If it becomes too much, all look together: each phase measures how far
 //! everybody is, up to the nearest that have room, and then follows ways of that length until none is
 //! left, as blocking flows do. Whoever cannot be helped is a closed world with all whom it reaches:
 //! nobody in it finds room, whatever the others do, so it is not searched again.
@@ -22,6 +22,9 @@ pub(super) trait Passing {
     /// Is told whose items will be asked for next; nobody is named if it may be anybody.
     fn prepare(&mut self, members: Option<&[u32]>);
 
+    /// Whether a member's items may be asked for.
+    fn knows(&self, member: u32) -> bool;
+
     /// What a member may pass on: all of it, and perhaps more.
     fn items(&mut self, member: u32) -> Vec<u32>;
 
@@ -37,6 +40,22 @@ pub(super) trait Passing {
 pub(super) fn route(passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
     passing.prepare(Some(sources));
     let mut search = Search::new(passing.members());
+    let mut helped = false;
+    for (tried, source) in sources.iter().enumerate() {
+        search.beside(passing, *source);
+        helped |= !passing.gives(*source);
+        if tried == A_FEW && !helped {
+            break;
+        }
+    }
+    let left: Vec<u32> = sources.iter().copied().filter(|source| passing.gives(*source)).collect();
+    if left.is_empty() {
+        return Vec::new();
+    }
+    if left.len() <= A_FEW {
+        let near = search.near(passing, &left);
+        passing.prepare(Some(&near));
+    }
     let enough = ENOUGH + ENOUGH_EACH * sources.len();
     'alone: for source in sources {
         while passing.gives(*source) && search.depth[*source as usize] != CLOSED {
@@ -51,6 +70,10 @@ pub(super) fn route(passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
     while search.together(passing, sources) {}
     search.closed
 }
+
+/// Up to so many who have too many are looked at two steps wide before everybody is; and if so many, and
+/// one more, find nobody next to them, the others are not tried.
+const A_FEW: usize = 16;
 
 /// How many items are looked at, in all and for each who has too many, before all look together.
 const ENOUGH: usize = 30_000;
@@ -109,13 +132,40 @@ impl Search {
         }
     }
 
+    /// Passes on from a member to those next to it that have room.
+    fn beside(&mut self, passing: &mut impl Passing, source: u32) {
+        for item in passing.items(source) {
+            if !passing.gives(source) {
+                return;
+            }
+            self.ways.clear();
+            passing.ways(item, source, &mut self.ways);
+            if let Some(to) = self.ways.iter().copied().find(|to| passing.takes(*to)) {
+                passing.pass(item, source, to);
+            }
+        }
+    }
+
+    /// Those next to some members.
+    fn near(&mut self, passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
+        self.begin(sources.iter().copied());
+        for source in sources {
+            for item in passing.items(*source) {
+                self.look(passing, item, *source, 1, false);
+            }
+        }
+        let near = self.queue[sources.len()..].to_vec();
+        self.looks = 0;
+        near
+    }
+
     /// Passes one thing on from a member to the nearest that has room. False: there is none.
     fn alone(&mut self, passing: &mut impl Passing, source: u32) -> bool {
         self.begin(std::iter::once(source));
         let mut next = 0;
         while let Some(member) = self.queue.get(next).copied() {
             let depth = self.depth[member as usize];
-            if depth > 0 {
+            if !passing.knows(member) {
                 self.look_further(passing);
             }
             next += 1;

@@ -120,6 +120,10 @@ impl<D: Draft> Passing for Surplus<'_, '_, D> {
 
     fn prepare(&mut self, _members: Option<&[u32]>) {}
 
+    fn knows(&self, _member: u32) -> bool {
+        true
+    }
+
     fn items(&mut self, member: u32) -> Vec<u32> {
         let lists = if self.end == End::TooMuch { &self.kept } else { &self.given_up };
         lists.of(member).map(|number| self.items[number as usize]).collect()

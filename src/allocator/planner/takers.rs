@@ -17,12 +17,15 @@ pub(super) struct Takers {
 }
 
 impl Takers {
-    /// `room` tells what each member lacks: its target beyond its load.
-    pub(super) fn new(mut members: Vec<u32>, room: &[i64], seed: u64) -> Self {
+    /// `room` tells what each member lacks: its target beyond its load. Of those that lack most, who
+    /// is the primary of fewer items is the first to be taken.
+    pub(super) fn new(mut members: Vec<u32>, room: &[i64], primaries: &[u32], seed: u64) -> Self {
         members.retain(|member| room[*member as usize] > 0);
         members.sort_by_key(|member| std::cmp::Reverse(room[*member as usize]));
         let mut takers = Self { members, top: 0, seed };
         takers.deal(room);
+        let top = &mut takers.members[..takers.top];
+        top.sort_by_key(|member| std::cmp::Reverse(primaries[*member as usize]));
         takers
     }
 
