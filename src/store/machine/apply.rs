@@ -36,10 +36,10 @@ pub enum Command {
     Revoke(LeaseId),
     /// Forgets the history up to and including a revision.
     Compact(u64),
-    /// From now on so much is remembered, and taken.
-    Configure(Config),
     /// Lets time pass.
     Tick,
+    /// From now on so much is remembered, and taken.
+    Configure(Config),
 }
 
 /// What a command did.
