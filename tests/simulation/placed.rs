@@ -149,8 +149,8 @@ fn who_plans_and_whose_disk_hangs_is_drained_by_another() {
         }
         world.disk(plans).unwrap().set_hangs(true);
         until(&world, "is drained by another", || {
-            let work = others(plans).into_iter().filter_map(|id| world.work(id));
-            let report = work.filter_map(|work| work.items.report()).next();
+            let mut work = others(plans).into_iter().filter_map(|id| world.work(id));
+            let report = work.find_map(|work| work.items.report());
             report.is_some_and(|report| {
                 let sick = report.members.iter().find(|member| member.key == key(plans));
                 sick.is_none_or(|sick| sick.load == 0) && report.is_settled()
