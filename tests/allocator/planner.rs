@@ -180,3 +180,60 @@ fn a_plan_of_what_changed_is_as_good_as_a_plan_of_all() {
     println!("{part} of {all}");
     assert!(part * 3 > all, "{part} of {all} plans were made of what changed only");
 }
+
+/// All that was planned is done, and consistent.
+fn carry_out_all(planner: &mut Planner) {
+    for item in planner.moving().collect::<Vec<u32>>() {
+        let row = planner.desired(item).iter().map(|holder| holder.consistent());
+        let row: Vec<Holder> = row.collect();
+        planner.hold(item, &row);
+    }
+}
+
+/// How many primaries each member is to have that may hold anything.
+fn primaries(planner: &Planner) -> Vec<u32> {
+    let problem = planner.problem();
+    let mut primaries = vec![0; problem.seats().len()];
+    for item in 0..problem.replication().len() as u32 {
+        let primary = planner.desired(item).iter().find(|holder| holder.is_primary());
+        primaries[primary.unwrap().member() as usize] += 1;
+    }
+    let of = primaries.into_iter().zip(problem.seats());
+    of.filter(|(_, seat)| seat.limit > 0).map(|(primaries, _)| primaries).collect()
+}
+
+#[test]
+fn primaries_stay_exactly_even_with_few_hand_offs_as_one_member_comes_and_another_goes() {
+    let mut problem = Problem::new(ZoneRule::Two, 0);
+    for member in 0..200 {
+        problem.add_member(Seat::new(member % 3, 1_000));
+    }
+    for _ in 0..20_000 {
+        problem.add_item(3, &[]);
+    }
+    let mut planner = Planner::by_counting(problem);
+    planner.plan();
+    carry_out_all(&mut planner);
+    planner.plan();
+    for member in 0..6 {
+        // With one more nobody has to be above a hundred, and with one less nobody below.
+        planner.add_member(Seat::new(member % 3, 1_000));
+        assert_eq!(planner.plan().hand_offs, 0, "member {member}");
+        carry_out_all(&mut planner);
+        planner.change_member(member, Seat::new(member % 3, 0));
+        assert_eq!(planner.plan().hand_offs, 0, "member {member}");
+        assert!(primaries(&planner).iter().all(|primaries| *primaries == 100));
+        carry_out_all(&mut planner);
+    }
+    for member in 6..12 {
+        planner.change_member(member, Seat::new(member % 3, 0));
+        assert_eq!(planner.plan().hand_offs, 0, "member {member}");
+        carry_out_all(&mut planner);
+        // Now a hundred have one more, and each hands it over at most once.
+        planner.add_member(Seat::new(member % 3, 1_000));
+        assert!(planner.plan().hand_offs <= 100, "{:?}", planner.certificate());
+        assert!(primaries(&planner).iter().all(|primaries| *primaries == 100));
+        assert!(!planner.was_whole() && planner.certificate().is_best());
+        carry_out_all(&mut planner);
+    }
+}

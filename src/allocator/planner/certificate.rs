@@ -166,19 +166,19 @@ fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft) -> u64 {
 }
 
 /// Each item once, in order.
-pub(super) fn once(items: &[u32], end: usize) -> Vec<u32> {
+pub(super) fn once(mut items: Vec<u32>, end: usize) -> Vec<u32> {
     let mut seen = vec![0u64; end.div_ceil(64)];
-    for item in items {
+    for item in &items {
         seen[*item as usize / 64] |= 1 << (item % 64);
     }
-    let mut once = Vec::with_capacity(items.len());
+    items.clear();
     for (block, mut bits) in (0u32..).zip(seen) {
         while bits != 0 {
-            once.push(block * 64 + bits.trailing_zeros());
+            items.push(block * 64 + bits.trailing_zeros());
             bits &= bits - 1;
         }
     }
-    once
+    items
 }
 
 fn count(count: usize) -> u64 {

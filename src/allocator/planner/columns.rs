@@ -77,3 +77,55 @@ impl Columns {
         starts.zip(&self.ends).map(taken).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many places each zone gets of each item, by item and zone.
+    fn dealt(items: i64, places: u32, cap: i64, need: &[i64]) -> Option<Vec<Vec<i64>>> {
+        let mut columns = Columns::new(items, places, cap, need.iter().copied())?;
+        let mut dealt = Vec::new();
+        for _ in 0..items {
+            let mut of = vec![0; need.len()];
+            columns.begin();
+            for place in 0..places as usize {
+                of[columns.next(place).unwrap()] += 1;
+            }
+            dealt.push(of);
+        }
+        assert_eq!(columns.taken(), need);
+        Some(dealt)
+    }
+
+    #[test]
+    fn each_zone_gets_what_it_needs_and_no_item_more_than_the_cap() {
+        for (items, places, cap, need) in [
+            (7, 3, 1, [7, 7, 7]),
+            (7, 3, 2, [8, 6, 7]),
+            (7, 3, 2, [14, 0, 7]),
+            (5, 2, 1, [5, 1, 4]),
+            (1, 5, 2, [2, 2, 1]),
+        ] {
+            let dealt = dealt(items, places, cap, &need).unwrap();
+            for (zone, need) in need.iter().enumerate() {
+                assert_eq!(dealt.iter().map(|of| of[zone]).sum::<i64>(), *need);
+            }
+            assert!(dealt.iter().flatten().all(|there| *there <= cap), "{dealt:?}");
+        }
+    }
+
+    #[test]
+    fn a_zone_comes_to_each_item_before_it_comes_to_one_twice() {
+        let dealt = dealt(7, 3, 3, &[7, 6, 8]).unwrap();
+        assert!(dealt.iter().all(|of| of[0] == 1 && of[1] <= 1 && of[2] >= 1), "{dealt:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_dealt_so_is_not() {
+        assert_eq!(dealt(7, 3, 2, &[15, 0, 6]), None);
+        assert_eq!(dealt(7, 3, 2, &[7, 7, 6]), None);
+        assert_eq!(dealt(7, 3, 2, &[14, 8, -1]), None);
+        assert_eq!(dealt(0, 3, 2, &[0, 0, 0]), None);
+    }
+}

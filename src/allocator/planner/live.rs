@@ -282,3 +282,40 @@ fn is_same(row: &[Holder], held: &[Holder]) -> bool {
             })
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(item: usize, len: usize) -> Vec<Holder> {
+        (0..len).map(|at| Holder::new(narrow(item + at))).collect()
+    }
+
+    #[test]
+    fn rows_of_any_length_are_found_again_as_they_grow_and_shrink() {
+        let mut held = Holdings::default();
+        let mut expected: Vec<Vec<Holder>> = Vec::new();
+        for item in 0..300 {
+            // One in a hundred is longer than the others.
+            expected.push(row(item, if item % 100 == 7 { 9 } else { item % 4 }));
+            held.push(&expected[item]);
+        }
+        let mut rows = Rows::new(&held);
+        assert_eq!((rows.stride, rows.long.len()), (3, 3));
+        for turn in 1..2_000 {
+            let item = turn * 7 % expected.len();
+            expected[item] = row(turn, turn * turn % 6);
+            rows.set(item, &expected[item]);
+            if turn % 50 == 0 {
+                rows.tidy();
+                rows.push();
+                expected.push(Vec::new());
+            }
+            rows.of_mut(item).iter_mut().for_each(|holder| *holder = holder.consistent());
+            expected[item].iter_mut().for_each(|holder| *holder = holder.consistent());
+            assert!((0..expected.len()).all(|item| rows.of(item) == expected[item]), "turn {turn}");
+        }
+        // When many are longer, all get more places.
+        assert_eq!(rows.stride, 4);
+    }
+}
