@@ -254,7 +254,7 @@ fn bare(items: usize, members: u32) -> f64 {
     const PRIMARY: u32 = 1 << 31;
     let member = |item: usize, zone: u32| {
         let spread = (item as u32 ^ zone << 21).wrapping_mul(0x9E37_79B1);
-        (u64::from(spread ^ spread >> 15) * u64::from(members / 3) >> 32) as u32 * 3 + zone
+        ((u64::from(spread ^ spread >> 15) * u64::from(members / 3)) >> 32) as u32 * 3 + zone
     };
     let row = |item: usize| {
         let mut row = [0, 1, 2].map(|zone| member(item, zone));
@@ -296,8 +296,9 @@ fn bare(items: usize, members: u32) -> f64 {
                 has[*fewest as usize].1 += 1;
                 *fewest |= PRIMARY;
             }
-            let same =
-                |holder: &u32| held.iter().filter(|was| (*was ^ holder) % PRIMARY == 0).count();
+            let same = |holder: &u32| {
+                held.iter().filter(|was| (*was ^ holder).is_multiple_of(PRIMARY)).count()
+            };
             added += 3 - row.iter().map(same).sum::<usize>();
         }
         (rows, added)

@@ -153,7 +153,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator/planner",
         &[
-            &["flow", "level", "problem", "routes", "tournament"],
+            &["columns", "flow", "level", "problem", "routes", "tournament"],
             &["crown", "evade", "kinds", "takers"],
             &["fair", "lists"],
             &["draft", "exact", "openings", "retire", "survey"],
@@ -161,7 +161,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["keep"],
             &["surplus"],
             &["fill"],
-            &["detour", "primaries"],
+            &["detour", "give", "primaries"],
             &["network"],
             &["incremental"],
         ],

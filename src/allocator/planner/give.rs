@@ -292,9 +292,9 @@ impl<D: Draft> Fill<'_, D> {
     ) -> Option<(usize, usize)> {
         let places = || row.iter().enumerate().filter(|(_, holder)| **holder != VACANT);
         let is_it = |holder: &Holder| holder.is_primary() && over(self, holder.member());
-        let gives = |holder: &Holder| !holder.is_primary() && self.room(holder.member()) < 0;
+        let above = |holder: &Holder| !holder.is_primary() && self.room(holder.member()) < 0;
         let (crowned, _) = places().find(|(_, holder)| is_it(holder))?;
-        let (giver, _) = places().find(|(_, holder)| gives(holder))?;
+        let (giver, _) = places().find(|(_, holder)| above(holder))?;
         Some((crowned, giver))
     }
 

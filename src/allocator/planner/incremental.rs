@@ -105,7 +105,7 @@ impl Planner {
     fn with(mut problem: Problem, solver: Solver) -> Self {
         let held = std::mem::take(&mut problem.held);
         let mut planner = Self {
-            live: Live::unplanned(problem.seats.len(), held),
+            live: Live::unplanned(problem.seats.len(), &held),
             problem,
             kinds: BTreeMap::new(),
             primaries: Vec::new(),
@@ -264,7 +264,7 @@ impl Planner {
             Solver::Counting => solve_by_counting(&self.problem),
         };
         let held = std::mem::take(&mut self.problem.held);
-        self.live = Live::new(self.problem.seats.len(), desired, &held);
+        self.live = Live::new(self.problem.seats.len(), &desired, &held);
         self.certificate = certificate;
         self.count_all();
         self.keeps_caps(&Zones::new(&self.problem));

@@ -23,21 +23,21 @@ pub(super) struct Live {
 
 impl Live {
     /// From a plan that was made at once, and who held the items then.
-    pub(super) fn new(members: usize, desired: Holdings, held: &Holdings) -> Self {
-        let lists = Lists::new(members, &desired);
+    pub(super) fn new(members: usize, desired: &Holdings, held: &Holdings) -> Self {
+        let lists = Lists::new(members, desired);
         let mut moving = BTreeMap::new();
         for (item, (row, held)) in (0..).zip(desired.iter().zip(held.iter())) {
             if !is_same(row, held) {
                 moving.insert(item, held.to_vec());
             }
         }
-        Self { rows: Rows::new(&desired), moving, wishes: BTreeMap::new(), lists }
+        Self { rows: Rows::new(desired), moving, wishes: BTreeMap::new(), lists }
     }
 
     /// From who holds the items, while there is no plan.
-    pub(super) fn unplanned(members: usize, held: Holdings) -> Self {
+    pub(super) fn unplanned(members: usize, held: &Holdings) -> Self {
         let lists = Lists::of_nobody(members);
-        Self { rows: Rows::new(&held), moving: BTreeMap::new(), wishes: BTreeMap::new(), lists }
+        Self { rows: Rows::new(held), moving: BTreeMap::new(), wishes: BTreeMap::new(), lists }
     }
 
     /// Makes room for one more member.

@@ -406,7 +406,9 @@ impl<'a, D: Draft> Election<'a, D> {
             return None;
         }
         let mut reached = vec![false; self.most.len()];
-        off.iter().for_each(|member| reached[*member as usize] = true);
+        for member in off {
+            reached[*member as usize] = true;
+        }
         let (mut all, mut ways) = (off.to_vec(), Vec::new());
         for _ in 0..CLOSED_IN {
             let before = all.len();
