@@ -8,7 +8,7 @@ use std::{
 
 use raft_autopilot::{
     allocator::{
-        Allocator, Doing, Handle, Leading, Options, Report, Rules,
+        Allocator, Doing, Handle, Leading, Options, Report, Rules, Standings, Status,
         plain::{Plain, PlainMember},
     },
     runtime::TokioRuntime,
@@ -17,7 +17,7 @@ use raft_autopilot::{
         StoreError, Txn, TxnResponse, etcd::Etcd,
     },
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::server::Server;
 
@@ -86,6 +86,12 @@ impl Store for Recorder {
     async fn compact(&self, revision: u64) -> Result<(), StoreError> {
         self.store.compact(revision).await
     }
+}
+
+async fn write(store: &impl Store, ops: impl IntoIterator<Item = Op>) -> u64 {
+    let ops: Vec<Op> = ops.into_iter().collect();
+    let txns = ops.chunks(store.limits().operations).map(|ops| Txn::new(ops.to_vec()));
+    send(store, txns.collect()).await
 }
 
 /// Sends transactions, many at once. Returns the last revision that they made.
@@ -164,23 +170,35 @@ pub(crate) struct Cluster {
     server: Server,
     store: Recorder,
     pub(crate) handle: Handle<Plain>,
+    /// One for whoever is to be lost.
+    pub(crate) lease: LeaseId,
     /// What the leader had planned when it was last looked at.
     plans: u64,
     /// The fewest new assignments that each plan could do with, added up.
     pub(crate) bound: u64,
     started: Instant,
+    /// What this process had worked before.
+    before: f64,
     /// Dropped, it ends the member.
     _shutdown: oneshot::Sender<()>,
 }
 
 impl Cluster {
-    /// The leader can hold `limit` items itself.
-    pub(crate) async fn start(limit: u32, balance_slack: u32) -> Self {
+    /// A leader that can hold `limit` items itself, and begins to plan when `ops` are done.
+    pub(crate) async fn start<I: IntoIterator<Item = Op>>(
+        limit: u32,
+        balance_slack: u32,
+        ops: impl FnOnce(LeaseId) -> I,
+    ) -> Self {
         let server = Server::start().await;
         let store = Recorder { store: server.store().await, written: Arc::default() };
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), worked(std::process::id()));
+        let lease = store.grant(Duration::from_secs(300), None).await.unwrap().id;
         let rules = Rules { balance_slack, ..Rules::default() };
-        let leading = Leading { rules, batches_in_flight: IN_FLIGHT, ..Leading::default() };
+        let (judge, standings) = watch::channel(None);
+        let standings = Some(standings);
+        let leading =
+            Leading { rules, batches_in_flight: IN_FLIGHT, standings, ..Leading::default() };
         let value = PlainMember { limit, ..PlainMember::default() };
         let options = Options {
             ttl: Duration::from_secs(300),
@@ -191,21 +209,36 @@ impl Cluster {
         let (mut allocator, handle) = made.unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
         tokio::spawn(async move { allocator.run(async { drop(asked.await) }).await });
+        while handle.status() != Status::Active {
+            handle.changed(handle.status()).await;
+        }
+        let revision = write(&store, ops(lease)).await;
+        handle.mirror().unwrap().wait(revision).await.unwrap();
+        judge.send(Some(Standings::default())).unwrap();
         handle.report_when(|_| true).await.unwrap();
-        Self { server, store, handle, plans: 0, bound: 0, started, _shutdown: shutdown }
+        Self {
+            server,
+            store,
+            handle,
+            lease,
+            plans: 0,
+            bound: 0,
+            started,
+            before,
+            _shutdown: shutdown,
+        }
     }
 
     /// What was spent since it was started.
     pub(crate) fn spent(&self) -> Spent {
         let wall = self.started.elapsed().as_secs_f64();
-        Spent { wall, ours: worked(std::process::id()), etcd: worked(self.server.id()) }
+        let ours = worked(std::process::id()) - self.before;
+        Spent { wall, ours, etcd: worked(self.server.id()) }
     }
 
     /// Writes in transactions that are as large as they may be.
     pub(crate) async fn write(&self, ops: impl IntoIterator<Item = Op>) -> u64 {
-        let ops: Vec<Op> = ops.into_iter().collect();
-        let txns = ops.chunks(self.store.limits().operations).map(|ops| Txn::new(ops.to_vec()));
-        send(&self.store, txns.collect()).await
+        write(&self.store, ops).await
     }
 
     pub(crate) async fn grant(&self) -> LeaseId {

@@ -1,6 +1,6 @@
 //! Clusters that are nearly full: what fits is placed, and nothing moves but what was lost.
 
-use raft_autopilot::store::{LeaseId, Op};
+use raft_autopilot::store::LeaseId;
 
 use crate::cluster::{Cluster, items, member};
 
@@ -27,19 +27,19 @@ pub(crate) struct Full {
 /// Fills the cluster, and loses its last member.
 pub(crate) async fn fill(case: &Case) -> Full {
     let Case { members, items: count, limit } = *case;
-    let mut cluster = Cluster::start(0, 0).await;
-    let lease = cluster.grant().await;
-    let leases = |at: usize| if at + 1 == members { lease } else { LeaseId::NONE };
     let zone = |at: usize| ["zone-a", "zone-b", "zone-c"][at % 3];
-    let all: Vec<Op> =
-        (0..members).map(|at| member(zone(at), at, limit, false, leases(at))).collect();
-    let revision = cluster.write(all.into_iter().chain(items(count))).await;
-    let (rounds, report) = cluster.settle(revision).await;
-    let filled = (rounds, report.assignments);
+    let all = |lease| {
+        let leases = move |at: usize| if at + 1 == members { lease } else { LeaseId::NONE };
+        let all = (0..members).map(move |at| member(zone(at), at, limit, false, leases(at)));
+        all.chain(items(count))
+    };
+    let mut cluster = Cluster::start(0, 0, all).await;
+    let (_, report) = cluster.settle(0).await;
+    let filled = (report.done.rounds, report.assignments);
     let last =
         report.members.iter().find(|one| one.key.member.ends_with(&format!("{:05}", members - 1)));
     let (held, done) = (u64::from(last.unwrap().load), report.done);
-    cluster.revoke(lease).await;
+    cluster.revoke(cluster.lease).await;
     let (rounds, report) = cluster.settle(report.revision + 1).await;
     let fits = (limit * (members - 1)).min(3 * count);
     Full {

@@ -21,10 +21,9 @@ impl Loss {
 /// From the revision that deletes ten of a hundred members, and all that they held, until every
 /// replica is placed again; beside the same transactions' writes sent raw.
 pub(crate) async fn lose(count: usize, repeats: usize) -> Vec<Loss> {
-    let mut cluster = Cluster::start(1, 0).await;
     let zone = |at: usize| if matches!(at % 5, 1 | 3) { "zone-b" } else { "zone-a" };
     let ninety = (0..90).map(|at| member(zone(at), at, 1_500, false, LeaseId::NONE));
-    cluster.write(ninety.chain(items(count))).await;
+    let mut cluster = Cluster::start(1, 0, |_| ninety.chain(items(count))).await;
     let mut figures = Vec::new();
     for _ in 0..repeats {
         let lease = cluster.grant().await;

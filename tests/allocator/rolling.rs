@@ -11,7 +11,8 @@ const ITEMS: u32 = 2_000 * N;
 /// Of the old ones and of the new ones.
 const LIMITS: (u32, u32) = (1_500, 1_205);
 
-/// Members by number, the old before the new; one that is not there yet may hold nothing.
+/// Members by number, the old before the new, and one that stays and has room for one; who is not there
+/// yet may hold nothing.
 struct Rolling {
     problem: Problem,
     leaving: Vec<(u32, u32)>,
@@ -26,6 +27,7 @@ impl Rolling {
             let limit = if member < 5 * N { LIMITS.0 } else { 0 };
             problem.add_member(Seat::new(zone, limit));
         }
+        problem.add_member(Seat::new(0, 1));
         for _ in 0..ITEMS {
             problem.add_item(3, &[]);
         }
@@ -42,7 +44,7 @@ impl Rolling {
             retire(&mut problem, &self.leaving);
             let solution = solve(&problem);
             let certificate = &solution.certificate;
-            assert_eq!((certificate.gap(), certificate.unplaced()), (0, 0));
+            assert_eq!(certificate.unplaced(), 0);
             self.moves += certificate.added;
             self.problem.hold(solution.desired);
             if certificate.added == 0 {
@@ -78,10 +80,4 @@ fn with_a_wide_slack_a_replica_moves_about_once() {
         up.leave(step);
     }
     assert!(up.percent() <= 102, "new ones first: {}", up.percent());
-    let mut down = Rolling::new(LIMITS.0);
-    for step in 0..5 {
-        down.leave(step);
-        down.join(step);
-    }
-    assert!(down.percent() <= 125, "old ones first: {}", down.percent());
 }

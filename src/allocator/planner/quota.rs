@@ -144,6 +144,24 @@ fn even_out(loads: &mut [Load], total: i64) {
     }
 }
 
+/// By zone, the load that would be everybody's if what is fair in it were spread without regard to
+/// shares; those who may not hold as much are full.
+fn levels(fair: &Fair, cells: &Cells, windows: &[(i64, i64)]) -> Vec<i64> {
+    let mut zones = vec![(0, Vec::new()); fair.zones.len()];
+    for (zone, members) in &cells.list {
+        for member in members {
+            let (total, loads) = &mut zones[*zone];
+            *total += fair.loads[*member as usize].1;
+            loads.push(Load { low: 0, high: windows[*member as usize].1, now: 0 });
+        }
+    }
+    let level = |(total, mut loads): (i64, Vec<Load>)| {
+        even_out(&mut loads, total);
+        loads.iter().map(|load| load.now).max().unwrap_or(0)
+    };
+    zones.into_iter().map(level).collect()
+}
+
 /// Where what comes to a cell goes in.
 #[derive(Clone, Copy)]
 struct Node {
@@ -167,8 +185,8 @@ struct Totals<'a> {
     zones: Vec<Vec<Arc>>,
     /// By class: all that is beyond the zone rule.
     beyond: Vec<Option<Arc>>,
-    /// By cell: what stands up to the least load, and above it; new up to it, and above it, up to what
-    /// a member of the zone has on average, and beyond that.
+    /// By cell: what stands up to the least load, and above it; new up to it, above it up to the zone's
+    /// level, and beyond that.
     cells: Vec<[Arc; 5]>,
     /// Whether loads may be further apart than is fair.
     slack: bool,
@@ -191,14 +209,10 @@ impl<'a> Totals<'a> {
             of_zone: standing.of_zone(fair, cells),
             ..Self::default()
         };
-        let mut fair_of = vec![0; fair.zones.len()];
+        let levels = if totals.slack { levels(fair, cells, windows) } else { Vec::new() };
         for (zone, members) in &cells.list {
+            let level = levels.get(*zone).copied().unwrap_or(i64::MAX);
             totals.in_zone[*zone] += index(members.len());
-            fair_of[*zone] +=
-                members.iter().map(|member| fair.loads[*member as usize].1).sum::<i64>();
-        }
-        for (zone, members) in &cells.list {
-            let average = fair_of[*zone] / totals.in_zone[*zone].max(1);
             let (kept, new) = (totals.network.add_node(), totals.network.add_node());
             let (mut least, mut least_new, mut stay) = (0, 0, 0);
             let (mut more, mut most) = (0, 0);
@@ -208,7 +222,7 @@ impl<'a> Totals<'a> {
                 least += held.min(low);
                 least_new += (low - held).max(0);
                 stay += (held.min(high) - low).max(0);
-                let (from, to) = (low.max(held.min(high)), average.min(high));
+                let (from, to) = (low.max(held.min(high)), level.min(high));
                 more += (to - from).max(0);
                 most += high - from.max(to);
             }
