@@ -68,7 +68,9 @@ pub(crate) async fn roll(n: usize, down_first: bool, slack: u32) -> Sums {
     let spent = cluster.spent();
     let written = cluster.written();
     let mut ledger = Ledger::default();
-    written.iter().for_each(|written| ledger.enter(&written.ops));
+    for written in &written {
+        ledger.enter(&written.ops);
+    }
     let raw = cluster.raw(&written).await;
     Sums {
         spent,
