@@ -175,6 +175,27 @@ const PLANTED: &[Planted] = &[
         &["src/autopilot/attic.rs:1"],
     ),
     (
+        "files_of_a_wing_import_only_from_their_floor_and_below",
+        &[(
+            "src/allocator/planner/flow.rs",
+            "//! A.\nuse super::{problem::Holder, quota::Quota};\nuse super::super::value::Value;\n",
+        )],
+        &["src/allocator/planner/flow.rs:3", "src/allocator/planner/flow.rs:2"],
+    ),
+    (
+        "files_of_a_wing_import_only_from_their_floor_and_below",
+        &[("src/allocator/planner/attic.rs", "//! A.\nuse super::Holder;\n")],
+        &["src/allocator/planner/attic.rs:1"],
+    ),
+    (
+        "files_of_a_wing_import_in_no_circle",
+        &[
+            ("src/allocator/planner/fair.rs", "//! A.\nuse super::kinds::Zones;\n"),
+            ("src/allocator/planner/kinds.rs", "//! A.\nuse super::fair::Fair;\n"),
+        ],
+        &["src/allocator/planner/fair.rs:1", "src/allocator/planner/kinds.rs:1"],
+    ),
+    (
         "files_of_a_wing_import_in_no_circle",
         &[
             ("src/autopilot/config.rs", "//! A.\nuse super::cluster::ServerId;\n"),

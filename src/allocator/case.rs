@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    network::{Reason, solve},
-    problem::{Holder, Problem, Seat, ZoneRule},
-    retire::retire,
+    planner::{Holder, Problem, Reason, Seat, ZoneRule, retire, solve},
     state::{Post, Standing, seats},
 };
 

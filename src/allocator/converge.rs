@@ -18,6 +18,9 @@ use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Txn};
 /// How much of a request it takes to say that a member is as it was, in bytes: never too little.
 const MEMBER_COMPARE: usize = 1_024;
 
+/// How many compares a transaction holds to say that who leads still does.
+const FENCE: usize = 2;
+
 /// What one round may do.
 #[derive(Clone, Debug)]
 pub struct Bounds {
@@ -83,8 +86,8 @@ struct Spent {
 /// Makes the transactions that are safe now. What the items that are not settled are doing then, says
 /// [`World::doing`].
 ///
-/// Every transaction holds only while the member that leads is as it was, and while everything that
-/// its decisions used is. The items of `apart` were in a transaction that failed; each gets one of
+/// Every transaction holds only while the member that leads is as it was, nobody has taken over from it,
+/// and everything that its decisions used is as it was. The items of `apart` were in a transaction that failed; each gets one of
 /// its own.
 pub fn round<W: Workload>(
     world: &mut World<W>,
@@ -264,7 +267,9 @@ impl<W: Workload> Now<'_, W> {
         let mut part = Part { danger: self.danger, ..Part::default() };
         part.compares.push(Compare::absent(KeyRange::key(key)));
         // Where there are too many, the rest goes in the next round.
-        for held in self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(2)) {
+        for held in
+            self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(1 + FENCE))
+        {
             part.compares.push(unchanged(held));
             part.ops.push(Op::delete(&held.entry.kv.key));
             part.ended.push(held.member);
@@ -275,8 +280,7 @@ impl<W: Workload> Now<'_, W> {
     /// The steps as a part of a transaction, or as many of them as fit into one.
     fn fit(&self, revision: u64, mut steps: Vec<Step<u32>>) -> Option<Part> {
         let fits = |part: &Part| {
-            // Beside them stands that the leader is as it was.
-            let compares = part.compares.len() + part.takers.len() + 1;
+            let compares = part.compares.len() + part.takers.len() + FENCE;
             compares.max(part.ops.len()) <= self.bounds.limits.operations
         };
         let part = self.part(revision, &steps);
@@ -284,7 +288,7 @@ impl<W: Workload> Now<'_, W> {
             return Some(part);
         }
         steps.retain(|step| matches!(step, Step::Add { .. }));
-        steps.truncate(self.bounds.limits.operations.saturating_sub(2));
+        steps.truncate(self.bounds.limits.operations.saturating_sub(1 + FENCE));
         Some(self.part(revision, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
     }
 
@@ -355,7 +359,7 @@ fn is_exiting<W: Workload>(member: &Member<W>) -> bool {
 /// Puts parts together into transactions that are as large as they may be.
 struct Packer<'a> {
     limits: &'a Limits,
-    fence: Compare,
+    fence: [Compare; FENCE],
     open: Open,
     done: Vec<Batch>,
 }
@@ -374,7 +378,8 @@ impl<'a> Packer<'a> {
     fn new<W: Workload>(world: &World<W>, bounds: &'a Bounds) -> Self {
         // Where nobody stands nobody leads, and nothing is done.
         let nobody = || Compare::unchanged(world.keys().members(), u64::MAX);
-        let fence = world.leader().map_or_else(nobody, |leader| member_unchanged(world, leader));
+        let leader = world.leader().map_or_else(nobody, |leader| member_unchanged(world, leader));
+        let fence = [leader, world.nobody_takes_over()];
         Self { limits: &bounds.limits, fence, open: Open::default(), done: Vec::new() }
     }
 
@@ -384,7 +389,7 @@ impl<'a> Packer<'a> {
         let bytes = txn.size() + takers.len() * MEMBER_COMPARE;
         let open = &self.open;
         let bound = open.takers.union(&takers).count();
-        let compares = 1 + open.compares.len() + txn.compares.len() + bound;
+        let compares = FENCE + open.compares.len() + txn.compares.len() + bound;
         let ops = open.ops.len() + txn.success.len();
         if alone
             || compares.max(ops) > self.limits.operations
@@ -412,7 +417,7 @@ impl<'a> Packer<'a> {
         if ops.is_empty() {
             return;
         }
-        compares.push(self.fence.clone());
+        compares.extend(self.fence.clone());
         let txn = Txn::when(compares).and_then(ops);
         self.done.push(Batch { txn, items, ended });
     }

@@ -12,16 +12,16 @@ use super::{
     converge::{Batch, Bounds, Round},
     desk::Core,
     intent::{Intent, Outside, Rules, Standings},
-    item::Key,
+    leader::{self, Leads},
     report::{Done, Report},
-    value::{Entity, MemberKey, Workload, key_of},
+    state::Standing,
+    value::{Entity, MemberKey, Workload},
     world::World,
 };
 use crate::{
     runtime::Runtime,
     store::{
-        Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, Refusal, Store, StoreError, Txn,
-        TxnResponse,
+        Compare, LeaseKeeper, LeaseStatus, Op, Refusal, Store, StoreError, Txn, TxnResponse,
         mirror::{Mirror, View},
     },
 };
@@ -135,17 +135,18 @@ impl<W: Workload> Office<W> {
 }
 
 impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
-    /// Works for all while this member is the oldest, until the mirror ends.
+    /// Works for all while this member leads, until the mirror ends.
     pub(super) async fn run(mut self) -> StoreError {
-        let mut oldest = None;
+        let mut leads = None;
+        let mut claimed = None;
         if let Some(standings) = &mut self.options.standings {
             // Whoever has ended without a word judges nobody.
             let _ = standings.wait_for(Option::is_some).await;
         }
         let mut view = self.mirror.view();
         loop {
-            if self.leads(&view, &mut oldest) {
-                let ended = self.lead(view, &mut oldest).await;
+            if self.leads(&view, &mut leads) {
+                let ended = self.lead(view, &mut leads).await;
                 self.core.lock().report = None;
                 self.core.turned.notify_waiters();
                 match ended {
@@ -153,32 +154,56 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                     Err(error) => return error,
                 }
             }
-            match self.mirror.changed(&view).await {
-                Ok(later) => view = later,
-                Err(error) => return error,
+            let again = self.take_over(&view, leads.as_ref(), &mut claimed).await;
+            tokio::select! {
+                biased;
+                later = self.mirror.changed(&view) => match later {
+                    Ok(later) => view = later,
+                    Err(error) => return error,
+                },
+                () = judged(&mut self.options.standings) => {}
+                () = wait(&self.runtime, again) => {}
             }
         }
     }
 
-    /// Whether this member is the oldest in a view. Who was found to be is it until its key ends,
-    /// because no key can come to be that is older.
-    fn leads(
-        &self,
+    /// Takes over, if health has taken something from who leads and from all others that are older.
+    /// Returns after how long to look again: where members know different standings, each may think that
+    /// it is for it to lead, and none does so in quick succession.
+    async fn take_over(
+        &mut self,
         view: &View<Entity<W>>,
-        oldest: &mut Option<(crate::store::Bytes, u64)>,
-    ) -> bool {
-        let stands = oldest.as_ref().is_some_and(|(key, since)| {
-            view.get(key).is_some_and(|entry| entry.kv.create_revision == *since)
-        });
-        if !stands {
-            let members = KeyRange::prefix(self.core.keys.members());
-            let members = view
-                .range(&members)
-                .filter(|(key, _)| matches!(key_of(&self.core.keys, key), Ok(Key::Member { .. })));
-            let first = members.min_by_key(|(key, entry)| (entry.kv.create_revision, *key));
-            *oldest = first.map(|(key, entry)| (key.clone(), entry.kv.create_revision));
+        leads: Option<&Leads>,
+        claimed: &mut Option<Duration>,
+    ) -> Option<Duration> {
+        let standings = self.options.standings.as_mut()?.borrow_and_update().clone()?;
+        let is_well = |member: &MemberKey| {
+            standings.get(member).is_none_or(|judgement| judgement.standing == Standing::Full)
+        };
+        let txn = leader::take_over(&self.core.keys, view, leads?, &self.core.me, is_well)?;
+        if self.keeper.status() != LeaseStatus::Held {
+            return Some(BACKOFF_MAX);
         }
-        oldest.as_ref().is_some_and(|(key, _)| **key == *self.own_key().as_bytes())
+        let now = self.runtime.now();
+        let pause = claimed.map(|claimed| claimed.saturating_add(BACKOFF_MAX).saturating_sub(now));
+        if pause.is_some_and(|pause| !pause.is_zero()) {
+            return pause;
+        }
+        *claimed = Some(now);
+        match self.store.commit(txn).await {
+            Ok(done) => tracing::info!("{} takes over: {}", self.core.me, done.succeeded),
+            Err(error) => tracing::info!("{} takes over later: {error}", self.core.me),
+        }
+        Some(BACKOFF_MAX)
+    }
+
+    /// Whether this member leads in a view; `known` is who did in the one before.
+    fn leads(&self, view: &View<Entity<W>>, known: &mut Option<Leads>) -> bool {
+        let keys = &self.core.keys;
+        if !known.as_ref().is_some_and(|known| known.holds(keys, view)) {
+            *known = Leads::find(keys, view);
+        }
+        known.as_ref().is_some_and(|known| known.is(&self.own_key()))
     }
 
     fn own_key(&self) -> String {
@@ -189,7 +214,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     async fn lead(
         &mut self,
         view: Arc<View<Entity<W>>>,
-        oldest: &mut Option<(crate::store::Bytes, u64)>,
+        leads: &mut Option<Leads>,
     ) -> Result<Arc<View<Entity<W>>>, StoreError> {
         let (keys, workload) = (self.core.keys.clone(), Arc::clone(&self.core.workload));
         let world = World::new(keys, workload, &view);
@@ -215,7 +240,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 self.wait(&mut office).await?;
             }
             let view = self.mirror.view();
-            if !self.leads(&view, oldest) {
+            if !self.leads(&view, leads) {
                 tracing::info!("{} leads no more, at revision {}", self.core.me, view.revision());
                 return Ok(view);
             }
@@ -259,28 +284,11 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     async fn wait(&mut self, office: &mut Office<W>) -> Result<(), StoreError> {
         let soonest = office.avoided.values().min().copied();
         let wake = soonest.map(|at| at.saturating_sub(self.runtime.now()));
-        let standings = &mut self.options.standings;
-        let judged = async {
-            match standings {
-                Some(standings) => {
-                    if standings.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                None => std::future::pending().await,
-            }
-        };
-        let timer = async {
-            match wake {
-                Some(wake) => self.runtime.sleep(wake).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             view = self.mirror.changed(&office.view) => view.map(|_| ()),
-            () = judged => Ok(()),
-            () = timer => Ok(()),
+            () = judged(&mut self.options.standings) => Ok(()),
+            () = wait(&self.runtime, wake) => Ok(()),
         }
     }
 
@@ -402,5 +410,23 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 return Ok(0);
             }
         }
+    }
+}
+
+/// Until what is known from outside changes.
+async fn judged(standings: &mut Option<watch::Receiver<Option<Standings>>>) {
+    let ended = match standings {
+        Some(standings) => standings.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn wait<R: Runtime>(runtime: &R, time: Option<Duration>) {
+    match time {
+        Some(time) => runtime.sleep(time).await,
+        None => std::future::pending().await,
     }
 }

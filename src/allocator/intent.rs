@@ -8,11 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    certificate::Certificate,
-    evade::evade,
-    network::{Reason, solve},
-    problem::{Holder, Holdings, Problem, Seat, ZoneRule},
-    retire::retire,
+    planner::{
+        Certificate, Holder, Holdings, Problem, Reason, Seat, ZoneRule, evade, retire, solve,
+    },
     state::{Post, Standing, seats},
     value::{ItemValue, MemberKey, MemberValue, Workload},
     world::{Item, Member, World, digest},
@@ -279,7 +277,7 @@ fn post<W: Workload>(member: &Member<W>, zone: u32, frozen: u32) -> Post {
 fn lacking<W: Workload>(
     world: &World<W>,
     problem: &Problem,
-    solution: &super::network::Solution,
+    solution: &super::planner::Solution,
 ) -> Arc<[Lacking]> {
     if solution.certificate.unplaced() == 0 {
         return Arc::default();

@@ -4,6 +4,7 @@
 //! ROOT/items/<item>
 //! ROOT/members/<zone>#<member>
 //! ROOT/assign/<item>#<zone>#<member>#<slot>
+//! ROOT/leader
 //! ```
 //!
 //! Slot 0 is the primary. `#` and everything below it in ASCII is refused in names, so the order of
@@ -35,7 +36,7 @@ pub enum NameError {
 /// Why a key is none of the allocator's. It is skipped, and the rest goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// It does not stand under one of the three prefixes.
+    /// It does not stand under one of the three prefixes, and is not the leader's.
     #[error("the key stands under no prefix of items, members or assignments")]
     Prefix,
     /// It has too few or too many parts.
@@ -88,6 +89,8 @@ pub enum Key<'a> {
     },
     /// An item.
     Item(&'a str),
+    /// Who has taken over the planning.
+    Leader,
     /// A member.
     Member {
         /// Its zone.
@@ -131,6 +134,11 @@ impl Keys {
         format!("{}/assign/", self.root)
     }
 
+    /// The key of who has taken over the planning from the oldest member: its value is a member's key.
+    pub fn leader(&self) -> String {
+        format!("{}/leader", self.root)
+    }
+
     /// The prefix of an item's assignments, and of no other item's.
     ///
     /// # Errors
@@ -147,6 +155,7 @@ impl Keys {
     pub fn encode(&self, key: &Key<'_>) -> Result<String, NameError> {
         let names: &[&str] = match key {
             Key::Item(item) => &[item],
+            Key::Leader => &[],
             Key::Member { zone, member } => &[zone, member],
             Key::Assignment { item, zone, member, .. } => &[item, zone, member],
         };
@@ -160,6 +169,7 @@ impl Keys {
         let between = &*SEPARATOR.encode_utf8(&mut separator);
         match key {
             Key::Item(item) => [root, "/items/", item].concat(),
+            Key::Leader => self.leader(),
             Key::Member { zone, member } => [root, "/members/", zone, between, member].concat(),
             Key::Assignment { item, zone, member, slot } => {
                 let slot = &*slot.to_string();
@@ -174,6 +184,9 @@ impl Keys {
     /// [`KeyError`]: it is none of the allocator's.
     pub fn decode<'a>(&self, key: &'a str) -> Result<Key<'a>, KeyError> {
         let rest = key.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
+        if rest == Some("leader") {
+            return Ok(Key::Leader);
+        }
         let (kind, rest) = rest.and_then(|rest| rest.split_once('/')).ok_or(KeyError::Prefix)?;
         let expected = match kind {
             "items" => 1,
@@ -213,6 +226,7 @@ impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Item(item) => f.write_str(item),
+            Self::Leader => f.write_str("leader"),
             Self::Member { zone, member } => write!(f, "{zone}{SEPARATOR}{member}"),
             Self::Assignment { item, zone, member, slot } => {
                 write!(f, "{item}{SEPARATOR}{zone}{SEPARATOR}{member}{SEPARATOR}{slot}")

@@ -1,54 +1,29 @@
 //! Who holds which item: items with a desired replication, members with limits, failure zones.
 
 pub mod case;
-mod certificate;
 pub mod converge;
-mod crown;
 mod desk;
-mod detour;
-mod draft;
 mod driver;
 mod errands;
 mod error;
-mod evade;
-mod exact;
-mod fair;
-mod fill;
-pub mod flow;
 mod handle;
 mod intent;
 pub mod item;
-mod keep;
-mod kinds;
-mod level;
-mod lists;
-mod live;
+mod leader;
 mod local;
 mod moves;
-mod network;
-mod openings;
 pub mod plain;
 pub mod plan;
 mod planner;
-mod primaries;
-mod problem;
 mod progress;
-mod quota;
 mod report;
-mod retire;
 mod route;
-mod routes;
 mod session;
 mod state;
-mod surplus;
-mod survey;
-mod takers;
-mod tournament;
 mod value;
 mod worker;
 mod world;
 
-pub use certificate::Certificate;
 pub use desk::Status;
 pub use driver::Leading;
 pub use error::AllocatorError;
@@ -56,12 +31,12 @@ pub use handle::Handle;
 pub use intent::{Intent, Judgement, Lacking, Outside, Rules, Standings};
 pub use local::{Happening, Held, Why};
 pub use moves::Move;
-pub use network::{Reason, Solution, solve, solve_by_counting};
-pub use planner::Planner;
-pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};
+pub use planner::{
+    Certificate, Holder, Holdings, Planner, Primaries, Problem, Reason, Seat, Solution, ZoneRule,
+    flow, retire, solve, solve_by_counting,
+};
 pub use progress::Doing;
 pub use report::{Done, MemberReport, Report};
-pub use retire::retire;
 pub use route::{Hop, Route};
 pub use session::{Allocator, Former, Left, Options};
 pub use state::{Post, Standing, seats};

@@ -9,11 +9,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    certificate::Certificate,
     converge::{Bounds, Round, round},
     intent::{Intent, Lacking, Outside, Rules},
     item::Keys,
     moves::{Move, moves},
+    planner::Certificate,
     progress::Doing,
     state::Standing,
     value::{Entity, MemberKey, MemberValue, Workload},

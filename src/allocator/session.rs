@@ -141,7 +141,7 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
         Ok((Self { store, runtime, core, worker: Arc::new(worker), options }, handle))
     }
 
-    /// Lives: announces itself, holds what it is assigned, plans for all while it is the oldest, and,
+    /// Lives: announces itself, holds what it is assigned, plans for all while it leads, and,
     /// when `shutdown` completes, drains and leaves.
     ///
     /// Dropping the future ends the member at once: its workers are told, and its lease ends by

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::problem::{Primaries, Seat};
+use super::planner::{Primaries, Seat};
 
 /// What a member may hold, as judged from outside: by its health, or by a person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,16 +112,6 @@ pub fn seats(posts: &[Post]) -> Vec<Seat> {
         primaries: post.primaries,
     };
     posts.iter().map(seat).collect()
-}
-
-impl Seat {
-    /// The same with at most this limit. Who gives up a part of its limit gives up as much of its share.
-    #[must_use]
-    pub fn lowered(self, limit: u32) -> Self {
-        let limit = limit.min(self.limit);
-        let share = u64::from(self.share) * u64::from(limit) / u64::from(self.limit.max(1));
-        Self { limit, share: u32::try_from(share).unwrap_or(self.share), ..self }
-    }
 }
 
 /// The nearest whole number that a share can be.

@@ -152,6 +152,8 @@ pub enum Entity<W: Workload> {
     Member(W::Member),
     /// An assignment's. `None`: it has none yet.
     Assignment(Option<W::State>),
+    /// That somebody has taken over the planning: the value is the member's key.
+    Leader,
 }
 
 impl<W: Workload> std::fmt::Debug for Entity<W> {
@@ -160,6 +162,7 @@ impl<W: Workload> std::fmt::Debug for Entity<W> {
             Self::Item(_) => "Item",
             Self::Member(_) => "Member",
             Self::Assignment(_) => "Assignment",
+            Self::Leader => "Leader",
         })
     }
 }
@@ -175,6 +178,10 @@ impl<W: Workload> Entity<W> {
             Key::Member { .. } => Self::Member(W::Member::decode(&kv.value)?),
             Key::Assignment { .. } if kv.value.is_empty() => Self::Assignment(None),
             Key::Assignment { .. } => Self::Assignment(Some(W::State::decode(&kv.value)?)),
+            Key::Leader => match key_of(keys, &kv.value)? {
+                Key::Member { .. } => Self::Leader,
+                _ => return Err("the value is no member's key".to_owned()),
+            },
         })
     }
 

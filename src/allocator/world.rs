@@ -9,11 +9,12 @@ use std::{
 
 use super::{
     item::{Key, Keys},
+    leader,
     progress::{Doing, Progress},
     value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
 };
 use crate::store::{
-    LeaseId,
+    Compare, LeaseId,
     mirror::{Change, Entry, View},
 };
 
@@ -66,6 +67,8 @@ pub struct World<W: Workload> {
     fingerprint: u64,
     assignments: usize,
     copying: usize,
+    /// Who has taken over the planning.
+    taken: Option<Kept<W>>,
 }
 
 impl<W: Workload> Default for Item<W> {
@@ -191,6 +194,7 @@ impl<W: Workload> World<W> {
             fingerprint: 0,
             assignments: 0,
             copying: 0,
+            taken: None,
         };
         world.follow(&View::default(), view);
         world
@@ -229,6 +233,7 @@ impl<W: Workload> World<W> {
                 let name = self.set_assignment(item, number, slot, after);
                 return ended.then(|| (name, self.member(number).key.clone()));
             }
+            Key::Leader => self.taken = after,
         }
         None
     }
@@ -406,10 +411,21 @@ impl<W: Workload> World<W> {
     }
 
     /// The member that plans for all: the oldest, and of those that came to be at one revision the
-    /// first by zone and name.
+    /// first by zone and name; but who has taken over from it, while it stands.
     pub fn leader(&self) -> Option<&Member<W>> {
-        let standing = self.members.iter().filter(|member| member.stands());
-        standing.min_by(|a, b| (a.since(), &a.key).cmp(&(b.since(), &b.key)))
+        let entries = self.members.iter().filter_map(|member| member.entry.as_ref());
+        let taken = self.taken.as_ref().map(|taken| &*taken.kv);
+        let found = leader::leader(entries.map(|entry| &*entry.kv), taken)?;
+        let is_it = |member: &&Member<W>| {
+            member.entry.as_ref().is_some_and(|entry| entry.kv.key == found.key)
+        };
+        self.members.iter().find(is_it)
+    }
+
+    /// Holds only while nobody else takes over the planning.
+    pub(super) fn nobody_takes_over(&self) -> Compare {
+        let revision = self.taken.as_ref().map_or(0, |taken| taken.kv.mod_revision);
+        Compare::unchanged(self.keys.leader(), revision)
     }
 }
 

@@ -1,15 +1,18 @@
 //! A member's life: it announces itself, holds, hands off, drains and leaves; and what its worker is
 //! told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
     allocator::{
-        AllocatorError, Former, Handle, Happening, Left, Status, Why,
+        AllocatorError, Former, Handle, Happening, Judgement, Leading, Left, MemberKey, Options,
+        Standing, Standings, Status, Why,
         plain::{Plain, PlainMember, PlainState},
     },
     store::{KeyRange, LeaseId, Op, RangeRequest, Store, Txn},
 };
+
+use tokio::sync::watch;
 
 use crate::{
     faulty::{Faults, Faulty},
@@ -67,6 +70,76 @@ async fn three_members_share_what_there_is_and_take_over_what_one_of_them_had() 
     }
 }
 
+/// The same member, that follows what is said of all.
+fn judged(options: Options<Plain>, standings: &watch::Sender<Option<Standings>>) -> Options<Plain> {
+    let leading = Leading { standings: Some(standings.subscribe()), ..options.leading };
+    Options { leading, ..options }
+}
+
+/// Waits until one of these leads, and nobody else does.
+async fn leads(one: &Running, others: &[&Running]) {
+    let leads = async {
+        while one.handle.report().is_none()
+            || others.iter().any(|other| other.handle.report().is_some())
+        {
+            pause(10).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), leads).await.expect("it does not lead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_plans_while_the_oldest_is_not_well_and_the_oldest_again_when_it_is() {
+    let store = store();
+    put_items(&store, (0..30).map(|item| (format!("i{item:02}"), 2))).await;
+    let standings = watch::Sender::new(Some(Standings::default()));
+    let judge = |member: &str, standing: Standing| {
+        let judgement = Judgement { standing, why: "as told".into() };
+        let zone = &member[..1];
+        standings.send_modify(|all| {
+            let all = Arc::make_mut(all.get_or_insert_default());
+            all.insert(MemberKey::new(zone, member), judgement);
+        });
+    };
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        let member = start(&store, judged(options(name, name, 100), &standings));
+        // The store knows who is older.
+        pause(100).await;
+        members.push(member);
+    }
+    let [a, b, c] = &members[..] else { panic!("three") };
+    settled(&[a]).await;
+    leads(a, &[b, c]).await;
+    // The oldest, and then the next: the third plans, and takes their primaries.
+    judge("a", Standing::NoPrimaries);
+    leads(b, &[a, c]).await;
+    judge("b", Standing::NoPrimaries);
+    leads(c, &[a, b]).await;
+    settled(&[c]).await;
+    assert_eq!(primaries(&c.handle), 20, "of the others only those that a and b share");
+    let leader = c.handle.report().unwrap().leader.clone();
+    assert_eq!(leader, Some(MemberKey::new("c", "c")));
+    // Nobody is well: who leads goes on.
+    judge("c", Standing::NoNewPrimaries);
+    pause(10_000).await;
+    leads(c, &[a, b]).await;
+    judge("b", Standing::Full);
+    leads(b, &[a, c]).await;
+    judge("a", Standing::Full);
+    leads(a, &[b, c]).await;
+    let key = format!("{ROOT}/leader");
+    let left = store.range(RangeRequest::new(KeyRange::key(key.as_str()))).await.unwrap();
+    assert!(left.items.is_empty(), "the oldest needs no key to lead");
+    // Who has taken over and dies leaves the planning to the oldest.
+    judge("a", Standing::NoPrimaries);
+    leads(b, &[a, c]).await;
+    let b = members.remove(1);
+    b.crash();
+    let [a, c] = &members[..] else { panic!("two") };
+    leads(a, &[c]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_leaves_hands_over_first_and_leaves_nothing_behind() {
     let store = store();
@@ -97,10 +170,7 @@ async fn who_cannot_hand_over_waits_and_leaves_when_its_time_is_over() {
     let store = store();
     put_items(&store, [("i".to_owned(), 1)]).await;
     let drain_timeout = Some(Duration::from_secs(30));
-    let mut one = start(
-        &store,
-        raft_autopilot::allocator::Options { drain_timeout, ..options("a", "one", 1) },
-    );
+    let mut one = start(&store, Options { drain_timeout, ..options("a", "one", 1) });
     settled(&[&one]).await;
     one.shut_down();
     pause(29_000).await;

@@ -149,6 +149,38 @@ async fn a_server_that_is_stopped_while_its_lease_lives_is_drained_step_by_step(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_plans_and_is_stopped_hands_its_primaries_over_by_anothers_plan() {
+    let dirs = [(); 5].map(|()| tempfile::tempdir().unwrap());
+    let servers = cluster(&dirs).await;
+    let state = thought(&servers, "somebody plans, and another leads", |_| true).await;
+    let planner = state["Work"]["Planner"].as_str().unwrap().to_owned();
+    let plans = |id: u64| work(&state, id, "Member") == planner.as_str();
+    let stopped = servers.iter().find(|server| plans(server.id)).unwrap();
+    if state["Leader"].as_str() == Some(&*stopped.id.to_string()) {
+        let heir = servers.iter().find(|server| server.id != stopped.id).unwrap().id;
+        assert!(order(stopped, &format!("transfer/{heir}")).await);
+        thought(&servers, "another leads", |state| {
+            state["Leader"].as_str() == Some(&*heir.to_string())
+        })
+        .await;
+    }
+    signal(stopped, "-STOP").await;
+    let others: Vec<&Server> = servers.iter().filter(|server| server.id != stopped.id).collect();
+    let state = thought(&others, "another plans, and takes its primaries", |state| {
+        state["Work"]["Planner"].as_str() != Some(&planner)
+            && number(state, stopped.id, "Primaries") == 0
+    })
+    .await;
+    assert_eq!(work(&state, stopped.id, "Stands"), true, "its lease lives");
+    assert!(number(&state, stopped.id, "Items") > 0, "its replicas stay");
+    signal(stopped, "-CONT").await;
+    thought(&servers, "it has its share again, and plans", |state| {
+        settled(state) && holders(state) == 5 && state["Work"]["Planner"].as_str() == Some(&planner)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn losing_autopilots_leader_in_the_middle_drains_nobody_else() {
     let dirs = [(); 5].map(|()| tempfile::tempdir().unwrap());
     let mut servers = cluster(&dirs).await;

@@ -28,43 +28,18 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/policy",
     "src/autopilot/wake",
     "src/allocator/case",
-    "src/allocator/certificate",
     "src/allocator/converge",
-    "src/allocator/crown",
-    "src/allocator/detour",
-    "src/allocator/draft",
-    "src/allocator/evade",
-    "src/allocator/exact",
-    "src/allocator/fair",
-    "src/allocator/fill",
-    "src/allocator/flow",
     "src/allocator/intent",
     "src/allocator/item",
-    "src/allocator/keep",
-    "src/allocator/kinds",
-    "src/allocator/level",
-    "src/allocator/lists",
-    "src/allocator/live",
     "src/allocator/local",
     "src/allocator/moves",
-    "src/allocator/network",
-    "src/allocator/openings",
     "src/allocator/plain",
     "src/allocator/plan",
     "src/allocator/planner",
-    "src/allocator/primaries",
-    "src/allocator/problem",
     "src/allocator/progress",
-    "src/allocator/quota",
     "src/allocator/report",
-    "src/allocator/retire",
     "src/allocator/route",
-    "src/allocator/routes",
     "src/allocator/state",
-    "src/allocator/surplus",
-    "src/allocator/survey",
-    "src/allocator/takers",
-    "src/allocator/tournament",
     "src/allocator/value",
     "src/allocator/world",
     "src/ids/audit",
@@ -137,7 +112,8 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["duration", "runtime", "codec", "autopilot", "rehearse"]),
 ];
 
-/// The floors of a wing, ground floor first. A file imports from its own floor and those below.
+/// The floors of a wing, ground floor first. A file imports from its own floor and those below. A folder
+/// within a wing is on one of its floors, and may have floors itself.
 const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "autopilot",
@@ -159,17 +135,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator",
         &[
-            &["flow", "item", "level", "local", "problem", "routes", "tournament"],
-            &["crown", "kinds", "progress", "state", "takers", "value"],
-            &["fair", "lists"],
-            &["draft", "error", "exact", "openings", "plain", "retire", "route", "survey"],
-            &["certificate", "live", "quota"],
-            &["keep"],
-            &["surplus"],
-            &["fill"],
-            &["detour", "primaries"],
-            &["network"],
-            &["case", "evade", "plan", "planner", "world"],
+            &["item", "local", "planner"],
+            &["progress", "state", "value"],
+            &["error", "leader", "plain", "route"],
+            &["case", "plan", "world"],
             &["intent"],
             &["converge"],
             &["moves"],
@@ -179,6 +148,22 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["worker"],
             &["driver", "errands"],
             &["session"],
+        ],
+    ),
+    (
+        "allocator/planner",
+        &[
+            &["flow", "level", "problem", "routes", "tournament"],
+            &["crown", "evade", "kinds", "takers"],
+            &["fair", "lists"],
+            &["draft", "exact", "openings", "retire", "survey"],
+            &["certificate", "live", "quota"],
+            &["keep"],
+            &["surplus"],
+            &["fill"],
+            &["detour", "primaries"],
+            &["network"],
+            &["incremental"],
         ],
     ),
     ("placement", &[&["notice"], &["policy", "yielding"], &["decide"], &["driver"], &["picture"]]),
@@ -343,17 +328,17 @@ pub(crate) fn files_of_a_wing_import_only_from_their_floor_and_below(tree: &Tree
         let folder = format!("src/{wing}");
         for file in tree.rust(&folder).filter(|file| file.path != format!("{folder}/mod.rs")) {
             let module = file.module();
-            let own = module[1];
+            let own = module[wing.split('/').count()];
             let Some(own_floor) = floor(own) else {
                 faults.push(file.fault(1, format!("give `{own}` its floor in FLOORS")));
                 continue;
             };
             let code = code(&file.text);
             for (name, target) in imports(&code, &module) {
-                if target[0] != *wing || target[1] == own {
-                    continue;
-                }
-                let other = target[1].as_str();
+                let other = match within(wing, &target) {
+                    Some(other) if other != own => other,
+                    _ => continue,
+                };
                 let strangers =
                     STRANGERS.contains(&(own, other)) || STRANGERS.contains(&(other, own));
                 let what = match floor(other) {
@@ -374,6 +359,12 @@ pub(crate) fn files_of_a_wing_import_only_from_their_floor_and_below(tree: &Tree
     faults
 }
 
+/// The step of a path after `wing`, if it leads there; empty for the wing itself.
+fn within<'a>(wing: &str, target: &'a [String]) -> Option<&'a str> {
+    let mut steps = target.iter().map(String::as_str);
+    wing.split('/').all(|step| steps.next() == Some(step)).then(|| steps.next().unwrap_or_default())
+}
+
 /// Where the paths in `code` lead to within the crate; the second step is empty for a whole room.
 fn imports<'a>(code: &'a str, module: &[&str]) -> Vec<(Named<'a>, Vec<String>)> {
     let mut imports = Vec::new();
@@ -392,11 +383,16 @@ pub(crate) fn files_of_a_wing_import_in_no_circle(tree: &Tree) -> Vec<Fault> {
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in tree.rust("src").filter(|file| !file.is_face()) {
         let module = file.module();
-        let [wing, own, ..] = module[..] else { continue };
-        for (_, target) in imports(&code(&file.text), &module) {
-            if target[0] == wing && target[1] != own {
-                let to = format!("{wing}::{}", target[1]);
-                arrows.entry(format!("{wing}::{own}")).or_default().insert(to);
+        let Some(room) = module.first() else { continue };
+        let nested = FLOORS.iter().map(|(wing, _)| *wing).filter(|wing| wing.contains('/'));
+        let path = module.join("/");
+        for wing in nested.filter(|wing| path.starts_with(&format!("{wing}/"))).chain([*room]) {
+            let Some(own) = module.get(wing.split('/').count()) else { continue };
+            for (_, target) in imports(&code(&file.text), &module) {
+                if let Some(other) = within(wing, &target).filter(|other| other != own) {
+                    let from = format!("{wing}/{own}");
+                    arrows.entry(from).or_default().insert(format!("{wing}/{other}"));
+                }
             }
         }
     }
@@ -410,7 +406,7 @@ pub(crate) fn files_of_a_wing_import_in_no_circle(tree: &Tree) -> Vec<Fault> {
             }
         }
         if reached.contains(from) {
-            let path = format!("src/{}.rs", from.replace("::", "/"));
+            let path = format!("src/{from}.rs");
             let what =
                 "imports itself through others: move what they share into a file below".to_owned();
             faults.push(Fault { path, line: 1, what });

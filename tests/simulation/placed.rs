@@ -136,6 +136,31 @@ fn a_follower_whose_disk_hangs_while_its_lease_lives_is_drained() {
 }
 
 #[test]
+fn who_plans_and_whose_disk_hangs_is_drained_by_another() {
+    play(async |world| {
+        let leader = world.leader().unwrap().0;
+        let plans = IDS.into_iter().find(|id| world.work(*id).unwrap().items.report().is_some());
+        let plans = plans.unwrap();
+        if plans == leader {
+            let autopilot = world.autopilot(leader).unwrap();
+            autopilot.transfer(Some(follower(&world).to_string().into())).await.unwrap();
+            until(&world, "another leads", || world.leader().is_some_and(|(id, _)| id != plans))
+                .await;
+        }
+        world.disk(plans).unwrap().set_hangs(true);
+        until(&world, "is drained by another", || {
+            let work = others(plans).into_iter().filter_map(|id| world.work(id));
+            let report = work.filter_map(|work| work.items.report()).next();
+            report.is_some_and(|report| {
+                let sick = report.members.iter().find(|member| member.key == key(plans));
+                sick.is_none_or(|sick| sick.load == 0) && report.is_settled()
+            })
+        })
+        .await;
+    });
+}
+
+#[test]
 fn an_observer_that_is_cut_off_from_everybody_takes_nothing_from_anybody() {
     play(async |world| {
         let leader = world.leader().unwrap().0;

@@ -10,7 +10,7 @@ use raft_autopilot::{
         item::{Key, Keys},
         plain::{PlainItem, PlainMember, PlainState},
     },
-    store::{Event, Events},
+    store::{Event, Events, LeaseId},
 };
 
 /// A member's zone and name.
@@ -20,6 +20,7 @@ pub(crate) type Name = (String, String);
 struct Seat {
     limit: u32,
     since: u64,
+    lease: LeaseId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ struct Standing {
     members: BTreeMap<Name, Seat>,
     items: BTreeMap<String, u32>,
     held: BTreeMap<String, BTreeMap<Name, Replica>>,
+    /// Who has taken over, and under which lease.
+    successor: Option<(Name, LeaseId)>,
 }
 
 impl Standing {
@@ -48,6 +51,11 @@ impl Standing {
     }
 
     fn leader(&self) -> Option<&Name> {
+        if let Some((name, lease)) = &self.successor
+            && self.members.get(name).is_some_and(|seat| seat.lease == *lease)
+        {
+            return Some(name);
+        }
         let oldest = self.members.iter().min_by_key(|(name, seat)| (seat.since, *name));
         oldest.map(|(name, _)| name)
     }
@@ -191,8 +199,17 @@ impl Witness {
                     return;
                 };
                 let limit = PlainMember::decode(&kv.value).map_or(0, |value| value.limit());
-                let seat = Seat { limit, since: kv.create_revision };
+                let seat = Seat { limit, since: kv.create_revision, lease: kv.lease };
                 self.now.members.insert(name, seat);
+            }
+            Key::Leader => {
+                self.now.successor = kv.map(|kv| {
+                    let key = std::str::from_utf8(&kv.value).unwrap();
+                    let Key::Member { zone, member } = self.keys.decode(key).unwrap() else {
+                        panic!("{key} is no member's key")
+                    };
+                    ((zone.to_owned(), member.to_owned()), kv.lease)
+                });
             }
             Key::Assignment { item, zone, member, slot } => {
                 let name = (zone.to_owned(), member.to_owned());

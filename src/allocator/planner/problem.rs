@@ -64,6 +64,14 @@ impl Seat {
     pub fn new(zone: u32, limit: u32) -> Self {
         Self { zone, limit, share: limit, primaries: Primaries::Any }
     }
+
+    /// The same with at most this limit. Who gives up a part of its limit gives up as much of its share.
+    #[must_use]
+    pub fn lowered(self, limit: u32) -> Self {
+        let limit = limit.min(self.limit);
+        let share = u64::from(self.share) * u64::from(limit) / u64::from(self.limit.max(1));
+        Self { limit, share: u32::try_from(share).unwrap_or(self.share), ..self }
+    }
 }
 
 /// A member that holds an item, in one word: its number, whether it is the item's primary, and

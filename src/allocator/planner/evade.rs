@@ -7,7 +7,7 @@ use super::problem::{Holder, Holdings, Problem};
 /// Another member of the same zone takes the item: one that gets another item by the plan, and lets
 /// the avoided member have that; or else the least loaded one with room. Where there is neither, the
 /// plan stays as it is. Who holds an item goes on holding it.
-pub(super) fn evade(
+pub(crate) fn evade(
     problem: &Problem,
     desired: &mut Holdings,
     avoided: impl Iterator<Item = (usize, u32)>,

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
-/// [`Planner`](super::planner::Planner).
+/// [`Planner`](super::Planner).
 pub(super) trait Draft {
     /// The number of items.
     fn len(&self) -> usize;
