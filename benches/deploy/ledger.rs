@@ -64,6 +64,7 @@ impl Ledger {
                     let wanted = value.map_or(0, |value| value.replication() as usize);
                     self.wanted.insert(item.to_owned(), wanted);
                 }
+                Key::Leader => {}
                 Key::Member { zone, member } => {
                     let limit = value.map(|value| PlainMember::decode(value).unwrap().limit());
                     self.limits.insert(format!("{zone}#{member}"), limit.unwrap_or(0) as usize);
