@@ -69,7 +69,6 @@ impl Ledger {
                     let limit = value.map(|value| PlainMember::decode(value).unwrap().limit());
                     self.limits.insert(format!("{zone}#{member}"), limit.unwrap_or(0) as usize);
                 }
-                Key::Leader => {}
                 Key::Assignment { item, zone, member, slot } => {
                     let member = format!("{zone}#{member}");
                     let standing = self.held.get(item).cloned().unwrap_or_default();
