@@ -17,6 +17,14 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 }
 
+/// Completes at a moment of the runtime's clock; never, if there is none.
+pub(crate) async fn sleep_until<R: Runtime>(runtime: &R, at: Option<Duration>) {
+    match at {
+        Some(at) => runtime.sleep(at.saturating_sub(runtime.now())).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The tokio runtime that the caller runs on. Its clock starts at the first reading in the
 /// process, and follows tokio's, so that it can be paused in tests.
 #[derive(Clone, Copy, Debug, Default)]

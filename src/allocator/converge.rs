@@ -86,9 +86,9 @@ struct Spent {
 /// Makes the transactions that are safe now. What the items that are not settled are doing then, says
 /// [`World::doing`].
 ///
-/// Every transaction holds only while the member that leads is as it was, nobody has taken over from it,
-/// and everything that its decisions used is as it was. The items of `apart` were in a transaction that failed; each gets one of
-/// its own.
+/// Every transaction holds only while the member that leads is as it was, nobody has taken over from
+/// it, and everything that its decisions used is as it was. The items of `apart` were in a transaction
+/// that failed; each gets one of its own.
 pub fn round<W: Workload>(
     world: &mut World<W>,
     intent: &Intent,
@@ -429,7 +429,6 @@ impl<'a> Packer<'a> {
 }
 
 fn member_unchanged<W: Workload>(world: &World<W>, member: &Member<W>) -> Compare {
-    let MemberKey { zone, member: name } = &member.key;
-    let key = world.keys().join(&Key::Member { zone, member: name });
+    let key = world.keys().join(&member.key.key());
     Compare::unchanged(key, member.entry.as_ref().map_or(0, |entry| entry.kv.mod_revision))
 }

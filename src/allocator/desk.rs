@@ -96,6 +96,11 @@ impl<W: Workload> fmt::Debug for Core<W> {
 }
 
 impl<W: Workload> Core<W> {
+    /// The key of this member.
+    pub(super) fn own_key(&self) -> String {
+        self.keys.join(&self.me.key())
+    }
+
     pub(super) fn new(
         keys: Keys,
         me: MemberKey,

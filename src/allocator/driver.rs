@@ -19,7 +19,7 @@ use super::{
     world::World,
 };
 use crate::{
-    runtime::Runtime,
+    runtime::{Runtime, sleep_until},
     store::{
         Compare, LeaseKeeper, LeaseStatus, Op, Refusal, Store, StoreError, Txn, TxnResponse,
         mirror::{Mirror, View},
@@ -138,7 +138,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     /// Works for all while this member leads, until the mirror ends.
     pub(super) async fn run(mut self) -> StoreError {
         let mut leads = None;
-        let mut claimed = None;
+        let mut next_claim = None;
         if let Some(standings) = &mut self.options.standings {
             // Whoever has ended without a word judges nobody.
             let _ = standings.wait_for(Option::is_some).await;
@@ -154,7 +154,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                     Err(error) => return error,
                 }
             }
-            let again = self.take_over(&view, leads.as_ref(), &mut claimed).await;
+            let again = self.take_over(&view, leads.as_ref(), &mut next_claim).await;
             tokio::select! {
                 biased;
                 later = self.mirror.changed(&view) => match later {
@@ -162,39 +162,43 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                     Err(error) => return error,
                 },
                 () = judged(&mut self.options.standings) => {}
-                () = wait(&self.runtime, again) => {}
+                () = sleep_until(&self.runtime, again) => {}
             }
         }
     }
 
-    /// Takes over, if health has taken something from who leads and from all others that are older.
-    /// Returns after how long to look again: where members know different standings, each may think that
-    /// it is for it to lead, and none does so in quick succession.
+    /// Takes over, if something is taken from who leads and from all others that are older. Returns when
+    /// to look again: where members know different standings, each may think that it is for it to lead,
+    /// and none does so in quick succession.
     async fn take_over(
         &mut self,
         view: &View<Entity<W>>,
         leads: Option<&Leads>,
-        claimed: &mut Option<Duration>,
+        next_claim: &mut Option<Duration>,
     ) -> Option<Duration> {
         let standings = self.options.standings.as_mut()?.borrow_and_update().clone()?;
         let is_well = |member: &MemberKey| {
             standings.get(member).is_none_or(|judgement| judgement.standing == Standing::Full)
         };
         let txn = leader::take_over(&self.core.keys, view, leads?, &self.core.me, is_well)?;
-        if self.keeper.status() != LeaseStatus::Held {
-            return Some(BACKOFF_MAX);
-        }
         let now = self.runtime.now();
-        let pause = claimed.map(|claimed| claimed.saturating_add(BACKOFF_MAX).saturating_sub(now));
-        if pause.is_some_and(|pause| !pause.is_zero()) {
-            return pause;
+        let later = now.saturating_add(BACKOFF_MAX);
+        if self.keeper.status() != LeaseStatus::Held {
+            return Some(later);
         }
-        *claimed = Some(now);
+        if next_claim.is_some_and(|next| next > now) {
+            return *next_claim;
+        }
+        *next_claim = Some(later);
         match self.store.commit(txn).await {
-            Ok(done) => tracing::info!("{} takes over: {}", self.core.me, done.succeeded),
-            Err(error) => tracing::info!("{} takes over later: {error}", self.core.me),
+            Ok(TxnResponse { succeeded: true, .. }) => {
+                tracing::info!("{} takes the planning over", self.core.me);
+            }
+            // The view that comes next says who did.
+            Ok(_) => {}
+            Err(error) => tracing::info!("{} takes the planning over later: {error}", self.core.me),
         }
-        Some(BACKOFF_MAX)
+        *next_claim
     }
 
     /// Whether this member leads in a view; `known` is who did in the one before.
@@ -203,11 +207,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         if !known.as_ref().is_some_and(|known| known.holds(keys, view)) {
             *known = Leads::find(keys, view);
         }
-        known.as_ref().is_some_and(|known| known.is(&self.own_key()))
-    }
-
-    fn own_key(&self) -> String {
-        format!("{}{}", self.core.keys.members(), self.core.me)
+        known.as_ref().is_some_and(|known| known.is(&self.core.own_key()))
     }
 
     /// Leads, until another one does: then it returns the view that shows it.
@@ -283,12 +283,11 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     /// Waits until there may be something to do.
     async fn wait(&mut self, office: &mut Office<W>) -> Result<(), StoreError> {
         let soonest = office.avoided.values().min().copied();
-        let wake = soonest.map(|at| at.saturating_sub(self.runtime.now()));
         tokio::select! {
             biased;
             view = self.mirror.changed(&office.view) => view.map(|_| ()),
             () = judged(&mut self.options.standings) => Ok(()),
-            () = wait(&self.runtime, wake) => Ok(()),
+            () = sleep_until(&self.runtime, soonest) => Ok(()),
         }
     }
 
@@ -388,7 +387,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     /// Writes this member's key anew, so that nothing that was sent before can still be done.
     /// Returns the revision from which on that is so.
     async fn fence(&self) -> Result<u64, StoreError> {
-        let key = self.own_key();
+        let key = self.core.own_key();
         let mut pause = BACKOFF_FIRST;
         loop {
             let view = self.mirror.view();
@@ -421,12 +420,5 @@ async fn judged(standings: &mut Option<watch::Receiver<Option<Standings>>>) {
     };
     if ended {
         std::future::pending::<()>().await;
-    }
-}
-
-async fn wait<R: Runtime>(runtime: &R, time: Option<Duration>) {
-    match time {
-        Some(time) => runtime.sleep(time).await,
-        None => std::future::pending().await,
     }
 }

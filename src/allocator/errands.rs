@@ -158,7 +158,7 @@ impl<S: Store, R: Runtime, W: Workload> Errands<S, R, W> {
                 return Ok(());
             }
         };
-        let key = format!("{}{}", self.core.keys.members(), self.core.me);
+        let key = self.core.own_key();
         loop {
             let view = self.mirror.view();
             let Some(entry) = view.get(key.as_bytes()) else {

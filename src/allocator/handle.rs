@@ -44,7 +44,7 @@ impl<W: Workload> Handle<W> {
 
     /// This member's value as it stands in the store; `None`: it does not, or is not known yet.
     pub fn value(&self) -> Option<W::Member> {
-        let key = format!("{}{}", self.core.keys.members(), self.core.me);
+        let key = self.core.own_key();
         self.view()?.value(key.as_bytes())?.member().cloned()
     }
 

@@ -1,5 +1,5 @@
-//! Who plans for all: the oldest member, or another that has taken over because health has taken
-//! something from all that are older.
+//! Who plans for all: the oldest member, or another that has taken over because something is taken
+//! from all that are older.
 //!
 //! Who takes over writes its own member's key under `ROOT/leader`, with its own lease, and only if
 //! nobody else did meanwhile; the oldest deletes that key when it is well again. Every transaction of
@@ -83,7 +83,7 @@ pub(super) fn take_over<W: Workload>(
         return None;
     }
     let key = keys.leader();
-    let own = view.get(format!("{}{me}", keys.members()).as_bytes())?;
+    let own = view.get(keys.join(&me.key()).as_bytes())?;
     let range = KeyRange::prefix(keys.members());
     let members = members(keys, view, &range);
     let fit = oldest(members.clone().filter(|kv| well(kv)))?.key == own.kv.key;

@@ -13,7 +13,7 @@ use super::{
     worker::{self, Worker},
 };
 use crate::{
-    runtime::Runtime,
+    runtime::{Runtime, sleep_until},
     store::{
         Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, OpResponse, Store, StoreError, Txn,
         mirror::{self, Mirror},
@@ -249,7 +249,7 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
         mirror: &Mirror<Entity<W>>,
         value: &[u8],
     ) -> Result<Option<u64>, AllocatorError> {
-        let key = format!("{}{}", self.core.keys.members(), self.core.me);
+        let key = self.core.own_key();
         let mut pause = BACKOFF_FIRST;
         while keeper.status() != LeaseStatus::Lost {
             let txn = Txn::when([Compare::absent(KeyRange::key(key.as_str()))])
@@ -293,7 +293,7 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
         keeper: &LeaseKeeper<S, R>,
         mirror: &Mirror<Entity<W>>,
     ) -> AllocatorError {
-        let key = format!("{}{}", self.core.keys.members(), self.core.me);
+        let key = self.core.own_key();
         let (mut view, mut status) = (mirror.view(), LeaseStatus::Held);
         loop {
             tokio::select! {
@@ -331,16 +331,10 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
             self.core.drained().await;
             Ok(Left::default())
         };
-        let timeout = async {
-            match until {
-                Some(until) => self.runtime.sleep(until.saturating_sub(self.runtime.now())).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             drained = drained => drained,
-            () = timeout => {
+            () = sleep_until(&self.runtime, until) => {
                 let held = self.core.lock().locals.held();
                 Ok(Left { abandoned: held.into_iter().map(|held| held.item).collect() })
             }

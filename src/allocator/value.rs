@@ -220,6 +220,11 @@ pub struct MemberKey {
 }
 
 impl MemberKey {
+    /// What it is stored under.
+    pub(super) fn key(&self) -> Key<'_> {
+        Key::Member { zone: &self.zone, member: &self.member }
+    }
+
     /// The member of that name in that zone.
     pub fn new(zone: impl Into<Arc<str>>, member: impl Into<Arc<str>>) -> Self {
         Self { zone: zone.into(), member: member.into() }

@@ -289,20 +289,20 @@ impl<W: Workload> World<W> {
         let at = item
             .held
             .binary_search_by(|held| (key(held.member), held.slot).cmp(&(key(member), slot)));
-        let load = &mut self.members[member as usize];
+        let holder = &mut self.members[member as usize];
         match (at, entry) {
             (Ok(at), Some(entry)) => item.held[at].entry = entry,
             (Err(at), Some(entry)) => {
                 item.held.insert(at, Assignment { member, slot, consistent: true, entry });
-                load.load += 1;
-                load.primaries += u32::from(slot == 0);
+                holder.load += 1;
+                holder.primaries += u32::from(slot == 0);
                 self.assignments += 1;
             }
             (Ok(at), None) => {
                 item.held.remove(at);
-                load.load -= 1;
+                holder.load -= 1;
                 self.progress.freed(member);
-                load.primaries -= u32::from(slot == 0);
+                holder.primaries -= u32::from(slot == 0);
                 self.assignments -= 1;
             }
             (Err(_), None) => {}

@@ -1,6 +1,6 @@
 //! Publishes verdicts while this node leads, and tells the allocator what is published.
 
-use std::{collections::BTreeMap, future::Future, mem::discriminant, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem::discriminant, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     allocator::{self, Judgement, MemberKey, Standing, Standings, Workload},
     autopilot::{self, ConfigError, Running, State, View, Why},
-    runtime::Runtime,
+    runtime::{Runtime, sleep_until},
     store::{
         Compare, KeyRange, KeyValue, Op, RangeRequest, Store, StoreError, Txn,
         mirror::{self, Mirror},
@@ -234,6 +234,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
                     Some(now)
                 }
             };
+            let again = again.map(|after| self.runtime.now().saturating_add(after));
             tokio::select! {
                 biased;
                 changed = views.changed() => {
@@ -248,7 +249,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
                         return error;
                     }
                 }
-                () = wait(&self.runtime, again) => {}
+                () = sleep_until(&self.runtime, again) => {}
             }
         }
     }
@@ -400,16 +401,6 @@ fn same(a: &Notice, b: &Notice) -> bool {
     let parts = |notice: &Notice| (notice.by_health, notice.by_person);
     let told = |notice: &Notice| (notice.verdict, notice.standing, notice.cause, parts(notice));
     a.server == b.server && told(a) == told(b) && words
-}
-
-fn wait<R: Runtime>(runtime: &R, time: Option<Duration>) -> impl Future<Output = ()> {
-    let sleep = time.map(|time| runtime.sleep(time));
-    async move {
-        match sleep {
-            Some(sleep) => sleep.await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// A term, and the revision at which this node has claimed it. Two leaders of one term, which some

@@ -10,7 +10,7 @@ use super::{
     convert::{self, Failure, failure, signed, unsigned},
 };
 use crate::{
-    runtime::Runtime,
+    runtime::{Runtime, sleep_until},
     store::{
         contract::{Update, Watch},
         error::{Refusal, StoreError},
@@ -400,13 +400,6 @@ async fn canceled(message: &WatchResponse, client: &Client) -> Leave {
         return Leave::Ended(Refusal::Denied(why.to_owned()).into());
     }
     Leave::Lost(if why.is_empty() { "the watch was canceled".to_owned() } else { why.to_owned() })
-}
-
-async fn sleep_until<R: Runtime>(runtime: &R, at: Option<Duration>) {
-    match at {
-        Some(at) => runtime.sleep(at.saturating_sub(runtime.now())).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Since 3.4.25 and 3.5.8 an answer about progress waits for the events that it speaks for.

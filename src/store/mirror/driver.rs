@@ -10,7 +10,7 @@ use super::{
     view::View,
 };
 use crate::{
-    runtime::Runtime,
+    runtime::{Runtime, sleep_until},
     store::{
         contract::{Pages, Store, Update, Watch},
         error::{Refusal, StoreError},
@@ -340,13 +340,6 @@ fn keys<T>(view: &View<T>, range: &KeyRange, last: Option<&Bytes>) -> Gone {
     let keys = keys.take_while(|key| last.is_none_or(|last| *key <= last));
     let keys: Vec<Bytes> = keys.cloned().collect();
     Gone { left: keys.into_iter().peekable(), gone: Vec::new() }
-}
-
-async fn sleep_until<R: Runtime>(runtime: &R, at: Option<Duration>) {
-    match at {
-        Some(at) => runtime.sleep(at.saturating_sub(runtime.now())).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Compares a view with what stood in the store at its revision.
