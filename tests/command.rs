@@ -253,7 +253,7 @@ async fn a_running_node_shows_votes_and_work_side_by_side() {
     assert!(shown.contains("cannot see: "), "{shown}");
     assert!(shown.contains("nothing is done: paused: the disks are counted"), "{shown}");
     assert!(shown.contains("moving: r1 from a to b (being changed): a is gone\n"), "{shown}");
-    assert!(shown.contains("nothing is taken by health: two look bad at once\n"), "{shown}");
+    assert!(shown.contains("health holds still: two look bad at once\n"), "{shown}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     converge::{Batch, Bounds, Round},
     desk::Core,
     intent::{Intent, Outside, Rules, Standings},
-    leader::{self, Leads},
+    leader::{self, Oldest},
     report::{Done, Report},
     state::Standing,
     value::{Entity, MemberKey, Workload},
@@ -137,7 +137,7 @@ impl<W: Workload> Office<W> {
 impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     /// Works for all while this member leads, until the mirror ends.
     pub(super) async fn run(mut self) -> StoreError {
-        let mut leads = None;
+        let mut oldest = None;
         let mut next_claim = None;
         if let Some(standings) = &mut self.options.standings {
             // Whoever has ended without a word judges nobody.
@@ -145,8 +145,8 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         }
         let mut view = self.mirror.view();
         loop {
-            if self.leads(&view, &mut leads) {
-                let ended = self.lead(view, &mut leads).await;
+            if self.leads(&view, &mut oldest) {
+                let ended = self.lead(view, &mut oldest).await;
                 self.core.lock().report = None;
                 self.core.turned.notify_waiters();
                 match ended {
@@ -154,7 +154,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                     Err(error) => return error,
                 }
             }
-            let again = self.take_over(&view, leads.as_ref(), &mut next_claim).await;
+            let again = self.take_over(&view, &mut oldest, &mut next_claim).await;
             tokio::select! {
                 biased;
                 later = self.mirror.changed(&view) => match later {
@@ -173,14 +173,15 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     async fn take_over(
         &mut self,
         view: &View<Entity<W>>,
-        leads: Option<&Leads>,
+        oldest: &mut Option<Oldest>,
         next_claim: &mut Option<Duration>,
     ) -> Option<Duration> {
         let standings = self.options.standings.as_mut()?.borrow_and_update().clone()?;
         let is_well = |member: &MemberKey| {
             standings.get(member).is_none_or(|judgement| judgement.standing == Standing::Full)
         };
-        let txn = leader::take_over(&self.core.keys, view, leads?, &self.core.me, is_well)?;
+        let leads = leader::find(&self.core.keys, view, oldest)?;
+        let txn = leader::take_over(&self.core.keys, view, leads, &self.core.me, is_well)?;
         let now = self.runtime.now();
         let later = now.saturating_add(BACKOFF_MAX);
         if self.keeper.status() != LeaseStatus::Held {
@@ -201,20 +202,17 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         *next_claim
     }
 
-    /// Whether this member leads in a view; `known` is who did in the one before.
-    fn leads(&self, view: &View<Entity<W>>, known: &mut Option<Leads>) -> bool {
-        let keys = &self.core.keys;
-        if !known.as_ref().is_some_and(|known| known.holds(keys, view)) {
-            *known = Leads::find(keys, view);
-        }
-        known.as_ref().is_some_and(|known| known.is(&self.core.own_key()))
+    /// Whether this member leads in a view.
+    fn leads(&self, view: &View<Entity<W>>, oldest: &mut Option<Oldest>) -> bool {
+        let leads = leader::find(&self.core.keys, view, oldest);
+        leads.is_some_and(|kv| *kv.key == *self.core.own_key().as_bytes())
     }
 
     /// Leads, until another one does: then it returns the view that shows it.
     async fn lead(
         &mut self,
         view: Arc<View<Entity<W>>>,
-        leads: &mut Option<Leads>,
+        oldest: &mut Option<Oldest>,
     ) -> Result<Arc<View<Entity<W>>>, StoreError> {
         let (keys, workload) = (self.core.keys.clone(), Arc::clone(&self.core.workload));
         let world = World::new(keys, workload, &view);
@@ -240,7 +238,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 self.wait(&mut office).await?;
             }
             let view = self.mirror.view();
-            if !self.leads(&view, leads) {
+            if !self.leads(&view, oldest) {
                 tracing::info!("{} leads no more, at revision {}", self.core.me, view.revision());
                 return Ok(view);
             }

@@ -75,7 +75,8 @@ impl<P: Promoter> Promoter for Guard<P> {
     }
 
     fn is_potential_voter(&self, node_type: &NodeType) -> bool {
-        self.ask(|inner| inner.is_potential_voter(node_type), || false)
+        let by_default = || *node_type != NodeType::READ_REPLICA;
+        self.ask(|inner| inner.is_potential_voter(node_type), by_default)
     }
 
     fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {

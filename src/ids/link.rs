@@ -74,10 +74,19 @@ impl<S: Store, R: Runtime> Link<S, R> {
         &self,
         request: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.bounded_by(self.timeout, request).await
+    }
+
+    /// Waits for an answer no longer than `patience`.
+    pub(super) async fn bounded_by<T>(
+        &self,
+        patience: Duration,
+        request: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         tokio::select! {
             biased;
             answer = request => answer,
-            () = self.runtime.sleep(self.timeout) => {
+            () = self.runtime.sleep(patience) => {
                 Err(StoreError::Unknown("no answer came in time".to_owned()))
             }
         }

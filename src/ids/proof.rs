@@ -119,14 +119,8 @@ async fn ask<S: Store, R: Runtime>(
     let hear = async |some: &[Witness]| {
         let ops = some.iter().flat_map(|witness| witness.ops(&link.layout));
         let txn = Txn::new([Op::get(link.layout.meta())].into_iter().chain(ops));
-        let answer = tokio::select! {
-            biased;
-            answer = link.commit(txn) => answer?,
-            // Another may come through where this one hangs.
-            () = link.runtime.sleep(patience) => {
-                return Err(StoreError::Unknown("no answer came in time".to_owned()));
-            }
-        };
+        // Another may come through where this one hangs.
+        let answer = link.bounded_by(patience, link.commit(txn)).await?;
         let (meta, said) = read(&link.layout, &answer);
         Ok(core.lock().judge(tenure, meta, some.iter().zip(said)))
     };
@@ -140,9 +134,11 @@ async fn ask<S: Store, R: Runtime>(
         }
         Ok(())
     };
+    let [first, second, third, fourth, fifth, sixth, seventh, last] =
+        std::array::from_fn::<_, LANES, _>(lane);
     let heard = tokio::try_join!(
         biased;
-        lane(0), lane(1), lane(2), lane(3), lane(4), lane(5), lane(6), lane(7),
+        first, second, third, fourth, fifth, sixth, seventh, last,
     );
     match heard {
         Ok(_) => Ok(Verdict::Proven),

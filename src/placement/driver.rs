@@ -368,8 +368,9 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         let same = shown.hold == hold && shown.nameless == nameless && shown.astray == astray;
         let told = shown.hold.as_ref().map(discriminant) == hold.as_ref().map(discriminant);
         drop(shown);
-        if !told && let Some(hold) = &hold {
-            tracing::warn!("health takes nothing: {hold}");
+        // Most nodes lead at no time, and need not say so.
+        if !told && let Some(hold) = hold.as_ref().filter(|hold| **hold != Hold::NotLeading) {
+            tracing::warn!("health takes nothing, or not from everybody: {hold}");
         }
         if !same {
             self.published.send_modify(|published| {

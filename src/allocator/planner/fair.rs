@@ -75,10 +75,9 @@ impl Fair {
         }
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
-            self.open.extend(open.chain([false]));
+            self.open.extend(open.clone().chain([false]));
             self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
             let cap = cap(problem, &self.zones, *class);
-            let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
             let within = in_zone.iter().zip(open).filter(|(_, open)| *open);
             self.within.push(within.map(|(members, _)| cap.min(*members)).sum());
             self.caps.push(cap);

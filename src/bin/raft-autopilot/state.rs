@@ -105,7 +105,7 @@ fn cluster(work: &Value) -> String {
             let _ = writeln!(text, "{title}: {}", words(line));
         }
     }
-    for (title, field) in [("nothing is taken by health", "Hold"), ("failing", "Failing")] {
+    for (title, field) in [("health holds still", "Hold"), ("failing", "Failing")] {
         if let Some(why) = work[field].as_str() {
             let _ = writeln!(text, "{title}: {why}");
         }

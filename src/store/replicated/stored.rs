@@ -139,7 +139,7 @@ impl<L: Log, R: Runtime> Replicated<L, R> {
     }
 
     /// Changes how much the store takes and remembers, on all nodes at the same place of the log.
-    /// It lasts, in the log and in its snapshots; nothing happens where it stands already. What was
+    /// It lasts, in the log and in its snapshots; nothing changes where it stands already. What was
     /// done before it was judged by what stood then, and is when it is applied again.
     ///
     /// # Errors
