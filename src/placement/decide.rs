@@ -285,18 +285,21 @@ impl Asked {
         self.worsens() && self.stands.verdict == Verdict::Unhealthy
     }
 
-    /// What health leaves next, if nobody has to hold still.
-    fn by_health(&self) -> Standing {
-        let kept = self.worsens() && !self.is_heard();
-        if kept { self.stands.by_health } else { self.health.standing }
+    /// Whether what health left stays as it is, where all have to hold still or not.
+    fn is_kept(&self, held: bool) -> bool {
+        self.worsens() && (held || !self.is_heard())
+    }
+
+    /// What health leaves next.
+    fn by_health(&self, held: bool) -> Standing {
+        if self.is_kept(held) { self.stands.by_health } else { self.health.standing }
     }
 }
 
 /// What is published of a server next.
 fn next(asked: Asked, held: bool) -> Notice {
-    let kept = asked.worsens() && (held || !asked.is_heard());
+    let (kept, by_health) = (asked.is_kept(held), asked.by_health(held));
     let Asked { stands, health, person, .. } = asked;
-    let by_health = if kept { stands.by_health } else { health.standing };
     if kept && person.standing == stands.by_person {
         return stands;
     }
@@ -313,7 +316,7 @@ fn is_lowered(by_health: Standing) -> bool {
 fn too_many(facts: &Facts<'_>, wishes: &BTreeMap<MemberKey, Asked>) -> Option<Hold> {
     let limit = |key: &MemberKey| u64::from(facts.limits.get(key).copied().unwrap_or(0));
     let of: u64 = facts.limits.values().map(|limit| u64::from(*limit)).sum();
-    let lowered = wishes.iter().filter(|(_, asked)| is_lowered(asked.by_health()));
+    let lowered = wishes.iter().filter(|(_, asked)| is_lowered(asked.by_health(false)));
     // A member may outlive its server's membership, with what was taken from it.
     let left = facts.stood.iter().filter(|(key, _)| !wishes.contains_key(key));
     let left = left.filter(|(_, stood)| is_lowered(stood.notice.by_health));

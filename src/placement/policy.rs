@@ -218,7 +218,7 @@ impl Graded {
         };
         let again = again.filter(|again| *again > bad).map(|again| again.saturating_sub(bad));
         // Who is unhealthy gets nothing back.
-        Wish { standing: worse(standing, seen.standing), why, again }
+        Wish { standing: standing.and(seen.standing), why, again }
     }
 
     fn healthy(&self, seen: &Seen<'_>) -> Wish {
@@ -299,10 +299,6 @@ fn full(why: &str) -> Wish {
 fn part(limit: u32, percent: u32) -> u32 {
     let part = (u64::from(limit) * u64::from(percent)).div_ceil(100);
     u32::try_from(part).unwrap_or(limit).min(limit)
-}
-
-fn worse(a: Standing, b: Standing) -> Standing {
-    if a.rank() >= b.rank() { a } else { b }
 }
 
 /// For people: whole seconds.
