@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a test speaks to tokio and to the wall clock")]
 
+#[path = "http/callbacks.rs"]
+mod callbacks;
 #[path = "http/explained.rs"]
 mod explained;
 #[path = "http/fixture.rs"]

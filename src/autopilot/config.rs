@@ -82,7 +82,8 @@ pub struct Config {
     /// Read by promoters. Default empty, as in Consul.
     pub upgrade_version_tag: String,
     /// The version to migrate to, whatever else is there: an older one is a downgrade, and the one
-    /// that was left calls a migration off. `X`, `X.Y`, `X.Y.Z` or a full semantic version; empty: the
+    /// that was left calls a migration off. `X`, `X.Y`, `X.Y.Z` or a full semantic version, and nothing
+    /// else, so a promoter of your own with another format has its target elsewhere; empty: the
     /// highest. Read by promoters. Default empty.
     pub upgrade_target_version: String,
 }

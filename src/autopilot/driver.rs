@@ -19,7 +19,7 @@ use super::{
     },
     config::{Config, ConfigError},
     desk::{Desk, Then, Unrecorded, record, within},
-    guard::{Guard, Guarded},
+    guard::{Guard, PromoterPanic},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
     plan::{Plan, plan},
@@ -114,7 +114,7 @@ pub(super) enum Event<E> {
 pub struct Autopilot<C: Cluster, R: Runtime> {
     pub(super) cluster: Arc<C>,
     pub(super) runtime: R,
-    promoter: Arc<dyn Guarded>,
+    promoter: Arc<dyn Promoter>,
     pub(super) options: Options,
     default_config: Arc<Config>,
     requests: mpsc::Receiver<Box<Request>>,
@@ -154,7 +154,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         options.validate()?;
         let (send, requests) = mpsc::channel(32);
         let (events, outcomes) = mpsc::unbounded_channel();
-        let promoter: Arc<dyn Guarded> = Arc::new(Guard::new(promoter));
+        let promoter: Arc<dyn Promoter> = Arc::new(promoter);
         let config = Arc::new(options.config.clone());
         let (publish, view) = watch::channel(Arc::new(View {
             running: Running::Stopped,
@@ -165,8 +165,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             state: None,
             plan: Arc::default(),
             history: History::default(),
-            promoter: Arc::clone(&promoter) as Arc<dyn Promoter>,
-            good_for: options.good_for(),
+            promoter: Arc::clone(&promoter),
+            panics: Vec::new(),
         }));
         let clock = runtime.clone();
         let handle = Handle {
@@ -174,6 +174,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             view,
             clock: Arc::new(move || clock.now()),
             heartbeat: options.heartbeat,
+            good_for: options.good_for(),
             ttl: Duration::from_secs(30),
             force: None,
         };
@@ -259,10 +260,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.prepare(&mut seen);
         let (config, create_index, modify_index) = self.config(&seen);
         let state = Arc::new(State::assess(&config, self.last.as_deref(), &seen));
-        let failed = self.promoter.begin();
-        let mut plan = plan(&config, &state, &*self.promoter);
-        if let Some(error) = self.promoter.failure().filter(|new| failed.as_ref() != Some(new)) {
-            tracing::error!(%error, "the promoter panicked: it wishes nothing until it is mended");
+        let guard = Guard::new(Arc::clone(&self.promoter));
+        let mut plan = plan(&config, &state, &guard);
+        let panics = guard.panics();
+        let known = |panic: &PromoterPanic| {
+            self.publish.borrow().panics.iter().any(|known| known.asked == panic.asked)
+        };
+        for panic in panics.iter().filter(|panic| !known(panic)) {
+            tracing::error!("{panic}");
         }
         let next = judge(&config, &state, &mut plan);
         self.plan = Arc::new(plan);
@@ -276,8 +281,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             state: Some(Arc::clone(&state)),
             plan: Arc::clone(&self.plan),
             history: self.chronicle.history.clone(),
-            promoter: Arc::clone(&self.promoter) as Arc<dyn Promoter>,
-            good_for: self.options.good_for(),
+            promoter: Arc::clone(&self.promoter),
+            panics,
         };
         self.publish.send_replace(Arc::new(view));
         self.last = Some(Arc::clone(&state));

@@ -2,13 +2,16 @@
 
 use std::{
     any::Any,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::{
     config::Config,
+    explain::{Explanation, explain},
+    handle::View,
     policy::Policy,
     promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes},
     server::ServerId,
@@ -21,89 +24,119 @@ pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
 
-/// A promoter that tells whether it has panicked.
-pub(super) trait Guarded: Promoter {
-    /// Forgets what its panic said, and returns it.
-    fn begin(&self) -> Option<Box<str>>;
-
-    /// What its panic said, if it has panicked since.
-    fn failure(&self) -> Option<Box<str>>;
+/// A promoter has panicked. What is shown is what that means, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromoterPanic {
+    /// The method of [`Promoter`] that was asked.
+    pub asked: &'static str,
+    /// The words of the panic.
+    pub said: Box<str>,
 }
 
-/// A promoter of which no panic is heard outside. One that panics wishes nothing and keeps the dead.
+impl fmt::Display for PromoterPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, said } = self;
+        let means = match *asked {
+            "wishes" => "no vote moves by its wishes",
+            "keeps" => "all the dead are kept",
+            _ => "what it would have said is left out",
+        };
+        write!(f, "the promoter panicked in `{asked}`: {means}, until it is mended ({said})")
+    }
+}
+
+/// A promoter, asked for one purpose: a round, or one reading of a view. No panic of it is heard outside:
+/// it wishes nothing then, keeps the dead, and says nothing beside.
 #[derive(Debug)]
-pub(super) struct Guard<P> {
-    inner: P,
-    failed: Mutex<Option<Box<str>>>,
+pub(crate) struct Guard {
+    inner: Arc<dyn Promoter>,
+    /// The first of each method.
+    panics: Mutex<Vec<PromoterPanic>>,
 }
 
-impl<P: Promoter> Guard<P> {
-    pub(super) fn new(inner: P) -> Self {
-        Self { inner, failed: Mutex::default() }
+impl Guard {
+    /// For a round.
+    pub(super) fn new(inner: Arc<dyn Promoter>) -> Self {
+        Self { inner, panics: Mutex::default() }
     }
 
-    fn failed(&self) -> MutexGuard<'_, Option<Box<str>>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// For one who reads a view, whose round may have met panics.
+    pub(crate) fn of(view: &View) -> Self {
+        let panics = Mutex::new(view.panics.clone());
+        Self { inner: Arc::clone(&view.promoter), panics }
     }
 
-    fn ask<T>(&self, ask: impl FnOnce(&P) -> T, otherwise: impl FnOnce() -> T) -> T {
-        catch_unwind(AssertUnwindSafe(|| ask(&self.inner))).unwrap_or_else(|panic| {
-            *self.failed() = Some(said(&*panic).into());
+    /// The panics until now, the first of each method.
+    pub(super) fn panics(self) -> Vec<PromoterPanic> {
+        self.panics.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The panics until now, in words: to be asked for when nothing else is.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.met().iter().map(ToString::to_string).collect()
+    }
+
+    /// What [`View::explain`] says.
+    pub(crate) fn explain(&self, view: &View, state: &State) -> Explanation {
+        let mut found = explain(&view.config, state, &view.plan, self);
+        found.warnings.extend(self.warnings());
+        found
+    }
+
+    fn met(&self) -> MutexGuard<'_, Vec<PromoterPanic>> {
+        self.panics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask<T>(
+        &self,
+        asked: &'static str,
+        ask: impl FnOnce(&dyn Promoter) -> T,
+        otherwise: impl FnOnce() -> T,
+    ) -> T {
+        catch_unwind(AssertUnwindSafe(|| ask(&*self.inner))).unwrap_or_else(|panic| {
+            let mut met = self.met();
+            if met.iter().all(|known| known.asked != asked) {
+                met.push(PromoterPanic { asked, said: said(&*panic).into() });
+            }
             otherwise()
         })
     }
 }
 
-impl<P: Promoter> Guarded for Guard<P> {
-    fn begin(&self) -> Option<Box<str>> {
-        self.failed().take()
-    }
-
-    fn failure(&self) -> Option<Box<str>> {
-        self.failed().clone()
-    }
-}
-
-impl<P: Promoter> Promoter for Guard<P> {
+impl Promoter for Guard {
     fn wishes(&self, config: &Config, state: &State) -> Wishes {
-        self.ask(|inner| inner.wishes(config, state), Wishes::default)
+        self.ask("wishes", |inner| inner.wishes(config, state), Wishes::default)
     }
 
     fn node_type(&self, config: &Config, state: &State, server: &ServerState) -> NodeType {
         let unknown = || NodeType::new("unknown");
-        self.ask(|inner| inner.node_type(config, state, server), unknown)
+        self.ask("node_type", |inner| inner.node_type(config, state, server), unknown)
     }
 
     fn is_potential_voter(&self, node_type: &NodeType) -> bool {
         let by_default = || *node_type != NodeType::READ_REPLICA;
-        self.ask(|inner| inner.is_potential_voter(node_type), by_default)
+        self.ask("is_potential_voter", |inner| inner.is_potential_voter(node_type), by_default)
     }
 
     fn keeps(&self, config: &Config, state: &State, dead: &Removals) -> Vec<ServerId> {
         let all = || dead.iter().cloned().collect();
-        self.ask(|inner| inner.keeps(config, state, dead), all)
+        self.ask("keeps", |inner| inner.keeps(config, state, dead), all)
     }
 
     fn server_ext(&self, config: &Config, state: &State, server: &ServerState) -> ServerExt {
-        self.ask(|inner| inner.server_ext(config, state, server), ServerExt::default)
+        let nothing = ServerExt::default;
+        self.ask("server_ext", |inner| inner.server_ext(config, state, server), nothing)
     }
 
     fn state_ext(&self, config: &Config, state: &State) -> StateExt {
-        let mut ext = self.ask(|inner| inner.state_ext(config, state), StateExt::default);
-        ext.warnings.extend(self.failure().map(|words| {
-            format!(
-                "the promoter panicked: what it would have said is left out, so no vote moves by its \
-                 wishes and the dead are kept, until it is mended ({words})"
-            )
-        }));
-        ext
+        self.ask("state_ext", |inner| inner.state_ext(config, state), StateExt::default)
     }
 
     fn wake(&self, config: &Config, state: &State) -> Option<Duration> {
-        self.ask(|inner| inner.wake(config, state), || None)
+        self.ask("wake", |inner| inner.wake(config, state), || None)
     }
 
     fn policy(&self) -> Option<Policy> {
-        self.ask(P::policy, || None)
+        self.ask("policy", |inner| inner.policy(), || None)
     }
 }

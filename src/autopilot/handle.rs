@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     cluster::{Server, ServerId},
     config::{Config, ConfigError},
-    explain::{Explanation, explain},
+    explain::Explanation,
+    guard::{Guard, PromoterPanic},
     history::History,
     plan::Plan,
     promoter::Promoter,
@@ -61,12 +62,12 @@ pub struct View {
     pub plan: Arc<Plan>,
     /// What this node did and held back lately.
     pub history: History,
-    /// The policy; pure, so that readers may ask it for what it says of a server.
+    /// The policy; pure, so that readers may ask it for what it says of a server. It is the
+    /// application's own: where it panics, whoever asks it here hears so.
     pub promoter: Arc<dyn Promoter>,
-    /// For how long the state of a leader is good, from [`State::at`] on: twice the longest pause
-    /// between two rounds and the longest observation. An older one says that its host does not answer,
-    /// or that its driver hangs.
-    pub good_for: Duration,
+    /// Where the promoter panicked while this plan was made, the first panic of each method. Empty is
+    /// usual.
+    pub panics: Vec<PromoterPanic>,
 }
 
 impl View {
@@ -75,10 +76,10 @@ impl View {
         self.plan.held.iter().filter(move |held| held.step.servers().any(|named| named == id))
     }
 
-    /// Why everything is as it is; `None` before the first round.
+    /// Why everything is as it is; `None` before the first round. A promoter that panics is warned of.
     pub fn explain(&self) -> Option<Explanation> {
         let state = self.state.as_deref()?;
-        Some(explain(&self.config, state, &self.plan, &*self.promoter))
+        Some(Guard::of(self).explain(self, state))
     }
 }
 
@@ -217,6 +218,7 @@ pub struct Handle {
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     pub(super) heartbeat: Duration,
+    pub(super) good_for: Duration,
     pub(super) ttl: Duration,
     pub(super) force: Option<Arc<str>>,
 }
@@ -272,6 +274,13 @@ impl Handle {
     /// The host's heartbeat interval, which configurations are validated against.
     pub fn heartbeat(&self) -> Duration {
         self.heartbeat
+    }
+
+    /// For how long the state of a leader is good, from [`State::at`] on: twice the longest pause
+    /// between two rounds and the longest observation. An older one says that its host does not answer,
+    /// or that its driver hangs.
+    pub fn good_for(&self) -> Duration {
+        self.good_for
     }
 
     /// The same handle, whose verbs have this long, counted from the call. Default 30 s. One whose

@@ -35,6 +35,8 @@ pub use cluster::{
 pub use config::{Config, ConfigError};
 pub use driver::{Autopilot, Options};
 pub use explain::{Answer, Code, Explanation, Next, explain};
+pub(crate) use guard::Guard;
+pub use guard::PromoterPanic;
 #[cfg(any(feature = "placement", feature = "testing"))]
 pub(crate) use guard::said;
 pub use handle::{Handle, Running, VerbError, View};

@@ -196,6 +196,7 @@ pub struct StateExt {
 
 /// The policy of who votes and who leads. Pure, synchronous, and free to be wrong. While one panics it
 /// wishes nothing and keeps all the dead, and readers are warned; what people order is done all the same.
+/// That needs panics that unwind: in a program built with `panic = "abort"` the first one ends it.
 ///
 /// The smallest useful promoter is one method. It reads the configuration and the state, where
 /// time is too ([`State::at`]), and returns [`Wishes`].

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 
 use super::{durations, wire::Reading};
-use crate::autopilot::{Answer, Code, explain};
+use crate::autopilot::{Answer, Code};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -49,7 +49,7 @@ pub(super) struct AnswerReply {
 /// Why everything is as it is.
 pub(super) fn all(reading: &Reading<'_>) -> Explained {
     let view = reading.view;
-    let found = explain(&view.config, reading.state, &view.plan, &*view.promoter);
+    let found = reading.promoter.explain(view, reading.state);
     let may_fail = found.may_fail().map(ToString::to_string).collect();
     let late = reading.now.saturating_sub(reading.state.at);
     let answers = found.servers.into_iter();
@@ -69,7 +69,7 @@ pub(super) fn all(reading: &Reading<'_>) -> Explained {
 /// The same of one server; `None`: nobody has that id.
 pub(super) fn one(reading: &Reading<'_>, id: &str) -> Option<AnswerReply> {
     let view = reading.view;
-    let found = explain(&view.config, reading.state, &view.plan, &*view.promoter);
+    let found = reading.promoter.explain(view, reading.state);
     let late = reading.now.saturating_sub(reading.state.at);
     found.servers.into_iter().find(|a| a.server.as_str() == id).map(|answer| reply(answer, late))
 }

@@ -12,6 +12,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::{
     auth::{self, Denied},
@@ -22,7 +23,7 @@ use super::{
     wire::{self, Reading},
 };
 use crate::{
-    autopilot::{Handle, Running, Server, ServerId, State, VerbError, View},
+    autopilot::{Guard, Handle, Running, Server, ServerId, State, VerbError, View},
     rehearse::Case,
 };
 
@@ -34,6 +35,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a PUT that is recorded waits until it can be read back here.
 const READ_BACK: Duration = Duration::from_secs(1);
+
+/// How long a reader of the state waits for the work of the servers.
+const WORK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a node answers before it knows anything.
 const NO_ROUND: &str = "no round has been done yet; nothing was changed: ask again in a moment";
@@ -68,7 +72,12 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
             "/v1/operator/autopilot/configuration",
             get(read).put(write).fallback(configures).layer(DefaultBodyLimit::max(BODY_MAX)),
         )
-        .with_state(Arc::new(Desk { handle, settings, wall: Wall::default() }))
+        .with_state(Arc::new(Desk {
+            handle,
+            settings,
+            wall: Wall::default(),
+            turn: Arc::default(),
+        }))
 }
 
 /// What every request needs.
@@ -76,6 +85,8 @@ struct Desk {
     handle: Handle,
     settings: Settings,
     wall: Wall,
+    /// Held by whoever has the work told, also when nobody waits for it any more.
+    turn: Arc<Mutex<()>>,
 }
 
 /// Why a request is not answered as it wishes.
@@ -167,7 +178,7 @@ impl Desk {
         }
         let age = self.handle.now().saturating_sub(state.at);
         // An update interval that is longer than usual makes nobody stale.
-        if age > self.settings.max_age.max(view.good_for) {
+        if age > self.settings.max_age.max(self.handle.good_for()) {
             let age = Duration::from_secs(age.as_secs());
             let error = format!(
                 "the last round was {} ago; nothing was changed: ask again, and look at the log of \
@@ -198,7 +209,7 @@ impl Desk {
 
     fn reading<'a>(&self, view: &'a View, state: &'a State) -> Reading<'a> {
         let now = self.handle.now();
-        Reading { view, state, now, epoch: self.wall.epoch(now) }
+        Reading { view, state, promoter: Guard::of(view), now, epoch: self.wall.epoch(now) }
     }
 }
 
@@ -213,22 +224,33 @@ async fn health(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
 
 async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
+    let (_, state) = desk.leading()?;
+    let work = work(&desk, state).await;
+    // That may have taken a while.
     let (view, state) = desk.leading()?;
-    let work = work(&desk, &state).await;
     Ok(fresh(StatusCode::OK, &wire::state(&desk.reading(&view, &state), &work)))
 }
 
-/// What the servers work on. To tell it may take a plan of all items, which no other request waits for.
-async fn work(desk: &Desk, state: &Arc<State>) -> Work {
-    let (tell, state) = (desk.settings.work.clone()?, Arc::clone(state));
-    let told = tokio::task::spawn_blocking(move || {
-        let servers: Vec<&Server> = state.servers.iter().map(|server| &*server.server).collect();
-        tell(&servers)
-    });
-    told.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "the work of the servers is not told");
-        None
-    })
+/// What the servers work on, or why that is not known. To tell it may take a plan of all items: it is told
+/// on a thread of its own, and to one reader after the other.
+async fn work(desk: &Desk, state: Arc<State>) -> Result<Work, String> {
+    let Some(tell) = desk.settings.work.clone() else { return Ok(None) };
+    let told = async {
+        let turn = Arc::clone(&desk.turn).lock_owned().await;
+        let told = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let servers: Vec<&Server> = state.servers.iter().map(|s| &*s.server).collect();
+            tell(&servers)
+        });
+        told.await
+    };
+    match tokio::time::timeout(WORK_DEADLINE, told).await {
+        Ok(told) => told.map_err(|error| format!("the work of the servers is left out: {error}")),
+        Err(_) => Err(format!(
+            "the work of the servers is left out: the application has not told it within {}",
+            humantime::format_duration(WORK_DEADLINE)
+        )),
+    }
 }
 
 async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {

@@ -88,7 +88,8 @@ impl Settings {
 
     /// What the servers work on, to be shown beside each of them and beside the whole, as `Work` in
     /// `/state`; for instance what placement tells. It is asked whenever somebody reads, on a thread
-    /// where it may take its time; where it panics, nothing is shown. Default: nothing.
+    /// where it may take its time, for one reader after the other. Where it takes more than 5 s (ours), or
+    /// panics, the work is left out and `Warnings` says so. Default: nothing.
     #[must_use]
     pub fn with_work(mut self, tell: impl Fn(&[&Server]) -> Work + Send + Sync + 'static) -> Self {
         self.work = Some(Arc::new(tell));
@@ -97,7 +98,7 @@ impl Settings {
 
     /// A leader whose last round is longer ago does not answer for the cluster any more: its
     /// driver hangs, or was dropped. Default 10 s (ours: five rounds at the default). Never less than
-    /// [`View::good_for`](crate::autopilot::View::good_for), which grows with the update interval.
+    /// [`Handle::good_for`](crate::autopilot::Handle::good_for), which grows with the update interval.
     #[must_use]
     pub fn with_max_age(mut self, age: Duration) -> Self {
         self.max_age = age;

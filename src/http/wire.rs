@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use super::{durations, settings::Work, wall};
 use crate::autopilot::{
-    Decision, Fate, Held, IntentKind, LogId, NodeStatus, NodeType, Origin, Reason, Reasons, Role,
-    ServerId, ServerState, State, Step, UpgradeInfo, Verdict, Versions, View, Why, Zone,
+    Decision, Fate, Guard, Held, IntentKind, LogId, NodeStatus, NodeType, Origin, Promoter, Reason,
+    Reasons, Role, ServerId, ServerState, State, Step, UpgradeInfo, Verdict, Versions, View, Why,
+    Zone,
 };
 
 /// One view, read at one moment.
 pub(super) struct Reading<'a> {
     pub(super) view: &'a View,
     pub(super) state: &'a State,
+    pub(super) promoter: Guard,
     /// The driver's clock now.
     pub(super) now: Duration,
     /// The wall time at which that clock began, since 1970.
@@ -278,29 +280,32 @@ pub(super) fn history<'a>(reading: &Reading<'a>) -> HistoryReply<'a> {
 }
 
 /// What `/state` answers.
-pub(super) fn state<'a>(reading: &Reading<'a>, work: &'a Work) -> StateReply<'a> {
+pub(super) fn state<'a>(reading: &Reading<'a>, told: &'a Result<Work, String>) -> StateReply<'a> {
     let (view, state) = (reading.view, reading.state);
-    let ext = view.promoter.state_ext(&view.config, state);
-    let replicas = state.members().filter(|s| is_replica(view, state, s));
+    let work = told.as_ref().map_or(&None, |work| work);
+    let ext = reading.promoter.state_ext(&view.config, state);
+    let replicas = state.members().filter(|s| is_replica(reading, s));
     let voters = state.sorted_voters();
+    let read_replicas = replicas.map(|s| s.server.id.as_str()).collect();
+    let servers = state.servers.iter().map(|s| (s.server.id.as_str(), server(reading, s, work)));
+    let servers = servers.collect();
     let is_voter = |id: &&_| state.server(id).is_some_and(|s| is_voter(s.role));
+    let warnings = state.warnings().map(str::to_owned).chain(ext.warnings);
+    let warnings = warnings.chain(told.as_ref().err().cloned());
     StateReply {
         healthy: state.healthy,
         failure_tolerance: state.failure_tolerance,
         optimistic_failure_tolerance: ext
             .optimistic_failure_tolerance
             .unwrap_or(state.failure_tolerance),
-        servers: state
-            .servers
-            .iter()
-            .map(|s| (s.server.id.as_str(), server(reading, s, work)))
-            .collect(),
+        servers,
         leader: state.leader.as_ref().map_or("", |leader| leader.as_str()),
         voters: voters.iter().filter(is_voter).map(ToString::to_string).collect(),
-        read_replicas: replicas.map(|s| s.server.id.as_str()).collect(),
+        read_replicas,
         redundancy_zones: ext.redundancy_zones.into_iter().map(|(n, z)| (n, zone(&z))).collect(),
         upgrade: ext.upgrade.map(upgrade),
-        warnings: state.warnings().map(str::to_owned).chain(ext.warnings).collect(),
+        // Last: everybody has been asked.
+        warnings: warnings.chain(reading.promoter.warnings()).collect(),
         voters_healthy: state.voters_healthy,
         quorum: state.quorum,
         term: state.leading.map_or(0, |leading| leading.term),
@@ -340,7 +345,7 @@ fn versions(found: Versions) -> VersionsReply {
 fn server<'a>(reading: &Reading<'a>, s: &'a ServerState, work: &'a Work) -> StateServer<'a> {
     let (view, state) = (reading.view, reading.state);
     let LogId { term, index } = last_log(state, s);
-    let ext = view.promoter.server_ext(&view.config, state, s);
+    let ext = reading.promoter.server_ext(&view.config, state, s);
     StateServer {
         id: s.server.id.as_str(),
         name: &s.server.name,
@@ -354,7 +359,7 @@ fn server<'a>(reading: &Reading<'a>, s: &'a ServerState, work: &'a Work) -> Stat
         stable_since: wall::exact(reading.epoch, stable_since(s)),
         redundancy_zone: ext.redundancy_zone.filter(|zone| !zone.is_empty()),
         upgrade_version: ext.upgrade_version.filter(|version| !version.is_empty()),
-        read_replica: is_replica(view, state, s),
+        read_replica: is_replica(reading, s),
         status: match s.role {
             _ if state.is_leader(&s.server.id) => "leader",
             Role::Voter | Role::Outgoing => "voter",
@@ -363,7 +368,7 @@ fn server<'a>(reading: &Reading<'a>, s: &'a ServerState, work: &'a Work) -> Stat
             Role::Absent => "none",
         },
         meta: &s.server.meta,
-        node_type: view.promoter.node_type(&view.config, state, s).to_string(),
+        node_type: node_type(reading, s).to_string(),
         ext: ext.other,
         work: work.as_ref().and_then(|(_, servers)| servers.get(&s.server.id)),
         beside: beside(reading, s),
@@ -389,9 +394,12 @@ fn is_voter(role: Role) -> bool {
     }
 }
 
-fn is_replica(view: &View, state: &State, s: &ServerState) -> bool {
-    s.server.read_replica
-        || view.promoter.node_type(&view.config, state, s) == NodeType::READ_REPLICA
+fn is_replica(reading: &Reading<'_>, s: &ServerState) -> bool {
+    s.server.read_replica || node_type(reading, s) == NodeType::READ_REPLICA
+}
+
+fn node_type(reading: &Reading<'_>, s: &ServerState) -> NodeType {
+    reading.promoter.node_type(&reading.view.config, reading.state, s)
 }
 
 /// The age of the last contact when the state was made, which `Age` stands beside; the longest

@@ -57,7 +57,7 @@ where
         let membership = metrics.membership_config.membership();
         let alone = membership.voter_ids().all(|id| id == metrics.id);
         let acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
-        // Before an entry of its own term is applied, a leader does not know all that is recorded.
+        // Before an entry of its own leadership is applied, a leader does not know all that is recorded.
         let applied = has_applied::<C>(&metrics.vote, applied_by(metrics));
         let lease = applied && (alone || acked.is_some_and(|age| age < lease));
         memory.heard = if alone { Some(at) } else { acked.map(|age| at.saturating_sub(age)) };

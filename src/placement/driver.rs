@@ -263,7 +263,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         view: &View,
         members: &allocator::Handle<W>,
     ) -> Result<Option<Duration>, StoreError> {
-        let state = match judged(view, autopilot.now()) {
+        let state = match judged(view, autopilot.now(), autopilot.good_for()) {
             Ok(state) => state,
             Err(hold) => {
                 if hold == Hold::NotLeading {
@@ -299,7 +299,8 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
         let decision = decide(&self.policy, &facts);
         let ops = self.ops(&decision, &standing, &stood);
         // When the next round should have been seen: without it nothing is given back either.
-        let until = state.at.saturating_add(view.good_for).saturating_add(Duration::from_millis(1));
+        let until =
+            state.at.saturating_add(autopilot.good_for()).saturating_add(Duration::from_millis(1));
         let late = until.saturating_sub(autopilot.now());
         let again = decision.again.map_or(late, |again| again.min(late));
         self.show(decision);
@@ -383,7 +384,7 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
 }
 
 /// The state that this node may publish by; else why it does not.
-fn judged(view: &View, now: Duration) -> Result<&State, Hold> {
+fn judged(view: &View, now: Duration, allowed: Duration) -> Result<&State, Hold> {
     let Some(state) = view.state.as_deref() else { return Err(Hold::NotLeading) };
     match (view.running, &view.plan.idle) {
         (Running::Leading, _) => {}
@@ -391,7 +392,7 @@ fn judged(view: &View, now: Duration) -> Result<&State, Hold> {
         (Running::Paused, _) => return Err(Hold::Observing),
         (Running::StandingBy | Running::Stopped, _) => return Err(Hold::NotLeading),
     }
-    let (age, allowed) = (now.saturating_sub(state.at), view.good_for);
+    let age = now.saturating_sub(state.at);
     if age > allowed { Err(Hold::Stale { age, allowed }) } else { Ok(state) }
 }
 

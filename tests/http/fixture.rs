@@ -18,8 +18,8 @@ use http_body_util::BodyExt;
 use raft_autopilot::{
     autopilot::{
         Applied, Autopilot, Change, Cluster, ClusterError, Handle, Leading, Ledger, LogId,
-        Membership, NodeStatus, Observation, Options, Outcome, Probe, Record, Role, Server,
-        ServerId, Sighting, Status,
+        Membership, NodeStatus, Observation, Options, Outcome, Probe, Promoter, Record, Role,
+        Server, ServerId, Sighting, Status,
     },
     http::{Settings, router},
     promoters::Stable,
@@ -162,6 +162,14 @@ impl World {
     }
 
     pub(crate) async fn with(seen: Observation, settings: Settings) -> Self {
+        Self::led_by(Stable::new(), seen, settings).await
+    }
+
+    pub(crate) async fn led_by(
+        promoter: impl Promoter,
+        seen: Observation,
+        settings: Settings,
+    ) -> Self {
         let memory = Memory {
             seen: Arc::new(Mutex::new(seen)),
             moved: Arc::default(),
@@ -170,7 +178,7 @@ impl World {
         };
         let options = Options::for_heartbeat(HEARTBEAT);
         let (autopilot, handle) =
-            Autopilot::new(memory.clone(), TokioRuntime, Stable::new(), options).unwrap();
+            Autopilot::new(memory.clone(), TokioRuntime, promoter, options).unwrap();
         let app = router(handle.clone(), settings);
         let driver = tokio::spawn(autopilot.run(pending()));
         let world = Self { memory, handle, app, driver };
