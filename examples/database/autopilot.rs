@@ -17,7 +17,7 @@ use crate::types::{Applied, Command, Member, Raft, TypeConfig};
 use crate::wire::{Connection, Envelope, Request, Response, Status};
 
 /// How many servers vote; the others stand by.
-const VOTERS: usize = 5;
+pub(crate) const VOTERS: usize = 5;
 
 /// Where a server keeps the address for its clients.
 const HTTP: &str = "http";

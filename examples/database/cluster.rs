@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use crate::autopilot::VOTERS;
 use crate::http;
 use crate::table::Picture;
 
@@ -314,7 +315,7 @@ fn what_to_try(place: &Place, servers: &[Server]) -> String {
          \x20 remove a server      {order} http://{http}/operator/remove/ID\n\
          \x20 all that is known    curl http://{http}/v1/operator/autopilot/state\n\
          \x20 what it did, and why curl http://{http}/v1/operator/autopilot/history\n\
-         Times are short here: healthy for 5 s earns a vote, {last} voters at most; a vote moves \
+         Times are short here: healthy for 5 s earns a vote, {VOTERS} voters at most; a vote moves \
          from the dead to\na server that stands by after 5 s, and who is dead for 3 min is removed. \
          The keys are in 48 ranges,\neach read from two servers: who is sick for 2 s hands its \
          primaries over, for 8 s its ranges too, bit by bit;\nwho is well again gets them back. A \

@@ -247,6 +247,20 @@ impl Desk {
         }
     }
 
+    /// Answers them when nobody waits for the outcome of that step any more; it goes on.
+    pub(super) fn overdue(&mut self, step: &Step) {
+        let recorded = self.pending.iter_mut().filter(|(_, p)| p.pauses && !p.recording);
+        let answers: Vec<(u64, String)> = recorded
+            .map(|(ticket, pending)| {
+                pending.under_way = Some(step.to_string());
+                (*ticket, pending.left_behind())
+            })
+            .collect();
+        for (ticket, left_behind) in answers {
+            self.answer(ticket, Err(VerbError::Deadline { left_behind }));
+        }
+    }
+
     /// Notes why nothing at all is done, for whoever waits for an operation.
     pub(super) fn idle(&mut self, why: &str) {
         for pending in self.pending.values_mut() {

@@ -22,6 +22,7 @@ use super::{
     guard::{Guard, PromoterPanic},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
+    options::Options,
     plan::{Plan, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
@@ -32,68 +33,6 @@ use super::{
     why::{Held, Why},
 };
 use crate::runtime::Runtime;
-
-/// How the driver runs; everything here is about one node and is not replicated.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The host's heartbeat interval. While anything is undecided, rounds are this far apart.
-    pub heartbeat: Duration,
-    /// The configuration until one is stored. Default: [`Config::for_heartbeat`].
-    pub config: Config,
-    /// The longest pause between two rounds of a leader, from one heartbeat to 30 s; it is taken
-    /// only while nothing is being decided, stability included. Two rounds that are further apart
-    /// than twice the pause and `observe_deadline` leave time that nobody observed. Default 2 s,
-    /// as the reference.
-    pub update_interval: Duration,
-    /// How long the outcome of a step is awaited before it counts as failed; the step itself is
-    /// never cancelled. Default 10 s (ours).
-    pub step_deadline: Duration,
-    /// How long one observation may take. Default 1 s, half the update interval as in the
-    /// reference.
-    pub observe_deadline: Duration,
-    /// Only look on: plan, and change and record nothing. Default false.
-    pub observer: bool,
-}
-
-impl Options {
-    /// The defaults for a host whose leader sends a heartbeat this often.
-    pub fn for_heartbeat(heartbeat: Duration) -> Self {
-        Self {
-            heartbeat,
-            config: Config::for_heartbeat(heartbeat),
-            update_interval: Duration::from_secs(2),
-            step_deadline: Duration::from_secs(10),
-            observe_deadline: Duration::from_secs(1),
-            observer: false,
-        }
-    }
-
-    /// For how long what a round has seen is good while the next ones should follow.
-    fn good_for(&self) -> Duration {
-        let round = self.update_interval.saturating_add(self.observe_deadline);
-        round.saturating_mul(2)
-    }
-
-    /// Checks the configuration and the driver's own numbers.
-    fn validate(&self) -> Result<(), ConfigError> {
-        self.config.validate(self.heartbeat)?;
-        let longest = Duration::from_secs(30);
-        let least = self.heartbeat.min(longest);
-        let allowed = [
-            ("update_interval", self.update_interval, least, longest),
-            ("step_deadline", self.step_deadline, self.heartbeat, Duration::MAX),
-            ("observe_deadline", self.observe_deadline, Duration::from_millis(1), longest),
-        ];
-        for (field, found, least, most) in allowed {
-            if found < least || found > most {
-                let text = |value| crate::duration::rounded(value).to_string();
-                let expected = format!("must be from {} to {}", text(least), text(most));
-                return Err(ConfigError { field, found: text(found), expected });
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A step whose outcome is awaited.
 struct InFlight {
@@ -260,7 +199,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.prepare(&mut seen);
         let (config, create_index, modify_index) = self.config(&seen);
         let state = Arc::new(State::assess(&config, self.last.as_deref(), &seen));
-        let guard = Guard::new(Arc::clone(&self.promoter));
+        let guard = Guard::new(Arc::clone(&self.promoter), Vec::new());
         let mut plan = plan(&config, &state, &guard);
         let panics = guard.panics();
         let known = |panic: &PromoterPanic| {
@@ -322,6 +261,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         {
             self.desk.under_way(&flight.change.origin, None);
             let error = "no outcome in time".to_owned();
+            self.desk.overdue(&flight.change.step);
             let fate = Fate::Unknown(error.clone());
             self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
             self.back_off(flight.change.step, error);

@@ -1,6 +1,9 @@
 //! Why every server stands where it stands, who may fail next, and what autopilot does next and when, in words.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +122,7 @@ pub struct Explanation {
     pub zones: BTreeMap<String, bool>,
     /// Everything that is wanted and not done, in words.
     pub held: Vec<String>,
-    /// What the promoter warns of, and what a migration waits for.
+    /// What the state and the promoter warn of, and what a migration waits for.
     pub warnings: Vec<String>,
 }
 
@@ -420,7 +423,8 @@ impl Explainer<'_> {
             .filter_map(|server| Some((&server.server.id, zone(server)?)))
             .collect();
         let lost = |name: &String| self.survives(|id| of.get(id) == Some(name));
-        of.values().map(|name| (name.clone(), lost(name))).collect()
+        let names: BTreeSet<&String> = of.values().collect();
+        names.into_iter().map(|name| (name.clone(), lost(name))).collect()
     }
 
     fn next(&self) -> Next {

@@ -10,8 +10,6 @@ use std::{
 
 use super::{
     config::Config,
-    explain::{Explanation, explain},
-    handle::View,
     policy::Policy,
     promoter::{NodeType, Promoter, Removals, ServerExt, StateExt, Wishes},
     server::ServerId,
@@ -24,7 +22,10 @@ pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
 
-/// A promoter has panicked. What is shown is what that means, for people.
+/// What a panic means for whoever reads.
+const LEFT_OUT: &str = "what it would have said is left out";
+
+/// A promoter has panicked while a plan was made. What is shown is what that means, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromoterPanic {
     /// The method of [`Promoter`] that was asked.
@@ -35,13 +36,18 @@ pub struct PromoterPanic {
 
 impl fmt::Display for PromoterPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, said } = self;
-        let means = match *asked {
+        f.write_str(&self.words(match self.asked {
             "wishes" => "no vote moves by its wishes",
             "keeps" => "all the dead are kept",
-            _ => "what it would have said is left out",
-        };
-        write!(f, "the promoter panicked in `{asked}`: {means}, until it is mended ({said})")
+            _ => LEFT_OUT,
+        }))
+    }
+}
+
+impl PromoterPanic {
+    fn words(&self, means: &str) -> String {
+        let Self { asked, said } = self;
+        format!("the promoter panicked in `{asked}`: {means}, until it is mended ({said})")
     }
 }
 
@@ -50,20 +56,16 @@ impl fmt::Display for PromoterPanic {
 #[derive(Debug)]
 pub(crate) struct Guard {
     inner: Arc<dyn Promoter>,
-    /// The first of each method.
+    /// Those of the round that is read.
+    known: Vec<PromoterPanic>,
+    /// Those that were met here, the first of each method.
     panics: Mutex<Vec<PromoterPanic>>,
 }
 
 impl Guard {
-    /// For a round.
-    pub(super) fn new(inner: Arc<dyn Promoter>) -> Self {
-        Self { inner, panics: Mutex::default() }
-    }
-
-    /// For one who reads a view, whose round may have met panics.
-    pub(crate) fn of(view: &View) -> Self {
-        let panics = Mutex::new(view.panics.clone());
-        Self { inner: Arc::clone(&view.promoter), panics }
+    /// For a round, or for one who reads what it came to, whose panics are known.
+    pub(crate) fn new(inner: Arc<dyn Promoter>, known: Vec<PromoterPanic>) -> Self {
+        Self { inner, known, panics: Mutex::default() }
     }
 
     /// The panics until now, the first of each method.
@@ -73,14 +75,10 @@ impl Guard {
 
     /// The panics until now, in words: to be asked for when nothing else is.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.met().iter().map(ToString::to_string).collect()
-    }
-
-    /// What [`View::explain`] says.
-    pub(crate) fn explain(&self, view: &View, state: &State) -> Explanation {
-        let mut found = explain(&view.config, state, &view.plan, self);
-        found.warnings.extend(self.warnings());
-        found
+        let met = self.met();
+        let new = met.iter().filter(|met| self.known.iter().all(|known| known.asked != met.asked));
+        let new = new.map(|met| met.words(LEFT_OUT));
+        self.known.iter().map(ToString::to_string).chain(new).collect()
     }
 
     fn met(&self) -> MutexGuard<'_, Vec<PromoterPanic>> {
@@ -137,6 +135,6 @@ impl Promoter for Guard {
     }
 
     fn policy(&self) -> Option<Policy> {
-        self.ask("policy", |inner| inner.policy(), || None)
+        self.ask("policy", Promoter::policy, || None)
     }
 }

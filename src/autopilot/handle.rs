@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     cluster::{Server, ServerId},
     config::{Config, ConfigError},
-    explain::Explanation,
+    explain::{Explanation, explain},
     guard::{Guard, PromoterPanic},
     history::History,
     plan::Plan,
@@ -79,7 +79,19 @@ impl View {
     /// Why everything is as it is; `None` before the first round. A promoter that panics is warned of.
     pub fn explain(&self) -> Option<Explanation> {
         let state = self.state.as_deref()?;
-        Some(Guard::of(self).explain(self, state))
+        Some(self.explain_by(&self.guard(), state))
+    }
+
+    /// The promoter, for one reader.
+    pub(crate) fn guard(&self) -> Guard {
+        Guard::new(Arc::clone(&self.promoter), self.panics.clone())
+    }
+
+    /// The same explanation, and whoever was asked for it.
+    pub(crate) fn explain_by(&self, guard: &Guard, state: &State) -> Explanation {
+        let mut found = explain(&self.config, state, &self.plan, guard);
+        found.warnings.extend(guard.warnings());
+        found
     }
 }
 
@@ -410,7 +422,9 @@ impl Handle {
     }
 
     /// Stops all automatic changes; health is still tracked, and orders are still carried out
-    /// after [`Handle::resume`].
+    /// after [`Handle::resume`]. Answered when the step that is under way has ended; one whose outcome
+    /// is given up ([`Options::step_deadline`](super::Options::step_deadline)) may still take effect,
+    /// and is named by [`Deadline`](VerbError::Deadline).
     ///
     /// # Errors
     /// Nothing was changed: [`NotLeading`](VerbError::NotLeading),

@@ -11,6 +11,7 @@ mod guard;
 mod handle;
 mod history;
 mod lapse;
+mod options;
 mod orders;
 mod plan;
 mod policy;
@@ -33,14 +34,16 @@ pub use cluster::{
     NodeStatus, Observation, Origin, Probe, Retry, Role, Server, ServerId, Sighting, Status, Step,
 };
 pub use config::{Config, ConfigError};
-pub use driver::{Autopilot, Options};
+pub use driver::Autopilot;
 pub use explain::{Answer, Code, Explanation, Next, explain};
+#[cfg(feature = "http")]
 pub(crate) use guard::Guard;
 pub use guard::PromoterPanic;
 #[cfg(any(feature = "placement", feature = "testing"))]
 pub(crate) use guard::said;
 pub use handle::{Handle, Running, VerbError, View};
 pub use history::{Decision, Fate, History};
+pub use options::Options;
 pub use plan::{Plan, plan};
 pub use policy::{Liking, Policy};
 pub use promoter::{

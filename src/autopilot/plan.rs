@@ -202,6 +202,9 @@ impl<'a> Planner<'a> {
         }
         let moves = !promote.is_empty() || !demote.is_empty();
         if moves {
+            // The same change is the same step, in whatever order it is wished.
+            promote.sort_unstable();
+            demote.sort_unstable_by(|a, b| a.server.id.cmp(&b.server.id));
             self.push(Step::Votes { promote, demote: ids(&demote) }, Origin::Promoter);
         }
         self.unreplaced(&alone);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::{
     cluster::{Cluster, Origin},
     desk::{Order, Pending, RECORD_INTERVAL, Then, Unrecorded, record, within},
@@ -136,9 +138,10 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
         let (cluster, events) = (Arc::clone(&self.cluster), self.events.clone());
         let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
+        let told = Told { events, then: Some(then) };
         self.runtime.spawn(async move {
             let result = record(&*cluster, &runtime, deadline, entry).await;
-            let _ = events.send(Box::new(Event::Recorded { then, result }));
+            told.tell(result);
         });
     }
 
@@ -197,7 +200,11 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
     }
 
     fn end(&mut self, operation: u64) {
-        if !self.desk.ending.contains(&operation) && self.desk.end_at <= self.runtime.now() {
+        // An order that was given elsewhere is for a leader that steers.
+        if !self.observes()
+            && !self.desk.ending.contains(&operation)
+            && self.desk.end_at <= self.runtime.now()
+        {
             self.desk.ending.push(operation);
             self.submit(Record::End(operation), Then::Nothing);
         }
@@ -284,6 +291,30 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             (true, false) => self.submit(Record::Removed(gone), Then::Own),
             (true, true) => self.submit(Record::Health(reports), Then::Own),
         }
+    }
+}
+
+/// A record on its way, of which the driver hears also where the host panics over it.
+struct Told<E> {
+    events: mpsc::UnboundedSender<Box<Event<E>>>,
+    then: Option<Then>,
+}
+
+impl<E> Told<E> {
+    fn tell(mut self, result: Result<Outcome, Unrecorded>) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: Result<Outcome, Unrecorded>) {
+        if let Some(then) = self.then.take() {
+            let _ = self.events.send(Box::new(Event::Recorded { then, result }));
+        }
+    }
+}
+
+impl<E> Drop for Told<E> {
+    fn drop(&mut self) {
+        self.send(Err(Unrecorded::Unknown("the host panicked over it".to_owned())));
     }
 }
 

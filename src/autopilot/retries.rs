@@ -34,7 +34,10 @@ impl Retries {
 
     /// Forgets what has not mattered for a while.
     pub(crate) fn forget(&mut self, now: Duration) {
-        self.waits.retain(|wait| wait.until.saturating_add(MEMORY) >= now);
+        self.waits.retain(|wait| {
+            let memory = if wait.failures == 0 { Duration::ZERO } else { MEMORY };
+            wait.until.saturating_add(memory) >= now
+        });
         let fresh = |failed: &Duration| failed.saturating_add(TRANSFER_MEMORY) >= now;
         self.transfer_failed = self.transfer_failed.filter(fresh);
     }

@@ -180,14 +180,6 @@ impl Given {
         self.number("MaxTrailingLogs", &mut trailing)?;
         if contact != config.last_contact_threshold {
             *config = config.clone().with_last_contact_threshold(contact);
-            for floor in [
-                &mut config.status_max_age,
-                &mut config.dead_server_last_contact_threshold,
-                &mut config.left_server_grace,
-                &mut config.join_grace,
-            ] {
-                *floor = contact.max(*floor);
-            }
         }
         if trailing != config.max_trailing_logs {
             *config = config.clone().with_max_trailing_logs(trailing);

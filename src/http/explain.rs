@@ -44,12 +44,15 @@ pub(super) struct AnswerReply {
     #[serde(skip_serializing_if = "Option::is_none")]
     changes_in: Option<String>,
     may_fail: bool,
+    /// Where the promoter panicked, in the answer about one server; of all, they stand beside all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// Why everything is as it is.
 pub(super) fn all(reading: &Reading<'_>) -> Explained {
     let view = reading.view;
-    let found = reading.promoter.explain(view, reading.state);
+    let found = view.explain_by(&reading.promoter, reading.state);
     let may_fail = found.may_fail().map(ToString::to_string).collect();
     let late = reading.now.saturating_sub(reading.state.at);
     let answers = found.servers.into_iter();
@@ -69,9 +72,10 @@ pub(super) fn all(reading: &Reading<'_>) -> Explained {
 /// The same of one server; `None`: nobody has that id.
 pub(super) fn one(reading: &Reading<'_>, id: &str) -> Option<AnswerReply> {
     let view = reading.view;
-    let found = reading.promoter.explain(view, reading.state);
+    let found = view.explain_by(&reading.promoter, reading.state);
     let late = reading.now.saturating_sub(reading.state.at);
-    found.servers.into_iter().find(|a| a.server.as_str() == id).map(|answer| reply(answer, late))
+    let answer = found.servers.into_iter().find(|a| a.server.as_str() == id)?;
+    Some(AnswerReply { warnings: reading.promoter.warnings(), ..reply(answer, late) })
 }
 
 fn reply(answer: Answer, late: Duration) -> AnswerReply {
@@ -81,6 +85,7 @@ fn reply(answer: Answer, late: Duration) -> AnswerReply {
         words: answer.words,
         changes_in: left(answer.changes_in, late),
         may_fail: answer.may_fail,
+        warnings: Vec::new(),
     }
 }
 

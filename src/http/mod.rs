@@ -51,6 +51,8 @@
 //! | state | `Planned`, `Held` | the next steps, and all that is held |
 //! | state | `VotersHealthy`, `Quorum`, `Term`, `Age` | the separate verdicts, the leader's term, and how old all this is |
 //! | state | `BlindSpots` | `Code` and `What` of each thing that autopilot cannot see |
+//! | state, and all of `/explain` | `Warnings` | what the state and the promoter warn of, and what is left out here because the application has panicked or hangs. Omitted from the state when empty; beside one server only panics of the promoter |
+//! | state | `Upgrade.Waits` | what a migration waits for, in words. Omitted when it waits for nothing |
 //! | state | `Ext` | what the promoter says of the cluster. Omitted when empty |
 //! | a server, and state | `Work` | what it works on, where [`Settings::with_work`] tells it |
 //! | history | `Node`, `Running`, `Decisions` | whose it is; each decision with `Number`, `Time`, `Took`, `Step`, `Kind`, `Origin`, `Code`, `Why`, `Reasons` by server, and `Force` where a person gave one |

@@ -1,18 +1,25 @@
 //! The router: who is asked, who may ask, and what is answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State as Shared},
+    extract::{
+        DefaultBodyLimit, FromRequest, Path, Query, Request, State as Shared,
+        rejection::PathRejection,
+    },
     http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync;
 
 use super::{
     auth::{self, Denied},
@@ -23,7 +30,7 @@ use super::{
     wire::{self, Reading},
 };
 use crate::{
-    autopilot::{Guard, Handle, Running, Server, ServerId, State, VerbError, View},
+    autopilot::{Handle, Running, Server, ServerId, State, VerbError, View},
     rehearse::Case,
 };
 
@@ -77,6 +84,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
             settings,
             wall: Wall::default(),
             turn: Arc::default(),
+            asked: Mutex::default(),
         }))
 }
 
@@ -86,7 +94,28 @@ struct Desk {
     settings: Settings,
     wall: Wall,
     /// Held by whoever has the work told, also when nobody waits for it any more.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<sync::Mutex<()>>,
+    /// Since when that has taken, on the driver's clock.
+    asked: Mutex<Option<Duration>>,
+}
+
+/// One telling of the work; over when dropped, also where the application panics.
+struct Telling {
+    desk: Arc<Desk>,
+    _turn: sync::OwnedMutexGuard<()>,
+}
+
+impl Telling {
+    fn begin(desk: &Arc<Desk>, turn: sync::OwnedMutexGuard<()>) -> Self {
+        *desk.asked() = Some(desk.handle.now());
+        Self { desk: Arc::clone(desk), _turn: turn }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        *self.desk.asked() = None;
+    }
 }
 
 /// Why a request is not answered as it wishes.
@@ -158,9 +187,7 @@ impl Desk {
     /// The view, and its state, of a node that leads and is at work.
     fn leading(&self) -> Result<(Arc<View>, Arc<State>), Refused> {
         let view = self.handle.view();
-        // A driver that was dropped could not say that it has stopped.
-        let ended = self.handle.watch().has_changed().is_err();
-        if ended || view.running == Running::Stopped {
+        if view.running == Running::Stopped {
             return Err(self.elsewhere(&view, "autopilot does not run on this node; nothing was changed: start it, or ask another"));
         }
         let Some(state) = view.state.clone() else {
@@ -199,17 +226,23 @@ impl Desk {
         });
         let address = leader.as_ref().and_then(|leader| {
             let known = state.and_then(|state| state.server(leader));
-            match known {
+            // Where the application panics the address is not known.
+            let find = || match known {
                 Some(known) => (self.settings.leader_address)(&known.server),
                 None => (self.settings.leader_address)(&Server::new(leader.as_str(), "")),
-            }
+            };
+            catch_unwind(AssertUnwindSafe(find)).ok().flatten()
         });
         Refused::Elsewhere { error: error.to_owned(), leader, address }
     }
 
+    fn asked(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reading<'a>(&self, view: &'a View, state: &'a State) -> Reading<'a> {
         let now = self.handle.now();
-        Reading { view, state, promoter: Guard::of(view), now, epoch: self.wall.epoch(now) }
+        Reading { view, state, promoter: view.guard(), now, epoch: self.wall.epoch(now) }
     }
 }
 
@@ -232,25 +265,30 @@ async fn state(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
 }
 
 /// What the servers work on, or why that is not known. To tell it may take a plan of all items: it is told
-/// on a thread of its own, and to one reader after the other.
-async fn work(desk: &Desk, state: Arc<State>) -> Result<Work, String> {
+/// on a thread of its own, and to one reader after the other. Behind one that hangs nobody waits.
+async fn work(desk: &Arc<Desk>, state: Arc<State>) -> Result<Work, String> {
     let Some(tell) = desk.settings.work.clone() else { return Ok(None) };
+    let late = || {
+        let deadline = humantime::format_duration(WORK_DEADLINE);
+        Err(format!("the work of the servers is left out: it was not told within {deadline}"))
+    };
+    if desk.asked().is_some_and(|at| desk.handle.now().saturating_sub(at) >= WORK_DEADLINE) {
+        return late();
+    }
     let told = async {
-        let turn = Arc::clone(&desk.turn).lock_owned().await;
+        let telling = Telling::begin(desk, Arc::clone(&desk.turn).lock_owned().await);
         let told = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _telling = telling;
             let servers: Vec<&Server> = state.servers.iter().map(|s| &*s.server).collect();
             tell(&servers)
         });
         told.await
     };
-    match tokio::time::timeout(WORK_DEADLINE, told).await {
-        Ok(told) => told.map_err(|error| format!("the work of the servers is left out: {error}")),
-        Err(_) => Err(format!(
-            "the work of the servers is left out: the application has not told it within {}",
-            humantime::format_duration(WORK_DEADLINE)
-        )),
-    }
+    let Ok(told) = tokio::time::timeout(WORK_DEADLINE, told).await else {
+        tracing::warn!("the work of the servers was not told within {WORK_DEADLINE:?}");
+        return late();
+    };
+    told.map_err(|error| format!("the work of the servers is left out: {error}"))
 }
 
 async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
@@ -261,10 +299,11 @@ async fn explain(Shared(desk): Shared<Arc<Desk>>, parts: Parts) -> Answer {
 
 async fn explain_one(
     Shared(desk): Shared<Arc<Desk>>,
-    Path(server): Path<String>,
+    server: Result<Path<String>, PathRejection>,
     parts: Parts,
 ) -> Answer {
     auth::may_read(&desk.settings, &parts)?;
+    let Path(server) = server.map_err(|error| Bad::field("server", error.body_text()))?;
     let (view, state) = desk.leading()?;
     let found = explain::one(&desk.reading(&view, &state), &server);
     found.map(|answer| fresh(StatusCode::OK, &answer)).ok_or(Refused::Unknown { server })

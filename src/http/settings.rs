@@ -97,7 +97,7 @@ impl Settings {
     }
 
     /// A leader whose last round is longer ago does not answer for the cluster any more: its
-    /// driver hangs, or was dropped. Default 10 s (ours: five rounds at the default). Never less than
+    /// driver hangs. Default 10 s (ours: five rounds at the default). Never less than
     /// [`Handle::good_for`](crate::autopilot::Handle::good_for), which grows with the update interval.
     #[must_use]
     pub fn with_max_age(mut self, age: Duration) -> Self {

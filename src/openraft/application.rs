@@ -13,8 +13,8 @@ use crate::autopilot::{Dismissal, Ledger, NodeStatus, Outcome, Record, Server, S
 /// What an application tells the adapter. Only the first four are required; each of the others
 /// lets autopilot see or keep more.
 ///
-/// None of them may block; those that return a future may be slow or hang, and are given up after
-/// [`PROBE_DEADLINE`].
+/// None of them may block; those that return a future may be slow, hang or panic, and are given up after
+/// [`PROBE_DEADLINE`]. The others are called while the driver observes: one that panics ends it.
 pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     /// The node id that a text stands for; the text of a node id is its `Display`. `None`: none.
     fn node_id(&self, text: &str) -> Option<C::NodeId>;

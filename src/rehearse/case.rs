@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::autopilot::{
-    Config, Guard, Ledger, Observation, Policy, Probe, Promoter, Reason, ServerState, Sighting,
-    State, View,
+    Config, Ledger, Observation, Policy, Probe, Promoter, Reason, ServerState, Sighting, State,
+    View,
 };
 
 /// Configuration, policy, what is seen, and what was thought before: enough to plan, and to plan
@@ -33,7 +33,7 @@ impl Case {
     /// Assessed again, it gives the same verdicts, ages and signs.
     pub fn saved(view: &View) -> Option<Self> {
         let state = view.state.as_deref()?;
-        let policy = Guard::of(view).policy();
+        let policy = view.guard().policy();
         Some(Self::of(Config::clone(&view.config), policy, state))
     }
 

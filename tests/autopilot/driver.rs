@@ -11,8 +11,8 @@ use std::{
 
 use raft_autopilot::{
     autopilot::{
-        Autopilot, ClusterError, Config, Handle, Options, Probe, Promoter, Record, Removals,
-        Running, ServerId, State, VerbError, Why, Wishes,
+        Autopilot, ClusterError, Config, Handle, Options, Probe, Promoter, Record, Removals, Role,
+        Running, ServerId, State, Task, VerbError, Why, Wishes,
     },
     promoters::{Preferred, Stable},
     runtime::{Runtime, TokioRuntime},
@@ -117,10 +117,94 @@ async fn a_pause_is_answered_when_the_step_under_way_has_ended_and_nothing_follo
     assert_eq!((host.done(), handle.running()), (vec!["promote 4".to_owned()], Running::Paused));
     handle.resume().await.unwrap();
     until("it goes on", || host.done() == ["promote 4", "promote 5"]).await;
-    // Without a step under way it is answered at once; one that takes too long says so.
+    // Without a step under way it is answered at once.
     let before = TokioRuntime.now();
     handle.pause("another").await.unwrap();
     assert!(TokioRuntime.now().saturating_sub(before) < time("100ms"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_names_the_step_under_way_where_its_outcome_is_given_up() {
+    let host = Host::new(LEARNER);
+    host.inner().takes = time("20s");
+    let handle = host.run(Stable::new(), |_| {});
+    until("it is under way", || matches!(handle.view().plan.idle, Some(Why::InFlight(_)))).await;
+    let Err(VerbError::Deadline { left_behind }) = handle.pause("a test").await else {
+        panic!("the step goes on");
+    };
+    assert_eq!(
+        left_behind,
+        "done: paused; under way: promote 4; waited for: the end of the step that was under way"
+    );
+    assert_eq!(host.done(), [""; 0]);
+    until("it ends after all", || host.done() == ["promote 4"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_go_on_after_the_host_has_panicked_over_one() {
+    let host = Host::new(LEARNER);
+    host.inner().panics = 2;
+    let handle = host.run(Stable::new(), |_| {});
+    until("health is recorded", || !host.inner().records.is_empty()).await;
+    assert_eq!(host.inner().panics, 0);
+    host.inner().panics = 1;
+    let said = handle.pause("a test").await;
+    assert!(matches!(said, Err(VerbError::PerhapsRecorded(_))), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_ends_nobodys_order() {
+    let host = Host::new(LEARNER);
+    // Done, and without a caller here: its leader has lost its place to this one.
+    host.inner().world.order(Task::Remove("9".into()), None);
+    let handle = host.run(Stable::new(), |options| options.observer = true);
+    healthy(&handle).await;
+    assert_eq!(handle.view().plan.finished, [77]);
+    TokioRuntime.sleep(time("1m")).await;
+    assert_eq!(host.inner().records, []);
+}
+
+/// Wishes for the same two, in another order every time.
+#[derive(Debug)]
+struct Fickle(AtomicBool);
+
+impl Promoter for Fickle {
+    fn wishes(&self, _: &Config, state: &State) -> Wishes {
+        let votes = state.server(&"4".into()).is_some_and(|s| s.role == Role::Voter);
+        let mut ids = vec![ServerId::from("4"), ServerId::from("5")];
+        if self.0.fetch_xor(true, Ordering::Relaxed) {
+            ids.reverse();
+        }
+        if votes {
+            Wishes { demote: ids, ..Wishes::default() }
+        } else {
+            Wishes { promote: ids, ..Wishes::default() }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_wish_in_another_order_is_the_same_step() {
+    let host = Host::new("1 leader\n2\n3\n4 learner\n5 learner");
+    let handle = host.run(Fickle(AtomicBool::new(false)), |_| {});
+    healthy(&handle).await;
+    TokioRuntime.sleep(time("1m")).await;
+    let stabilization = handle.view().config.server_stabilization_time;
+    let steps: Vec<(String, Duration)> = host.inner().done.clone();
+    for step in ["promote 4, 5", "demote 4, 5"] {
+        let times: Vec<Duration> =
+            steps.iter().filter(|(done, _)| done == step).map(|(_, at)| *at).collect();
+        assert!(times.len() > 1, "{steps:?}");
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= stabilization), "{steps:?}");
+    }
+}
+
+#[test]
+fn a_heartbeat_of_no_time_is_refused() {
+    let host = Host::new(LEARNER);
+    let options = Options { heartbeat: Duration::ZERO, ..Options::for_heartbeat(HEARTBEAT) };
+    let refused = Autopilot::new(host, TokioRuntime, Stable::new(), options).unwrap_err();
+    assert_eq!((refused.field, refused.expected.as_str()), ("heartbeat", "must be at least 1ms"));
 }
 
 /// How often the only step has failed, and when it is tried again.

@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) keeps: u32,
     /// Which records the host does not take.
     pub(crate) refuses: fn(&Record) -> bool,
+    /// How often the host panics over a record.
+    pub(crate) panics: u32,
     /// Records are never answered.
     pub(crate) loses: bool,
     /// Steps that were tried, and what the host says to the n-th of them.
@@ -62,6 +64,7 @@ impl Host {
             takes: Duration::from_millis(1),
             keeps: 0,
             refuses: |_| false,
+            panics: 0,
             loses: false,
             tries: 0,
             fails: |_| None,
@@ -171,7 +174,13 @@ impl Cluster for Host {
     }
 
     async fn record(&self, record: Record) -> Result<Outcome, ClusterError<io::Error>> {
-        let loses = self.inner().loses;
+        let (loses, panics) = {
+            let mut inner = self.inner();
+            let panics = inner.panics > 0;
+            inner.panics -= u32::from(panics);
+            (inner.loses, panics)
+        };
+        assert!(!panics, "no page has an end");
         if loses {
             std::future::pending::<()>().await;
         }

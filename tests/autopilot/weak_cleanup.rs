@@ -175,11 +175,11 @@ fn b5_a_removal_that_only_margins_forbid_says_so() {
         &["held demote 5: live voters beyond the quorum would go from 2 to 1"],
     );
     world.config.min_margin = 1;
-    check_plan(&world, &wish("", "5 4", ""), &["do demote 5, 4"]);
+    check_plan(&world, &wish("", "5 4", ""), &["do demote 4, 5"]);
     check_plan(
         &world,
         &wish("", "5 4 3", ""),
-        &["do demote 5, 4", "held demote 3: live voters beyond the quorum would go from 2 to 0"],
+        &["do demote 4, 5", "held demote 3: live voters beyond the quorum would go from 2 to 0"],
     );
 }
 

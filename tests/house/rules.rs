@@ -118,7 +118,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "autopilot",
         &[
-            &["cluster", "config", "policy", "records", "server", "version"],
+            &["cluster", "config", "options", "policy", "records", "server", "version"],
             &["state"],
             &[
                 "assess", "lapse", "refusal", "report", "retries", "signs", "promoter", "orders",

@@ -1,9 +1,9 @@
-//! What the application brings along, promoter and work, may hang or panic: the rest is answered.
+//! What the application brings along may panic, and the work that it tells may hang: the rest is answered.
 
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::Duration,
@@ -15,6 +15,7 @@ use raft_autopilot::{
         State, View, Wishes,
     },
     http::Work,
+    runtime::{Runtime, TokioRuntime},
 };
 use serde_json::{Value, json};
 
@@ -113,6 +114,38 @@ async fn a_promoter_that_panics_over_the_dead_is_warned_of_from_then_on() {
     assert!(told.iter().any(|w| w.contains("`keeps`: all the dead are kept")), "{told:?}");
 }
 
+/// Panics over what is later than that.
+#[derive(Debug)]
+struct Shortsighted(Duration);
+
+impl Promoter for Shortsighted {
+    fn wishes(&self, _: &Config, state: &State) -> Wishes {
+        assert!(state.at <= self.0, "no day has a morrow");
+        Wishes::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reader_asks_about_the_future_says_nothing_of_what_is_wished_now() {
+    let end = TokioRuntime.now() + Duration::from_secs(3_600);
+    let world = World::led_by(Shortsighted(end), healthy(), settings()).await;
+    world
+        .edit_server("d", |d| {
+            d.discovery = Some(NodeStatus::Failed);
+            d.contact = Some(Duration::from_secs(60));
+            d.probe = Probe::Silent(Duration::from_secs(60));
+        })
+        .await;
+    for path in ["/explain", "/explain/d"] {
+        assert_eq!(
+            warnings(&world.get(path).await.json()),
+            ["the promoter panicked in `wishes`: what it would have said is left out, until it \
+                 is mended (no day has a morrow)"]
+        );
+    }
+    assert!(world.handle.view().panics.is_empty());
+}
+
 /// Work that is told when it is let go.
 fn gated(gate: mpsc::Receiver<()>) -> impl Fn() -> Work + Send + Sync + 'static {
     let gate = Mutex::new(gate);
@@ -160,22 +193,30 @@ async fn work_that_hangs_is_left_out_for_every_reader_and_asked_for_once() {
         let answer = reader.await.unwrap();
         let told = warnings(&answer.json());
         assert_eq!((answer.status.as_u16(), answer.json().get("Work")), (200, None));
-        let expected =
-            "the work of the servers is left out: the application has not told it within 5s";
+        let expected = "the work of the servers is left out: it was not told within 5s";
         assert!(told.contains(&expected.to_owned()), "{told:?}");
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 1, "the second would hang as well");
+    // Time stands, so whoever waits would wait for ever.
+    assert_eq!(world.get("/state").await.json().get("Work"), None);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the others would hang as well");
     drop(open);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_deposed_while_its_work_is_told_does_not_answer() {
     let (open, gate) = mpsc::channel();
-    let tell = gated(gate);
-    let world = Arc::new(World::with(healthy(), settings().with_work(move |_| tell())).await);
+    let (tell, asked) = (gated(gate), Arc::new(AtomicBool::new(false)));
+    let told = Arc::clone(&asked);
+    let tell = move |_: &[&_]| {
+        told.store(true, Ordering::Relaxed);
+        tell()
+    };
+    let world = Arc::new(World::with(healthy(), settings().with_work(tell)).await);
     let reading = Arc::clone(&world);
     let reader = tokio::spawn(async move { reading.get("/state").await });
-    tokio::task::yield_now().await;
+    while !asked.load(Ordering::Relaxed) {
+        tokio::task::yield_now().await;
+    }
     world.edit(|seen| (seen.leader, seen.leading) = (Some("b".into()), None)).await;
     open.send(()).unwrap();
     assert_eq!(reader.await.unwrap().status, 503);

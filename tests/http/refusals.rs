@@ -53,6 +53,25 @@ async fn an_address_that_fits_no_header_stands_in_the_body_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_over_which_the_application_panics_is_not_known() {
+    let settings = Settings::new().with_leader_address(|_| panic!("no road has an end"));
+    let answer = World::with(following(), settings).await.get("/health").await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["Leader"]), (503, &json!("b")));
+    assert_eq!(answer.json().get("LeaderAddress"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_no_text_is_refused_to_those_who_may_ask() {
+    let world = World::new(healthy()).await;
+    let answer = world.get("/explain/%FF").await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["Field"]), (400, &json!("server")));
+    let request =
+        Request::builder().uri(format!("{BASE}/explain/%FF")).body(Body::empty()).unwrap();
+    let stranger = world.send(from("10.0.0.1:1", request)).await;
+    assert_eq!((stranger.status.as_u16(), stranger.text.as_str()), (401, ""));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_leads() {
     let mut seen = following();
     seen.leader = None;
