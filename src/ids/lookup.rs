@@ -11,6 +11,7 @@ use super::{
     error::IdsError,
     instance::Ids,
     layout::{KeyHash, Mapping, Record},
+    link::no_answer,
     source::Remote,
 };
 
@@ -122,7 +123,13 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         let ticks = &self.alive.0.ticks;
         loop {
             let mut seen = ticks.count();
-            let missing = match self.get(key).await {
+            let left = end.saturating_sub(self.link.runtime.now());
+            let asked = tokio::select! {
+                biased;
+                asked = self.get(key) => asked,
+                () = self.link.runtime.sleep(left) => Err(no_answer().into()),
+            };
+            let missing = match asked {
                 Ok(Some(id)) => return Ok(id),
                 Ok(None) => IdsError::Unassigned(key.into()),
                 Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {

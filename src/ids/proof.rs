@@ -90,8 +90,8 @@ pub(super) async fn prove<S: Store, R: Runtime>(
                 pause = ttl / 3;
             }
             Ok(Verdict::Moved) => {}
-            Ok(Verdict::Forgotten) => match link.lease(tenure.lease).await {
-                Ok(_) => link.forgot(life),
+            Ok(Verdict::Forgotten) => match link.keep(tenure.lease).await {
+                Ok(()) => link.forgot(life),
                 Err(StoreError::Refused(Refusal::LeaseNotFound(_))) => tenure.end(),
                 Err(error) => tracing::info!("the session was not asked for: {error}"),
             },
