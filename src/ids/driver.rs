@@ -62,7 +62,6 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             }
             self.launch(now);
             self.wait().await;
-            self.look();
         }
         self.finish().await;
     }

@@ -468,12 +468,12 @@ async fn patient<S: Store, R: Runtime>(
         match read {
             Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {
                 let left = end.saturating_sub(link.runtime.now());
-                if left.is_zero() {
-                    return Err(IdsError::Unavailable(error));
-                }
                 let most = u64::try_from(options.backoff_max.as_millis()).unwrap_or(u64::MAX);
                 let pause = Duration::from_millis(dice.roll() % most.max(1));
                 link.runtime.sleep(pause.min(left)).await;
+                if pause >= left {
+                    return Err(IdsError::Unavailable(error));
+                }
             }
             done => return done,
         }

@@ -121,15 +121,16 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
         let end = self.end();
         let ticks = &self.alive.0.ticks;
+        let mut missing = IdsError::Unavailable(no_answer());
         loop {
             let mut seen = ticks.count();
             let left = end.saturating_sub(self.link.runtime.now());
             let asked = tokio::select! {
                 biased;
                 asked = self.get(key) => asked,
-                () = self.link.runtime.sleep(left) => Err(no_answer().into()),
+                () = self.link.runtime.sleep(left) => return Err(missing),
             };
-            let missing = match asked {
+            missing = match asked {
                 Ok(Some(id)) => return Ok(id),
                 Ok(None) => IdsError::Unassigned(key.into()),
                 Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {

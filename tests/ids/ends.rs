@@ -292,11 +292,14 @@ async fn nobody_waits_longer_than_his_patience_whatever_a_request_may_take() {
     let options = || Options { patience, request_timeout: Duration::MAX, ..options("a") };
     let open = || Ids::open(line.clone(), TokioRuntime, PREFIX, options());
     let ids = open().await.unwrap();
-    line.line.pause();
+    line.line.faults.lock().unwrap().way = 20;
     let start = TokioRuntime.now();
+    let none = within(60, ids.wait_for(b"key")).await.unwrap();
+    assert_eq!(none, Err(IdsError::Unassigned("key".into())));
+    line.line.pause();
     let opened = within(60, open()).await.unwrap().unwrap_err();
     assert!(matches!(opened, IdsError::Unavailable(_)), "{opened}");
     let waited = within(60, ids.wait_for(b"key")).await.unwrap().unwrap_err();
     assert!(matches!(waited, IdsError::Unavailable(_)), "{waited}");
-    assert_eq!(TokioRuntime.now().saturating_sub(start), 2 * patience);
+    assert_eq!(TokioRuntime.now().saturating_sub(start), 3 * patience);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft_autopilot::{
     ids::{
         Caching, Collector, CollectorOptions, Forecast, Ids, IdsError, Notice, Options, Reclaim,
-        list,
+        Status, list,
     },
     runtime::TokioRuntime,
     store::{KeyRange, RangeRequest, Store, StoreError},
@@ -249,6 +249,8 @@ async fn a_prefix_may_be_as_long_as_one_likes() {
     let ids = Ids::open(line.clone(), line.runtime(), prefix.as_str(), options("a")).await.unwrap();
     let handles = ids.allocate_many((0..100).map(key)).await.unwrap();
     assert_eq!(list(&store, prefix.as_str()).await.unwrap().references.len(), 100);
+    pause(120_000).await;
+    assert!(handles.iter().all(|handle| handle.status() == Status::Held));
     drop(handles);
     pause(1_000).await;
     let grace = Duration::ZERO;
