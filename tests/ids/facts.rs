@@ -364,6 +364,17 @@ async fn strange_keys_below_the_prefix_are_counted_and_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_range_that_is_written_otherwise_than_it_is_compared_is_not_read() {
+    for written in ["1 sha256/128 01 5 1", "1 sha256/128 1 +5 1", "1 sha256/128 1 5 1 "] {
+        let store = store();
+        store.commit(Txn::new([Op::put(format!("{PREFIX}m"), written)])).await.unwrap();
+        let line = crate::faulty::Faulty::new(&store, 1, None);
+        let opened = Ids::open(line.clone(), line.runtime(), PREFIX, options("a")).await;
+        assert!(matches!(opened, Err(IdsError::Foreign(_))), "{written}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_creates_none_waits_for_others_to() {
     let store = store();
     let (creator, _) = open(&store, options("creator")).await;
