@@ -11,8 +11,8 @@ const TTL_MIN: Duration = Duration::from_millis(100);
 
 /// Judges what others have written before it is believed.
 ///
-/// Given an id and its key; an error keeps the mapping out of the cache and out of the events. The
-/// id counts as used nevertheless.
+/// Given an id and its key; an error, or a panic, keeps the mapping out of the cache and out of the
+/// events. The id counts as used nevertheless.
 pub type Validator = Arc<dyn Fn(u64, &Bytes) -> Result<(), String> + Send + Sync>;
 
 /// Whether an instance gives keys an id that have none.
@@ -72,8 +72,8 @@ pub struct Options {
     pub backoff_max: Duration,
     /// The most keys of one transaction. Default 100.
     pub batch: usize,
-    /// The most transactions that are on their way at once. Default 4; what comes meanwhile is
-    /// put together.
+    /// The most transactions that are on their way at once, but for one more that lets go. Default
+    /// 4; what comes meanwhile is put together.
     pub in_flight: usize,
     /// How many ids a transaction may choose from for a key. Default 4; it takes one where there
     /// are very many.

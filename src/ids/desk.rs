@@ -33,7 +33,7 @@ use super::{
     notices::Notice,
     shelf::Shelf,
     slot::Standing,
-    source::Known,
+    source::{Known, Mirrored},
     stock::Stock,
     tenure::Tenure,
     txns::{Eager, Release},
@@ -324,6 +324,20 @@ impl Desk {
         self.options.creation == Creation::Allowed
     }
 
+    /// The mirror that the cache follows, and its life, to come back with.
+    pub(super) fn followed(&self) -> Option<(Mirror<Record>, Arc<Mirrored>)> {
+        let life = Arc::clone(self.stock.source().life());
+        self.mirror.clone().map(|mirror| (mirror, life))
+    }
+
+    /// Goes on to a view for which somebody has waited, unless the cache follows another mirror by
+    /// now: this one may know of a later revision, of a store that has been put back since.
+    pub(super) fn catch_up(&mut self, life: &Arc<Mirrored>, view: &Arc<View<Record>>) {
+        if Arc::ptr_eq(life, self.stock.source().life()) {
+            self.advance(view);
+        }
+    }
+
     /// Goes on to a later view of the cache, and makes sure of keys that it shows to be gone.
     pub(super) fn advance(&mut self, view: &Arc<View<Record>>) {
         if !self.stock.source().is_loaded() {
@@ -449,6 +463,12 @@ impl Desk {
         self.trouble = Some(error);
     }
 
+    /// Leaves what is doomed to the end of the lease.
+    pub(super) fn abandon(&mut self) {
+        self.doomed.clear();
+        self.leaving.clear();
+    }
+
     /// Lets everything go; nothing is granted any more. What the lease does not take along is
     /// doomed.
     pub(super) fn close(&mut self) {
@@ -457,7 +477,7 @@ impl Desk {
         self.shelf.clear();
         let eager = self.options.reclaim == Reclaim::Eager;
         if !eager {
-            self.doomed.clear();
+            self.abandon();
         }
         let mut slots: Vec<(Bytes, Slot)> = mem::take(&mut self.slots).into_iter().collect();
         slots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));

@@ -51,13 +51,16 @@ impl<S: Store, R: Runtime> Driver<S, R> {
     /// Works until nobody uses the instance any more.
     pub(super) async fn run(mut self) {
         while !self.done() {
-            if let Err(error) = self.prepare().await {
+            let prepared = self.prepare().await;
+            // It may have taken long.
+            let now = self.look();
+            if let Err(error) = prepared {
                 tracing::warn!("the ids wait for the store: {error}");
                 self.core.lock().fail_waiting(error);
                 self.pause().await;
                 continue;
             }
-            self.launch();
+            self.launch(now);
             self.wait().await;
         }
         self.finish().await;
@@ -105,6 +108,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             let (meta, revision) = self.link.meta(None, Some(self.meta), back).await?;
             let mut desk = self.core.lock();
             desk.went_back = false;
+            desk.trouble = None;
             desk.stock.set_range(meta.range);
             desk.meta = Some((meta, revision));
             if meta.epoch != self.meta.0.epoch {
@@ -119,6 +123,14 @@ impl<S: Store, R: Runtime> Driver<S, R> {
     fn session_status(&self) -> LeaseStatus {
         let now = self.link.runtime.now();
         self.core.lock().session_status(now)
+    }
+
+    /// Looks what the session is worth now, and returns when that was.
+    fn look(&mut self) -> Duration {
+        let now = self.link.runtime.now();
+        let status = self.core.lock().session_status(now);
+        self.turn(status);
+        now
     }
 
     async fn open_session(&mut self) -> Result<(), IdsError> {
@@ -139,7 +151,10 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         self.link.runtime.spawn(prove(self.link.clone(), core, proven, ttl));
         self.keeper = Some(keeper);
         self.status = LeaseStatus::Held;
-        self.core.lock().start_session(tenure);
+        let mut desk = self.core.lock();
+        desk.trouble = None;
+        desk.start_session(tenure);
+        drop(desk);
         self.core.turned.notify_waiters();
         Ok(())
     }
@@ -161,8 +176,7 @@ impl<S: Store, R: Runtime> Driver<S, R> {
     }
 
     /// Sends all that can be sent now.
-    fn launch(&mut self) {
-        let now = self.link.runtime.now();
+    fn launch(&self, now: Duration) {
         let limits = self.link.store.limits();
         loop {
             let mut desk = self.core.lock();
@@ -225,8 +239,6 @@ impl<S: Store, R: Runtime> Driver<S, R> {
             () = self.core.wake.notified() => {}
             () = self.link.runtime.sleep(pause) => {}
         }
-        let status = self.session_status();
-        self.turn(status);
     }
 
     /// Compares the references that stand with those that should.
@@ -277,21 +289,34 @@ impl<S: Store, R: Runtime> Driver<S, R> {
         }
         let mut desk = self.core.lock();
         desk.phase = Phase::Ended;
+        // Whoever waits for what is left learns so by the drop.
+        desk.abandon();
         for closed in std::mem::take(&mut desk.closing) {
             let _ = closed.send(());
         }
     }
 
-    /// Deletes what the end of the lease would leave behind, for as long as the store does it.
+    /// Deletes what the end of the lease would leave behind, for as long as the store does it, and
+    /// waits for what is on its way: the end of the lease would overtake it.
     async fn let_all_go(&self) {
         let limits = self.link.store.limits();
         loop {
-            let doomed = self.core.lock().take_doomed(&limits);
+            let (doomed, waits) = {
+                let mut desk = self.core.lock();
+                let waits = !desk.leaving.is_empty();
+                (desk.take_doomed(&limits), waits)
+            };
             if doomed.is_empty() {
-                return;
+                if !waits {
+                    return;
+                }
+                self.core.wake.notified().await;
+                continue;
             }
             let batch: Vec<_> = doomed.iter().map(|doomed| doomed.release.clone()).collect();
-            if let Err(error) = self.link.commit(release(&self.link.layout, &batch)).await {
+            let answer = self.link.commit(release(&self.link.layout, &batch)).await;
+            self.core.lock().settle_doomed(doomed, answer.is_ok());
+            if let Err(error) = answer {
                 return tracing::info!("some ids are left to a collector: {error}");
             }
         }
@@ -357,16 +382,16 @@ fn follow_up(desk: &mut Desk, flight: &Flight, aftermath: &Aftermath) {
 
 /// Lets the cache come to a revision, or reads which ids are used if there is none.
 async fn catch_up<S: Store, R: Runtime>(link: &Link<S, R>, core: &Core, revision: u64) {
-    let mirror = core.lock().mirror.clone();
-    let caught_up: Result<(), StoreError> = match mirror {
-        Some(mirror) => {
+    let followed = core.lock().followed();
+    let caught_up: Result<(), StoreError> = match followed {
+        Some((mirror, life)) => {
             let view: Option<Arc<View<Record>>> = tokio::select! {
                 biased;
                 view = mirror.wait(revision) => view.ok(),
                 () = link.runtime.sleep(Duration::from_secs(5)) => None,
             };
             if let Some(view) = view {
-                core.lock().advance(&view);
+                core.lock().catch_up(&life, &view);
             }
             Ok(())
         }

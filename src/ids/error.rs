@@ -78,10 +78,10 @@ pub enum IdsError {
     /// A range or a mask makes no sense.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// The store has failed too often, or for too long. The key may have got an id; nobody here
-    /// uses it. Ask again.
+    /// The store has failed too often, or for too long. What was asked for may have been done; what
+    /// came of it, nobody here uses. Ask again.
     #[error(
-        "the store did not do it in time: {}; the key may have got an id, which nobody here uses: ask again", why(.0)
+        "the store did not do it in time: {}; it may have been done, and nobody here uses what came of it: ask again", why(.0)
     )]
     Unavailable(StoreError),
     /// The store will never do it.

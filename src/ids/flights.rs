@@ -181,6 +181,10 @@ impl Desk {
         {
             self.grant(slot);
         }
+        if slot.uses() > 0 {
+            // Somebody uses it again, so nobody need wait any longer for it to be let go.
+            slot.leaving.clear();
+        }
     }
 
     fn grant(&self, slot: &mut Slot) {
@@ -192,10 +196,6 @@ impl Desk {
                 Ok(()) => slot.created = false,
                 Err(_) => drop(life.give_back(&origin)),
             }
-        }
-        if slot.uses() > 0 {
-            // Somebody uses it again, so nobody need wait any longer.
-            slot.leaving.clear();
         }
     }
 
@@ -301,7 +301,9 @@ impl Desk {
                 return false;
             }
             Acquired::Strange => {
-                let what = format!("what stands at `{}` is not a mapping", acquire.key);
+                let what = format!("the record of `{}` is not a mapping", acquire.key);
+                // Which id it is now, nobody can tell; who uses it would ask without end.
+                self.change(slot, None);
                 answer_all(slot, &IdsError::Foreign(what));
                 return true;
             }

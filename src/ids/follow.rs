@@ -1,6 +1,10 @@
 //! Follows the ids of a store, for the cache of an instance.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::Notify;
 
@@ -92,7 +96,11 @@ impl<S: Store, R: Runtime, F: Fn(Option<&Fed<'_>>) -> bool + Send + Sync + 'stat
 fn read(layout: &Layout, validators: &[Validator], kv: &KeyValue) -> Result<Record, String> {
     let record = layout.read(kv)?;
     if let Record::Id { id, key, .. } = &record {
-        validators.iter().try_for_each(|validator| validator(*id, key))?;
+        let judge = |validator: &Validator| {
+            let judged = catch_unwind(AssertUnwindSafe(|| validator(*id, key)));
+            judged.unwrap_or_else(|_| Err("a validator panicked".to_owned()))
+        };
+        validators.iter().try_for_each(judge)?;
     }
     Ok(record)
 }

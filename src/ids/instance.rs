@@ -27,7 +27,7 @@ use super::{
     follow::{Fed, Follower},
     handle::{Alive, Core, Handle, Wait},
     layout::Layout,
-    link::Link,
+    link::{Link, no_answer},
     notices::Notice,
     slot::Standing,
 };
@@ -297,10 +297,7 @@ impl<S: Store, R: Runtime> Ids<S, R> {
                 IdsError::Unavailable(why)
             }
             Some(other) => other,
-            None => {
-                let why = StoreError::Unknown("no answer came in time".to_owned());
-                IdsError::Unavailable(why)
-            }
+            None => IdsError::Unavailable(no_answer()),
         }
     }
 
@@ -342,25 +339,25 @@ impl<S: Store, R: Runtime> Ids<S, R> {
         let ticks = &self.alive.0.ticks;
         loop {
             let seen = ticks.count();
-            let mirror = {
+            let followed = {
                 let desk = self.alive.0.lock();
                 let source = desk.stock.source();
                 if source.is_loaded() && source.revision() >= revision {
                     return Ok(());
                 }
-                desk.mirror.clone()
+                desk.followed()
             };
             let view = async {
-                match &mirror {
-                    Some(mirror) => mirror.wait(revision).await.ok(),
+                match followed {
+                    Some((mirror, life)) => Some((mirror.wait(revision).await.ok()?, life)),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
                 view = view => match view {
-                    Some(view) => {
-                        self.alive.0.lock().advance(&view);
+                    Some((view, life)) => {
+                        self.alive.0.lock().catch_up(&life, &view);
                         self.alive.0.tick();
                     }
                     // Another mirror is on its way.
@@ -462,15 +459,48 @@ async fn patient<S: Store, R: Runtime>(
 ) -> Result<(super::layout::Meta, u64), IdsError> {
     let end = link.runtime.now().saturating_add(options.patience);
     loop {
-        match link.meta(options.range, None, false).await {
+        let left = end.saturating_sub(link.runtime.now());
+        let read = tokio::select! {
+            biased;
+            read = link.meta(options.range, None, false) => read,
+            () = link.runtime.sleep(left) => Err(no_answer().into()),
+        };
+        match read {
             Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {
-                if link.runtime.now() >= end {
+                let left = end.saturating_sub(link.runtime.now());
+                let most = u64::try_from(options.backoff_max.as_millis()).unwrap_or(u64::MAX);
+                let pause = Duration::from_millis(dice.roll() % most.max(1));
+                link.runtime.sleep(pause.min(left)).await;
+                if pause >= left {
                     return Err(IdsError::Unavailable(error));
                 }
-                let most = u64::try_from(options.backoff_max.as_millis()).unwrap_or(u64::MAX);
-                link.runtime.sleep(Duration::from_millis(dice.roll() % most.max(1))).await;
             }
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::{
+        runtime::TokioRuntime,
+        store::{Embedded, machine::Config},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_mirror_of_an_earlier_life_of_the_store_shows_is_not_believed() {
+        let store = Embedded::new(Config::default(), TokioRuntime);
+        let ids = Ids::open(store, TokioRuntime, "ids/", Options::default()).await.unwrap();
+        ids.wait_synced().await.unwrap();
+        let _kept = ids.allocate("key").await.unwrap();
+        let mut desk = ids.alive.0.lock();
+        let (mirror, life) = desk.followed().unwrap();
+        // Somebody has waited for this view, and the cache begins anew before he comes with it.
+        let range = desk.stock.pool().range();
+        desk.stock.restart(range);
+        desk.catch_up(&life, &mirror.view());
+        assert!(!desk.stock.source().is_loaded());
     }
 }

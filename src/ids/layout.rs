@@ -303,7 +303,10 @@ fn read_meta(value: &[u8]) -> Result<Meta, String> {
     };
     let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a number"));
     let range = IdRange::new(number(first)?, number(last)?).map_err(|error| error.to_string())?;
-    Ok(Meta { range, epoch: number(epoch)? })
+    let meta = Meta { range, epoch: number(epoch)? };
+    // Transactions are fenced by the very bytes; another spelling would be read again without end.
+    let same = *Layout::meta_value(&meta) == *value;
+    same.then_some(meta).ok_or_else(|| format!("`{text}` is not how it is written"))
 }
 
 /// Reads the value of a mapping.

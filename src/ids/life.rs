@@ -52,8 +52,8 @@ pub enum Status {
     /// know that nothing came in between compares the generations. Ask for a new handle to see
     /// [`Status::Held`].
     Restored,
-    /// It was lost, and the id is another key's, or the key has another id. It never comes back;
-    /// ask for the key again.
+    /// It was lost, and the id is another key's, or the key has another id, or none that can be
+    /// read. It never comes back; ask for the key again.
     Changed,
     /// Its owner has released it, or the instance was closed.
     Released,

@@ -86,9 +86,7 @@ impl<S: Store, R: Runtime> Link<S, R> {
         tokio::select! {
             biased;
             answer = request => answer,
-            () = self.runtime.sleep(patience) => {
-                Err(StoreError::Unknown("no answer came in time".to_owned()))
-            }
+            () = self.runtime.sleep(patience) => Err(no_answer()),
         }
     }
 
@@ -120,6 +118,11 @@ impl<S: Store, R: Runtime> Link<S, R> {
         let answer = self.bounded(Box::pin(self.store.range(request))).await?;
         self.judge(before, answer.revision)?;
         Ok(answer)
+    }
+
+    /// Keeps a lease alive; refused if it is gone. That tells nothing of its keys, which are many.
+    pub(super) async fn keep(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.bounded(Box::pin(self.store.keep_alive(id))).await.map(drop)
     }
 
     pub(super) async fn lease(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
@@ -165,6 +168,11 @@ impl<S: Store, R: Runtime> Link<S, R> {
             }
         }
     }
+}
+
+/// What there is to say of a request whose time is over.
+pub(super) fn no_answer() -> StoreError {
+    StoreError::Unknown("no answer came in time".to_owned())
 }
 
 /// The epoch after one; nobody but a stranger comes to the last.

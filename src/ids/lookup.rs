@@ -11,6 +11,7 @@ use super::{
     error::IdsError,
     instance::Ids,
     layout::{KeyHash, Mapping, Record},
+    link::no_answer,
     source::Remote,
 };
 
@@ -120,9 +121,16 @@ impl<S: Store, R: Runtime> Ids<S, R> {
     pub async fn wait_for(&self, key: &[u8]) -> Result<u64, IdsError> {
         let end = self.end();
         let ticks = &self.alive.0.ticks;
+        let mut missing = IdsError::Unavailable(no_answer());
         loop {
             let mut seen = ticks.count();
-            let missing = match self.get(key).await {
+            let left = end.saturating_sub(self.link.runtime.now());
+            let asked = tokio::select! {
+                biased;
+                asked = self.get(key) => asked,
+                () = self.link.runtime.sleep(left) => return Err(missing),
+            };
+            missing = match asked {
                 Ok(Some(id)) => return Ok(id),
                 Ok(None) => IdsError::Unassigned(key.into()),
                 Err(IdsError::Store(error @ (StoreError::Retry(_) | StoreError::Unknown(_)))) => {

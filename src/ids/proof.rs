@@ -14,7 +14,8 @@ use std::{
 use crate::{
     runtime::Runtime,
     store::{
-        Bytes, KeyValue, LeaseStatus, Op, OpResponse, Refusal, Store, StoreError, Txn, TxnResponse,
+        Bytes, KeyValue, LeaseStatus, Limits, Op, OpResponse, Refusal, Store, StoreError, Txn,
+        TxnResponse,
     },
 };
 
@@ -90,8 +91,8 @@ pub(super) async fn prove<S: Store, R: Runtime>(
                 pause = ttl / 3;
             }
             Ok(Verdict::Moved) => {}
-            Ok(Verdict::Forgotten) => match link.lease(tenure.lease).await {
-                Ok(_) => link.forgot(life),
+            Ok(Verdict::Forgotten) => match link.keep(tenure.lease).await {
+                Ok(()) => link.forgot(life),
                 Err(StoreError::Refused(Refusal::LeaseNotFound(_))) => tenure.end(),
                 Err(error) => tracing::info!("the session was not asked for: {error}"),
             },
@@ -110,7 +111,7 @@ async fn ask<S: Store, R: Runtime>(
     patience: Duration,
 ) -> Result<Verdict, StoreError> {
     let witnesses = core.lock().witnesses();
-    let room = (link.store.limits().operations / 2).saturating_sub(2).clamp(1, 50);
+    let room = room(&link.store.limits(), &link.layout);
     let mut chunks: Vec<&[Witness]> = witnesses.chunks(room).collect();
     if chunks.is_empty() {
         // Then the range and the epoch speak alone.
@@ -144,6 +145,12 @@ async fn ask<S: Store, R: Runtime>(
         Ok(_) => Ok(Verdict::Proven),
         Err(other) => other,
     }
+}
+
+/// How many witnesses fit into a question, with the range and the epoch: each is two reads.
+fn room(limits: &Limits, layout: &Layout) -> usize {
+    let bytes = limits.bytes / (2 * (layout.name_len_max() + 64));
+    (limits.operations / 2).min(bytes).saturating_sub(2).clamp(1, 50)
 }
 
 /// Reads an answer: the range and the epoch with their revision, and what is said of each witness.

@@ -83,6 +83,9 @@ impl Stock {
         if self.source.let_go(id) {
             self.judge(id);
             self.turned = true;
+        } else if !self.source.is_loaded() && self.ahead.remove(&id).is_some() {
+            // Nobody will tell what becomes of it; a list of all that ever were would not end.
+            self.pool.insert(id);
         }
     }
 

@@ -441,14 +441,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_keys_with_four_candidates_fit_and_a_hundred_and_twenty_do_not() {
+    fn of_four_candidates_114_keys_fit_into_a_transaction_and_of_one_122_but_not_124() {
         let mut world = World::new();
-        let batch = |count: u64| -> Vec<Acquire> {
+        let batch = |count: u64, most: usize| -> Vec<Acquire> {
             let candidates = |n| [4 * n + 1, 4 * n + 2, 4 * n + 3, 4 * n + 4];
-            (0..count).map(|n| asked(FIRST, &format!("key{n}"), &candidates(n))).collect()
+            (0..count).map(|n| asked(FIRST, &format!("key{n}"), &candidates(n)[..most])).collect()
         };
-        for (count, fits) in [(100, true), (114, true), (115, false)] {
-            let batch = batch(count);
+        for (count, most, fits) in
+            [(100, 4, true), (114, 4, true), (115, 4, false), (122, 1, true), (124, 1, false)]
+        {
+            let batch = batch(count, most);
             let txn = acquire(&world.layout, &world.fence, &"".into(), FIRST, &batch);
             assert_eq!(world.commit(txn).is_ok(), fits, "{count}");
         }

@@ -201,3 +201,105 @@ async fn a_lease_that_a_store_refuses_is_told_as_it_refuses_it() {
     line.line.refuse(None);
     assert!(ids.allocate("key").await.unwrap().release().await);
 }
+
+/// What comes of something within a time.
+async fn within<T>(seconds: u64, what: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::from_secs(seconds), what).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_release_is_told_when_an_eager_instance_ends_without_its_store() {
+    let store = store();
+    let (ids, line) = open(&store, Options { batch: 1, in_flight: 1, ..eager() }).await;
+    let handles = ids.allocate_many((0..4).map(key)).await.unwrap();
+    line.line.faults.lock().unwrap().way = 100_000_000;
+    let released: Vec<_> =
+        handles.into_iter().map(|handle| tokio::task::spawn(handle.release())).collect();
+    pause(1).await;
+    ids.close().await;
+    for released in released {
+        assert!(within(1, released).await.unwrap().unwrap());
+    }
+    assert_eq!(ids.stats().releasing, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_let_go_just_before_an_eager_instance_is_closed_goes_along() {
+    let store = store();
+    let (ids, line) = open(&store, eager()).await;
+    let handle = ids.allocate("key").await.unwrap();
+    // It is on its way for longer than the end of the lease takes.
+    line.line.faults.lock().unwrap().way = 4_000;
+    drop(handle);
+    pause(1).await;
+    line.line.faults.lock().unwrap().way = 0;
+    ids.close().await;
+    assert!(look(&store).await.mappings.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_is_woken_when_its_lease_may_end_though_the_range_cannot_be_read() {
+    let store = store();
+    let (ids, _) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    let mut notices = ids.notices();
+    // What all agree on is part of every proof that the store is what it was.
+    let stranger = Txn::new([Op::put(format!("{PREFIX}m"), "of another release")]);
+    store.commit(stranger).await.unwrap();
+    assert_eq!(within(55, handle.changed(Status::Held)).await, Some(Status::Suspect));
+    assert_eq!(within(30, handle.changed(Status::Suspect)).await, Some(Status::Lost));
+    let told = std::iter::from_fn(|| notices.try_recv().ok()).collect::<Vec<_>>();
+    assert_eq!(told, [Notice::Suspect, Notice::Lost]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_done_when_somebody_comes_to_use_the_key_though_the_lease_is_suspect() {
+    let (ids, line) = open(&store(), options("a")).await;
+    let first = ids.allocate("key").await.unwrap();
+    line.line.faults.lock().unwrap().lost = 100;
+    let mut release = std::pin::pin!(first.release());
+    tokio::select! {
+        biased;
+        _ = &mut release => panic!("nobody can have let it go"),
+        () = std::future::ready(()) => {}
+    }
+    let second = ids.held(b"key").unwrap();
+    tokio::time::advance(Duration::from_secs(45)).await;
+    assert_eq!(second.status(), Status::Suspect);
+    line.line.faults.lock().unwrap().lost = 0;
+    assert_eq!(within(30, release).await, Some(true));
+    pause(10_000).await;
+    assert_eq!(second.status(), Status::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_long_ago_is_not_why_the_store_does_not_answer_now() {
+    let line = Faulty::new(&store(), 1, None);
+    line.line.refuse(Some(Refusal::Denied("nobody may".to_owned())));
+    let options = Options { patience: Duration::from_secs(3), ..options("a") };
+    let ids = Ids::open(line.clone(), TokioRuntime, PREFIX, options).await.unwrap();
+    assert!(matches!(ids.allocate("key").await, Err(IdsError::Store(_))));
+    line.line.refuse(None);
+    pause(30_000).await;
+    line.line.faults.lock().unwrap().way = 100_000_000;
+    let late = ids.allocate("key").await.unwrap_err();
+    assert!(matches!(late, IdsError::Unavailable(_)), "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_his_patience_whatever_a_request_may_take() {
+    let (line, patience) = (Faulty::new(&store(), 1, None), Duration::from_secs(3));
+    let options = || Options { patience, request_timeout: Duration::MAX, ..options("a") };
+    let open = || Ids::open(line.clone(), TokioRuntime, PREFIX, options());
+    let ids = open().await.unwrap();
+    line.line.faults.lock().unwrap().way = 20;
+    let start = TokioRuntime.now();
+    let none = within(60, ids.wait_for(b"key")).await.unwrap();
+    assert_eq!(none, Err(IdsError::Unassigned("key".into())));
+    line.line.pause();
+    let opened = within(60, open()).await.unwrap().unwrap_err();
+    assert!(matches!(opened, IdsError::Unavailable(_)), "{opened}");
+    let waited = within(60, ids.wait_for(b"key")).await.unwrap().unwrap_err();
+    assert!(matches!(waited, IdsError::Unavailable(_)), "{waited}");
+    assert_eq!(TokioRuntime.now().saturating_sub(start), 3 * patience);
+}

@@ -233,6 +233,25 @@ async fn what_a_validator_rejects_is_not_cached_not_told_and_still_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_validator_that_panics_rejects_and_stops_nothing() {
+    let store = store();
+    let (writer, _) = open(&store, options("writer")).await;
+    let validator: raft_autopilot::ids::Validator = std::sync::Arc::new(|_, key| {
+        assert!(!key.starts_with(b"bad"), "as a mistake in it would");
+        Ok(())
+    });
+    let _first = writer.allocate_many(["bad", "good"]).await.unwrap();
+    let reading = Options { validators: vec![validator], ..options("reader") };
+    let opened = tokio::time::timeout(Duration::from_secs(60), open(&store, reading));
+    let (reader, _) = opened.await.unwrap();
+    let _second = writer.allocate_many(["bad too", "better"]).await.unwrap();
+    pause(1_000).await;
+    let mut shown: Vec<_> = reader.cached().into_iter().map(|cached| cached.key).collect();
+    shown.sort();
+    assert_eq!(shown, ["better".into(), "good".into()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_overwritten_and_is_not_believed_is_not_shown_as_it_was() {
     for (value, shown) in [("k bad", "rejected"), ("?", "unreadable")] {
         let store = store();
@@ -341,6 +360,17 @@ async fn strange_keys_below_the_prefix_are_counted_and_left_alone() {
     for name in strange {
         let read = store.range(RangeRequest::new(KeyRange::key(name))).await.unwrap();
         assert_eq!(read.items.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_that_is_written_otherwise_than_it_is_compared_is_not_read() {
+    for written in ["1 sha256/128 01 5 1", "1 sha256/128 1 +5 1", "1 sha256/128 1 5 1 "] {
+        let store = store();
+        store.commit(Txn::new([Op::put(format!("{PREFIX}m"), written)])).await.unwrap();
+        let line = crate::faulty::Faulty::new(&store, 1, None);
+        let opened = Ids::open(line.clone(), line.runtime(), PREFIX, options("a")).await;
+        assert!(matches!(opened, Err(IdsError::Foreign(_))), "{written}");
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
     faulty::{Faults, Faulty},
     session::leases,
     world::{
-        Instance, PREFIX, collector, commits, events, look, open, options, pause, range, store,
-        together,
+        Instance, PREFIX, collector, commits, delete, events, look, open, options, pause, range,
+        store, together,
     },
 };
 
@@ -86,6 +86,38 @@ async fn deletions_that_failed_were_never_tried_again() {
     line.line.faults.lock().unwrap().lost = 0;
     assert!(released.await.unwrap());
     assert!(look(&store).await.references.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_was_only_reserved_was_published_by_the_background() {
+    let store = store();
+    let often = Options { reconcile_interval: Duration::from_millis(10), ..options("a") };
+    let (ids, line) = open(&store, often).await;
+    ids.allocate("warm").await.unwrap().release().await;
+    let before = look(&store).await.revision;
+    line.line.faults.lock().unwrap().lost = 100;
+    let asking = ids.clone();
+    let asking = tokio::task::spawn(async move { asking.allocate("key").await.unwrap() });
+    pause(1_000).await;
+    assert_eq!((look(&store).await.revision, ids.stats().held), (before, 0));
+    line.line.faults.lock().unwrap().lost = 0;
+    assert!(asking.await.unwrap().is_new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_attempt_to_write_a_record_again_failed_and_no_other_was_made() {
+    let store = store();
+    let (ids, line) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    line.line.faults.lock().unwrap().lost = 100;
+    let id = format!("{PREFIX}i/{:016x}", handle.id());
+    delete(&store, &[id, format!("{PREFIX}k/{}", KeyHash::of(b"key"))]).await;
+    let sent = commits(&line);
+    pause(15_000).await;
+    assert!(handle.status() == Status::Lost && commits(&line) > sent + 1);
+    line.line.faults.lock().unwrap().lost = 0;
+    pause(10_000).await;
+    assert_eq!(handle.status(), Status::Restored);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    ids::{Caching, KeyHash, Notice, Options, Status, delete_everything},
+    ids::{Caching, IdsError, KeyHash, Notice, Options, Status, delete_everything},
     runtime::TokioRuntime,
     store::{Embedded, Op, Store, Txn},
 };
@@ -12,7 +12,9 @@ use tokio::sync::watch;
 
 use crate::{
     faulty::Faulty,
-    world::{Instance, PREFIX, collector, delete, look, open, options, pause, range, store},
+    world::{
+        Instance, PREFIX, collector, commits, delete, look, open, options, pause, range, store,
+    },
 };
 
 #[tokio::test(start_paused = true)]
@@ -154,4 +156,21 @@ async fn mappings_of_ids_in_use_vanished() {
     assert_eq!(collector.collect().await.unwrap().deleted, 0);
     assert!(collector.audit().is_empty());
     assert!(matches!(restored.try_recv(), Ok(Notice::Restored { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_in_use_that_a_stranger_has_overwritten_is_not_asked_for_without_end() {
+    let store = store();
+    let (ids, line) = open(&store, options("a")).await;
+    let handle = ids.allocate("key").await.unwrap();
+    line.line.faults.lock().unwrap().way = 10;
+    let name = format!("{PREFIX}k/{}", KeyHash::of(b"key"));
+    store.commit(Txn::new([Op::put(name, "of a stranger")])).await.unwrap();
+    let sent = commits(&line);
+    pause(60_000).await;
+    let more = commits(&line) - sent;
+    assert!(more < 10, "{more} in a minute");
+    assert_eq!(handle.status(), Status::Changed);
+    let foreign = ids.allocate("key").await.unwrap_err();
+    assert!(matches!(foreign, IdsError::Foreign(_)), "{foreign}");
 }
