@@ -1,10 +1,12 @@
-//! The store: transactions of the machine, of the store on disk, and a mirror of a million keys.
+//! The store: transactions of the machine beside those of bare maps, the store on disk beside the disk
+//! and the store in memory, and a mirror of a million keys.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::{
+    collections::{BTreeMap, HashMap},
     fs::File,
     hint::black_box,
     io::Write,
@@ -18,7 +20,7 @@ use std::{
 use raft_autopilot::{
     runtime::TokioRuntime,
     store::{
-        Compare, Embedded, KeyRange, KeyValue, Limits, Op, Relation, Store, Txn,
+        Bytes, Compare, Embedded, KeyRange, KeyValue, LeaseId, Limits, Op, Relation, Store, Txn,
         machine::{Command, Config, Machine},
         mirror::{Mirror, Options},
     },
@@ -96,27 +98,54 @@ fn machine(size: &Size) {
         for number in 0..keys {
             machine.apply(Command::Txn(put(number)), Duration::ZERO).unwrap();
         }
-        timed(machine.config().history_len, |number| put(number % keys), &mut machine);
-        let plain = timed(size.txns, |number| put(number % keys), &mut machine);
-        let compared = timed(size.txns, |number| compared_put(number % keys), &mut machine);
+        let mut apply = |txn| machine.apply(Command::Txn(txn), Duration::ZERO);
+        timed(Config::default().history_len, |number| put(number % keys), &mut apply);
+        let plain = timed(size.txns, |number| put(number % keys), &mut apply);
+        let compared = timed(size.txns, |number| compared_put(number % keys), &mut apply);
+        drop(machine);
+        let (tree, hash) = (BTreeMap::new(), HashMap::new());
+        let tree = bare(keys, size.txns, tree, |map, kv| map.insert(kv.key.clone(), kv));
+        let hash = bare(keys, size.txns, hash, |map, kv| map.insert(kv.key.clone(), kv));
         println!(
-            "machine, {keys} keys: {:.0} k puts/s, {:.0} k compared puts/s",
+            "machine, {keys} keys: {:.0} k puts/s, {:.0} k compared puts/s; \
+             bare maps that keep nothing of what was: BTreeMap {:.0} k/s, HashMap {:.0} k/s",
             plain / 1e3,
-            compared / 1e3
+            compared / 1e3,
+            tree / 1e3,
+            hash / 1e3
         );
     }
 }
 
-/// Transactions a second, of the median of batches so short that other programs seldom come between.
+/// The same puts to a map in the place of the machine.
+fn bare<M>(
+    keys: usize,
+    puts: usize,
+    mut map: M,
+    insert: impl Fn(&mut M, Arc<KeyValue>) -> Option<Arc<KeyValue>>,
+) -> f64 {
+    let entry = |number: usize| (Bytes::from(key(number % keys)), Bytes::from(vec![7; 64]));
+    let mut put = |(key, value)| {
+        let (create_revision, mod_revision, version, lease) = (1, 1, 1, LeaseId::NONE);
+        let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
+        insert(&mut map, Arc::new(kv))
+    };
+    for number in 0..keys {
+        put(entry(number));
+    }
+    timed(puts, entry, &mut put)
+}
+
+/// Puts a second, of the median of batches so short that other programs seldom come between.
 /// Making them is not counted, and each is still where it was made, as one that has just come in.
-fn timed(txns: usize, txn: impl Fn(usize) -> Txn, machine: &mut Machine) -> f64 {
+fn timed<T, D>(puts: usize, make: impl Fn(usize) -> T, mut put: impl FnMut(T) -> D) -> f64 {
     const BATCH: usize = 100;
     let mut took = Vec::new();
-    for first in (0..txns).step_by(BATCH) {
-        let batch: Vec<Txn> = (first..first + BATCH).map(|number| txn(number * 7_919)).collect();
+    for first in (0..puts).step_by(BATCH) {
+        let batch: Vec<T> = (first..first + BATCH).map(|number| make(number * 7_919)).collect();
         let start = Instant::now();
-        for txn in batch {
-            let _ = black_box(machine.apply(Command::Txn(txn), Duration::ZERO));
+        for one in batch {
+            drop(black_box(put(one)));
         }
         took.push(start.elapsed());
     }
@@ -125,25 +154,27 @@ fn timed(txns: usize, txn: impl Fn(usize) -> Txn, machine: &mut Machine) -> f64 
 }
 
 /// The store on disk against a file that is appended to and synced as fast as it goes, with as
-/// much at once as the commands of all clients.
+/// much at once as the commands of all clients; and against the same store without a disk.
 async fn disk(size: &Size) {
     let directory = tempfile::tempdir_in(".").unwrap();
     for clients in [1, 16, 256] {
         let mut file = File::create(directory.path().join("raw")).unwrap();
         let path = directory.path().join(format!("store-{clients}"));
         let store = Embedded::open(path, Config::default(), TokioRuntime).unwrap();
-        // Taking turns, so that both meet the same disk and the same neighbours.
+        let memory = Embedded::new(Config::default(), TokioRuntime);
+        // Taking turns, so that all meet the same disk and the same neighbours.
         let mut turns = Vec::new();
         for _ in 0..size.turns {
             let raw = append(&mut file, clients, size.seconds);
             let ours = commit(&store, clients, size.seconds).await;
-            turns.push((raw / ours, raw, ours));
+            let memory = commit(&memory, clients, size.seconds).await;
+            turns.push((raw / ours, raw, ours, memory));
         }
         turns.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (ratio, raw, ours) = turns[turns.len() / 2];
+        let (ratio, raw, ours, memory) = turns[turns.len() / 2];
         println!(
             "disk, {clients} clients: {ours:.0} puts/s; append and sync alone {raw:.0}/s; \
-             {ratio:.2} x its time (median of {}, {:.2} to {:.2})",
+             {ratio:.2} x its time (median of {}, {:.2} to {:.2}); in memory {memory:.0} puts/s",
             size.turns,
             turns[0].0,
             turns[turns.len() - 1].0,

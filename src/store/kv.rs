@@ -31,6 +31,19 @@ impl Bytes {
         short.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(Self(Repr::Short(u8::try_from(bytes.len()).ok()?, short)))
     }
+
+    /// Whether they need memory of their own.
+    pub(super) fn is_long(&self) -> bool {
+        matches!(self.0, Repr::Long(_))
+    }
+
+    /// How many share that memory, which is read for it.
+    pub(super) fn holders(&self) -> usize {
+        match &self.0 {
+            Repr::Short(..) => 1,
+            Repr::Long(bytes) => Arc::strong_count(bytes),
+        }
+    }
 }
 
 impl Default for Bytes {

@@ -280,6 +280,27 @@ async fn what_is_too_large_is_never_sent() {
 }
 
 #[tokio::test]
+async fn what_was_done_is_not_refused_for_the_size_of_its_answer() {
+    let server = Server::start().await;
+    let large = put("large", &"x".repeat(100_000));
+    let revision = server.store().await.commit(large).await.unwrap().revision;
+    let store = connect(Options { response_len: 50_000, ..server.options() }).await.unwrap();
+    let both = Txn::new([Op::get("large"), Op::put("small", "")]);
+    let done = store.commit(both).await;
+    assert!(matches!(done, Err(StoreError::Unknown(_))), "{done:?}");
+    let found = store.range(RangeRequest::new(KeyRange::key("small"))).await.unwrap();
+    assert_eq!(found.items.len(), 1, "it was done");
+    // What only reads will never do, and neither will a watch that comes to it.
+    let too_large = |error: StoreError| {
+        let StoreError::Refused(Refusal::Invalid(why)) = error else { panic!("{error}") };
+        assert!(why.contains("50000"), "{why}");
+    };
+    too_large(store.range(RangeRequest::new(KeyRange::key("large"))).await.unwrap_err());
+    let mut watch = store.watch(KeyRange::key("large"), revision).await.unwrap();
+    too_large(timeout(PATIENCE, watch.next()).await.unwrap().unwrap_err());
+}
+
+#[tokio::test]
 async fn the_largest_that_is_allowed_is_taken() {
     let server = Server::start().await;
     let store = server.store().await;

@@ -116,3 +116,34 @@ pub(crate) fn commands() -> impl Strategy<Value = Command> {
 pub(crate) fn steps() -> impl Strategy<Value = Vec<(Command, u64)>> {
     vec((commands(), 0..4_000_u64), 1..120)
 }
+
+/// Transactions over so many keys that they fill many nodes of a tree, and empty them again.
+fn wide_txns() -> impl Strategy<Value = Txn> {
+    let key = |number: u16| format!("{number:03}");
+    prop_oneof![
+        3 => (0..600_u16, 1..64_u16, leases()).prop_map(move |(start, len, lease)| {
+            let keys = (start..start + len).map(key);
+            Txn::new(keys.map(|key| Op::put_leased(key, "", lease)).collect::<Vec<_>>())
+        }),
+        2 => (0..600_u16, 1..200_u16).prop_map(move |(start, len)| {
+            Txn::new([Op::Delete(KeyRange::span(key(start), key(start + len)))])
+        }),
+    ]
+}
+
+/// A history of many keys.
+pub(crate) fn wide_steps() -> impl Strategy<Value = Vec<(Command, u64)>> {
+    let limits = Limits { operations: 64, bytes: 10_000 };
+    let config = (0..60_usize, 0..90_u64).prop_map(move |(history_len, seconds)| {
+        let history_age = Duration::from_secs(seconds);
+        Command::Configure(Config { limits, history_len, history_age })
+    });
+    let other = commands().prop_filter("it stays", |command| {
+        !matches!(command, Command::Configure(_))
+    });
+    let command = prop_oneof![8 => wide_txns().prop_map(Command::Txn), 3 => other];
+    (config, vec((command, 0..4_000_u64), 1..90)).prop_map(|(config, mut steps)| {
+        steps.insert(0, (config, 1));
+        steps
+    })
+}

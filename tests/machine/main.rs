@@ -13,12 +13,12 @@ use raft_autopilot::{
     codec,
     runtime::TokioRuntime,
     store::{
-        Embedded, KeyRange, Lease, LeaseId, Limits, Op, Refusal, Store, Txn,
+        Embedded, KeyRange, Lease, LeaseId, Limits, Op, RangeRequest, Refusal, Store, Txn,
         machine::{Command, Machine, Part, Restore},
     },
 };
 
-use commands::{commands, ranges, reads, steps, txns};
+use commands::{commands, ranges, reads, steps, txns, wide_steps};
 use model::{config, follow};
 
 /// Whether some way through the transaction touches a key twice, unless it only deletes it.
@@ -92,6 +92,14 @@ proptest! {
         ranges in vec(ranges(), 1..4),
         reads in vec(reads(), 1..6),
     ) {
+        follow(steps, &ranges, &reads);
+    }
+
+    #[test]
+    fn so_do_commands_that_fill_many_nodes_and_empty_them(steps in wide_steps()) {
+        let ranges = [KeyRange::span("100", "300"), KeyRange::all()];
+        let reads = ranges.clone().map(RangeRequest::new);
+        let reads = [reads[0].clone().at(40), reads[0].clone().limit(70), reads[1].clone()];
         follow(steps, &ranges, &reads);
     }
 

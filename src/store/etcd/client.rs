@@ -72,7 +72,9 @@ pub struct Options {
     pub keep_alive: (Duration, Duration),
     /// What the servers take: `--max-txn-ops`, `--max-request-bytes`. Default: theirs.
     pub limits: Limits,
-    /// The largest answer or event that is taken, in bytes. Default 256 MiB.
+    /// The largest answer that is taken, in bytes. Default 256 MiB. A larger one refuses a reading
+    /// and ends a watch; what it answers to may have been done. A watch that comes back is told up
+    /// to 1,000 revisions at once.
     pub response_len: usize,
 }
 

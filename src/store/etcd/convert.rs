@@ -170,6 +170,8 @@ pub(super) enum Failure {
     Unsent(String),
     /// The request may have been done.
     Unanswered(String),
+    /// The request was done, and its answer is larger than may be taken.
+    TooLong(String),
     /// The lease that was named does not stand.
     NoLease,
     /// A lease of that id stands already.
@@ -186,6 +188,7 @@ impl Failure {
     pub(super) fn of_reading(self) -> StoreError {
         match self {
             Self::Unsent(why) | Self::Unanswered(why) => StoreError::Retry(why),
+            Self::TooLong(why) => Refusal::Invalid(why).into(),
             other => other.of_writing(),
         }
     }
@@ -195,7 +198,7 @@ impl Failure {
         let invalid = |why: &str| StoreError::Refused(Refusal::Invalid(why.to_owned()));
         match self {
             Self::Unsent(why) => StoreError::Retry(why),
-            Self::Unanswered(why) => StoreError::Unknown(why),
+            Self::Unanswered(why) | Self::TooLong(why) => StoreError::Unknown(why),
             Self::Refused(refusal) => StoreError::Refused(refusal),
             Self::NoLease => invalid("a lease does not stand"),
             Self::LeaseExists => invalid("a lease exists already"),
@@ -223,6 +226,9 @@ const TURNED_AWAY: &[&str] = &[
     "too many requests",
     "no leader",
 ];
+
+/// What our side says to an answer that it does not take.
+const TOO_LONG: &str = "decoded message length too large";
 
 /// What servers say to a token that is older than the last change of any user or role, some of them
 /// with no code.
@@ -264,6 +270,7 @@ pub(super) fn failure(error: &Error) -> Failure {
         FAILED_PRECONDITION if message.contains("lease already exists") => Failure::LeaseExists,
         OUT_OF_RANGE if message.contains("compacted") => Failure::Compacted,
         OUT_OF_RANGE if message.contains("future revision") => Failure::Ahead,
+        OUT_OF_RANGE if message.contains(TOO_LONG) => Failure::TooLong(message.to_owned()),
         RESOURCE_EXHAUSTED if message.contains("larger than max") => {
             Failure::Refused(Refusal::Invalid(message.to_owned()))
         }

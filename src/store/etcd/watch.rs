@@ -282,7 +282,11 @@ impl<R: Runtime> Follower<R> {
             let message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => return Leave::Lost("the connection ended".to_owned()),
-                Err(error) => return Leave::Lost(error.to_string()),
+                Err(error) => match failure(&error) {
+                    // Over another connection it would be as large.
+                    long @ Failure::TooLong(_) => return Leave::Ended(long.of_reading()),
+                    _ => return Leave::Lost(error.to_string()),
+                },
             };
             if message.canceled() {
                 return canceled(&message, &connection.client).await;

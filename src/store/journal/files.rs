@@ -138,8 +138,9 @@ impl Directory {
         Ok(found)
     }
 
-    /// Creates an empty log. It lasts when this returns.
-    pub(super) fn create_log(&self, sequence: u64) -> io::Result<File> {
+    /// Opens a log, an empty one if there is none. What is in it lasts when this returns: a process
+    /// that was killed may have written it, and not have come to sync it.
+    pub(super) fn open_log(&self, sequence: u64) -> io::Result<File> {
         let file = OpenOptions::new().create(true).append(true).open(self.log(sequence))?;
         file.sync_all()?;
         sync(&self.path)?;

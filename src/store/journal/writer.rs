@@ -1,7 +1,7 @@
 //! The thread that writes commands down and applies them, many with one sync.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -71,12 +71,7 @@ impl Journal {
         let directory = Directory::open(path)?;
         let (machine, next, log, recovered) = directory.recover()?;
         let name = directory.log(log);
-        let file = if name.exists() {
-            OpenOptions::new().append(true).open(&name)
-        } else {
-            directory.create_log(log)
-        };
-        let file = file.map_err(io_error(&name))?;
+        let file = directory.open_log(log).map_err(io_error(&name))?;
         let len = file.metadata().map_err(io_error(&name))?.len();
         let snapshot_len = fs::metadata(directory.snapshot(log)).map_or(0, |found| found.len());
         let local = Arc::new(Local::new(machine));
@@ -210,7 +205,7 @@ impl Writer {
         if self.snapshot.is_some() || self.len < LOG_LEN.max(self.snapshot_len) {
             return Ok(());
         }
-        let file = self.directory.create_log(self.next)?;
+        let file = self.directory.open_log(self.next)?;
         // From here on the old one is not the last.
         self.write(&Vec::new())?;
         self.file = file;

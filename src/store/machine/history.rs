@@ -12,12 +12,17 @@ use crate::store::{
 
 /// A key: what it is, or was last, and where in the log that came to be. What it was before stands
 /// there.
+///
+/// What a put has to know of the last one stands here once more, so that it need not look it up
+/// elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     kv: Arc<KeyValue>,
     place: u64,
-    /// It stands no more, and is remembered for those who read what was.
-    gone: bool,
+    create_revision: u64,
+    /// Zero: it stands no more, and is remembered for those who read what was.
+    version: u64,
+    lease: LeaseId,
 }
 
 impl Keyed for Cell {
@@ -29,11 +34,20 @@ impl Keyed for Cell {
 impl Cell {
     /// A key that came to be before all that is remembered.
     pub(super) fn before_all(kv: Arc<KeyValue>) -> Self {
-        Self { kv, place: 0, gone: false }
+        Self::new(kv, 0)
+    }
+
+    fn new(kv: Arc<KeyValue>, place: u64) -> Self {
+        let KeyValue { create_revision, version, lease, .. } = *kv;
+        Self { kv, place, create_revision, version, lease }
+    }
+
+    fn stands(&self) -> bool {
+        self.version > 0
     }
 
     pub(super) fn standing(&self) -> Option<&Arc<KeyValue>> {
-        Some(&self.kv).filter(|_| !self.gone)
+        Some(&self.kv).filter(|_| self.stands())
     }
 }
 
@@ -134,16 +148,16 @@ impl History {
         let (revision, place, log) = (self.revision + 1, self.log.end(), &mut self.log);
         let mut had = LeaseId::NONE;
         self.cells.update(key, |cell| {
-            let old = cell.as_deref().and_then(Cell::standing);
+            let old = cell.as_deref().filter(|cell| cell.stands());
             had = old.map_or(LeaseId::NONE, |old| old.lease);
             let (create_revision, version) =
                 old.map_or((revision, 1), |old| (old.create_revision, old.version + 1));
-            // One copy of the key serves all its versions.
-            let key = cell.as_deref().map_or(key, |cell| &cell.kv.key).clone();
-            let kv =
-                KeyValue { key, value, create_revision, mod_revision: revision, version, lease };
-            let new = Arc::new(kv);
-            let next = Cell { kv: Arc::clone(&new), place, gone: false };
+            // One copy of the key serves all its versions, where it needs memory of its own.
+            let key = cell.as_deref().filter(|_| key.is_long()).map_or(key, |cell| &cell.kv.key);
+            let (key, mod_revision) = (key.clone(), revision);
+            let new = KeyValue { key, value, create_revision, mod_revision, version, lease };
+            let new = Arc::new(new);
+            let next = Cell::new(Arc::clone(&new), place);
             let (old, added) = match cell {
                 Some(cell) => (std::mem::replace(cell, next).into(), None),
                 None => (Past::default(), Some(next)),
@@ -159,9 +173,9 @@ impl History {
         let (revision, place, log) = (self.revision + 1, self.log.end(), &mut self.log);
         let mut had = None;
         self.cells.update(key, |cell| {
-            if let Some(cell) = cell.filter(|cell| !cell.gone) {
-                had = Some(cell.kv.lease);
-                let next = Cell { kv: Arc::clone(&cell.kv), place, gone: true };
+            if let Some(cell) = cell.filter(|cell| cell.stands()) {
+                had = Some(cell.lease);
+                let next = Cell { place, version: 0, ..cell.clone() };
                 let old = std::mem::replace(cell, next).into();
                 log.push(Change { revision, at, new: None, old });
             }
@@ -252,7 +266,8 @@ impl History {
 
 impl From<Cell> for Past {
     fn from(cell: Cell) -> Self {
-        Self { kv: Some(cell.kv).filter(|_| !cell.gone), place: cell.place }
+        let stands = cell.stands();
+        Self { kv: Some(cell.kv).filter(|_| stands), place: cell.place }
     }
 }
 

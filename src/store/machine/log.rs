@@ -1,11 +1,15 @@
 //! What the last revisions did, one change after the other, and what each of them replaced.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, hint::black_box, sync::Arc, time::Duration};
 
 use crate::store::kv::{Event, KeyValue};
 
 /// So many changes lie together; a clone shares all of them but the last.
 const CHUNK_LEN: usize = 256;
+
+/// So many of the oldest changes are looked at before they are forgotten one by one. What they hold
+/// lies where nobody has been for long; looked at side by side, it is waited for once.
+const AHEAD: u64 = 16;
 
 /// What a key was, and the place of the change that made it so. The first place is 1; 0 stands for
 /// "never".
@@ -96,6 +100,9 @@ impl Log {
     /// Forgets the oldest; returns it with its place.
     pub(super) fn pop(&mut self) -> Option<(u64, Change)> {
         let place = self.start;
+        if place.is_multiple_of(AHEAD) {
+            self.look_ahead();
+        }
         let offset = usize::try_from(place - self.base).ok()?;
         let chunk = self.chunks.front_mut()?;
         let change = match Arc::get_mut(chunk) {
@@ -108,6 +115,15 @@ impl Log {
             self.base = self.start;
         }
         Some((place, change))
+    }
+
+    /// Has the memory that the oldest changes hold brought near.
+    fn look_ahead(&self) {
+        let oldest = || (self.start..self.start + AHEAD).filter_map(|place| self.get(place));
+        let held = oldest().flat_map(|change| [change.new.as_ref(), change.old.kv.as_ref()]);
+        black_box(held.flatten().map(Arc::strong_count).sum::<usize>());
+        let last = oldest().filter_map(|change| change.old.kv.as_ref());
+        black_box(last.map(|kv| kv.value.holders() + kv.key.holders()).sum::<usize>());
     }
 
     /// Those of a revision and later.

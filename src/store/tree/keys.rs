@@ -62,13 +62,17 @@ impl Keys {
         end.map_or(0, |end| u32::from_le_bytes(*end)) as usize
     }
 
-    /// A key without the common beginning.
-    fn rest(&self, index: usize) -> &[u8] {
-        let start = match index.checked_sub(1) {
+    /// Where a rest begins, or all of them end.
+    fn start(&self, index: usize) -> usize {
+        match index.checked_sub(1) {
             Some(before) => self.end(before),
             None => self.len() * END_LEN + self.common as usize,
-        };
-        self.block.get(start..self.end(index)).unwrap_or_default()
+        }
+    }
+
+    /// A key without the common beginning.
+    fn rest(&self, index: usize) -> &[u8] {
+        self.block.get(self.start(index)..self.end(index)).unwrap_or_default()
     }
 
     /// One of them.
@@ -100,6 +104,11 @@ impl Keys {
 
     /// These and one more, which comes to stand at `at`.
     pub(super) fn with(&self, at: usize, key: &[u8]) -> Self {
+        if self.len > 0
+            && let Some(rest) = key.strip_prefix(self.common())
+        {
+            return self.patched(at, 0, Some(rest));
+        }
         let shared = if self.len == 0 { key.len() } else { alike(key, self.common()) };
         let (common, rest) = key.split_at(shared);
         let more = self.common().get(shared..).unwrap_or_default();
@@ -110,8 +119,29 @@ impl Keys {
 
     /// These without the one at `at`.
     pub(super) fn without(&self, at: usize) -> Self {
-        let rests = (0..self.len()).filter(|index| *index != at);
-        Self::of([self.common(), &[]], rests.map(|index| [self.rest(index), &[]]))
+        self.patched(at, 1, None)
+    }
+
+    /// These with another rest, or none, in the place of as many as go from `at` on. What stays is
+    /// copied as it stands.
+    fn patched(&self, at: usize, go: usize, rest: Option<&[u8]>) -> Self {
+        let (start, end) = (self.start(at), self.start(at + go));
+        let len = self.len() - go + usize::from(rest.is_some());
+        let more = rest.map_or(0, <[u8]>::len);
+        // The list of ends is longer now, or shorter.
+        let moved = |place: usize| place + len * END_LEN - self.len() * END_LEN;
+        let before = (0..at).map(|index| moved(self.end(index)));
+        let here = rest.map(|rest| moved(start) + rest.len());
+        let after = at + go..self.len();
+        let after = after.map(|index| moved(self.end(index)) + more - (end - start));
+        let mut block = Vec::with_capacity(moved(self.block.len()) + more - (end - start));
+        let ends = before.chain(here).chain(after);
+        ends.for_each(|end| block.extend_from_slice(&number(end).to_le_bytes()));
+        let first = self.len() * END_LEN;
+        for piece in [self.block.get(first..start), rest, self.block.get(end..)] {
+            block.extend_from_slice(piece.unwrap_or_default());
+        }
+        Self { block: block.into(), len: number(len), common: self.common }
     }
 
     /// Those before `at`, and the others.

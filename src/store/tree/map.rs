@@ -19,8 +19,18 @@ use std::sync::Arc;
 use super::{keys::Keys, row::Row};
 use crate::store::kv::Bytes;
 
-pub(super) const LEAF_LEN: usize = 32;
-pub(super) const BRANCH_LEN: usize = 128;
+/// How many children nodes have at most.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    leaf: usize,
+    branch: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { leaf: 32, branch: 128 }
+    }
+}
 
 /// A value that knows its key.
 pub(crate) trait Keyed {
@@ -39,6 +49,7 @@ impl Keyed for Bytes {
 pub(crate) struct Tree<V> {
     pub(super) root: Arc<Node<V>>,
     len: usize,
+    sizes: Sizes,
 }
 
 /// A branch has its children each under the least key that may stand in it, in order; its first takes
@@ -51,7 +62,7 @@ pub(super) enum Node<V> {
 
 impl<V> Default for Tree<V> {
     fn default() -> Self {
-        Self { root: Arc::default(), len: 0 }
+        Self { root: Arc::default(), len: 0, sizes: Sizes::default() }
     }
 }
 
@@ -76,10 +87,10 @@ impl<V> Node<V> {
         }
     }
 
-    fn max(&self) -> usize {
+    fn max(&self, sizes: Sizes) -> usize {
         match self {
-            Self::Leaf(_) => LEAF_LEN,
-            Self::Branch(_) => BRANCH_LEN,
+            Self::Leaf(_) => sizes.leaf,
+            Self::Branch(_) => sizes.branch,
         }
     }
 }
@@ -115,14 +126,14 @@ impl<V: Keyed + Clone> Tree<V> {
 
     /// Changes the value of a key, or puts the one that is returned where none stands.
     pub(crate) fn update(&mut self, key: &[u8], change: impl FnOnce(Option<&mut V>) -> Option<V>) {
-        let (right, added) = update(&mut self.root, key, change);
+        let (right, added) = update(&mut self.root, key, self.sizes, change);
         self.len += usize::from(added);
         if let Some(right) = right {
             let left = std::mem::take(&mut self.root);
             let mut root = Row::default();
             // The first key bounds nothing.
-            root.insert(0, &[], left, BRANCH_LEN);
-            root.insert(1, &right.keys().get(0), right, BRANCH_LEN);
+            root.insert(0, &[], left, self.sizes.branch);
+            root.insert(1, &right.keys().get(0), right, self.sizes.branch);
             self.root = Arc::new(Node::Branch(root));
         }
     }
@@ -130,7 +141,7 @@ impl<V: Keyed + Clone> Tree<V> {
     /// Returns the value that the key had.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<V> {
         self.get(key)?;
-        let removed = remove(&mut self.root, key)?;
+        let removed = remove(&mut self.root, key, self.sizes)?;
         self.len -= 1;
         while let Node::Branch(row) = &*self.root {
             match &row.items[..] {
@@ -147,6 +158,7 @@ impl<V: Keyed + Clone> Tree<V> {
 fn update<V: Keyed + Clone>(
     node: &mut Arc<Node<V>>,
     key: &[u8],
+    sizes: Sizes,
     change: impl FnOnce(Option<&mut V>) -> Option<V>,
 ) -> (Option<Arc<Node<V>>>, bool) {
     match Arc::make_mut(node) {
@@ -157,7 +169,7 @@ fn update<V: Keyed + Clone>(
             }
             Err(at) => match change(None) {
                 Some(value) => {
-                    let right = row.insert(at, key, value, LEAF_LEN);
+                    let right = row.insert(at, key, value, sizes.leaf);
                     (right.map(|right| Arc::new(Node::Leaf(right))), true)
                 }
                 None => (None, false),
@@ -166,45 +178,46 @@ fn update<V: Keyed + Clone>(
         Node::Branch(row) => {
             let at = row.keys.child(key);
             let Some(child) = row.items.get_mut(at) else { return (None, false) };
-            let (right, added) = update(child, key, change);
+            let (right, added) = update(child, key, sizes, change);
             // A child split off it may stand under less than it did, and rows are in order.
             if added && at == 0 && *key < *row.keys.get(0) {
                 row.keys = row.keys.without(0).with(0, key);
             }
             let right = right.and_then(|right| {
                 let least = right.keys().get(0);
-                row.insert(at + 1, &least, right, BRANCH_LEN)
+                row.insert(at + 1, &least, right, sizes.branch)
             });
             (right.map(|right| Arc::new(Node::Branch(right))), added)
         }
     }
 }
 
-fn remove<V: Keyed + Clone>(node: &mut Arc<Node<V>>, key: &[u8]) -> Option<V> {
+fn remove<V: Keyed + Clone>(node: &mut Arc<Node<V>>, key: &[u8], sizes: Sizes) -> Option<V> {
     match Arc::make_mut(node) {
         Node::Leaf(row) => row.keys.find(key).ok().map(|at| row.remove(at)),
         Node::Branch(row) => {
             let at = row.keys.child(key);
-            let removed = remove(row.items.get_mut(at)?, key)?;
-            tidy(row, at);
+            let removed = remove(row.items.get_mut(at)?, key, sizes)?;
+            tidy(row, at, sizes);
             Some(removed)
         }
     }
 }
 
 /// Drops an empty child, and joins a small one with its neighbour.
-fn tidy<V: Clone>(row: &mut Row<Arc<Node<V>>>, at: usize) {
+fn tidy<V: Clone>(row: &mut Row<Arc<Node<V>>>, at: usize, sizes: Sizes) {
     let Some(child) = row.items.get(at) else { return };
     if child.len() == 0 {
         row.remove(at);
         return;
     }
-    if child.len() >= child.max() / 4 {
+    let max = child.max(sizes);
+    if child.len() >= max / 4 {
         return;
     }
     // Not filled to the brim, or the next key would split it again.
     let fits = |left: usize| match row.items.get(left..) {
-        Some([left, right, ..]) => has_room_for(left, right, child.max() * 3 / 4),
+        Some([left, right, ..]) => has_room_for(left, right, max * 3 / 4),
         _ => false,
     };
     let before = at.checked_sub(1).filter(|left| fits(*left));
@@ -260,22 +273,33 @@ mod tests {
         format!("{number:04x}").into()
     }
 
-    /// Checks the nodes below one, and returns their height.
-    fn check_node(node: &Node<Pair>) -> usize {
-        assert!((1..=node.max()).contains(&node.len()));
+    fn leaf_len() -> usize {
+        Sizes::default().leaf
+    }
+
+    /// Checks the nodes below one, and returns their height. Its keys are at least `low`, and less
+    /// than `high`.
+    fn check_node(node: &Node<Pair>, sizes: Sizes, low: &[u8], high: Option<&[u8]>) -> usize {
+        assert!((1..=node.max(sizes)).contains(&node.len()));
         assert_eq!(node.keys().len(), node.len());
         let bounds: Vec<Vec<u8>> = (0..node.len()).map(|at| node.keys().get(at)).collect();
-        assert!(bounds.is_sorted());
+        assert!(bounds.is_sorted_by(|a, b| a < b));
         match node {
             Node::Leaf(row) => {
-                let keys = (0..row.len()).map(|at| row.keys.get(at));
-                assert!(keys.eq(row.items.iter().map(|(key, _)| key.to_vec())));
+                let keys = row.items.iter().map(|(key, _)| key.to_vec());
+                assert!(keys.eq(bounds.iter().cloned()));
+                assert!(bounds.iter().all(|key| **key >= *low));
+                assert!(bounds.iter().all(|key| high.is_none_or(|high| **key < *high)));
                 0
             }
             Node::Branch(row) => {
-                let leasts = row.items.iter().map(|child| child.keys().get(0));
-                assert!(leasts.zip(&bounds).all(|(least, bound)| least >= *bound));
-                let heights: BTreeSet<usize> = row.items.iter().map(|n| check_node(n)).collect();
+                let heights: BTreeSet<usize> = (0..row.len())
+                    .map(|at| {
+                        let low = if at == 0 { low } else { &bounds[at] };
+                        let high = bounds.get(at + 1).map(|next| &**next).or(high);
+                        check_node(&row.items[at], sizes, low, high)
+                    })
+                    .collect();
                 assert_eq!(heights.len(), 1, "all leaves are on one level");
                 heights.first().unwrap() + 1
             }
@@ -289,7 +313,7 @@ mod tests {
             model.iter().all(|(key, value)| tree.get(key).map(|found| found.1) == Some(*value))
         );
         if tree.len() > 0 {
-            check_node(&tree.root);
+            check_node(&tree.root, tree.sizes, &[], None);
         }
     }
 
@@ -307,7 +331,7 @@ mod tests {
                 Node::Branch(branch) => row.extend(&branch.items),
             }
         }
-        assert!(leaves <= 10_000 / (LEAF_LEN - 1) + 1, "{leaves} leaves");
+        assert!(leaves <= 10_000 / (leaf_len() - 1) + 1, "{leaves} leaves");
         for number in (0..10_000).rev() {
             assert_eq!(tree.remove(&key(number)), Some((key(number), u32::from(number))));
         }
@@ -327,7 +351,7 @@ mod tests {
         let bounds: Vec<Bytes> = (1..root.len()).map(|at| root.keys.get(at).into()).collect();
         for bound in bounds {
             let gap: Vec<Bytes> =
-                model.range(bound.clone()..).take(LEAF_LEN * 2).map(|(k, _)| k.clone()).collect();
+                model.range(bound.clone()..).take(leaf_len() * 2).map(|(k, _)| k.clone()).collect();
             for key in &gap {
                 assert_eq!(tree.remove(key).map(|pair| pair.1), model.remove(key));
             }
@@ -337,7 +361,7 @@ mod tests {
         // Leaf after leaf goes from all branches alike, until they are joined.
         let others = model.iter().filter(|(_, value)| **value == 0).enumerate();
         let mut others: Vec<_> =
-            others.map(|(at, (key, _))| (at / LEAF_LEN, key.clone())).collect();
+            others.map(|(at, (key, _))| (at / leaf_len(), key.clone())).collect();
         others.sort_by_key(|(leaf, _)| (leaf % 7, *leaf));
         for (count, (_, key)) in others.iter().enumerate() {
             tree.remove(key);
@@ -365,12 +389,12 @@ mod tests {
         for bound in bounds {
             let first = u16::from_str_radix(std::str::from_utf8(&bound).unwrap(), 16).unwrap();
             let turn = first.next_multiple_of(0x1000);
-            let leaf = u16::try_from(LEAF_LEN * 4).unwrap();
+            let leaf = u16::try_from(leaf_len() * 4).unwrap();
             for number in first..turn + leaf {
                 tree.remove(&key(number));
                 model.remove(&key(number));
             }
-            for number in (first..turn).take(LEAF_LEN * 3).chain(turn..turn | 0xfff) {
+            for number in (first..turn).take(leaf_len() * 3).chain(turn..turn | 0xfff) {
                 tree.insert((key(number), 1));
                 model.insert(key(number), 1);
             }
@@ -459,6 +483,67 @@ mod tests {
                 let range = KeyRange::span(key(spread / 3), key(spread / 2 + 1));
                 let within = model.range(key(spread / 3)..key(spread / 2 + 1));
                 prop_assert!(tree.range(&range).map(|(key, value)| (key, value)).eq(within));
+            }
+        }
+
+        /// Small nodes make high trees, in which whole leaves and branches go and come back.
+        #[test]
+        fn whatever_goes_and_comes_back_it_is_a_map(
+            (leaf, branch) in prop_oneof![Just((2, 3)), Just((4, 8)), Just((8, 8)), Just((9, 13)), Just((32, 128))],
+            spread in prop_oneof![Just(60_u16), Just(900), Just(4_000)],
+            padded in any::<bool>(),
+            steps in proptest::collection::vec((any::<u16>(), 0..12_u8, any::<u8>()), 1..150),
+        ) {
+            let sizes = Sizes { leaf, branch };
+            // Without zeros in front a key may be the beginning of another.
+            let key = |number: u16| if padded { key(number) } else { format!("{number:x}").into() };
+            let mut tree = Tree { sizes, ..Tree::default() };
+            let mut model = BTreeMap::new();
+            let mut before = (tree.clone(), model.clone());
+            for (at, (number, verb, len)) in (0_u32..).zip(steps) {
+                let start = number % spread;
+                // Short stretches mostly, and now and then a quarter of all.
+                let len = if len % 8 == 0 { spread / 4 } else { u16::from(len % 70) };
+                let stretch = start..start.saturating_add(len).min(spread);
+                let mut put = |tree: &mut Tree<Pair>, number| {
+                    let old = tree.insert((key(number), at)).map(|pair| pair.1);
+                    assert_eq!(old, model.insert(key(number), at));
+                };
+                match verb {
+                    0..3 => stretch.for_each(|number| put(&mut tree, number)),
+                    3 => stretch.rev().for_each(|number| put(&mut tree, number)),
+                    4..6 => stretch.step_by(5).for_each(|number| put(&mut tree, number)),
+                    6..10 => {
+                        let ends = [stretch.start, stretch.end.saturating_sub(1)];
+                        for number in stretch {
+                            let removed = tree.remove(&key(number)).map(|pair| pair.1);
+                            prop_assert_eq!(removed, model.remove(&key(number)));
+                        }
+                        // One of them stands in a gap again, at its beginning or its end.
+                        if verb > 7 {
+                            let number = ends[usize::from(verb) % 2];
+                            let old = tree.insert((key(number), at)).map(|pair| pair.1);
+                            prop_assert_eq!(old, model.insert(key(number), at));
+                        }
+                    }
+                    _ => {
+                        check(&before.0, &before.1);
+                        check(&tree, &model);
+                        let (old, new) = (&before, &(tree.clone(), model.clone()));
+                        let keys: BTreeSet<_> = old.1.keys().chain(new.1.keys()).collect();
+                        let changed = keys.into_iter().filter(|key| old.1.get(*key) != new.1.get(*key));
+                        let found = old.0.differences(&new.0, |a, b| a == b);
+                        let found = found.map(|(old, new)| &old.or(new).unwrap().0);
+                        prop_assert!(found.eq(changed));
+                        before = (tree.clone(), model.clone());
+                    }
+                }
+            }
+            check(&before.0, &before.1);
+            check(&tree, &model);
+            for number in [0, spread / 3, spread / 2] {
+                let (range, from) = (KeyRange::from_key(key(number)), key(number));
+                prop_assert!(tree.range(&range).map(|pair| &pair.0).eq(model.range(from..).map(|(key, _)| key)));
             }
         }
     }
