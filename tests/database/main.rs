@@ -7,6 +7,8 @@
 #[cfg(feature = "etcd")]
 #[path = "../etcd/server.rs"]
 mod etcd;
+#[cfg(target_os = "linux")]
+mod faults;
 #[path = "../../examples/database/http.rs"]
 mod http;
 #[cfg(feature = "ids")]
