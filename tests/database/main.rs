@@ -7,7 +7,7 @@
 #[cfg(feature = "etcd")]
 #[path = "../etcd/server.rs"]
 mod etcd;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(target_feature = "crt-static")))]
 mod faults;
 #[path = "../../examples/database/http.rs"]
 mod http;
