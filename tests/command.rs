@@ -215,6 +215,7 @@ async fn a_running_node_shows_votes_and_work_side_by_side() {
         assert_eq!(servers.len(), 4);
         let cluster = json!({"Items": 9, "Replicas": 18, "Doing": {"changing": 301},
             "Moving": ["r1 from a to b (being changed): a is gone"], "Lacking": [],
+            "Reasons": {"a is gone": 300, "it lacks replicas": 1},
             "Hold": "two look bad at once", "Nameless": ["server e: its zone has a #"],
             "Astray": ["server d votes elsewhere"]});
         let servers = [work("a", json!("full"), ""), work("d", json!({"shed": 2}), "it is sick")];
@@ -248,6 +249,7 @@ async fn a_running_node_shows_votes_and_work_side_by_side() {
     assert!(shown.contains("7 of 9 items, primary of 3  sheds 2: it is sick\n"), "{shown}");
     assert!(shown.contains("9 items, 18 replicas, 301 changing\n"), "{shown}");
     assert!(shown.contains("moving: 300 more items\n"), "{shown}");
+    assert!(shown.contains("moving: 300 in all: a is gone\n"), "{shown}");
     assert!(shown.contains("no member: server e: its zone has a #\n"), "{shown}");
     assert!(shown.contains("zones differ: server d votes elsewhere\n"), "{shown}");
     assert!(shown.contains("cannot see: "), "{shown}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
-use hyper::{Request, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -18,8 +18,15 @@ const MAX_REDIRECTS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    location: Option<String>,
+}
+
+impl Answer {
+    /// A header, if it is there and is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 /// Sends one request to `host:port`, follows it to the leader, and reads the whole answer, of at
@@ -35,12 +42,10 @@ pub(crate) async fn ask(
     let asking = async {
         let mut answer = exchange(method, addr, path, token, body.clone()).await?;
         for _ in 0..MAX_REDIRECTS {
-            let Some(addr) = answer.location.as_deref().and_then(|url| url.strip_prefix("http://"))
-            else {
-                break;
-            };
-            let addr = addr.split_once('/').map_or(addr, |(addr, _)| addr);
-            answer = exchange(method, addr, path, token, body.clone()).await?;
+            let location = answer.header("location").and_then(|url| url.strip_prefix("http://"));
+            let Some(addr) = location else { break };
+            let addr = addr.split_once('/').map_or(addr, |(addr, _)| addr).to_owned();
+            answer = exchange(method, &addr, path, token, body.clone()).await?;
         }
         Ok(answer)
     };
@@ -64,11 +69,9 @@ async fn exchange(
     // Its end drops the sender, and that ends the connection.
     let exchange = async move {
         let response = sender.send_request(request).await?;
-        let status = response.status();
-        let location = response.headers().get("location");
-        let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = Limited::new(response.into_body(), 2 << 20).collect().await?;
-        Ok(Answer { status, location, body: body.to_bytes().to_vec() })
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, 2 << 20).collect().await?.to_bytes().to_vec();
+        Ok(Answer { status: head.status, headers: head.headers, body })
     };
     tokio::join!(exchange, connection).0
 }

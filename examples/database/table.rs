@@ -195,6 +195,9 @@ impl Picture {
         }
         if moving > SHOWN {
             let _ = writeln!(text, "  and {} more ranges", moving - SHOWN);
+            for (why, count) in &work.reasons {
+                let _ = writeln!(text, "  in all {count}: {why}");
+            }
         }
         for words in work.lacking.iter().take(SHOWN).chain(&work.hold).chain(&work.failing) {
             let _ = writeln!(text, "  {words}");

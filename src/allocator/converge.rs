@@ -8,6 +8,7 @@ use std::{
 use super::{
     intent::Intent,
     item::Key,
+    moves::cause,
     plan::{self, Step, Wanted, steps},
     progress::Doing,
     value::{ItemValue, MemberKey, MemberValue, Workload},
@@ -124,10 +125,14 @@ impl Round {
             let now = Now { world, intent, name: &name, item, bounds, danger };
             match now.next(&mut self.spent) {
                 Next::Settled => world.progress.settle(&name),
-                Next::Wait { doing, full } => world.progress.wait(&name, doing, &full),
+                Next::Wait { doing, full } => {
+                    let cause = cause(world, intent, item);
+                    world.progress.wait(&name, (doing, cause), &full);
+                }
                 Next::Change(part) => {
                     self.removed += part.ended.len();
-                    world.progress.wait(&name, Doing::Changing, &[]);
+                    let cause = cause(world, intent, item);
+                    world.progress.wait(&name, (Doing::Changing, cause), &[]);
                     parts.push((name, part));
                 }
             }

@@ -76,6 +76,8 @@ pub struct Intent {
     /// The member's number in the world, by its number in the plan, and the other way round.
     members: Vec<u32>,
     seats: Vec<Option<Seat>>,
+    /// By the member's number in the world.
+    standings: Vec<Standing>,
     certificate: Certificate,
     lacking: Arc<[Lacking]>,
     unreadable: usize,
@@ -103,7 +105,9 @@ impl Intent {
         });
         evade(&problem, &mut solution.desired, avoided);
         let mut seats = vec![None; world.numbers_end()];
+        let mut standings = vec![Standing::Full; world.numbers_end()];
         for (seat, member) in problem.seats().iter().zip(&members) {
+            standings[*member as usize] = outside.standing(&world.member(*member).key);
             // It holds what no plan moves besides what the plan lets it.
             let limit = seat.limit.saturating_add(frozen.get(member).copied().unwrap_or(0));
             seats[*member as usize] = Some(Seat { limit, ..*seat });
@@ -111,7 +115,8 @@ impl Intent {
         let lacking = lacking(world, &problem, &solution);
         let unreadable = world.items().filter(|(_, item)| is_unreadable(item)).count();
         let (desired, certificate) = (solution.desired, solution.certificate);
-        let intent = Self { of, desired, members, seats, certificate, lacking, unreadable };
+        let intent =
+            Self { of, desired, members, seats, standings, certificate, lacking, unreadable };
         world
             .unsettle(|item| !intent.is_met(item) || item.held.iter().any(|held| !held.consistent));
         intent
@@ -138,6 +143,11 @@ impl Intent {
     /// wants. `None`: it does not stand.
     pub(super) fn seat(&self, member: u32) -> Option<Seat> {
         self.seats.get(member as usize).copied().flatten()
+    }
+
+    /// What a member may hold, as judged from outside when this was planned.
+    pub(super) fn standing(&self, member: u32) -> Standing {
+        self.standings.get(member as usize).copied().unwrap_or_default()
     }
 
     /// Whether an item is held by whom it is meant to.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     intent::{Intent, Outside},
-    progress::Doing,
+    progress::{Cause, Doing},
     value::{MemberKey, MemberValue, Workload},
     world::{Item, World},
 };
@@ -35,96 +35,98 @@ pub(super) fn moves<W: Workload>(
     outside: &Outside,
     most: usize,
 ) -> Vec<Move> {
-    let moving = world.progress.doing().iter().filter_map(|(name, doing)| {
-        let item = world.item(name)?;
-        let moving = Moving::new(intent, item)?;
-        let key = |number: &u32| world.member(*number).key.clone();
+    let moving = world.progress.doing().iter().filter_map(|(name, (doing, cause))| {
+        let (item, cause) = (world.item(name)?, (*cause)?);
+        let key = |number: u32| world.member(number).key.clone();
+        let wanted = || intent.wanted(item).into_iter().flatten();
+        let was = item.held.iter().find(|held| held.slot == 0).map(|held| held.member);
+        let primary = wanted().find(|(_, primary)| *primary).map(|(member, _)| member);
         Some(Move {
             item: Arc::clone(name),
-            from: moving.from.iter().map(key).collect(),
-            to: moving.to.iter().map(key).collect(),
-            primary: moving.primary.as_ref().map(key),
+            from: leaving(intent, item).map(key).collect(),
+            to: coming(intent, item).map(key).collect(),
+            primary: primary.filter(|primary| Some(*primary) != was).map(key),
             doing: *doing,
-            why: why(world, intent, outside, item, &moving),
+            why: words(world, outside, cause),
         })
     });
     moving.take(most).collect()
 }
 
-/// The members' numbers.
-struct Moving {
-    from: Vec<u32>,
-    to: Vec<u32>,
-    primary: Option<u32>,
-    was: Option<u32>,
+/// Who is to hold an item no more.
+fn leaving<W: Workload>(intent: &Intent, item: &Item<W>) -> impl Iterator<Item = u32> {
+    let wants = |member: u32| {
+        let mut wanted = intent.wanted(item).into_iter().flatten();
+        wanted.any(|(wanted, _)| wanted == member)
+    };
+    item.held.iter().map(|held| held.member).filter(move |member| !wants(*member))
 }
 
-impl Moving {
-    /// `None`: it is held by whom it is meant to.
-    fn new<W: Workload>(intent: &Intent, item: &Item<W>) -> Option<Self> {
-        if item.stands() && intent.is_met(item) {
-            return None;
-        }
-        let wanted = intent.wanted(item).into_iter().flatten();
-        let wanted: Vec<(u32, bool)> = wanted.collect();
-        let wants = |member: u32| wanted.iter().any(|(wanted, _)| *wanted == member);
-        let holds = |member: u32| item.held.iter().any(|held| held.member == member);
-        let from = item.held.iter().map(|held| held.member).filter(|member| !wants(*member));
-        let to = wanted.iter().map(|(member, _)| *member).filter(|member| !holds(*member));
-        let was = item.held.iter().find(|held| held.slot == 0).map(|held| held.member);
-        let primary = wanted.iter().find(|(_, primary)| *primary).map(|(member, _)| *member);
-        Some(Self {
-            from: from.collect(),
-            to: to.collect(),
-            primary: primary.filter(|primary| Some(*primary) != was),
-            was,
-        })
-    }
+/// Who is to hold it, and does not yet.
+fn coming<W: Workload>(intent: &Intent, item: &Item<W>) -> impl Iterator<Item = u32> {
+    let holds = |member: u32| item.held.iter().any(|held| held.member == member);
+    let wanted = intent.wanted(item).into_iter().flatten().map(|(member, _)| member);
+    wanted.filter(move |member| !holds(*member))
 }
 
-fn why<W: Workload>(
+/// Why an item moves. `None`: it is held by whom it is meant to.
+pub(super) fn cause<W: Workload>(
     world: &World<W>,
     intent: &Intent,
-    outside: &Outside,
     item: &Item<W>,
-    moving: &Moving,
-) -> String {
+) -> Option<Cause> {
     if !item.stands() {
-        return "it is deleted".to_owned();
+        return Some(Cause::Deleted);
     }
-    let leaves = moving.from.iter().find_map(|number| {
-        let member = world.member(*number);
-        let key = &member.key;
-        let judged = outside.standings.get(key).filter(|judgement| judgement.standing.takes());
-        let limit = intent.seat(*number).map_or(0, |seat| seat.limit);
-        if !member.stands() {
-            Some(format!("{key} is gone"))
-        } else if member.value().is_some_and(MemberValue::is_exiting) {
-            Some(format!("{key} leaves"))
-        } else if let Some(judgement) = judged {
-            Some(format!("{key} {}: {}", judgement.standing, judgement.why))
-        } else if member.load > limit {
-            Some(format!("{key} holds more than it may"))
-        } else {
-            None
+    if intent.is_met(item) {
+        return None;
+    }
+    if let Some(cause) = leaving(intent, item).find_map(|number| drives(world, intent, number)) {
+        return Some(cause);
+    }
+    if leaving(intent, item).next().is_some() {
+        return Some(Cause::Loads);
+    }
+    if coming(intent, item).next().is_some() {
+        return Some(Cause::Lacks);
+    }
+    let primary = item.held.iter().find(|held| held.slot == 0);
+    let hands = primary.filter(|held| !intent.standing(held.member).keeps_primaries());
+    Some(hands.map_or(Cause::Primaries, |held| Cause::Judged(held.member)))
+}
+
+/// What drives items away from a member.
+fn drives<W: Workload>(world: &World<W>, intent: &Intent, number: u32) -> Option<Cause> {
+    let member = world.member(number);
+    if !member.stands() {
+        Some(Cause::Gone(number))
+    } else if member.value().is_some_and(MemberValue::is_exiting) {
+        Some(Cause::Leaves(number))
+    } else if intent.standing(number).takes() {
+        Some(Cause::Judged(number))
+    } else {
+        let limit = intent.seat(number).map_or(0, |seat| seat.limit);
+        (member.load > limit).then_some(Cause::Overfull(number))
+    }
+}
+
+/// A cause, for people.
+pub(super) fn words<W: Workload>(world: &World<W>, outside: &Outside, cause: Cause) -> String {
+    let key = |number| &world.member(number).key;
+    match cause {
+        Cause::Deleted => "it is deleted".to_owned(),
+        Cause::Gone(number) => format!("{} is gone", key(number)),
+        Cause::Leaves(number) => format!("{} leaves", key(number)),
+        Cause::Judged(number) => {
+            let (key, standing) = (key(number), outside.standing(key(number)));
+            let why = outside.standings.get(key).map_or("", |judgement| &judgement.why);
+            format!("{key} {standing}: {why}")
         }
-    });
-    if let Some(why) = leaves {
-        return why;
+        Cause::Overfull(number) => format!("{} holds more than it may", key(number)),
+        Cause::Lacks => "it lacks replicas".to_owned(),
+        Cause::Primaries => "so that primaries are even".to_owned(),
+        Cause::Loads => "so that loads are even".to_owned(),
     }
-    if moving.from.is_empty() && !moving.to.is_empty() {
-        return "it lacks replicas".to_owned();
-    }
-    if moving.from.is_empty() {
-        let judged = moving.was.and_then(|was| {
-            let key = &world.member(was).key;
-            let judgement = outside.standings.get(key)?;
-            let hands = !judgement.standing.keeps_primaries();
-            hands.then(|| format!("{key} {}: {}", judgement.standing, judgement.why))
-        });
-        return judged.unwrap_or_else(|| "so that primaries are even".to_owned());
-    }
-    "so that loads are even".to_owned()
 }
 
 impl fmt::Display for Move {

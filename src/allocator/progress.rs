@@ -1,7 +1,7 @@
 //! Which items are to be looked at, and what those wait for that do not stand as meant.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     sync::Arc,
 };
@@ -39,15 +39,37 @@ impl fmt::Display for Doing {
     }
 }
 
+/// Why an item is to be held otherwise than it is. Members go by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// It is deleted.
+    Deleted,
+    /// Who holds it does not stand any more.
+    Gone(u32),
+    /// Who holds it wants to leave.
+    Leaves(u32),
+    /// From who holds it, or is its primary, something is taken from outside.
+    Judged(u32),
+    /// Who holds it has more than it may.
+    Overfull(u32),
+    /// It has too few replicas.
+    Lacks,
+    /// So that primaries are even.
+    Primaries,
+    /// So that loads are even.
+    Loads,
+}
+
 /// The items that are not settled. Each is looked at when it has changed, or when what it waits for
 /// may be there; so a round costs what has changed, and not what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// To be looked at.
     dirty: BTreeSet<Arc<str>>,
-    /// Those that were looked at.
-    doing: BTreeMap<Arc<str>, Doing>,
+    /// Those that were looked at, and why they move, if they do.
+    doing: BTreeMap<Arc<str>, (Doing, Option<Cause>)>,
     counts: BTreeMap<Doing, usize>,
+    causes: BTreeMap<Cause, usize>,
     /// Who waits for a member's room.
     rooms: BTreeMap<u32, BTreeSet<Arc<str>>>,
     over_budget: BTreeSet<Arc<str>>,
@@ -78,11 +100,20 @@ impl Progress {
         }
     }
 
-    /// What an item that was looked at is doing. `full` are the members whose room it waits for.
-    pub(super) fn wait(&mut self, item: &Arc<str>, doing: Doing, full: &[u32]) {
+    /// What an item that was looked at is doing, and why it moves. `full` are the members whose room it
+    /// waits for.
+    pub(super) fn wait(
+        &mut self,
+        item: &Arc<str>,
+        (doing, cause): (Doing, Option<Cause>),
+        full: &[u32],
+    ) {
         self.settle(item);
-        self.doing.insert(Arc::clone(item), doing);
+        self.doing.insert(Arc::clone(item), (doing, cause));
         *self.counts.entry(doing).or_default() += 1;
+        if let Some(cause) = cause {
+            *self.causes.entry(cause).or_default() += 1;
+        }
         if doing == Doing::OverBudget {
             self.over_budget.insert(Arc::clone(item));
         }
@@ -92,12 +123,10 @@ impl Progress {
     }
 
     fn forget(&mut self, item: &Arc<str>) {
-        let Some(doing) = self.doing.remove(item) else { return };
-        if let Some(count) = self.counts.get_mut(&doing) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&doing);
-            }
+        let Some((doing, cause)) = self.doing.remove(item) else { return };
+        one_less(&mut self.counts, doing);
+        if let Some(cause) = cause {
+            one_less(&mut self.causes, cause);
         }
         self.over_budget.remove(item);
         // Who waits for room is found there when there is some.
@@ -113,13 +142,27 @@ impl Progress {
     }
 
     /// Items that were looked at and are not settled, by name.
-    pub(super) fn doing(&self) -> &BTreeMap<Arc<str>, Doing> {
+    pub(super) fn doing(&self) -> &BTreeMap<Arc<str>, (Doing, Option<Cause>)> {
         &self.doing
+    }
+
+    /// How many of them move for what cause.
+    pub(super) fn causes(&self) -> &BTreeMap<Cause, usize> {
+        &self.causes
     }
 
     /// How many items are doing what.
     pub(super) fn counts(&self) -> &BTreeMap<Doing, usize> {
         &self.counts
+    }
+}
+
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
     }
 }
 
@@ -139,10 +182,11 @@ mod tests {
             progress.touch(item);
         }
         assert_eq!(names(&progress.take(false)), "a b c");
-        progress.wait(&a, Doing::NoRoom, &[1, 2]);
-        progress.wait(&b, Doing::OverBudget, &[]);
-        progress.wait(&c, Doing::Copying, &[]);
+        progress.wait(&a, (Doing::NoRoom, Some(Cause::Gone(3))), &[1, 2]);
+        progress.wait(&b, (Doing::OverBudget, Some(Cause::Gone(3))), &[]);
+        progress.wait(&c, (Doing::Copying, None), &[]);
         assert_eq!(progress.counts().len(), 3);
+        assert_eq!(progress.causes(), &BTreeMap::from([(Cause::Gone(3), 2)]));
         assert_eq!(names(&progress.take(false)), "");
         assert_eq!(names(&progress.take(true)), "b");
         progress.freed(3);
@@ -151,6 +195,7 @@ mod tests {
         assert_eq!(names(&progress.take(false)), "a");
         progress.settle(&c);
         assert_eq!(progress.counts().len(), 1, "only b waits");
+        assert_eq!(progress.causes(), &BTreeMap::from([(Cause::Gone(3), 1)]));
         // It is dirty again because of the member that it waited for first; that costs a look.
         progress.freed(1);
         assert_eq!(names(&progress.take(false)), "a");

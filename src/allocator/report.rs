@@ -12,7 +12,7 @@ use super::{
     converge::{Bounds, Round, round},
     intent::{Intent, Lacking, Outside, Rules},
     item::Keys,
-    moves::{Move, moves},
+    moves::{Move, moves, words},
     planner::Certificate,
     progress::Doing,
     state::Standing,
@@ -66,6 +66,8 @@ pub struct Report {
     pub doing: BTreeMap<Doing, usize>,
     /// The items that move, by name, at most 100 of them, and why.
     pub moves: Vec<Move>,
+    /// Why items move, and how many for each reason: all of them.
+    pub reasons: BTreeMap<String, usize>,
     /// How good the plan is.
     pub certificate: Certificate,
     /// Items that lack replicas, by name, and why.
@@ -132,6 +134,10 @@ impl Report {
             })
             .collect();
         members.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut reasons = BTreeMap::new();
+        for (cause, count) in world.progress.causes() {
+            *reasons.entry(words(world, outside, *cause)).or_default() += count;
+        }
         let problems = view.undecoded().take(LISTED).map(|entry| {
             let why = entry.error.as_ref().map_or_else(String::new, ToString::to_string);
             (entry.kv.key.to_string(), why)
@@ -145,6 +151,7 @@ impl Report {
             copying: world.copying(),
             doing: world.doing().clone(),
             moves: moves(world, intent, outside, LISTED),
+            reasons,
             certificate: intent.certificate().clone(),
             lacking: Arc::clone(intent.lacking()),
             unreadable: intent.unreadable(),
@@ -225,6 +232,9 @@ impl fmt::Display for Report {
         }
         if let more @ 1.. = self.unsettled().saturating_sub(NAMED) {
             writeln!(f, "moving or waiting: {more} more items")?;
+            for (why, count) in &self.reasons {
+                writeln!(f, "moving: {count} in all: {why}")?;
+            }
         }
         for lacking in self.lacking.iter().take(NAMED) {
             let Lacking { item, missing, reason } = lacking;

@@ -34,6 +34,8 @@ pub struct ClusterWork {
     pub doing: BTreeMap<Doing, usize>,
     /// Items that move, from where to where, and why; at most 100.
     pub moving: Vec<String>,
+    /// Why items move, and how many for each reason: all of them.
+    pub reasons: BTreeMap<String, usize>,
     /// Items that lack replicas, and why.
     pub lacking: Vec<String>,
     /// Why health takes nothing from anybody now.
@@ -148,6 +150,7 @@ fn cluster_work(report: &Report, published: &Published) -> ClusterWork {
         copying: report.copying,
         doing: report.doing.clone(),
         moving: report.moves.iter().map(ToString::to_string).collect(),
+        reasons: report.reasons.clone(),
         lacking: report.lacking.iter().map(lacking).collect(),
         hold: published.hold.as_ref().map(ToString::to_string),
         nameless: published.nameless.clone(),

@@ -16,6 +16,7 @@ mod near_full;
 mod odd;
 mod optimal;
 mod planner;
+mod reasons;
 mod rolling;
 mod scenarios;
 mod scene;

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use raft_autopilot::{
     allocator::{
-        AssignmentValue, Doing, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Rules,
-        Workload, World,
+        AssignmentValue, Doing, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Report,
+        Rules, Workload, World,
         converge::{Bounds, round},
         item::Keys,
     },
@@ -246,6 +246,12 @@ impl Scene {
             format!("{}@{}", name.trim_start_matches('i'), held.collect::<Vec<_>>().join(","))
         });
         items.collect::<Vec<_>>().join(" ")
+    }
+
+    /// What somebody sees who only looks.
+    pub(crate) fn look_on(&self) -> Report {
+        let (keys, workload) = (Keys::new(ROOT), Arc::new(Reference));
+        Report::of_view(keys, workload, &self.view, &self.rules, &self.outside)
     }
 
     pub(crate) fn doing(&self, doing: Doing) -> usize {

@@ -7,6 +7,8 @@
 #[cfg(feature = "etcd")]
 #[path = "../etcd/server.rs"]
 mod etcd;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(target_feature = "crt-static")))]
+mod faults;
 #[path = "../../examples/database/http.rs"]
 mod http;
 #[cfg(feature = "ids")]

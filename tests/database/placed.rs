@@ -1,12 +1,14 @@
 //! Key ranges follow the health of real processes that are stopped, killed and drained.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{process::Command, time::sleep};
 
-use crate::process::{Server, check, count_voters, of, order, take_leader, thinks, thought, write};
+use crate::process::{
+    Server, anew, check, count_voters, of, order, take_leader, thinks, thought, write,
+};
 
 const RANGES: u64 = 48;
 
@@ -16,10 +18,18 @@ pub(crate) async fn cluster(dirs: &[TempDir]) -> Vec<Server> {
 }
 
 pub(crate) async fn cluster_with(dirs: &[TempDir], more: &[&str]) -> Vec<Server> {
-    let mut servers = vec![Server::new(dirs[0].path(), more).await];
+    cluster_of(dirs, |dir, seed| anew(dir, &[more, seed].concat())).await
+}
+
+/// The same, each started by a command that is told its directory and whom to join.
+pub(crate) async fn cluster_of(
+    dirs: &[TempDir],
+    command: impl Fn(&Path, &[&str]) -> Command,
+) -> Vec<Server> {
+    let mut servers = vec![Server::spawn(command(dirs[0].path(), &[])).await];
     for dir in &dirs[1..] {
         let seed = servers[0].addr.clone();
-        servers.push(Server::new(dir.path(), &[more, &["--seed", &seed]].concat()).await);
+        servers.push(Server::spawn(command(dir.path(), &["--seed", &seed])).await);
     }
     thought(&servers, "all vote, and share all ranges", |state| {
         count_voters(state) == dirs.len() && settled(state) && holders(state) == dirs.len()

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Borrow,
+    collections::BTreeSet,
     future::Future,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -48,7 +49,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(dir: &Path, more: &[&str]) -> Self {
-        let mut child = command(dir, more).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command(dir, more)).await
+    }
+
+    pub(crate) async fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
         let line = line.expect("the server ended before it was ready");
@@ -75,7 +80,7 @@ impl Server {
 
     /// A new server, at addresses that are free.
     pub(crate) async fn new(dir: &Path, more: &[&str]) -> Self {
-        Self::start(dir, &[&NEW[..], more].concat()).await
+        Self::spawn(anew(dir, more)).await
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -115,6 +120,11 @@ pub(crate) fn command(dir: &Path, more: &[&str]) -> Command {
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
+}
+
+/// Starts a new server, at addresses that are free.
+pub(crate) fn anew(dir: &Path, more: &[&str]) -> Command {
+    command(dir, &[&NEW[..], more].concat())
 }
 
 pub(crate) async fn ask(
@@ -165,6 +175,18 @@ pub(crate) async fn check(server: &Server, keys: &[String]) {
         })
         .await;
     }
+}
+
+/// Who answers reads of these keys that are sent to this server.
+pub(crate) async fn readers(server: &Server, keys: &[String]) -> BTreeSet<String> {
+    let mut readers = BTreeSet::new();
+    for key in keys {
+        let (path, limit) = (format!("/kv/{key}"), Duration::from_secs(8));
+        let answer = http::ask("GET", &server.http, &path, None, Vec::new(), limit).await.unwrap();
+        assert_eq!(answer.body, key.as_bytes(), "the value of {key}");
+        readers.extend(answer.header("x-served-by").map(str::to_owned));
+    }
+    readers
 }
 
 /// Whether an order was carried out; any server knows the way to the leader.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::placed::{cluster, follower, loads, number, settled, signal, work};
+use crate::placed::{cluster, cluster_with, follower, loads, number, settled, signal, work};
 use crate::process::{Server, check, thinks, thought, write};
 
 /// Stops a server and lets it go on, so many times.
@@ -47,10 +47,10 @@ async fn a_server_that_flaps_loses_its_primaries_for_good_and_no_range() {
     assert_eq!(loads(&state)[&flaps.id], (before.0, 0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_server_hands_its_primaries_over_and_gets_its_share_back() {
+/// A slow server hands its primaries over, and gets its share back.
+async fn slow(more: &[&str]) {
     let dirs = [(); 5].map(|()| tempfile::tempdir().unwrap());
-    let servers = cluster(&dirs).await;
+    let servers = cluster_with(&dirs, more).await;
     let keys: Vec<String> = (0..20).map(|n| format!("key-{n}")).collect();
     for key in &keys {
         write(&[&servers[0]], key).await;
@@ -81,13 +81,25 @@ async fn a_slow_server_hands_its_primaries_over_and_gets_its_share_back() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_server_hands_its_primaries_over_and_gets_its_share_back() {
+    slow(&[]).await;
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_an_etcd_too_a_slow_server_hands_its_primaries_over() {
+    let etcd = crate::etcd::Server::start().await;
+    slow(&["--etcd", &format!("http://{}", etcd.socket())]).await;
+}
+
 #[cfg(feature = "etcd")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_are_stopped_and_killed_lose_their_ranges_over_an_etcd_too() {
     let etcd = crate::etcd::Server::start().await;
     let address = format!("http://{}", etcd.socket());
     let dirs = [(); 5].map(|()| tempfile::tempdir().unwrap());
-    let mut servers = crate::placed::cluster_with(&dirs, &["--etcd", &address]).await;
+    let mut servers = cluster_with(&dirs, &["--etcd", &address]).await;
     let keys: Vec<String> = (0..20).map(|n| format!("key-{n}")).collect();
     for key in &keys {
         write(&[&servers[0]], key).await;

@@ -11,6 +11,7 @@ mod holds;
 mod host;
 mod published;
 mod scenarios;
+mod shown;
 #[path = "../support/mod.rs"]
 mod support;
 mod timeline;

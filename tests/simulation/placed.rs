@@ -95,10 +95,14 @@ pub(crate) fn follower(world: &World) -> u64 {
 
 /// Nobody of the first hears anybody of the second, nor the other way round.
 fn cut(world: &World, ones: &[u64], others: &[u64]) -> [u64; 2] {
+    between(world, ones, others, Effect::Cut)
+}
+
+/// Something happens to all messages between the first and the second.
+fn between(world: &World, ones: &[u64], others: &[u64], effect: Effect) -> [u64; 2] {
     let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
-    [(ones, others), (others, ones)].map(|(from, to)| {
-        world.network.begin(Rule { from: set(from), to: set(to), effect: Effect::Cut })
-    })
+    [(ones, others), (others, ones)]
+        .map(|(from, to)| world.network.begin(Rule { from: set(from), to: set(to), effect }))
 }
 
 fn heal(world: &World, cut: [u64; 2]) {
@@ -117,22 +121,44 @@ fn a_follower_whose_disk_hangs_while_its_lease_lives_is_drained() {
         let sick = follower(&world);
         let before = load(&world, sick).unwrap();
         world.disk(sick).unwrap().set_hangs(true);
-        until(&world, "hands its primaries over", || load(&world, sick).is_some_and(|l| l.1 == 0))
-            .await;
-        assert_eq!(load(&world, sick).unwrap().0, before.0, "its replicas stay at first");
-        until(&world, "gives up all that it holds", || load(&world, sick) == Some((0, 0))).await;
-        // Its member is still there: it was health that has drained it, and not its lease.
-        let report = world.up().into_iter().find_map(|id| world.work(id)?.items.report()).unwrap();
-        let member = report.members.iter().find(|member| member.key == key(sick)).unwrap();
-        assert!(member.stands, "its lease lives");
+        is_drained(&world, sick, before).await;
         world.disk(sick).unwrap().set_hangs(false);
-        until(&world, "has its share again", || {
-            standing(&world, sick) == Some(Standing::Full)
-                && load(&world, sick).is_some_and(|load| load.0 >= before.0 - 1 && load.1 > 0)
-        })
-        .await;
-        work::settled(&world, PATIENCE).await;
+        has_its_share_again(&world, sick, before).await;
     });
+}
+
+#[test]
+fn a_server_that_is_slow_while_its_lease_lives_is_drained() {
+    play(async |world| {
+        let slow = follower(&world);
+        let before = load(&world, slow).unwrap();
+        // Too slow for heartbeats, and quick enough for its lease.
+        let effect = Effect::Slow(Duration::from_millis(250));
+        let rules = between(&world, &[slow], &others(slow), effect);
+        is_drained(&world, slow, before).await;
+        heal(&world, rules);
+        has_its_share_again(&world, slow, before).await;
+    });
+}
+
+/// Waits until a server that held so much has given up its primaries first, and then everything.
+async fn is_drained(world: &Arc<World>, sick: u64, before: (u32, u32)) {
+    until(world, "hands its primaries over", || load(world, sick).is_some_and(|l| l.1 == 0)).await;
+    assert_eq!(load(world, sick).unwrap().0, before.0, "its replicas stay at first");
+    until(world, "gives up all that it holds", || load(world, sick) == Some((0, 0))).await;
+    // Its member is still there: it was health that has drained it, and not its lease.
+    let report = world.up().into_iter().find_map(|id| world.work(id)?.items.report()).unwrap();
+    let member = report.members.iter().find(|member| member.key == key(sick)).unwrap();
+    assert!(member.stands, "its lease lives");
+}
+
+async fn has_its_share_again(world: &Arc<World>, id: u64, before: (u32, u32)) {
+    until(world, "has its share again", || {
+        standing(world, id) == Some(Standing::Full)
+            && load(world, id).is_some_and(|load| load.0 + 1 >= before.0 && load.1 > 0)
+    })
+    .await;
+    work::settled(world, PATIENCE).await;
 }
 
 #[test]

@@ -100,6 +100,11 @@ fn cluster(work: &Value) -> String {
             let _ = writeln!(text, "{title}: {} more items", all - named.len());
         }
     }
+    // Where each is named its reason stands beside it.
+    let reasons = work["Reasons"].as_object().filter(|_| unsettled > NAMED);
+    for (why, count) in reasons.into_iter().flatten() {
+        let _ = writeln!(text, "moving: {count} in all: {why}");
+    }
     for (title, field) in [("no member", "Nameless"), ("zones differ", "Astray")] {
         for line in list(&work[field]) {
             let _ = writeln!(text, "{title}: {}", words(line));
