@@ -127,6 +127,14 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
         &with("/observation/servers/1/server/id", json!("o1")),
         &["`observation.servers[", "].server.id`", "`o1` again"],
     );
+    refused(
+        &with("/history/servers/1/server/id", json!("a")),
+        &["`history.servers[1].server.id`", "`a` after `n1`", "expected each id once, in order"],
+    );
+    refused(
+        &with("/history/at", json!("9h")),
+        &["`history.at`", "found 9h", "expected at most `observation.at`, 1h"],
+    );
     refused(&with("/promoter", Value::Null), &["`promoter`", "{\"stable\": {}}"]);
     refused(&with("/promoter", json!({"dictator": {}})), &["`promoter`", "dictator", "expected"]);
     refused(

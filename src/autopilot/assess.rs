@@ -294,15 +294,14 @@ impl Round<'_> {
         {
             before.health.healthy_since = Some(carried);
         }
-        let health = self.health(reasons, &before, restarted);
         // A leader that fails is missed by the next, which knows its history from the ledger.
         let then = before.trail.carried.or(before.health.healthy_since);
+        let lost = self.has_lost_leadership(&sighting.server.id, then);
+        let health = self.health(reasons, &before, restarted || lost);
         let healthy = health.verdict == Verdict::Healthy;
-        before.trail.carried = before.trail.carried.filter(|_| match health.verdict {
-            Verdict::Healthy => true,
-            Verdict::Unhealthy => false,
-            Verdict::Unknown => self.is_short(health.since),
-        });
+        let doubt = health.verdict == Verdict::Unknown && self.is_short(health.since);
+        let goes_on = (healthy || doubt) && !lost;
+        before.trail.carried = before.trail.carried.filter(|_| goes_on);
         before.trail.reborn &= !healthy;
         let evidence = Evidence {
             config: self.config,
@@ -318,7 +317,7 @@ impl Round<'_> {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
-            flaps: flaps(self.config, before.flaps, then, &health, self.seen.at),
+            flaps: flaps(self.config, before.flaps, then, lost, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
             signs,
             joining: before
@@ -333,6 +332,20 @@ impl Round<'_> {
             status: measure.status.copied(),
             trail: before.trail,
         }
+    }
+
+    /// Whether this node leads in the place of a server, healthy since `then`, that neither handed
+    /// leadership over nor announced that it would be away: it has failed, however soon it answers
+    /// again. A history that began with this leadership is no longer touched by that.
+    fn has_lost_leadership(&self, id: &ServerId, then: Option<Duration>) -> bool {
+        let (Some(ledger), Some(leading)) = (&self.seen.ledger, self.seen.leading) else {
+            return false;
+        };
+        self.judges
+            && ledger.leader.as_ref() == Some(id)
+            && *id != self.seen.local
+            && then.is_some_and(|then| then < leading.since)
+            && ledger.intended(id, self.seen.ledger_at).is_none()
     }
 
     /// A server that the last state did not have, or had outside the membership.

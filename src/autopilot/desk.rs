@@ -12,7 +12,9 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    cluster::{Cluster, ClusterError, Observation, Origin, Role, Step},
+    cluster::{
+        Applied, Change, Cluster, ClusterError, Dismissal, Observation, Origin, Role, Server, Step,
+    },
     handle::{Reply, VerbError},
     records::{Ledger, Outcome, Record, Task},
     refusal::Refusal,
@@ -352,4 +354,45 @@ pub(super) async fn record<C: Cluster>(
             ClusterError::Refused(_) => Unrecorded::Refused(why),
         }
     })
+}
+
+/// Hands leadership over once that is recorded, so that nobody takes it for lost.
+pub(super) async fn hand_over<C: Cluster>(
+    cluster: &C,
+    runtime: &impl Runtime,
+    deadline: Duration,
+    change: Change,
+) -> Applied<C::Error> {
+    match record(cluster, runtime, deadline, Record::HandOver).await {
+        // A host that does not take the record must not keep its leader for ever.
+        Ok(_) | Err(Unrecorded::Refused(_)) => cluster.apply(change).await,
+        Err(error @ (Unrecorded::Moved(_) | Unrecorded::Unknown(_))) => {
+            Err(ClusterError::Moved(format!("the hand-over is not recorded: {error}")))
+        }
+    }
+}
+
+/// Tells a server that it was removed, again and again for a minute until it has heard.
+pub(super) async fn dismiss<C: Cluster, R: Runtime>(
+    cluster: Arc<C>,
+    runtime: R,
+    deadline: Duration,
+    server: Arc<Server>,
+) {
+    let id = &server.id;
+    for wait in [1, 1, 2, 4, 8, 16, 28] {
+        let told = within(&runtime, deadline, cluster.dismiss(Arc::clone(&server))).await;
+        match told.unwrap_or(Dismissal::NoAnswer) {
+            Dismissal::Heard => {
+                tracing::info!(server = %id, "the removed server has been told");
+                return;
+            }
+            Dismissal::NotOffered => {
+                tracing::warn!(server = %id, "nobody tells the removed server: stop it yourself");
+                return;
+            }
+            Dismissal::NoAnswer => runtime.sleep(Duration::from_secs(wait)).await,
+        }
+    }
+    tracing::warn!(server = %id, "the removed server did not answer: stop it yourself");
 }

@@ -14,11 +14,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     cluster::{
-        Applied, Change, Cluster, ClusterError, Dismissal, Feedback, Observation, Origin, Server,
-        Step,
+        Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Server, Step,
     },
     config::{Config, ConfigError},
-    desk::{Desk, Then, Unrecorded, record, within},
+    desk::{Desk, Then, Unrecorded, dismiss, hand_over, record, within},
     guard::{Guard, PromoterPanic},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
@@ -307,6 +306,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.in_flight.is_some()
     }
 
+    /// Whether leadership is being handed over; its records end with that it is.
+    pub(super) fn hands_over(&self) -> bool {
+        let transfer = |flight: &InFlight| matches!(flight.change.step, Step::Transfer { .. });
+        self.in_flight.as_deref().is_some_and(transfer)
+    }
+
     /// Logs what has changed since the last round.
     fn tell(&mut self, state: &State) {
         let known = self.chronicle.history.last_number();
@@ -357,9 +362,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let leavers = removed.iter().filter_map(|id| state.server(id));
         let leavers: Vec<Arc<Server>> = leavers.map(|found| Arc::clone(&found.server)).collect();
         let records = !self.desk.records_are_local;
+        let hands_over = records && self.hands_over();
         let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
         self.runtime.spawn(async move {
-            let result = cluster.apply(change).await;
+            let result = if hands_over {
+                hand_over(&*cluster, &runtime, deadline, change).await
+            } else {
+                cluster.apply(change).await
+            };
             // Here and not where the outcome is heard: the driver may be gone by then, and before
             // anything else is applied the ids must be known as removed.
             if result.is_ok() && !removed.is_empty() {
@@ -473,31 +483,6 @@ impl<C: Cluster, R: Runtime> Drop for Autopilot<C, R> {
         view.running = Running::Stopped;
         self.publish.send_replace(Arc::new(view));
     }
-}
-
-/// Tells a server that it was removed, again and again for a minute until it has heard.
-async fn dismiss<C: Cluster, R: Runtime>(
-    cluster: Arc<C>,
-    runtime: R,
-    deadline: Duration,
-    server: Arc<Server>,
-) {
-    let id = &server.id;
-    for wait in [1, 1, 2, 4, 8, 16, 28] {
-        let told = within(&runtime, deadline, cluster.dismiss(Arc::clone(&server))).await;
-        match told.unwrap_or(Dismissal::NoAnswer) {
-            Dismissal::Heard => {
-                tracing::info!(server = %id, "the removed server has been told");
-                return;
-            }
-            Dismissal::NotOffered => {
-                tracing::warn!(server = %id, "nobody tells the removed server: stop it yourself");
-                return;
-            }
-            Dismissal::NoAnswer => runtime.sleep(Duration::from_secs(wait)).await,
-        }
-    }
-    tracing::warn!(server = %id, "the removed server did not answer: stop it yourself");
 }
 
 /// Takes the first step that passes the safety check out of the plan; steps before it that do

@@ -330,7 +330,7 @@ impl Explainer<'_> {
             return (Code::Cordoned, words, None);
         }
         if let Some(kind) = self.state.intended(id) {
-            words = format!("{words}; an operator has announced a {kind:?}");
+            words = format!("{words}; an operator has announced: {kind}");
             return (Code::Announced, words, None);
         }
         if self.promoter.node_type(self.config, self.state, server) == NodeType::ZONE_EXTRA_VOTER {
@@ -364,7 +364,7 @@ impl Explainer<'_> {
             return said(Code::Cordoned, &format!("cordoned: {reason}"));
         }
         if let Some(kind) = self.state.intended(id) {
-            return said(Code::Announced, &format!("an operator has announced a {kind:?}"));
+            return said(Code::Announced, &format!("an operator has announced: {kind}"));
         }
         if server.joining.is_some() {
             return said(Code::Joining, &format!("it has yet to catch up {} entries", server.lag));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -169,6 +170,16 @@ pub enum IntentKind {
     Upgrade,
 }
 
+impl fmt::Display for IntentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drain => "drain",
+            Self::Reboot => "reboot",
+            Self::Upgrade => "upgrade",
+        })
+    }
+}
+
 /// A task that a person gave, carried out in as many steps as it needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -248,6 +259,9 @@ pub struct Report {
     /// How often it has failed after having been stable, without a quiet day since.
     #[serde(default)]
     pub flaps: u8,
+    /// Whether it leads.
+    #[serde(default)]
+    pub leads: bool,
 }
 
 /// One thing to remember, as it is written into the host's log.
@@ -299,6 +313,9 @@ pub enum Record {
     /// For this long nobody observed the cluster: no grace counts it, and whoever was healthy
     /// before has to prove it anew.
     Lapse(#[serde(with = "crate::duration")] Duration),
+    /// Whoever leads is about to hand leadership over. A leader that another follows without this
+    /// has lost it.
+    HandOver,
 }
 
 /// What the ledger answered to a record.
@@ -397,6 +414,9 @@ pub struct Ledger {
     pub operations: BTreeMap<u64, Operation>,
     /// Ids that were removed and never come back.
     pub removed: BTreeSet<ServerId>,
+    /// Whoever leads, as far as is recorded; `None` while leadership is handed over.
+    #[serde(default)]
+    pub leader: Option<ServerId>,
 }
 
 impl Ledger {
@@ -454,6 +474,7 @@ impl Ledger {
                         if healthy { Some(now) } else { server.applied_at.map(later) };
                 }
             }
+            Record::HandOver => self.leader = None,
         }
         Outcome::Recorded(index)
     }
@@ -501,6 +522,9 @@ impl Ledger {
         for report in reports {
             if self.removed.contains(&report.server) {
                 continue;
+            }
+            if report.leads {
+                self.leader = Some(report.server.clone());
             }
             let server = self.servers.entry(report.server).or_default();
             let old = std::mem::take(&mut server.signs_at);

@@ -278,7 +278,7 @@ impl Refusal {
             Self::Cordoned { server, reason } => write!(f, "{server} is cordoned: {reason}"),
             Self::ReadReplica { server } => write!(f, "{server} is a read replica"),
             Self::Intended { server, kind } => {
-                write!(f, "an operator has announced a {kind:?} of {server}")
+                write!(f, "an operator has announced for {server}: {kind}")
             }
             Self::NotMember { server } => write!(f, "{server} is no member of the cluster"),
             Self::NotKnown { server } => write!(f, "nothing is known of {server}'s health"),

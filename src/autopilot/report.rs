@@ -25,12 +25,15 @@ pub(crate) fn report(state: &State, server: &ServerState) -> Option<Report> {
     let boot = server.status.map(|status| status.boot);
     let disk = server.status.and_then(|status| status.disk);
     let signs = server.signs.iter().map(|(sign, _)| sign);
+    let leads = state.is_leader(&server.server.id);
+    let led = ledger.is_some_and(|ledger| ledger.leader.as_ref() == Some(&server.server.id));
     let known = record.is_some_and(|record| {
         record.verdict == verdict
             && (boot.is_none() || record.boot == boot)
             && (disk.is_none() || record.disk == disk)
             && record.signs.iter().copied().eq(signs)
             && record.flaps == server.flaps
+            && (led || !leads)
             && !is_overstated(state, server, record)
     });
     let age = |since: Duration| state.at.saturating_sub(since);
@@ -43,6 +46,7 @@ pub(crate) fn report(state: &State, server: &ServerState) -> Option<Report> {
         disk,
         signs: server.signs.iter().map(standing).collect(),
         flaps: server.flaps,
+        leads,
     })
 }
 

@@ -258,12 +258,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.desk.forget(&ledger, &state.local);
     }
 
-    /// Records what the ledger does not know yet: verdicts, signs, and members that are gone.
+    /// Records what the ledger does not know yet: verdicts, signs, who leads, and members that are
+    /// gone.
     pub(super) fn remember(&mut self, state: &State) {
         self.desk.lapse = self.desk.lapse.saturating_add(state.lapse);
         // Whoever may not act has nothing due either; the round that may again looks again.
         self.desk.dirty = false;
-        let Some(ledger) = state.ledger.clone().filter(|_| state.may_act()) else { return };
+        let acts = state.may_act() && !self.hands_over();
+        let Some(ledger) = state.ledger.clone().filter(|_| acts) else { return };
         // A ledger keeps nothing of an id that was removed; it would be told again for ever.
         let kept = state.members().filter(|s| !ledger.removed.contains(&s.server.id));
         let reports: Vec<Report> = kept.filter_map(|server| report(state, server)).collect();

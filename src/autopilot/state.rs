@@ -274,33 +274,43 @@ pub struct Trail {
 /// After so long without a failure none is remembered.
 const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest penalty. Shorter than [`QUIET`] by more than an hour: whoever fails within an hour of
+/// being trusted again, again and again, is not forgiven each time.
+const LONGEST: Duration = Duration::from_secs(20 * 60 * 60);
+
 /// The stabilization time of a server that has failed so often.
 fn stabilization(config: &Config, flaps: u8) -> Duration {
     let base = config.server_stabilization_time;
     let Some(times @ 1..) = flaps.checked_sub(1) else { return base };
-    base.saturating_mul(4_u32.saturating_pow(u32::from(times))).min(base.max(QUIET))
+    base.saturating_mul(4_u32.saturating_pow(u32::from(times))).min(base.max(LONGEST))
 }
 
-/// How often a server has failed that was healthy since `then`: once more when it fails after
-/// having been stable, unless that was announced; never after a quiet day. One that was not stable
-/// could not have gained a vote, so its failing costs nothing.
+/// How often a server has failed that was healthy since `then`: once more when it fails, or has
+/// `lost` leadership, after having been stable, unless that was announced; never after a quiet day.
+/// One that was not stable could not have gained a vote, so its failing costs nothing.
 #[inline]
 pub(super) fn flaps(
     config: &Config,
     so_far: u8,
     then: Option<Duration>,
+    lost: bool,
     now: &Health,
     at: Duration,
 ) -> u8 {
     // In most rounds.
-    if so_far == 0 && now.verdict != Verdict::Unhealthy {
+    if so_far == 0 && now.verdict != Verdict::Unhealthy && !lost {
         return 0;
     }
     let age = |since: Option<Duration>| since.map(|since| at.saturating_sub(since));
     let was_stable = age(then).is_some_and(|age| age >= stabilization(config, so_far));
     let announced = now.reasons.contains(Reason::Intended);
+    let failed = lost || now.verdict == Verdict::Unhealthy;
     match now.verdict {
-        Verdict::Unhealthy if was_stable && !announced => so_far.saturating_add(1),
+        Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown
+            if failed && was_stable && !announced =>
+        {
+            so_far.saturating_add(1)
+        }
         Verdict::Healthy if age(now.healthy_since).is_some_and(|age| age >= QUIET) => 0,
         Verdict::Healthy | Verdict::Unhealthy | Verdict::Unknown => so_far,
     }
@@ -313,8 +323,8 @@ impl ServerState {
     }
 
     /// How long it must have been healthy to be stable: `server_stabilization_time`, four times
-    /// as much after each failure but the first, up to a day. A day without a failure, and all
-    /// is forgotten.
+    /// as much after each failure but the first, up to 20 h. A day without a failure, and all is
+    /// forgotten. Losing leadership that nobody handed over is a failure too, however short.
     pub fn stabilization(&self, config: &Config) -> Duration {
         stabilization(config, self.flaps)
     }

@@ -71,7 +71,7 @@ impl fmt::Display for Why {
             }
             Self::PromoterKeeps => f.write_str("the promoter keeps it; remove it yourself"),
             Self::Intended(kind) => {
-                write!(f, "an operator has announced a {kind:?}; wait, or take that back")
+                write!(f, "an operator has announced: {kind}; wait, or take that back")
             }
             Self::NoTarget => f.write_str("no other voter is fit to lead; wait until one is"),
         }

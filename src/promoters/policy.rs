@@ -59,6 +59,10 @@ impl Electorate for Box<dyn Electorate> {
         (**self).reserve(ballot)
     }
 
+    fn optimistic_failure_tolerance(&self, ballot: &Ballot<'_>) -> usize {
+        (**self).optimistic_failure_tolerance(ballot)
+    }
+
     fn is_unlimited(&self) -> bool {
         (**self).is_unlimited()
     }

@@ -8,11 +8,11 @@ use crate::autopilot::{Config, Liking, Policy, Promoter, ServerState, State, Wis
 /// Adds a preferred leader to another promoter.
 ///
 /// Preferences count in the order given: the first decides, the next decides between equals.
-/// Leadership moves only to a server that is strictly better, has been healthy for the
-/// stabilization time, and has been so for as long as `hold` besides; only from a leader that
-/// has led for `hold`; and, after a transfer to anybody has failed on the leader, not before
-/// `cool_down` has passed since; and never to one from which the inner policy would take it
-/// again. While votes are moving it stays where it is.
+/// Leadership moves only to a server that is strictly better, is stable, and has been healthy for
+/// `hold` besides; only from a leader that has led for `hold`; and, after a transfer to anybody has
+/// failed on the leader, not before `cool_down` has passed since; and never to one from which the
+/// inner policy would take it again. While votes are moving it stays where it is. Whoever keeps
+/// losing leadership must be stable for longer each time ([`ServerState::stabilization`]).
 #[derive(Clone, Debug)]
 pub struct Preferred<P> {
     inner: P,
@@ -133,7 +133,10 @@ impl<P: Promoter> Wrapper for Preferred<P> {
 
     fn wake(&self, config: &Config, state: &State) -> Option<Duration> {
         let held = |since: Duration| since.saturating_add(self.hold);
-        let healthy = state.voters().filter_map(|s| s.health.healthy_since.map(held));
+        let healthy = state.voters().filter_map(|s| {
+            let stable = |since: Duration| since.saturating_add(s.stabilization(config));
+            s.health.healthy_since.map(|since| held(since).max(stable(since)))
+        });
         let led = state.leading.map(|leading| held(leading.since));
         let moments = healthy.chain(led).chain(self.cooled_down(state));
         let moments = moments.chain(self.inner.wake(config, state));

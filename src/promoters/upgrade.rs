@@ -280,7 +280,8 @@ impl<'a, E: Electorate> Course<'a, E> {
         let floor = self.ballot.config.removal_floor();
         let (stay, old) = (self.new.len() + self.kept.len(), self.old.len());
         let pair = self.ballot.config.min_quorum == 0 && (stay, old) == (1, 1);
-        if self.led && stay + old <= floor && !pair {
+        let few = elected.len() + self.kept.len() < floor && stay + old <= floor;
+        if self.led && few && !pair {
             return self.last_old(floor);
         }
         let votes = |id: &ServerId| self.new.iter().any(|s| s.server.id == *id);

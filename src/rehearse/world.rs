@@ -38,7 +38,7 @@ pub struct World {
     pub config: Config,
     /// What has been recorded; records may be applied between rounds.
     pub ledger: Ledger,
-    /// Transfers of leadership to these fail.
+    /// Transfers of leadership to these fail, as they do to whoever is down.
     pub refuses_leadership: BTreeSet<ServerId>,
     /// The longest time between two rounds. 2 s at first, the driver's default.
     pub update_interval: Duration,
@@ -426,12 +426,17 @@ impl World {
                     Arc::make_mut(&mut place.server).address = address;
                 }
             }
-            Step::Transfer { ref to } if self.refuses_leadership.contains(to) => {
+            Step::Transfer { ref to }
+                if self.refuses_leadership.contains(to) || self.is_down(to.as_str()) =>
+            {
                 let error = "it does not stand for election".to_owned();
                 let salt = self.leader.as_ref().map_or("", ServerId::as_str);
                 self.retries.failed(step, self.at, error, salt);
             }
-            Step::Transfer { to } => self.lead(to),
+            Step::Transfer { to } => {
+                self.ledger.apply(self.index, self.at, Record::HandOver);
+                self.lead(to);
+            }
             Step::FinishJoint => {
                 for place in self.servers.values_mut() {
                     place.role = match place.role {
@@ -447,8 +452,8 @@ impl World {
     /// Writes the verdicts and signs that the ledger does not know yet.
     fn remember(&mut self) {
         let Some(state) = self.last.as_ref().filter(|state| state.may_act()) else { return };
-        let judged = state.members().filter(|s| s.health.verdict != Verdict::Unknown);
-        let reports: Vec<Report> = judged.filter_map(|server| report(state, server)).collect();
+        let members = state.members();
+        let reports: Vec<Report> = members.filter_map(|server| report(state, server)).collect();
         if !reports.is_empty() {
             self.ledger.apply(self.index, self.at, Record::Health(reports));
         }

@@ -375,7 +375,8 @@ fn a_wiped_voter_is_not_forgotten_by_the_next_leader() {
     assert_eq!(signs, [Sign::Shrunk]);
     let (age, signs) = (time("1s"), stand(&signs));
     let (verdict, boot, disk) = (Verdict::Unhealthy, Some(2), None);
-    let report = Report { server: "3".into(), verdict, age, boot, disk, signs, flaps: 0 };
+    let report =
+        Report { server: "3".into(), verdict, age, boot, disk, signs, flaps: 0, leads: false };
     world.ledger.as_mut().unwrap().apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     for gap in [time("1s"), time("10h")] {
         world.elect("2", gap);
@@ -435,7 +436,8 @@ fn another_disk_is_noticed_by_the_next_leader_and_after_a_lapse_of_the_lease() {
     let ledger = world.ledger.as_mut().unwrap();
     let (verdict, boot, disk) = (Verdict::Unhealthy, Some(1), Some(8));
     let (age, signs) = (time("1s"), stand(&[Sign::Shrunk]));
-    let report = Report { server: "3".into(), verdict, age, boot, disk, signs, flaps: 0 };
+    let report =
+        Report { server: "3".into(), verdict, age, boot, disk, signs, flaps: 0, leads: false };
     ledger.apply(9, world.seen.ledger_at, Record::Health(vec![report]));
     world.elect("1", time("1s"));
     assert_eq!(reasons(&world.state(), "3"), [Reason::LogShrank]);

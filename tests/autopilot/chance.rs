@@ -131,7 +131,7 @@ fn records() -> impl Strategy<Value = Record> {
         4 => (names(), verdict, moments(), option::of(0_u64..3), option::of(0_u64..2), signs()).prop_map(
             |(server, verdict, age, boot, disk, signs)| {
                 let signs = signs.into_iter().map(|sign| StandingSign { sign, age }).collect();
-                Record::Health(vec![Report { server, verdict, age, boot, disk, signs, flaps: 0 }])
+                Record::Health(vec![Report { server, verdict, age, boot, disk, signs, flaps: 0, leads: false }])
             }
         ),
         1 => vec(names(), 0..2).prop_map(Record::Removed),

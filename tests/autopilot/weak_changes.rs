@@ -171,7 +171,7 @@ fn c8_only_a_voter_that_is_fit_is_handed_leadership() {
     assert_eq!(refusal(&world, step, person), None);
     let plan = world.plan(&wish("", "", "5"));
     assert!(
-        plan.contains(&"held transfer leadership to 5: an operator has announced a Drain".into())
+        plan.contains(&"held transfer leadership to 5: an operator has announced: drain".into())
     );
 }
 

@@ -69,7 +69,8 @@ fn a1_the_ledger_starts_an_age_anew_when_the_boot_id_has_changed() {
     let mut report = |at: &str, boot: Option<u64>| {
         let server = "2".into();
         let (verdict, disk, signs) = (Verdict::Healthy, None, Vec::new());
-        let report = Report { server, verdict, age: time("2h"), boot, disk, signs, flaps: 0 };
+        let report =
+            Report { server, verdict, age: time("2h"), boot, disk, signs, flaps: 0, leads: false };
         ledger.apply(1, AT + time(at), Record::Health(vec![report]));
         ledger.servers["2"].applied_at.unwrap()
     };

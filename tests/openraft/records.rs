@@ -70,6 +70,39 @@ fn a_pause_and_a_cordon_survive_an_election() {
 }
 
 #[test]
+fn leadership_that_is_lost_is_a_failure_and_one_that_is_handed_over_is_none() {
+    simulated(async {
+        let world = World::<Sim>::new(Knobs::default());
+        let first = world.form(&["1", "2", "3"]).await;
+        world.until("all healthy", || first.state().healthy).await;
+        world.sleep(secs(5)).await;
+        let second = ["1", "2", "3"].into_iter().find(|id| *id != first.id).unwrap();
+        first.handle.transfer(Some(id(second))).await.unwrap();
+        let leader = world.node(second);
+        let flaps = |node: &Node<Sim>, id: &str| node.server(id).unwrap().flaps;
+        world.until("it steers", || leader.handle.running() == Running::Leading).await;
+        world.until("all healthy", || leader.state().healthy).await;
+        assert_eq!(flaps(&leader, &first.id), 0);
+        world.sleep(secs(5)).await;
+        world.isolate(second);
+        let steers = |node: &Node<Sim>| {
+            node.id != second && node.leads() && node.handle.running() == Running::Leading
+        };
+        world.until("another steers", || world.nodes().iter().any(steers)).await;
+        world.network.heal();
+        let third = world.nodes().into_iter().find(steers).unwrap();
+        world.until("all healthy", || third.state().healthy).await;
+        assert_eq!(flaps(&third, second), 1);
+        let since = third.server(second).unwrap().health.healthy_since.unwrap();
+        assert!(since >= third.state().leading.unwrap().since);
+        // It is recorded, and counted once.
+        world.sleep(secs(5)).await;
+        let next = crash(&world, &third).await;
+        assert_eq!(flaps(&next, second), 1);
+    });
+}
+
+#[test]
 fn stability_survives_an_election_with_records() {
     simulated(async {
         let knobs = Knobs::default();

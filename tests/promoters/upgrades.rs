@@ -292,6 +292,20 @@ fn new_servers_that_fail_one_after_another_give_the_votes_back() {
 }
 
 #[test]
+fn a_new_server_that_is_back_takes_the_vote_from_an_old_one_in_one_change() {
+    let promoter = Upgrade::new(Stable::with_target(3));
+    let mut world = cluster("o1:1.0 o2:1.0 o3:1.0", "n1:2.0 n2:2.0 n3:2.0");
+    world.run(&promoter, MINUTE);
+    world.kill("n3", Duration::ZERO);
+    world.run(&promoter, MINUTE);
+    assert_eq!(voters(&world), "n1* n2 o1");
+    assert_eq!(status(&mut world, &promoter), "await-new-servers");
+    world.heal("n3");
+    assert_eq!(world.run(&promoter, MINUTE), [votes("n3", "o1")]);
+    assert_eq!(status(&mut world, &promoter), "await-server-removal");
+}
+
+#[test]
 fn unknown_versions_are_never_demoted_and_block() {
     for inner in [Stable::new(), Stable::with_target(3)] {
         let promoter = Upgrade::new(inner);

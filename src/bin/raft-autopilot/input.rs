@@ -8,7 +8,8 @@ use std::{
 };
 
 use raft_autopilot::{
-    autopilot::{Observation, Promoter, Role, ServerId},
+    autopilot::{Observation, Promoter, Role, ServerId, State},
+    duration::rounded,
     promoters::promoter,
     rehearse::Case,
 };
@@ -113,6 +114,7 @@ fn check(case: &Case) -> Result<Arc<dyn Promoter>, Wrong> {
     })?;
     let seen = &case.observation;
     observation(seen)?;
+    case.history.as_ref().map_or(Ok(()), |last| history(last, seen))?;
     for (field, id) in [("leader", seen.leader.as_ref()), ("local", local(case))] {
         if id.is_some_and(|id| !seen.servers.iter().any(|s| s.server.id == *id)) {
             let id = id.map_or("", ServerId::as_str);
@@ -145,6 +147,24 @@ fn observation(seen: &Observation) -> Result<(), Wrong> {
             let what = "found one half of a joint membership, expected `voter` or `learner`, or \
                         `observation.membership.joint` to be true";
             return Err(Wrong(field("role"), what.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// What is no round before that observation.
+fn history(last: &State, seen: &Observation) -> Result<(), Wrong> {
+    if last.at > seen.at {
+        let (last, seen) = (rounded(last.at), rounded(seen.at));
+        let what = format!("found {last}, expected at most `observation.at`, {seen}");
+        return Err(Wrong("history.at".to_owned(), what));
+    }
+    let ids = last.servers.iter().map(|server| &server.server.id);
+    for (number, (before, id)) in ids.clone().zip(ids.skip(1)).enumerate() {
+        if before >= id {
+            let field = format!("history.servers.{}.server.id", number + 1);
+            let what = format!("found `{id}` after `{before}`, expected each id once, in order");
+            return Err(Wrong(field, what));
         }
     }
     Ok(())
