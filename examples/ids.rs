@@ -7,7 +7,7 @@
 use std::{error::Error, time::Duration};
 
 use raft_autopilot::{
-    ids::{Collector, CollectorOptions, Event, IdRange, Ids, IdsError, Options},
+    ids::{Collector, CollectorOptions, Event, IdRange, Ids, IdsError, Options, list},
     runtime::TokioRuntime,
     store::{Embedded, machine::Config},
 };
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // As long as anybody uses an id, nobody takes it back.
     let options = CollectorOptions { grace: Duration::ZERO, ..CollectorOptions::default() };
-    let mut collector = Collector::open(store, TokioRuntime, PREFIX, options).await?;
+    let mut collector = Collector::open(store.clone(), TokioRuntime, PREFIX, options).await?;
     here.release().await;
     let first = collector.collect().await?;
     println!("collected {} of {}: `two` still uses {}", first.deleted, first.found, there.id());
@@ -53,12 +53,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(two.get_no_cache(labels.as_bytes()).await?, None);
 
     // A reader is told what stands, and then what happens.
-    let mut events = two.subscribe();
-    let last = one.allocate("app=db;ns=shop;").await?;
+    let _db = one.allocate("app=db;ns=shop;").await?;
+    // A cache is a moment behind its store.
+    two.wait_revision(list(&store, PREFIX).await?.revision).await?;
+    let (mut events, mut last) = (two.subscribe(), None);
     while let Some(event) = events.next().await {
         println!("two is told: {event:?}");
-        if matches!(event, Event::Upsert { id, .. } if id == last.id()) {
-            break;
+        match event {
+            Event::Sync { .. } => last = Some(one.allocate("app=cache;ns=shop;").await?),
+            Event::Upsert { id, .. } if last.as_ref().is_some_and(|last| last.id() == id) => break,
+            Event::Upsert { .. } | Event::Delete { .. } => {}
         }
     }
 
