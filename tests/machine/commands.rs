@@ -138,9 +138,8 @@ pub(crate) fn wide_steps() -> impl Strategy<Value = Vec<(Command, u64)>> {
         let history_age = Duration::from_secs(seconds);
         Command::Configure(Config { limits, history_len, history_age })
     });
-    let other = commands().prop_filter("it stays", |command| {
-        !matches!(command, Command::Configure(_))
-    });
+    let other =
+        commands().prop_filter("it stays", |command| !matches!(command, Command::Configure(_)));
     let command = prop_oneof![8 => wide_txns().prop_map(Command::Txn), 3 => other];
     (config, vec((command, 0..4_000_u64), 1..90)).prop_map(|(config, mut steps)| {
         steps.insert(0, (config, 1));
