@@ -191,6 +191,13 @@ async fn a_running_node_explains_and_saves_what_can_be_replayed() {
     let all = all.await.unwrap();
     assert!(out(&all).starts_with("healthy; a leads; 3 of 4 vote; 1 may fail\n"), "{all:?}");
     assert!(out(&all).contains("d  not-stable  may fail"), "{all:?}");
+    let environment =
+        [("RAFT_AUTOPILOT_ADDRESS", address.clone()), ("RAFT_AUTOPILOT_TOKEN", token[1].into())];
+    let told = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raft-autopilot"));
+        command.arg("explain").envs(environment).output().unwrap()
+    });
+    assert!(out(&told.await.unwrap()).starts_with("healthy; a leads; 3 of 4 vote"));
     let one = ask(&[&["explain", "d", "--address", &address][..], &token].concat(), String::new());
     assert!(out(&one.await.unwrap()).starts_with("d [not-stable]: does not vote"));
     let none =

@@ -82,7 +82,9 @@ fn six_nodes_migrate_through_every_status() {
         world.until("done", || status(&leader) == Some(Is::AwaitServerRemoval)).await;
         // Three for two in one change, leadership, and the old leader's vote.
         let votes = |step: &Step| matches!(step, Step::Votes { .. } | Step::Transfer { .. });
-        let moved: Vec<Step> = world.done().into_iter().filter(votes).collect();
+        let moved = || world.done().into_iter().filter(votes).collect::<Vec<Step>>();
+        world.until("the last step has ended", || moved().len() >= 3).await;
+        let moved = moved();
         // A new server is lost: an old one votes in its place until it is back.
         let lost = ["4", "5", "6"].into_iter().find(|id| *id != leader.id).unwrap();
         world.kill(lost).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{IntentKind, Promoter, Record, Role},
+    autopilot::{IntentKind, Promoter, Record, Role, Step},
     promoters::{Preferred, Stable, Zones},
     rehearse::World,
 };
@@ -22,7 +22,7 @@ fn span(period: Duration) -> Duration {
 
 /// Lets `id` be down for the last part of every period, each time; returns the number of changes.
 fn flap(world: &mut World, promoter: &dyn Promoter, id: &str, period: Duration, up: f64) -> usize {
-    let (begin, before, span) = (world.at(), world.steps().len(), span(period));
+    let (begin, span, mut changes) = (world.at(), span(period), 0);
     let (up, seconds) = (period.mul_f64(up), period.as_secs_f64());
     while world.at().saturating_sub(begin) < span {
         let passed = world.at().saturating_sub(begin).as_secs_f64();
@@ -35,9 +35,14 @@ fn flap(world: &mut World, promoter: &dyn Promoter, id: &str, period: Duration, 
             world.kill(id, phase.saturating_sub(up));
             period.saturating_sub(phase)
         };
-        world.run(promoter, next + Duration::from_millis(1));
+        let steps = world.run(promoter, next + Duration::from_millis(1));
+        let given = |step: &&Step| matches!(step, Step::Transfer { to } if to.as_str() == id);
+        let given = steps.iter().filter(given).count();
+        // A transfer to a server that is down fails, and changes nothing.
+        let leads = usize::from(world.leader().is_some_and(|leader| leader.as_str() == id));
+        changes += steps.len() - given + given.min(leads);
     }
-    world.steps().len() - before
+    changes
 }
 
 fn bound(period: Duration) -> usize {
