@@ -121,6 +121,7 @@ fn ledger(servers: &[Sighting]) -> Ledger {
             age: Duration::ZERO,
             signs: if dead { signs.to_vec() } else { Vec::new() },
             flaps: 0,
+            leads: sighting.server.id == id(0),
         }
     });
     ledger.apply(1, Duration::from_secs(60), Record::Health(reports.collect()));

@@ -85,12 +85,12 @@ fn six_nodes_migrate_through_every_status() {
         let moved = || world.done().into_iter().filter(votes).collect::<Vec<Step>>();
         world.until("the last step has ended", || moved().len() >= 3).await;
         let moved = moved();
-        // A new server is lost: an old one votes in its place until it is back.
-        let lost = ["4", "5", "6"].into_iter().find(|id| *id != leader.id).unwrap();
-        world.kill(lost).await;
+        // A new server is missing: an old one votes in its place until it is back.
+        let missing = ["4", "5", "6"].into_iter().find(|id| *id != leader.id).unwrap();
+        world.kill(missing).await;
         world.until("one is missing", || status(&leader) == Some(Is::AwaitNewServers)).await;
         assert_ne!(leader.voters(), [["4", "5", "6"]]);
-        world.start(lost).await;
+        world.start(missing).await;
         world.until("done", || status(&leader) == Some(Is::AwaitServerRemoval)).await;
         assert_eq!(leader.voters(), [["4", "5", "6"]]);
         assert_eq!(leader.state().members().count(), 6);
