@@ -89,17 +89,20 @@ fn a_case_is_rehearsed_from_standard_input_and_from_a_file() {
     assert_eq!(rehearsal.steps.len(), 3);
 }
 
+/// A case that is refused, with the words that say why.
+#[track_caller]
+fn refused(case: &str, words: &[&str]) {
+    let output = command(&["plan", "-"], case);
+    let said = error(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(out(&output).is_empty());
+    for word in words {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
 #[test]
 fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
-    let refused = |case: &str, words: &[&str]| {
-        let output = command(&["plan", "-"], case);
-        let said = error(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(out(&output).is_empty());
-        for word in words {
-            assert!(said.contains(word), "{word}: {said}");
-        }
-    };
     refused("{", &["standard input: line 1 column 1", "EOF"]);
     refused("{} {}", &["standard input", "missing field `observation`"]);
     let with = |path: &str, value: Value| {
@@ -144,7 +147,10 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
     let mut case = migration();
     case["observation"]["servers"][0]["contct"] = json!("1s");
     refused(&case.to_string(), &["`observation.servers[0].contct`", "not known"]);
-    // Whatever is wrong is named with its place: a syntax, a type, a name, and a meaning.
+}
+
+#[test]
+fn bad_input_is_named_with_its_place_whether_syntax_type_name_or_meaning() {
     let case = r#"{ "promoter": {"stable": {}},
   "config": { "min_quorum": 3,
     "stall_threshold":   "1ms" },
