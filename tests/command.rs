@@ -71,7 +71,7 @@ fn a_case_is_rehearsed_from_standard_input_and_from_a_file() {
         "healthy; o1 leads; 3 of 6 vote; 1 may fail",
         "o1  leads       may fail  leads, healthy for 0s: the promoter wishes no other leader",
         "n1  not-stable  may fail  does not vote; is not promoted: 0s of 10s stable",
-        " after 10s        promote n1, n2, n3 and demote o3, o2  then vote: n1 n2 n3 o1*",
+        " after 10s        promote n1, n2, n3 and demote o2, o3  then vote: n1 n2 n3 o1*",
         " after 10s 100ms  transfer leadership to n1             then vote: n1* n2 n3 o1",
         " after 10s 200ms  demote o1                             then vote: n1* n2 n3",
         "end: converged",

@@ -70,7 +70,7 @@ fn a_rehearsal_takes_the_steps_that_the_cluster_takes() {
     let case = case(&mut world, &ready_made);
     let found = rehearse(&case, &*promoter(&case.promoter.clone().unwrap()).unwrap(), LONG);
     assert_eq!(found.end, End::Converged, "{found:#?}");
-    let expected = [votes("n1 n2 n3", "o3 o2"), transfer("n1"), votes("", "o1")];
+    let expected = [votes("n1 n2 n3", "o2 o3"), transfer("n1"), votes("", "o1")];
     assert_eq!(steps(&found), expected);
     assert_eq!(found.steps[2].voters, ids("n1 n2 n3"));
     assert_eq!(world.run(&ready_made, MINUTE), expected);
