@@ -138,6 +138,14 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
         &with("/history/at", json!("9h")),
         &["`history.at`", "found 9h", "expected at most `observation.at`, 1h"],
     );
+    refused(
+        &with("/observation/servers/1/server/id", json!("")),
+        &["`observation.servers[1].server.id`", "an empty id", "expected the name of a server"],
+    );
+    refused(
+        &with("/promoter", json!({"zones": {"target": 0}})),
+        &["`promoter`", "a `target` of 0 voters", "expected 1 or more"],
+    );
     refused(&with("/promoter", Value::Null), &["`promoter`", "{\"stable\": {}}"]);
     refused(&with("/promoter", json!({"dictator": {}})), &["`promoter`", "dictator", "expected"]);
     refused(

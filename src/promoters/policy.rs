@@ -15,7 +15,7 @@ use crate::autopilot::{Policy, Promoter, ServerId};
 /// ```
 ///
 /// # Errors
-/// A preferred leader inside another policy: it must be outermost.
+/// A preferred leader inside another policy: it must be outermost. A target of no voters.
 pub fn promoter(policy: &Policy) -> Result<Arc<dyn Promoter>, String> {
     let Policy::Preferred { by, hold, cool_down, inner } = policy else {
         return Ok(Arc::new(electorate(policy)?));
@@ -26,6 +26,9 @@ pub fn promoter(policy: &Policy) -> Result<Arc<dyn Promoter>, String> {
 
 fn electorate(policy: &Policy) -> Result<Box<dyn Electorate>, String> {
     Ok(match policy {
+        Policy::Stable { target: Some(0) } | Policy::Zones { target: Some(0) } => {
+            return Err("found a `target` of 0 voters, expected 1 or more".to_owned());
+        }
         Policy::Stable { target: None } => Box::new(Stable::new()),
         Policy::Stable { target: Some(voters) } => Box::new(Stable::with_target(*voters)),
         Policy::Zones { target: None } => Box::new(Zones::new()),

@@ -142,6 +142,10 @@ fn observation(seen: &Observation) -> Result<(), Wrong> {
         if !ids.insert(id) {
             return Err(Wrong(field("server.id"), format!("found `{id}` again, expected another")));
         }
+        if id.as_str().is_empty() {
+            let what = "found an empty id, expected the name of a server";
+            return Err(Wrong(field("server.id"), what.to_owned()));
+        }
         let half = matches!(sighting.role, Role::Incoming | Role::Outgoing);
         if half && !seen.membership.joint {
             let what = "found one half of a joint membership, expected `voter` or `learner`, or \
