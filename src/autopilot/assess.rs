@@ -296,11 +296,11 @@ impl Round<'_> {
         }
         // A leader that fails is missed by the next, which knows its history from the ledger.
         let then = before.trail.carried.or(before.health.healthy_since);
-        let lost = self.has_lost_leadership(&sighting.server.id, then);
-        let health = self.health(reasons, &before, restarted || lost);
+        let deposed = self.has_lost_leadership(&sighting.server.id, then);
+        let health = self.health(reasons, &before, restarted || deposed);
         let healthy = health.verdict == Verdict::Healthy;
         let doubt = health.verdict == Verdict::Unknown && self.is_short(health.since);
-        let goes_on = (healthy || doubt) && !lost;
+        let goes_on = (healthy || doubt) && !deposed;
         before.trail.carried = before.trail.carried.filter(|_| goes_on);
         before.trail.reborn &= !healthy;
         let evidence = Evidence {
@@ -317,7 +317,7 @@ impl Round<'_> {
             server: Arc::clone(&sighting.server),
             role: sighting.role,
             health,
-            flaps: flaps(self.config, before.flaps, then, lost, &health, self.seen.at),
+            flaps: flaps(self.config, before.flaps, then, deposed, &health, self.seen.at),
             live: !reasons.intersects(Reason::NOT_LIVE),
             signs,
             joining: before
