@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 ///
 /// Bincode is positional: a field added anywhere makes old bytes unreadable, so a changed type
 /// needs a new version.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of a frame in front of its payload: the version and the length.
 pub const HEADER_LEN: usize = 5;
@@ -219,7 +219,7 @@ mod tests {
         let mut frame = encode(&7_u64).unwrap();
         frame[0] = 9;
         let error = decode::<u64>(&frame).unwrap_err();
-        assert!(error.to_string().starts_with("frame of version 9 found, version 1 expected; "));
+        assert!(error.to_string().starts_with("frame of version 9 found, version 2 expected; "));
     }
 
     #[test]

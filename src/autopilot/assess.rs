@@ -283,9 +283,13 @@ impl Round<'_> {
             Reasons::of(&[Reason::NotJudged])
         };
         let restarted = before.trail.reborn && !measure.was.reborn;
+        // A leader that fails is missed by the next, which knows its history from the ledger; that
+        // it answers again from another boot is no excuse.
+        let then = before.trail.carried.or(before.health.healthy_since);
         // Where probes tell boots apart, only the next answer says that it is still the same.
         let confirmed = match measure.status {
-            Some(status) => Some(measure.was.boot == Some(status.boot)),
+            _ if !self.judges => None,
+            Some(status) => Some(!measure.was.reborn && measure.was.boot == Some(status.boot)),
             None => (sighting.probe == Probe::Off).then_some(true),
         };
         if let Some(same) = confirmed
@@ -294,8 +298,6 @@ impl Round<'_> {
         {
             before.health.healthy_since = Some(carried);
         }
-        // A leader that fails is missed by the next, which knows its history from the ledger.
-        let then = before.trail.carried.or(before.health.healthy_since);
         let deposed = self.has_lost_leadership(&sighting.server.id, then);
         let health = self.health(reasons, &before, restarted || deposed);
         let healthy = health.verdict == Verdict::Healthy;

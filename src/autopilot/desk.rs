@@ -16,7 +16,7 @@ use super::{
         Applied, Change, Cluster, ClusterError, Dismissal, Observation, Origin, Role, Server, Step,
     },
     handle::{Reply, VerbError},
-    records::{Ledger, Outcome, Record, Task},
+    records::{Ledger, Outcome, Record, Report, Task},
     refusal::Refusal,
     server::ServerId,
     state::State,
@@ -356,18 +356,33 @@ pub(super) async fn record<C: Cluster>(
     })
 }
 
+/// What came of a step, whatever the host's failures are.
+pub(super) type Done = Applied<Box<dyn std::error::Error + Send + Sync>>;
+
+/// Has the host take a step.
+pub(super) async fn apply<C: Cluster>(cluster: &C, change: Change) -> Done {
+    cluster.apply(change).await.map_err(|error| match error {
+        ClusterError::Moved(what) => ClusterError::Moved(what),
+        ClusterError::Refused(error) => ClusterError::Refused(error.into()),
+        ClusterError::Unknown(error) => ClusterError::Unknown(error.into()),
+    })
+}
+
 /// Hands leadership over once that is recorded, so that nobody takes it for lost.
 pub(super) async fn hand_over<C: Cluster>(
     cluster: &C,
     runtime: &impl Runtime,
     deadline: Duration,
     change: Change,
-) -> Applied<C::Error> {
-    match record(cluster, runtime, deadline, Record::HandOver).await {
+    outstanding: Vec<Report>,
+) -> Done {
+    // The other half is the hand-over's own.
+    match record(cluster, runtime, deadline / 2, Record::HandOver(outstanding)).await {
         // A host that does not take the record must not keep its leader for ever.
-        Ok(_) | Err(Unrecorded::Refused(_)) => cluster.apply(change).await,
-        Err(error @ (Unrecorded::Moved(_) | Unrecorded::Unknown(_))) => {
-            Err(ClusterError::Moved(format!("the hand-over is not recorded: {error}")))
+        Ok(_) | Err(Unrecorded::Refused(_)) => apply(cluster, change).await,
+        Err(Unrecorded::Moved(what)) => Err(ClusterError::Moved(what)),
+        Err(Unrecorded::Unknown(why)) => {
+            Err(ClusterError::Refused(format!("that it comes is not recorded: {why}").into()))
         }
     }
 }

@@ -13,11 +13,9 @@ use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    cluster::{
-        Applied, Change, Cluster, ClusterError, Feedback, Observation, Origin, Server, Step,
-    },
+    cluster::{Change, Cluster, ClusterError, Feedback, Observation, Origin, Server, Step},
     config::{Config, ConfigError},
-    desk::{Desk, Then, Unrecorded, dismiss, hand_over, record, within},
+    desk::{Desk, Done, Then, Unrecorded, apply, dismiss, hand_over, record, within},
     guard::{Guard, PromoterPanic},
     handle::{Handle, Request, Running, View},
     history::{Begun, Chronicle, Decision, Fate, History},
@@ -25,6 +23,7 @@ use super::{
     plan::{Plan, plan},
     promoter::Promoter,
     records::{Ledger, Outcome, Record, Verdict},
+    report::outstanding,
     retries::Retries,
     safety::check,
     state::State,
@@ -42,8 +41,8 @@ struct InFlight {
 }
 
 /// What a task of the driver has come to.
-pub(super) enum Event<E> {
-    Applied { serial: u64, result: Applied<E> },
+pub(super) enum Event {
+    Applied { serial: u64, result: Done },
     Recorded { then: Then, result: Result<Outcome, Unrecorded> },
     Identified { ticket: u64, answer: Option<super::cluster::ServerId> },
 }
@@ -56,8 +55,8 @@ pub struct Autopilot<C: Cluster, R: Runtime> {
     pub(super) options: Options,
     default_config: Arc<Config>,
     requests: mpsc::Receiver<Box<Request>>,
-    pub(super) events: mpsc::UnboundedSender<Box<Event<C::Error>>>,
-    outcomes: mpsc::UnboundedReceiver<Box<Event<C::Error>>>,
+    pub(super) events: mpsc::UnboundedSender<Box<Event>>,
+    outcomes: mpsc::UnboundedReceiver<Box<Event>>,
     publish: watch::Sender<Arc<View>>,
     pub(super) last: Option<Arc<State>>,
     plan: Arc<Plan>,
@@ -246,6 +245,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             let transfer = |step: &Step| matches!(step, Step::Transfer { .. });
             if let Some(flight) = self.in_flight.take_if(|f| !transfer(&f.change.step)) {
                 self.desk.under_way(&flight.change.origin, None);
+                self.desk.overdue(&flight.change.step);
                 let fate = Fate::Unknown("leadership was lost before its end".to_owned());
                 self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
             }
@@ -362,13 +362,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let leavers = removed.iter().filter_map(|id| state.server(id));
         let leavers: Vec<Arc<Server>> = leavers.map(|found| Arc::clone(&found.server)).collect();
         let records = !self.desk.records_are_local;
-        let hands_over = records && self.hands_over();
+        let hands_over = (records && self.hands_over()).then(|| outstanding(state));
         let (runtime, deadline) = (self.runtime.clone(), self.options.step_deadline);
         self.runtime.spawn(async move {
-            let result = if hands_over {
-                hand_over(&*cluster, &runtime, deadline, change).await
-            } else {
-                cluster.apply(change).await
+            let result = match hands_over {
+                Some(reports) => hand_over(&*cluster, &runtime, deadline, change, reports).await,
+                None => apply(&*cluster, change).await,
             };
             // Here and not where the outcome is heard: the driver may be gone by then, and before
             // anything else is applied the ids must be known as removed.
@@ -388,7 +387,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         });
     }
 
-    fn event(&mut self, event: Event<C::Error>) {
+    fn event(&mut self, event: Event) {
         match event {
             Event::Applied { serial, result } => {
                 if self.in_flight.as_ref().is_some_and(|flight| flight.serial == serial)
@@ -402,7 +401,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         }
     }
 
-    fn applied(&mut self, flight: &InFlight, result: Applied<C::Error>) {
+    fn applied(&mut self, flight: &InFlight, result: Done) {
         let InFlight { change, begun, .. } = flight;
         let step = change.step.clone();
         self.chronicle.taken(change, begun, self.runtime.now(), Fate::of(&result));

@@ -55,7 +55,7 @@ pub use records::{
     Signs, StandingSign, StoredConfig, Task, Verdict,
 };
 pub use refusal::Refusal;
-pub(crate) use report::report;
+pub(crate) use report::outstanding;
 pub(crate) use retries::Retries;
 pub use safety::check;
 pub use state::{Health, Reason, Reasons, ServerState, State, Trail};

@@ -313,9 +313,9 @@ pub enum Record {
     /// For this long nobody observed the cluster: no grace counts it, and whoever was healthy
     /// before has to prove it anew.
     Lapse(#[serde(with = "crate::duration")] Duration),
-    /// Whoever leads is about to hand leadership over. A leader that another follows without this
-    /// has lost it.
-    HandOver,
+    /// Whoever leads is about to hand leadership over, and what it has not recorded of health yet.
+    /// A leader that another follows without this has lost it.
+    HandOver(Vec<Report>),
 }
 
 /// What the ledger answered to a record.
@@ -474,7 +474,10 @@ impl Ledger {
                         if healthy { Some(now) } else { server.applied_at.map(later) };
                 }
             }
-            Record::HandOver => self.leader = None,
+            Record::HandOver(reports) => {
+                self.apply_health(now, reports);
+                self.leader = None;
+            }
         }
         Outcome::Recorded(index)
     }

@@ -10,8 +10,17 @@ use super::{
 /// By how much the ledger may have something for longer than it stands.
 const SLACK: Duration = Duration::from_secs(1);
 
+/// What the ledger should be told of the members.
+pub(crate) fn outstanding(state: &State) -> Vec<Report> {
+    // It keeps nothing of an id that was removed, and would be told again for ever.
+    let removed =
+        |server: &ServerState| state.ledger.iter().any(|l| l.removed.contains(&server.server.id));
+    let kept = state.members().filter(|server| !removed(server));
+    kept.filter_map(|server| report(state, server)).collect()
+}
+
 /// What the ledger should be told of a server; `None`: nothing.
-pub(crate) fn report(state: &State, server: &ServerState) -> Option<Report> {
+fn report(state: &State, server: &ServerState) -> Option<Report> {
     let ledger = state.ledger.as_ref();
     let record = ledger.and_then(|ledger| ledger.servers.get(&server.server.id));
     let health = &server.health;

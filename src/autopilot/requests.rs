@@ -11,9 +11,9 @@ use super::{
     handle::{Request, Verb, VerbError},
     orders::{is_absent, stranger},
     plan::Plan,
-    records::{Ledger, Operation, Outcome, Record, Report, Task},
+    records::{Ledger, Operation, Outcome, Record, Task},
     refusal::Refusal,
-    report::report,
+    report::outstanding,
     server::ServerId,
     state::State,
     why::Why,
@@ -266,9 +266,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         self.desk.dirty = false;
         let acts = state.may_act() && !self.hands_over();
         let Some(ledger) = state.ledger.clone().filter(|_| acts) else { return };
-        // A ledger keeps nothing of an id that was removed; it would be told again for ever.
-        let kept = state.members().filter(|s| !ledger.removed.contains(&s.server.id));
-        let reports: Vec<Report> = kept.filter_map(|server| report(state, server)).collect();
+        let reports = outstanding(state);
         // Whoever carries out a removal records it; what is left of that is done here.
         let settled = state.membership.committed && !state.membership.joint && !self.is_stepping();
         let is_member = |id: &ServerId| {
@@ -297,12 +295,12 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
 }
 
 /// A record on its way, of which the driver hears also where the host panics over it.
-struct Told<E> {
-    events: mpsc::UnboundedSender<Box<Event<E>>>,
+struct Told {
+    events: mpsc::UnboundedSender<Box<Event>>,
     then: Option<Then>,
 }
 
-impl<E> Told<E> {
+impl Told {
     fn tell(mut self, result: Result<Outcome, Unrecorded>) {
         self.send(result);
     }
@@ -314,7 +312,7 @@ impl<E> Told<E> {
     }
 }
 
-impl<E> Drop for Told<E> {
+impl Drop for Told {
     fn drop(&mut self) {
         self.send(Err(Unrecorded::Unknown("the host panicked over it".to_owned())));
     }

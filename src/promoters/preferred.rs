@@ -9,7 +9,7 @@ use crate::autopilot::{Config, Liking, Policy, Promoter, ServerState, State, Wis
 ///
 /// Preferences count in the order given: the first decides, the next decides between equals.
 /// Leadership moves only to a server that is strictly better, is stable, and has been healthy for
-/// `hold` besides; only from a leader that has led for `hold`; and, after a transfer to anybody has
+/// at least `hold`; only from a leader that has led for `hold`; and, after a transfer to anybody has
 /// failed on the leader, not before `cool_down` has passed since; and never to one from which the
 /// inner policy would take it again. While votes are moving it stays where it is. Whoever keeps
 /// losing leadership must be stable for longer each time ([`ServerState::stabilization`]).

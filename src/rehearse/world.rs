@@ -9,8 +9,8 @@ use std::{
 use super::case::Case;
 use crate::autopilot::{
     Change, Config, Leading, Ledger, LogId, Membership, NodeStatus, Observation, Plan, Probe,
-    Promoter, Record, Report, Retries, Role, Server, ServerId, ServerState, Sighting, State,
-    Status, Step, Verdict, check, plan, report,
+    Promoter, Record, Retries, Role, Server, ServerId, ServerState, Sighting, State, Status, Step,
+    Verdict, check, outstanding, plan,
 };
 
 /// How long after a step the driver looks again.
@@ -193,6 +193,15 @@ impl World {
         self.elect();
     }
 
+    /// A server restarts so quickly that nobody misses it, except that it leads no more.
+    pub fn restart(&mut self, id: &str) {
+        self.kill(id, Duration::ZERO);
+        if let Some(place) = self.servers.get_mut(id) {
+            place.boot += 1;
+        }
+        self.heal(id);
+    }
+
     /// Records something, as an operator or the driver does.
     pub fn record(&mut self, record: Record) {
         self.index += 1;
@@ -208,7 +217,10 @@ impl World {
     /// outlive the leader. Returns the plan and what was applied.
     pub fn round(&mut self, promoter: &dyn Promoter) -> (Plan, Option<Step>) {
         let (plan, next) = self.look(promoter);
-        self.remember();
+        // Leadership that is handed over has its records with it.
+        if !next.as_ref().is_some_and(|next| matches!(next.step, Step::Transfer { .. })) {
+            self.remember();
+        }
         for operation in plan.finished.iter().chain(&plan.expired) {
             self.index += 1;
             self.ledger.apply(self.index, self.at, Record::End(*operation));
@@ -434,7 +446,8 @@ impl World {
                 self.retries.failed(step, self.at, error, salt);
             }
             Step::Transfer { to } => {
-                self.ledger.apply(self.index, self.at, Record::HandOver);
+                let reports = self.last.as_ref().map(outstanding).unwrap_or_default();
+                self.ledger.apply(self.index, self.at, Record::HandOver(reports));
                 self.lead(to);
             }
             Step::FinishJoint => {
@@ -452,8 +465,7 @@ impl World {
     /// Writes the verdicts and signs that the ledger does not know yet.
     fn remember(&mut self) {
         let Some(state) = self.last.as_ref().filter(|state| state.may_act()) else { return };
-        let members = state.members();
-        let reports: Vec<Report> = members.filter_map(|server| report(state, server)).collect();
+        let reports = outstanding(state);
         if !reports.is_empty() {
             self.ledger.apply(self.index, self.at, Record::Health(reports));
         }

@@ -155,6 +155,12 @@ async fn end_leases<R: Runtime>(commands: Commands<R>) {
     }
 }
 
+/// What is in memory answers at once: a task that asks in a loop would never let its thread go, nor
+/// a timer on it fire.
+async fn let_others_run() {
+    tokio::task::coop::consume_budget().await;
+}
+
 impl<R: Runtime> Commands<R> {
     /// The machine's time now.
     fn now(&self) -> Duration {
@@ -162,6 +168,7 @@ impl<R: Runtime> Commands<R> {
     }
 
     async fn run(&self, command: Command) -> Result<Outcome, StoreError> {
+        let_others_run().await;
         let Some(queue) = &self.queue else {
             return self.local.apply_one(self.now(), command);
         };
@@ -182,12 +189,14 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        let_others_run().await;
         self.shared.commands.local.range(&request)
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
         txn.check(&self.shared.limits)?;
         if let Some(done) = self.shared.commands.local.read(&txn)? {
+            let_others_run().await;
             return Ok(done);
         }
         self.shared.commands.run(Command::Txn(txn)).await?.txn()
@@ -210,6 +219,7 @@ impl<R: Runtime> Store for Embedded<R> {
     }
 
     async fn time_to_live(&self, id: LeaseId) -> Result<LeaseState, StoreError> {
+        let_others_run().await;
         let now = self.shared.commands.now();
         let lease = self.shared.commands.local.lease(id, now)?;
         // Its time is over, only nobody has said so yet.

@@ -125,19 +125,33 @@ async fn a_pause_is_answered_when_the_step_under_way_has_ended_and_nothing_follo
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_names_the_step_under_way_where_its_outcome_is_given_up() {
-    let host = Host::new(LEARNER);
-    host.inner().takes = time("20s");
-    let handle = host.run(Stable::new(), |_| {});
-    until("it is under way", || matches!(handle.view().plan.idle, Some(Why::InFlight(_)))).await;
-    let Err(VerbError::Deadline { left_behind }) = handle.pause("a test").await else {
-        panic!("the step goes on");
-    };
-    assert_eq!(
-        left_behind,
-        "done: paused; under way: promote 4; waited for: the end of the step that was under way"
-    );
-    assert_eq!(host.done(), [""; 0]);
-    until("it ends after all", || host.done() == ["promote 4"]).await;
+    for leadership_is_lost_and_regained in [false, true] {
+        let host = Host::new(LEARNER);
+        host.inner().takes = time("20s");
+        let handle = host.run(Stable::new(), |_| {});
+        let under_way = || matches!(handle.view().plan.idle, Some(Why::InFlight(_)));
+        until("it is under way", under_way).await;
+        let regain = async {
+            if leadership_is_lost_and_regained {
+                TokioRuntime.sleep(time("1s")).await;
+                host.inner().world.seen.leading.as_mut().unwrap().term += 1;
+                host.0.1.notify_one();
+            }
+        };
+        let begin = TokioRuntime.now();
+        let (answer, ()) = tokio::join!(handle.pause("a test"), regain);
+        let Err(VerbError::Deadline { left_behind }) = answer else {
+            panic!("the step goes on");
+        };
+        assert_eq!(
+            left_behind,
+            "done: paused; under way: promote 4; waited for: the end of the step that was under way"
+        );
+        let at_once = TokioRuntime.now().saturating_sub(begin) < time("2s");
+        assert_eq!(at_once, leadership_is_lost_and_regained);
+        assert_eq!(host.done(), [""; 0]);
+        until("it ends after all", || host.done() == ["promote 4"]).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,6 +337,36 @@ async fn a_transfer_that_succeeded_keeps_nothing_from_the_next_leader_or_the_sam
     let after = TokioRuntime.now().saturating_sub(again);
     let stabilization = handle.view().config.server_stabilization_time;
     assert!(after >= stabilization && after < stabilization + time("2s"), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_takes_with_it_what_is_not_recorded_yet() {
+    let host = Host::new("1 leader\n2\n3");
+    prefer(&host, "2");
+    host.inner().refuses = |record| matches!(record, Record::Health(_));
+    let _handle = host.run(prefers_2(), |_| {});
+    until("it is done", || !host.done().is_empty()).await;
+    let inner = host.inner();
+    let ledger = inner.world.ledger.as_ref().unwrap();
+    assert_eq!((ledger.servers.len(), &ledger.leader), (3, &None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_kept_where_nobody_knows_whether_its_end_is_recorded() {
+    let host = Host::new("1 leader\n2\n3");
+    prefer(&host, "2");
+    host.inner().loses = true;
+    let handle = host.run(prefers_2(), |_| {});
+    TokioRuntime.sleep(time("50m")).await;
+    let history = handle.view().history.clone();
+    let fates: Vec<String> = history.iter().map(|decision| decision.fate.to_string()).collect();
+    // Like any transfer that has failed it waits, and not for a heartbeat.
+    assert_eq!(
+        fates,
+        ["the host refused it, nothing was changed: that it comes is not recorded: the host did \
+          not answer in time"]
+    );
+    assert_eq!(host.inner().tries, 0);
 }
 
 /// The tag that the policy looks for.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft_autopilot::{
-    autopilot::{IntentKind, Promoter, Record, Role, Step},
+    autopilot::{IntentKind, Promoter, Record, Role, State, Step},
     promoters::{Preferred, Stable, Zones},
     rehearse::World,
 };
@@ -13,21 +13,40 @@ use super::support::{Content, MINUTE, SECOND, cluster};
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// For how long a period is watched: for a week, or for so many periods that the penalty of failing has
-/// grown to a day long before, where a week of them would take too long to watch.
+/// For how long a period is watched: for a week, or where a week of so short ones would take too long to
+/// watch, for so many of them; the bound is that of as many.
 fn span(period: Duration) -> Duration {
     let (short, periods) = if cfg!(debug_assertions) { (20, 500) } else { (5, 5_000) };
     if period < short * SECOND { period * periods } else { WEEK }
 }
 
-/// Lets `id` be down for the last part of every period, each time; returns the number of changes.
-fn flap(world: &mut World, promoter: &dyn Promoter, id: &str, period: Duration, up: f64) -> usize {
+/// What a server does all the time.
+#[derive(Clone, Copy, Debug)]
+enum Habit {
+    /// It is up for that part of every period, and down for the rest.
+    Away(f64),
+    /// The same, and it has restarted each time.
+    Restarts(f64),
+}
+
+/// Lets `id` do so, in each period; returns the number of changes.
+fn flap(
+    world: &mut World,
+    promoter: &dyn Promoter,
+    id: &str,
+    period: Duration,
+    habit: Habit,
+) -> usize {
+    let (Habit::Away(up) | Habit::Restarts(up)) = habit;
     let (begin, span, mut changes) = (world.at(), span(period), 0);
     let (up, seconds) = (period.mul_f64(up), period.as_secs_f64());
     while world.at().saturating_sub(begin) < span {
         let passed = world.at().saturating_sub(begin).as_secs_f64();
         let phase = Duration::from_secs_f64(passed % seconds);
         let next = if phase < up {
+            if world.is_down(id) && matches!(habit, Habit::Restarts(_)) {
+                world.restart(id);
+            }
             world.heal(id);
             up.saturating_sub(phase)
         } else {
@@ -63,7 +82,9 @@ fn a_server_that_flaps_costs_few_changes_whatever_its_period() {
         let period = Duration::from_secs_f64(period);
         // The last is too short for anybody to notice, except that it costs a leader its leadership.
         let moment = 1.0 - 0.15 / period.as_secs_f64();
-        for up in [0.5, 0.8, moment.max(0.5)] {
+        let moment = moment.max(0.5);
+        let restarts = [Habit::Restarts(0.8), Habit::Restarts(moment)];
+        for habit in [0.5, 0.8, moment].map(Habit::Away).into_iter().chain(restarts) {
             // The only server of its zone: its vote goes to another zone and comes back, and
             // leadership with it where it is preferred.
             let preferred = Preferred::new(Zones::new()).zone("c");
@@ -71,8 +92,8 @@ fn a_server_that_flaps_costs_few_changes_whatever_its_period() {
             for promoter in &policies[usize::from(cfg!(debug_assertions))..] {
                 let mut world = cluster("a1@a b1@b c1@c", "a2@a");
                 world.update_interval = MINUTE / 2;
-                let changes = flap(&mut world, *promoter, "c1", period, up);
-                assert!(changes <= bound(period), "{promoter:?} {period:?} {up}: {changes}");
+                let changes = flap(&mut world, *promoter, "c1", period, habit);
+                assert!(changes <= bound(period), "{promoter:?} {period:?} {habit:?}: {changes}");
                 most = most.max(changes);
             }
         }
@@ -87,7 +108,7 @@ fn a_server_that_flaps_does_not_take_a_vote_with_it_each_time() {
         let period = Duration::from_secs(*period);
         let mut world = cluster("a b c", "d e");
         world.update_interval = MINUTE / 2;
-        let changes = flap(&mut world, &Stable::with_target(3), "b", period, 0.5);
+        let changes = flap(&mut world, &Stable::with_target(3), "b", period, Habit::Away(0.5));
         assert!(changes <= 1, "{period:?}: {changes}");
     }
 }
@@ -188,4 +209,41 @@ fn a_leader_that_fails_is_counted_by_the_next() {
         }
         assert_eq!(world.leader(), Some(&leader));
     }
+}
+
+/// That it answers again, only from another boot, is no excuse; nor that nobody may be judged yet.
+#[test]
+fn a_leader_that_restarts_is_counted_by_the_next() {
+    for unjudged in [false, true] {
+        let mut world = cluster("a b c", "");
+        world.run(&Content, MINUTE);
+        world.restart("a");
+        assert_eq!(world.leader(), Some(&"b".into()));
+        let mut seen = world.observe();
+        let mut last = None;
+        if unjudged {
+            seen.leading.as_mut().unwrap().lease = false;
+            last = Some(State::assess(&world.config, None, &seen));
+            seen = world.observe();
+            seen.at += SECOND;
+        }
+        let state = State::assess(&world.config, last.as_ref(), &seen);
+        let flaps: Vec<u8> = state.servers.iter().map(|server| server.flaps).collect();
+        assert_eq!(flaps, [1, 0, 0], "unjudged before: {unjudged}");
+        assert_eq!(state.server(&"a".into()).unwrap().health.healthy_since, Some(seen.at));
+    }
+}
+
+/// A leader that hands over in its first round knows that the one before it has failed.
+#[test]
+fn a_leader_that_hands_over_at_once_has_the_failure_before_it_recorded() {
+    let mut world = cluster("a1@a b1@b c1@c", "");
+    world.run(&Content, MINUTE);
+    world.restart("a1");
+    let promoter = Preferred::new(Zones::new()).zone("c").hold(Duration::ZERO);
+    let (_, step) = world.round(&promoter);
+    assert_eq!(step, Some(Step::Transfer { to: "c1".into() }));
+    world.run(&Content, SECOND);
+    let flaps: Vec<u8> = world.assess().servers.iter().map(|server| server.flaps).collect();
+    assert_eq!(flaps, [1, 0, 0]);
 }
