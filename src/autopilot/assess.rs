@@ -36,7 +36,9 @@ impl State {
             &mended
         };
         let shrunken = discovery_shrunken(seen, sightings);
-        let round = Round { config, seen, shrunken, first: last.is_none(), judges, lapse };
+        let has_judged = last.is_some_and(|last| last.judged);
+        let fresh = last.is_none() || (judges && !has_judged);
+        let round = Round { config, seen, shrunken, fresh, judges, lapse };
         let mut before = known;
         let servers = sightings.iter();
         let servers = servers.map(|sighting| {
@@ -50,6 +52,7 @@ impl State {
             leader: seen.leader.clone(),
             leading: seen.leading,
             observed: last.filter(|_| !judges).map_or(seen.at, |last| last.observed),
+            judged: judges || has_judged,
             lapse: if judges { lapse.time } else { Duration::ZERO },
             membership: seen.membership,
             last_log: seen.last_log,
@@ -178,8 +181,8 @@ struct Round<'a> {
     config: &'a Config,
     seen: &'a Observation,
     shrunken: bool,
-    /// There is no earlier round of this leadership.
-    first: bool,
+    /// The first round of this leadership, or the first that judges and knows all records.
+    fresh: bool,
     /// This node leads with a fresh lease.
     judges: bool,
     /// The time before this round that counts for nothing.
@@ -227,6 +230,11 @@ impl Before {
         }
     }
 
+    /// Since when it has been healthy, confirmed or not.
+    fn history(&self) -> Option<Duration> {
+        self.trail.carried.or(self.health.healthy_since)
+    }
+
     /// Forgets what was counted in time; a log that shrank stays shrunk.
     fn restart(&mut self, at: Duration) {
         self.health.since = at;
@@ -250,7 +258,7 @@ impl Before {
     }
 
     /// Leaves a time that nobody observed out of every count.
-    fn leave_out(&mut self, lapse: Lapse, at: Duration) {
+    fn leave_out(&mut self, lapse: Lapse, at: Duration, fresh: bool) {
         let later = |since: Duration| lapse.leave_out(since, at);
         self.signs = self.signs.map(later);
         self.joining = self.joining.map(later);
@@ -258,7 +266,7 @@ impl Before {
         self.trail.applied = later(self.trail.applied);
         // What contact and probes say of the time before counts no further back than now.
         self.trail.seen = at;
-        if lapse.hole {
+        if lapse.hole || fresh {
             self.health.since = at;
             self.health.healthy_since = None;
             self.trail.carried = None;
@@ -269,12 +277,11 @@ impl Before {
 impl Round<'_> {
     fn server(&self, sighting: &Sighting, last: Option<&ServerState>) -> ServerState {
         let is_member = sighting.role != Role::Absent;
-        let mut before = match last.filter(|last| (last.role != Role::Absent) == is_member) {
-            Some(last) => Before::of(last),
-            None => self.recorded(sighting),
-        };
+        let last = last.filter(|last| (last.role != Role::Absent) == is_member && !self.fresh);
+        let mut before = last.map_or_else(|| self.recorded(sighting), Before::of);
+        let led = before.history();
         if self.judges && !self.lapse.time.is_zero() {
-            before.leave_out(self.lapse, self.seen.at);
+            before.leave_out(self.lapse, self.seen.at, self.fresh);
         }
         let measure = self.measure(sighting, &mut before);
         let reasons = if self.judges {
@@ -284,8 +291,9 @@ impl Round<'_> {
         };
         let restarted = before.trail.reborn && !measure.was.reborn;
         // A leader that fails is missed by the next, which knows its history from the ledger; that
-        // it answers again from another boot is no excuse.
-        let then = before.trail.carried.or(before.health.healthy_since);
+        // it answers again from another boot, or late, is no excuse.
+        let deposed = self.has_lost_leadership(&sighting.server.id, led);
+        let then = if deposed { led } else { before.history() };
         // Where probes tell boots apart, only the next answer says that it is still the same.
         let confirmed = match measure.status {
             _ if !self.judges => None,
@@ -298,7 +306,6 @@ impl Round<'_> {
         {
             before.health.healthy_since = Some(carried);
         }
-        let deposed = self.has_lost_leadership(&sighting.server.id, then);
         let health = self.health(reasons, &before, restarted || deposed);
         let healthy = health.verdict == Verdict::Healthy;
         let doubt = health.verdict == Verdict::Unknown && self.is_short(health.since);
@@ -363,7 +370,7 @@ impl Round<'_> {
         let gap = self.seen.leading.map_or(Duration::MAX, |leading| leading.gap);
         let signs = record.signs_at.map(|since| here(Some(since)).saturating_add(gap).min(at));
         // Without a record nobody knows how long a member that was found has been one.
-        let joining = if self.first { found.is_some_and(|r| !r.joined) } else { !record.joined };
+        let joining = if self.fresh { found.is_some_and(|r| !r.joined) } else { !record.joined };
         let mut before = Before {
             health: Health {
                 verdict: record.verdict,

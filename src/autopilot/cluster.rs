@@ -86,8 +86,9 @@ pub struct Leading {
     /// For how long nobody was seen leading before.
     #[serde(default, with = "crate::duration")]
     pub gap: Duration,
-    /// Whether a quorum has acknowledged it recently enough that no other leader can exist.
-    /// The only voter's lease always is.
+    /// Whether a quorum has acknowledged it recently enough that no other leader can exist, and
+    /// [`Observation::ledger`] has all that was recorded before this leadership. The only voter
+    /// waits for nobody else.
     pub lease: bool,
 }
 

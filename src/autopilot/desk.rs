@@ -382,7 +382,8 @@ pub(super) async fn hand_over<C: Cluster>(
         Ok(_) | Err(Unrecorded::Refused(_)) => apply(cluster, change).await,
         Err(Unrecorded::Moved(what)) => Err(ClusterError::Moved(what)),
         Err(Unrecorded::Unknown(why)) => {
-            Err(ClusterError::Refused(format!("that it comes is not recorded: {why}").into()))
+            let why = format!("whether the hand-over is recorded is not known: {why}");
+            Err(ClusterError::Refused(why.into()))
         }
     }
 }

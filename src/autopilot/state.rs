@@ -363,6 +363,10 @@ pub struct State {
     /// observed.
     #[serde(with = "crate::duration")]
     pub(super) observed: Duration,
+    /// Whether a round of this leadership has judged: until then what is recorded may still be on
+    /// its way to this node.
+    #[serde(default = "yes")]
+    pub(super) judged: bool,
     /// The time before this round that nobody observed, because this node had no lease or there
     /// was no round. No grace and no history counts it. 0: the rounds follow each other.
     #[serde(with = "crate::duration")]
@@ -395,6 +399,11 @@ pub struct State {
     pub ledger_at: Duration,
     /// What the driver knows of its own doing.
     pub feedback: Option<Arc<Feedback>>,
+}
+
+/// For a case that does not say.
+fn yes() -> bool {
+    true
 }
 
 impl State {

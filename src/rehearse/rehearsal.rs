@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{case::Case, world::World};
 use crate::autopilot::{
-    Explanation, Held, Origin, Promoter, ServerId, State, Step, Why, explain, plan,
+    Explanation, Held, Origin, Plan, Promoter, ServerId, State, Step, Why, explain, plan,
 };
 
 /// More steps than any cluster needs.
@@ -101,11 +101,18 @@ pub fn rehearse(case: &Case, promoter: &dyn Promoter, horizon: Duration) -> Rehe
             return rehearsal;
         }
         if world.at() >= end {
-            let quiet = plan.changes.is_empty() && plan.held.is_empty();
-            rehearsal.end = if quiet { End::Converged } else { End::Horizon };
+            let quiet = plan.changes.is_empty() && plan.held.is_empty() && !plan.undecided;
+            let done = quiet && !brings_more(&mut world, &plan, promoter);
+            rehearsal.end = if done { End::Converged } else { End::Horizon };
             return rehearsal;
         }
         world.wait(&plan, step.is_some(), end);
     }
     rehearsal
+}
+
+/// Whether time alone still brings a step.
+fn brings_more(world: &mut World, plan: &Plan, promoter: &dyn Promoter) -> bool {
+    let state = world.assess();
+    explain(&world.config, &state, plan, promoter).next.after.is_some()
 }

@@ -363,8 +363,8 @@ async fn leadership_is_kept_where_nobody_knows_whether_its_end_is_recorded() {
     // Like any transfer that has failed it waits, and not for a heartbeat.
     assert_eq!(
         fates,
-        ["the host refused it, nothing was changed: that it comes is not recorded: the host did \
-          not answer in time"]
+        ["the host refused it, nothing was changed: whether the hand-over is recorded is not \
+          known: the host did not answer in time"]
     );
     assert_eq!(host.inner().tries, 0);
 }

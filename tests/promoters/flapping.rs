@@ -214,24 +214,44 @@ fn a_leader_that_fails_is_counted_by_the_next() {
 /// That it answers again, only from another boot, is no excuse; nor that nobody may be judged yet.
 #[test]
 fn a_leader_that_restarts_is_counted_by_the_next() {
-    for unjudged in [false, true] {
+    for unjudged in 0..4 {
         let mut world = cluster("a b c", "");
         world.run(&Content, MINUTE);
         world.restart("a");
         assert_eq!(world.leader(), Some(&"b".into()));
-        let mut seen = world.observe();
         let mut last = None;
-        if unjudged {
+        for _ in 0..unjudged {
+            let mut seen = world.observe();
             seen.leading.as_mut().unwrap().lease = false;
-            last = Some(State::assess(&world.config, None, &seen));
-            seen = world.observe();
-            seen.at += SECOND;
+            last = Some(State::assess(&world.config, last.as_ref(), &seen));
+            world.pass(SECOND);
         }
+        let seen = world.observe();
         let state = State::assess(&world.config, last.as_ref(), &seen);
         let flaps: Vec<u8> = state.servers.iter().map(|server| server.flaps).collect();
         assert_eq!(flaps, [1, 0, 0], "unjudged before: {unjudged}");
         assert_eq!(state.server(&"a".into()).unwrap().health.healthy_since, Some(seen.at));
     }
+}
+
+/// A new leader has all records before it applied only when it may judge.
+#[test]
+fn a_leader_goes_by_the_records_that_it_has_when_it_judges_first() {
+    let mut world = cluster("a b c", "");
+    world.run(&Content, MINUTE);
+    let mut early = world.observe();
+    world.kill("c", Duration::ZERO);
+    world.run(&Content, SECOND);
+    world.heal("c");
+    world.restart("a");
+    early.leader = Some("b".into());
+    (early.at, early.local) = (world.at(), "b".into());
+    early.leading = world.observe().leading;
+    early.leading.as_mut().unwrap().lease = false;
+    let state = State::assess(&world.config, None, &early);
+    let state = State::assess(&world.config, Some(&state), &world.observe());
+    let c = state.server(&"c".into()).unwrap();
+    assert_eq!((c.flaps, c.health.healthy_since), (1, Some(world.at())));
 }
 
 /// A leader that hands over in its first round knows that the one before it has failed.

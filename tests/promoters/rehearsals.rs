@@ -117,6 +117,20 @@ fn what_is_held_at_the_end_says_why() {
     assert_eq!(found.end, End::Converged);
 }
 
+/// It said once that there was nothing to do.
+#[test]
+fn what_comes_only_after_the_horizon_is_no_convergence() {
+    let mut world = cluster("a b c", "d");
+    let mut saved = case(&mut world, &Stable::new());
+    (saved.history, saved.observation.ledger) = (None, None);
+    for (seconds, end, taken) in
+        [(0, End::Horizon, 0), (9, End::Horizon, 0), (60, End::Converged, 1)]
+    {
+        let found = rehearse(&saved, &Stable::new(), seconds * SECOND);
+        assert_eq!((&found.end, found.steps.len()), (&end, taken), "{seconds} s");
+    }
+}
+
 /// What would it do, were it switched on; and what, once that step has ended?
 #[test]
 fn a_rehearsal_goes_on_where_a_step_is_awaited_and_where_autopilot_only_looks_on() {

@@ -75,7 +75,7 @@ fn answer(address: &str, status: StatusCode, body: &[u8]) -> Result<Value, Failu
         _ => "no reason was given".to_owned(),
     });
     if let Some(leader) = said("LeaderAddress").or_else(|| said("Leader")) {
-        words = format!("{words}; ask the leader, {leader}");
+        words = format!("{words}; the leader is {leader}");
     }
     Err(Failure::Answer(format!("{address}: {status}: {words}")))
 }
