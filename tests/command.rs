@@ -119,6 +119,13 @@ fn bad_input_is_named_with_file_place_field_and_what_was_expected() {
         &["`observation.servers[1].role`", "`king`", "expected one of `voter`, `learner`"],
     );
     refused(
+        &with("/promoter", json!({"zones": 5})),
+        &["field `promoter.zones`: invalid type: integer `5`, expected an object"],
+    );
+    let text = format!("{:#}", migration());
+    let cut = text.find("\"role\"").unwrap();
+    refused(&text[..cut], &["field `history.servers[0]`: EOF"]);
+    refused(
         &with("/observation/leader", json!("nobody")),
         &["`observation.leader`", "`nobody`", "expected the id of one of"],
     );

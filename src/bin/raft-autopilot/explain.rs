@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use raft_autopilot::duration::{parse, rounded};
 use serde_json::Value;
 
 use super::{Failure, Node, client, plan::table};
@@ -52,7 +53,10 @@ fn all(found: &Value) -> String {
     let after = found["Next"]["After"].as_str();
     let after = after.map_or(String::new(), |after| match after {
         "0s" => "now: ".to_owned(),
-        after => format!("in {after}: "),
+        after => {
+            let rounded = parse(after).map(|after| rounded(after).to_string());
+            format!("in {}: ", rounded.unwrap_or_else(|_| after.to_owned()))
+        }
     });
     let _ = writeln!(text, "\nnext: {after}{}", words(&found["Next"]["Words"]));
     for (title, field) in [("held", "Held"), ("warning", "Warnings")] {

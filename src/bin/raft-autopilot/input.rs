@@ -184,6 +184,13 @@ fn placed(path: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
     let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+    // What it is called in Rust says nothing to whoever writes JSON.
+    let what = match what.split_once(", expected struct ") {
+        Some((found, _)) => format!("{found}, expected an object"),
+        None => what.to_owned(),
+    };
+    // Where it ends in the middle nobody knows of what.
+    let path = path.replace(".?", "");
     let field = if path == "." { String::new() } else { format!("field `{path}`: ") };
     format!("line {line} column {column}: {field}{what}")
 }
