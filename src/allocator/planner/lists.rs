@@ -30,7 +30,7 @@ struct List {
 }
 
 /// Up to one in so many members is listed alone, and not with everybody.
-const FEW: usize = 4;
+const FEW: usize = 8;
 
 /// A list is put in order when it has more items beyond twice what its member holds than this.
 const STALE: usize = 64;

@@ -136,7 +136,7 @@ impl<'a> Survey<'a> {
             tallies,
             common: Holder::VACANT,
             unsound: Vec::new(),
-            block: vec![0; BLOCK],
+            block: vec![0; problem.held.len().min(BLOCK)],
         }
     }
 
