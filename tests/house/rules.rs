@@ -153,7 +153,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator/planner",
         &[
-            &["columns", "flow", "level", "problem", "routes", "tournament"],
+            &["columns", "flow", "level", "links", "problem", "routes", "tournament"],
             &["crown", "evade", "kinds", "takers"],
             &["fair", "lists"],
             &["draft", "exact", "openings", "retire", "survey"],

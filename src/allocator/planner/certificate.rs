@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     fair::Fair,
-    problem::{Holder, Problem, index, primary},
+    problem::{Holder, Problem, primary},
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -62,39 +62,46 @@ impl Certificate {
     }
 
     /// Counts what becomes of one item.
+    #[inline]
     fn compare(&mut self, holders: &[Holder], held: &[Holder]) {
-        if held.is_empty() {
-            self.added += count(holders.len());
-            return;
+        // Who stays mostly stays in its place: then that is counted without a branch, because nobody can
+        // guess who stays.
+        let (mut kept, mut handed) = (0, 0);
+        for (holder, held) in holders.iter().zip(held) {
+            let (stays, hands) = holder.after(*held);
+            (kept, handed) = (kept + stays as usize, handed + u64::from(hands));
         }
-        // Pairs are counted without a branch, because nobody can guess who stays.
-        let same =
-            |holder: &Holder| held.iter().filter(|other| other.member() == holder.member()).count();
-        let kept: usize = holders.iter().map(same).sum();
+        // One that does not stay in its place is not in another one's, if all others stay.
+        if kept + 1 < holders.len().max(held.len()) {
+            (kept, handed) = by_pairs(holders, held);
+        }
         self.added += count(holders.len() - kept);
         self.removed += count(held.len() - kept);
-        if let Some(old) = primary(held) {
-            let handed =
-                |holder: &&Holder| (holder.member() == old.member()) & !holder.is_primary();
-            self.hand_offs += count(holders.iter().filter(handed).count());
-        }
+        self.hand_offs += handed;
     }
 
     /// Counts an item's replicas beyond what the zone rule lets a zone take.
+    #[inline]
     fn count_zones(&mut self, fair: &Fair, cap: usize, holders: &[Holder]) {
-        let zone = |holder: &Holder| fair.zones.of(*holder);
         // Where all are within it, which is nearly always, that is seen at once.
-        let first = holders.first().map(zone);
-        let alike = holders.iter().fold(true, |alike, other| alike & (Some(zone(other)) == first));
-        if cap >= holders.len() || cap + 1 == holders.len() && !alike {
-            return;
+        if !fair.zones.are_apart(holders, cap) {
+            let beyond = fair.zones.beyond(holders, cap);
+            self.beyond += count(beyond);
+            self.zones_violated += u64::from(beyond > 0);
         }
-        let mut zones: Vec<u32> = holders.iter().map(zone).collect();
-        zones.sort_unstable();
-        let beyond = |zone: &[u32]| zone.len().saturating_sub(cap);
-        let beyond: usize = zones.chunk_by(|one, other| one == other).map(beyond).sum();
-        self.beyond += count(beyond);
-        self.zones_violated += u64::from(beyond > 0);
+    }
+
+    /// Counts what becomes of one item, and its zones if that is asked.
+    #[inline]
+    fn count<R>(&mut self, fair: &Fair, cap: Option<usize>, holders: &R, held: &R)
+    where
+        R: AsRef<[Holder]> + ?Sized,
+    {
+        let holders = holders.as_ref();
+        self.compare(holders, held.as_ref());
+        if let Some(cap) = cap {
+            self.count_zones(fair, cap, holders);
+        }
     }
 
     /// Replicas that could not be placed.
@@ -124,10 +131,12 @@ pub(super) fn certify(
     let cap_of = |item| fair.rule[fair.classes.of(problem, item)];
     for item in touched {
         let item = *item as usize;
-        let row = draft.of(item);
-        certificate.compare(row, draft.held(item));
-        if fair.beyond == 0 {
-            certificate.count_zones(fair, cap_of(item), row);
+        let (row, held) = (draft.of(item), draft.held(item));
+        let cap = (fair.beyond == 0).then(|| cap_of(item));
+        // Of rows of three, as most are, the compiler is to know that.
+        match (<&[_; 3]>::try_from(row), <&[_; 3]>::try_from(held)) {
+            (Ok(row), Ok(held)) => certificate.count(fair, cap, row, held),
+            _ => certificate.count(fair, cap, row, held),
         }
     }
     if fair.short {
@@ -152,21 +161,54 @@ pub(super) fn certify(
 
 /// How many replicas of a rank could be placed and are not, in favour of others of a later rank.
 fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft) -> u64 {
-    let ranks: Vec<_> = fair.classes.list.iter().map(|(class, _)| class.ranks()).collect();
-    let mut missing = fair.ranks.clone();
+    // By class, and by how many replicas are placed, the items.
+    let classes = fair.classes.list.iter();
+    let mut items: Vec<Vec<i64>> =
+        classes.map(|(class, _)| vec![0; class.wanted as usize + 1]).collect();
     for item in 0..draft.len() {
-        let mut placed = index(draft.of(item).len());
-        for (rank, replicas) in &ranks[fair.classes.of(problem, item)] {
-            let here = placed.min(*replicas);
-            placed -= here;
-            *missing.entry(*rank).or_default() -= here;
+        items[fair.classes.of(problem, item)][draft.of(item).len()] += 1;
+    }
+    let mut missing = fair.ranks.clone();
+    for ((class, _), items) in fair.classes.list.iter().zip(items) {
+        for (placed, items) in (0..).zip(items).filter(|(_, items)| *items > 0) {
+            let mut placed: i64 = placed;
+            for (rank, replicas) in class.ranks() {
+                let here = placed.min(replicas);
+                placed -= here;
+                *missing.entry(rank).or_default() -= here * items;
+            }
         }
     }
     missing.values().map(|missing| (*missing).max(0).unsigned_abs()).sum()
 }
 
-/// Each item once, in order.
-pub(super) fn once(mut items: Vec<u32>, end: usize) -> Vec<u32> {
+/// How many of the holders held the item before, and whether the primary is handed on by one of them.
+#[cold]
+fn by_pairs(holders: &[Holder], held: &[Holder]) -> (usize, u64) {
+    if held.is_empty() {
+        return (0, 0);
+    }
+    // Pairs are counted without a branch too.
+    let same =
+        |holder: &Holder| held.iter().filter(|other| other.member() == holder.member()).count();
+    let handed = primary(held).map_or(0, |old| {
+        let handed = |holder: &&Holder| (holder.member() == old.member()) & !holder.is_primary();
+        holders.iter().filter(handed).count()
+    });
+    (holders.iter().map(same).sum(), count(handed))
+}
+
+/// Each item once; the first so many are in order, and each is there once.
+pub(super) fn once(mut items: Vec<u32>, ordered: usize, end: usize) -> Vec<u32> {
+    let others = items.len() - ordered;
+    if others < ordered / 16 {
+        let mut more = items.split_off(ordered);
+        more.sort_unstable();
+        more.dedup();
+        more.retain(|item| items.binary_search(item).is_err());
+        items.append(&mut more);
+        return items;
+    }
     let mut seen = vec![0u64; end.div_ceil(64)];
     for item in &items {
         seen[*item as usize / 64] |= 1 << (item % 64);
@@ -183,4 +225,43 @@ pub(super) fn once(mut items: Vec<u32>, end: usize) -> Vec<u32> {
 
 fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_item_is_counted_once_whether_few_or_many_come_behind_those_in_order() {
+        for more in [0, 1, 5, 100] {
+            let ordered: Vec<u32> = (0..90).map(|item| item * 2).collect();
+            let others = (0..more).map(|turn| turn * 37 % 190);
+            let items: Vec<u32> = ordered.iter().copied().chain(others.clone()).collect();
+            let mut once = once(items, ordered.len(), 200);
+            once.sort_unstable();
+            let mut expected: Vec<u32> = ordered.into_iter().chain(others).collect();
+            expected.sort_unstable();
+            expected.dedup();
+            assert_eq!(once, expected);
+        }
+    }
+
+    #[test]
+    fn who_changed_places_has_not_moved() {
+        let (a, b, c, d) = (Holder::new(1), Holder::new(2), Holder::new(3), Holder::new(4));
+        let count = |row: &[Holder], held: &[Holder]| {
+            let mut certificate = Certificate::default();
+            certificate.compare(row, held);
+            (certificate.added, certificate.removed, certificate.hand_offs)
+        };
+        assert_eq!(count(&[a, b, c], &[a, b, c]), (0, 0, 0));
+        assert_eq!(count(&[b, c, a], &[a, b, c]), (0, 0, 0));
+        assert_eq!(count(&[d, b, c], &[a, b, c]), (1, 1, 0));
+        assert_eq!(count(&[b, a], &[a, b, c]), (0, 1, 0));
+        assert_eq!(count(&[a, b, c, d], &[a, b, c]), (1, 0, 0));
+        assert_eq!(count(&[a, b.primary(), d], &[a.primary(), b, c]), (1, 1, 1));
+        assert_eq!(count(&[b.primary(), d, c], &[a.primary(), b, c]), (1, 1, 0));
+        assert_eq!(count(&[b, a.primary(), c], &[a, b.primary(), c]), (0, 0, 1));
+        assert_eq!(count(&[a.primary()], &[]), (1, 0, 0));
+    }
 }

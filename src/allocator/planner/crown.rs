@@ -1,6 +1,6 @@
 //! Who of an item's holders becomes its primary, when it has none.
 
-use super::problem::{Holder, Primaries, Problem};
+use super::problem::{Holder, Primaries, Problem, unrolled};
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
@@ -31,26 +31,35 @@ impl Crown {
     }
 
     /// Makes the holder that has the fewest primaries the primary, one that takes primaries before
-    /// others; of equals one that is consistent. Returns it; nobody, if there is a primary, or no
-    /// holder.
+    /// others; of equals one that is consistent. Nothing, if there is a primary, or no holder.
     #[inline]
-    pub(super) fn choose(&self, row: &mut [Holder], primaries: &mut [u32]) -> Option<u32> {
-        // A place may be vacant.
-        let none = |holder: &Holder| !holder.is_primary() || *holder == Holder::VACANT;
-        if !row.iter().fold(true, |all, holder| all & none(holder)) {
-            return None;
-        }
-        // In one number, and so without a branch, because nobody can guess who it will be.
-        let rank = |(at, holder): (u64, &Holder)| {
-            let has = primaries.get(holder.member() as usize)?;
-            let reluctant = u64::from(!self.likes(holder.member()));
-            let raw = u64::from(!holder.is_consistent());
-            Some((reluctant << 33 | u64::from(*has) << 1 | raw) << PLACES | at)
+    pub(super) fn choose(&self, row: &mut [Holder], primaries: &mut [u32]) {
+        // Chosen whether it is asked for or not, and in one number, and so without a branch: nobody can
+        // guess who has lost a primary, nor who comes next.
+        let crowned = |holder: &Holder| {
+            usize::from(holder.is_primary()) & usize::from(*holder != Holder::VACANT)
         };
-        let best = (0..).zip(&*row).filter_map(rank).min()?;
-        let holder = row.get_mut(usize::try_from(best & ((1 << PLACES) - 1)).ok()?)?;
-        *holder = holder.primary();
-        primaries[holder.member() as usize] += 1;
-        Some(holder.member())
+        let none = unrolled(row, |row| row.iter().map(crowned).sum::<usize>()) == 0;
+        let best = self.best(row, primaries);
+        let Some(holder) = row.get_mut(best) else { return };
+        if let Some(has) = primaries.get_mut(holder.member() as usize) {
+            *holder = holder.primary_if(none);
+            *has += u32::from(none);
+        }
+    }
+
+    /// The place of who becomes it.
+    #[inline]
+    fn best(&self, row: &[Holder], primaries: &[u32]) -> usize {
+        let rank = |(at, holder): (u64, &Holder)| {
+            // A place may be vacant: rather anybody else.
+            let has = primaries.get(holder.member() as usize);
+            let reluctant = u64::from(has.is_none() | !self.likes(holder.member()));
+            let has = has.copied().unwrap_or(u32::MAX);
+            let raw = u64::from(!holder.is_consistent());
+            (reluctant << 33 | u64::from(has) << 1 | raw) << PLACES | at
+        };
+        let best = unrolled(row, |row| (0..).zip(row).map(rank).fold(u64::MAX, u64::min));
+        usize::try_from(best & ((1 << PLACES) - 1)).unwrap_or(usize::MAX)
     }
 }

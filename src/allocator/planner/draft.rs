@@ -25,13 +25,13 @@ pub(super) trait Draft {
     /// Who holds an item, and who is to hold it, to be changed.
     fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]);
 
-    /// Begins with who holds the items now, but for some: `write` appends the row of each, given its
-    /// place among them and who holds it. They are in order, and their rows as long as `length` says.
+    /// Begins with who holds the items now, but for some: `write` writes the row of each, given the
+    /// item and who holds it. They are in order, and their rows as long as `length` says.
     fn begin(
         &mut self,
         items: &[u32],
         length: impl Fn(usize) -> u32,
-        write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
+        write: impl FnMut(u32, &[Holder], &mut [Holder]),
     );
 
     /// Who was to hold an item by the last plan, if anything is known of it.
@@ -107,12 +107,10 @@ impl Draft for Sheet<'_> {
         &mut self,
         items: &[u32],
         length: impl Fn(usize) -> u32,
-        mut write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
+        write: impl FnMut(u32, &[Holder], &mut [Holder]),
     ) {
         let held = &self.problem.held;
-        self.desired = held.rewritten(items, length, |at, row| {
-            write(at, held.of(items[at] as usize), row);
-        });
+        self.desired = held.rewritten(items, length, write);
     }
 
     fn close(&mut self) {

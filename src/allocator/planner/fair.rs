@@ -98,8 +98,14 @@ impl Fair {
     /// Whether a holder of an item of a class may hold it.
     #[inline]
     pub(super) fn is_legal(&self, class: usize, holder: Holder) -> bool {
+        self.is_legal_in(class, self.zones.of(holder))
+    }
+
+    /// The same for a holder in a zone, or nowhere.
+    #[inline]
+    pub(super) fn is_legal_in(&self, class: usize, zone: u32) -> bool {
         // Without a branch, because nobody can guess where members were lost.
-        self.is_open(class, (self.zones.of(holder) as usize).min(self.zones.len()))
+        self.is_open(class, (zone as usize).min(self.zones.len()))
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Filled<D> {
     pub draft: D,
     /// The items that are not as they were, each at least once.
     pub touched: Vec<u32>,
+    /// The first so many of them are in order, and each is there once.
+    pub ordered: usize,
     /// By member, the items that it holds, and those of them whose primary it is.
     pub loads: Vec<u32>,
     pub primaries: Vec<u32>,
@@ -95,11 +97,15 @@ pub(super) struct Fill<'a, D> {
     pub(super) targets: Vec<i64>,
     pub(super) crown: Crown,
     pub(super) primaries: Vec<u32>,
+    /// Whether an item was given up by somebody who might have kept it.
+    given_up: bool,
     /// Whether some of what stands is not consistent.
     pub(super) raw: bool,
     /// Items with vacant places.
     pub(super) vacant: Vec<u32>,
     pub(super) touched: Vec<u32>,
+    /// The first so many of them are in order.
+    ordered: usize,
     /// How often items were offered.
     pub(super) turn: u64,
     /// By class, how many items nobody holds.
@@ -110,7 +116,7 @@ pub(super) struct Fill<'a, D> {
 
 impl<'a, D: Draft> Fill<'a, D> {
     fn new(keeper: Keeper<'a>, draft: D, unsound: Vec<u32>, targets: Vec<i64>) -> Self {
-        let Keeper { problem, fair, standing, need, spare, each_beyond, .. } = keeper;
+        let Keeper { problem, fair, standing, need, spare, each_beyond, chose, .. } = keeper;
         let loads = standing.of_member.iter();
         let room = targets.iter().zip(loads).map(|(target, load)| target - i64::from(*load));
         Self {
@@ -120,9 +126,11 @@ impl<'a, D: Draft> Fill<'a, D> {
             targets,
             crown: Crown::new(problem),
             primaries: standing.primaries,
+            given_up: chose,
             raw: standing.raw > 0,
             vacant: keeper.vacant_items,
             empty: keeper.vacant.empty,
+            ordered: unsound.len(),
             touched: unsound,
             turn: 0,
             stuck: false,
@@ -178,6 +186,7 @@ impl<'a, D: Draft> Fill<'a, D> {
                     left -= 1;
                     self.openings.left(class, zone);
                     self.leave(holder);
+                    self.given_up = true;
                     self.draft.of_mut(item)[at] = VACANT;
                     self.vacant.push(narrow(item));
                     self.touched.push(narrow(item));
@@ -235,31 +244,39 @@ impl<'a, D: Draft> Fill<'a, D> {
 
     /// Step 3.
     fn fill_in(&mut self) {
-        let mut came = Vec::new();
         self.crownless_first();
         self.openings.lay_out(&self.empty);
+        let lists = self.draft.lists().are_any();
         for number in std::mem::take(&mut self.vacant) {
             let item = number as usize;
             let class = self.fair.classes.of(self.problem, item);
-            let lists = self.draft.lists().are_any();
-            let (held, row) = self.draft.both(item);
-            let filled = self.openings.fill(class, row, |member| {
-                let holder = as_before(held, member);
-                self.primaries[member as usize] += u32::from(holder.is_primary());
-                if lists {
-                    came.push(member);
-                }
-                holder
-            });
-            self.crown.choose(row, &mut self.primaries);
-            for member in came.drain(..) {
-                self.draft.came(item, member);
-            }
-            if !filled {
+            let before = if lists { self.draft.of(item).to_vec() } else { Vec::new() };
+            if !self.fill_item(class, item) {
                 self.vacant.push(number);
+            }
+            if lists {
+                let came = |(before, now): (&Holder, &Holder)| *before == VACANT && *now != VACANT;
+                for (before, now) in before.iter().zip(self.draft.of(item).to_vec()) {
+                    if came((before, &now)) {
+                        self.draft.came(item, now.member());
+                    }
+                }
             }
         }
         self.openings.count_in_columns();
+    }
+
+    /// Fills the vacant places of an item. False: some stay vacant.
+    #[inline]
+    fn fill_item(&mut self, class: usize, item: usize) -> bool {
+        let Self { draft, openings, crown, primaries, given_up, .. } = self;
+        let (held, row) = draft.both(item);
+        let held = if *given_up { held } else { &[] };
+        // Of a row of three, as most are, the compiler is to know that.
+        match <&mut [Holder; 3]>::try_from(&mut *row) {
+            Ok(row) => fill_row(openings, crown, primaries, class, held, row),
+            Err(_) => fill_row(openings, crown, primaries, class, held, row),
+        }
     }
 
     /// Gives a place of an item to a member whose room is counted already.
@@ -301,9 +318,30 @@ impl<'a, D: Draft> Fill<'a, D> {
             let classes = self.fair.classes.list.iter().filter(|(class, _)| class.wanted > 0);
             usize::try_from(classes.map(|(_, items)| items).sum::<i64>()).unwrap_or(0)
         };
-        let Self { draft, touched, primaries, .. } = self;
-        Filled { draft, touched, loads, primaries, held: held as u64, lower_bound }
+        let Self { draft, touched, ordered, primaries, .. } = self;
+        Filled { draft, touched, ordered, loads, primaries, held: held as u64, lower_bound }
     }
+}
+
+#[inline]
+fn fill_row<R: AsMut<[Holder]> + ?Sized>(
+    openings: &mut Openings<'_>,
+    crown: &Crown,
+    primaries: &mut [u32],
+    class: usize,
+    held: &[Holder],
+    row: &mut R,
+) -> bool {
+    let row = row.as_mut();
+    let filled = openings.fill(class, row, |member| {
+        let holder = as_before(held, member);
+        if holder.is_primary() {
+            primaries[member as usize] += 1;
+        }
+        holder
+    });
+    crown.choose(row, primaries);
+    filled
 }
 
 /// A member that comes to an item is what it was if it held the item before.

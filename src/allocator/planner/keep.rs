@@ -3,7 +3,7 @@
 use super::{
     draft::Draft,
     fair::Fair,
-    kinds::narrow,
+    kinds::{Class, narrow},
     problem::{Holder, Problem, index},
     quota::{Quota, Vacant},
     survey::{Cells, Standing, is_sound},
@@ -84,32 +84,48 @@ impl<'a> Keeper<'a> {
     /// Begins a draft with what all items keep. `unsound` are those that do not have what they want;
     /// where not all fits, those that change are found here. Returns them.
     pub(super) fn begin(&mut self, draft: &mut impl Draft, mut unsound: Vec<u32>) -> Vec<u32> {
-        let mut goals = Vec::new();
         let fair = self.fair;
-        if fair.short {
-            unsound.clear();
-            for item in 0..draft.len() {
-                let class = self.fair.classes.of(self.problem, item);
-                let goal = self.goal(class);
-                let held = draft.held(item);
-                if held.len() != goal || !is_sound(self.fair, class, goal, held) {
-                    unsound.push(narrow(item));
-                    goals.push(narrow(goal));
-                }
-            }
-        }
+        let goals = if fair.short { self.find_changes(draft, &mut unsound) } else { Vec::new() };
         let problem = self.problem;
-        let class = |at: usize| fair.classes.of(problem, unsound[at] as usize);
-        let goal = |at: usize| match goals.get(at) {
-            Some(goal) => *goal,
-            None => fair.classes.list[class(at)].0.wanted,
+        let class = |item: u32| fair.classes.of(problem, item as usize);
+        let wanted = |class: usize| fair.classes.list[class].0.wanted;
+        let same = (fair.classes.list.len() == 1 && goals.is_empty()).then(|| wanted(0));
+        let goal = |at: usize| match same {
+            Some(goal) => goal,
+            None => goals.get(at).copied().unwrap_or_else(|| wanted(class(unsound[at]))),
         };
-        draft.begin(&unsound, goal, |at, held, row| {
-            if self.keep(held, class(at), goal(at) as usize, row) > 0 {
-                self.vacant_items.push(unsound[at]);
+        draft.begin(&unsound, goal, |item, held, row| {
+            if self.keep(held, class(item), row) > 0 {
+                self.vacant_items.push(item);
             }
         });
         unsound
+    }
+
+    /// Finds the items that change where not all fits, and how many replicas they get.
+    fn find_changes(&mut self, draft: &impl Draft, unsound: &mut Vec<u32>) -> Vec<u32> {
+        // Who has all stays so if all of its class do: then only those that lack something are asked.
+        let has_all = |class: &Class| class.standing == class.wanted;
+        let stays = |((class, _), goal): (&(Class, i64), &(i64, i64))| {
+            !has_all(class) || *goal == (i64::from(class.wanted), 0)
+        };
+        let asked = if self.fair.classes.list.iter().zip(&self.goals).all(stays) {
+            std::mem::take(unsound)
+        } else {
+            unsound.clear();
+            (0..narrow(draft.len())).collect()
+        };
+        let mut goals = Vec::new();
+        for item in asked {
+            let class = self.fair.classes.of(self.problem, item as usize);
+            let goal = self.goal(class);
+            let held = draft.held(item as usize);
+            if held.len() != goal || !is_sound(self.fair, class, goal, held) {
+                unsound.push(item);
+                goals.push(narrow(goal));
+            }
+        }
+        goals
     }
 
     /// How many replicas the next item of a class gets, where not all fits.
@@ -120,58 +136,69 @@ impl<'a> Keeper<'a> {
         usize::try_from(*each + one_more).unwrap_or(0)
     }
 
-    /// Chooses what an item of a class keeps of what it has, with vacant places up to its goal. Returns
-    /// how many those are.
-    fn keep(&mut self, held: &[Holder], class: usize, goal: usize, row: &mut Vec<Holder>) -> usize {
-        let start = row.len();
+    /// Chooses what an item of a class keeps of what it has, and writes its row, as long as its goal, with
+    /// vacant places. Returns how many those are.
+    fn keep(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         if held.is_empty() {
-            self.vacant.of_class[class] += index(goal);
+            self.vacant.of_class[class] += index(row.len());
             self.vacant.empty[class] += 1;
-            self.vacant.fits[class] += index(goal.min(self.fair.caps[class]));
-            row.resize(start + goal, Holder::VACANT);
-            return goal;
+            self.vacant.fits[class] += index(row.len().min(self.fair.caps[class]));
+            row.fill(Holder::VACANT);
+            return row.len();
         }
-        let fair = self.fair;
-        if held.len() <= goal && held.len() <= fair.caps[class] + 1 {
-            // If no more stay than a zone takes, each does, in its place: no rule can be broken.
-            // All of it without a branch, because nobody can guess where somebody was lost.
-            let (mut vacancies, mut zones) = (goal, 0u64);
-            row.extend(held.iter().map(|holder| {
-                let stays = fair.is_legal(class, *holder);
-                vacancies -= usize::from(stays);
-                zones |= u64::from(stays) << (fair.zones.of(*holder) % 64);
-                holder.or_vacant(stays)
-            }));
-            row.resize(start + goal, Holder::VACANT);
-            if goal - vacancies <= fair.caps[class] {
-                // Mostly each is in a zone of its own, which then takes what is missing as any other.
-                let apart = zones.count_ones() as usize == goal - vacancies;
-                if apart && fair.caps[class] > vacancies {
-                    self.vacant.of_class[class] += index(vacancies);
-                    self.vacant.fits[class] += index(vacancies);
-                } else {
-                    self.count_vacant(class, vacancies, &row[start..]);
-                }
-                return vacancies;
-            }
-            row.truncate(start);
+        self.keep_in_place(held, class, row).unwrap_or_else(|| self.keep_best(held, class, row))
+    }
+
+    /// The same where all stay who may, each in its place: if no more stay than a zone takes, no rule can
+    /// be broken. All of it without a branch, because nobody can guess where somebody was lost.
+    #[inline]
+    fn keep_in_place(
+        &mut self,
+        held: &[Holder],
+        class: usize,
+        row: &mut [Holder],
+    ) -> Option<usize> {
+        let (fair, cap) = (self.fair, self.fair.caps[class]);
+        if held.len() > row.len() || held.len() > cap + 1 {
+            return None;
         }
-        for holder in held {
-            if fair.is_legal(class, *holder) {
-                row.push(*holder);
-            }
+        row[held.len()..].fill(Holder::VACANT);
+        let Kept { kept, again } =
+            match (<&mut [_; 3]>::try_from(&mut *row), <&[_; 3]>::try_from(held)) {
+                (Ok(row), Ok(held)) => Kept::of(fair, class, held, row),
+                _ => Kept::of(fair, class, held, row),
+            };
+        if kept > cap {
+            return None;
         }
-        if row.len() - start > fair.caps[class] {
-            self.keep_the_zone_rule(class, goal, row, start);
+        let vacancies = row.len() - kept;
+        // Mostly each is in a zone of its own, which then takes what is missing as any other.
+        if again == 0 && cap > vacancies {
+            self.vacant.of_class[class] += index(vacancies);
+            self.vacant.fits[class] += index(vacancies);
+        } else {
+            self.count_vacant(class, vacancies, row);
         }
-        while row.len() - start > goal {
-            self.drop_worst(class, row, start, |_| true);
+        Some(vacancies)
+    }
+
+    /// The same where there is a choice.
+    fn keep_best(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
+        let goal = row.len();
+        let legal = |holder: &Holder| self.fair.is_legal(class, *holder);
+        let mut kept: Vec<Holder> = held.iter().copied().filter(legal).collect();
+        if kept.len() > self.fair.caps[class] {
+            self.keep_the_zone_rule(class, goal, &mut kept);
         }
-        let vacancies = goal - (row.len() - start);
+        while kept.len() > goal {
+            self.drop_worst(class, &mut kept, |_| true);
+        }
+        let vacancies = goal - kept.len();
         if vacancies > 0 {
-            self.count_vacant(class, vacancies, &row[start..]);
-            row.resize(start + goal, Holder::VACANT);
+            self.count_vacant(class, vacancies, &kept);
         }
+        kept.resize(goal, Holder::VACANT);
+        row.copy_from_slice(&kept);
         vacancies
     }
 
@@ -203,20 +230,14 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn keep_the_zone_rule(
-        &mut self,
-        class: usize,
-        goal: usize,
-        row: &mut Vec<Holder>,
-        start: usize,
-    ) {
+    fn keep_the_zone_rule(&mut self, class: usize, goal: usize, row: &mut Vec<Holder>) {
         let cap = self.fair.caps[class];
         let zone = |holder: &Holder| self.fair.zones.of(*holder) as usize;
-        for holder in &row[start..] {
+        for holder in &*row {
             self.in_zone[zone(holder)] += 1;
         }
         let mut crowded: Vec<(usize, usize)> = Vec::new();
-        for zone in row[start..].iter().map(zone) {
+        for zone in row.iter().map(zone) {
             if self.in_zone[zone] > cap {
                 crowded.push((zone, self.in_zone[zone] - cap));
             }
@@ -229,14 +250,14 @@ impl<'a> Keeper<'a> {
                 let spare = (after - least).max(0) - (used - least).max(0);
                 if after <= self.each_beyond[class].max(least)
                     && spare <= self.spare[class].max(0)
-                    && row.len() - start <= goal
+                    && row.len() <= goal
                 {
                     used = after;
                     self.spare[class] -= spare;
                     break;
                 }
                 let zones = &self.fair.zones;
-                self.drop_worst(class, row, start, |holder| zones.of(holder) as usize == zone);
+                self.drop_worst(class, row, |holder| zones.of(holder) as usize == zone);
                 excess -= 1;
             }
         }
@@ -248,11 +269,10 @@ impl<'a> Keeper<'a> {
         &mut self,
         class: usize,
         row: &mut Vec<Holder>,
-        start: usize,
         candidate: impl Fn(Holder) -> bool,
     ) {
         let zones = self.fair.zones.len();
-        let worst = (start..row.len()).filter(|at| candidate(row[*at])).max_by_key(|at| {
+        let worst = (0..row.len()).filter(|at| candidate(row[*at])).max_by_key(|at| {
             let holder = row[*at];
             let member = holder.member() as usize;
             let (low, high) = self.windows[member];
@@ -299,5 +319,32 @@ impl<'a> Keeper<'a> {
         let of_zone = self.standing.of_zone(self.fair, self.cells);
         let need = quota.of_class.iter().zip(of_zone);
         self.need = need.map(|(wanted, held)| wanted - i64::from(held)).collect();
+    }
+}
+
+/// What an item keeps: how many replicas, and zones with more than one, each a bit, some of them alike.
+struct Kept {
+    kept: usize,
+    again: u64,
+}
+
+impl Kept {
+    /// Writes who stays into the row.
+    #[inline]
+    fn of<H, R>(fair: &Fair, class: usize, held: &H, row: &mut R) -> Self
+    where
+        H: AsRef<[Holder]> + ?Sized,
+        R: AsMut<[Holder]> + ?Sized,
+    {
+        let (mut kept, mut seen, mut again) = (0, 0u64, 0);
+        for (place, holder) in row.as_mut().iter_mut().zip(held.as_ref()) {
+            let zone = fair.zones.of(*holder);
+            let stays = fair.is_legal_in(class, zone);
+            kept += usize::from(stays);
+            let zone = u64::from(stays) << (zone % 64);
+            (seen, again) = (seen | zone, again | seen & zone);
+            *place = holder.or_vacant(stays);
+        }
+        Self { kept, again }
     }
 }

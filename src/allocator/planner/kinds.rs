@@ -10,6 +10,9 @@ use super::problem::{Holder, Problem, Seat, index};
 /// The zone of a member that may hold nothing.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
+/// Rows of more holders than this are not compared pair by pair.
+const LONG: usize = 16;
+
 /// The zones with a member that may hold something, numbered from zero in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Zones {
@@ -39,6 +42,33 @@ impl Zones {
     #[inline]
     pub(super) fn of(&self, holder: Holder) -> u32 {
         self.of_member[holder.member() as usize]
+    }
+
+    /// Whether it is seen at once that no zone has more than `cap`, one at least, of these holders; without
+    /// a branch, because nobody can guess which those are.
+    #[inline]
+    pub(super) fn are_apart(&self, holders: &[Holder], cap: usize) -> bool {
+        let (mut seen, mut again) = (0u64, 0);
+        for holder in holders {
+            let zone = 1 << (self.of(*holder) % 64);
+            (seen, again) = (seen | zone, again | seen & zone);
+        }
+        let several = seen & seen.wrapping_sub(1) != 0;
+        again == 0 || several && cap + 1 >= holders.len() || cap >= holders.len()
+    }
+
+    /// How many of the holders are beyond what a zone may take.
+    pub(super) fn beyond(&self, holders: &[Holder], cap: usize) -> usize {
+        let zone = |holder: &Holder| self.of(*holder);
+        if holders.len() <= LONG {
+            let before = |at: usize| {
+                holders[..at].iter().filter(|other| zone(other) == zone(&holders[at])).count()
+            };
+            return (0..holders.len()).filter(|at| before(*at) >= cap).count();
+        }
+        let mut of: Vec<u32> = holders.iter().map(zone).collect();
+        of.sort_unstable();
+        of.chunk_by(|one, other| one == other).map(|zone| zone.len().saturating_sub(cap)).sum()
     }
 }
 
@@ -159,6 +189,10 @@ impl Classes {
     /// The class of an item.
     #[inline]
     pub(super) fn of(&self, problem: &Problem, item: usize) -> usize {
+        if matches!(self.of, Of::One) { 0 } else { self.of_several(problem, item) }
+    }
+
+    fn of_several(&self, problem: &Problem, item: usize) -> usize {
         match &self.of {
             Of::One => 0,
             Of::Wanted(of) => of[problem.wanted(item) as usize] as usize,

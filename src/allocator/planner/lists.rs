@@ -6,7 +6,7 @@
 
 use super::{
     kinds::narrow,
-    problem::{Holder, Holdings},
+    problem::{Holder, Holdings, unrolled},
 };
 
 /// See the [module](self).
@@ -30,7 +30,7 @@ struct List {
 }
 
 /// Up to one in so many members is listed alone, and not with everybody.
-const FEW: usize = 4;
+const FEW: usize = 8;
 
 /// A list is put in order when it has more items beyond twice what its member holds than this.
 const STALE: usize = 64;
@@ -99,13 +99,31 @@ impl Lists {
         if missing * FEW > wanted.len() {
             self.gather_all(rows);
         } else if missing > 0 {
+            let (mut found, mut lengths) = (Vec::new(), vec![0; wanted.len()]);
+            // A place may be vacant.
+            let is = |holder: &Holder| wanted.get(holder.member() as usize).is_some_and(|is| *is);
             for (item, holders) in (0..).zip(rows.iter()) {
-                for holder in holders {
-                    let member = holder.member() as usize;
-                    if wanted.get(member).copied().unwrap_or(false) {
-                        self.members[member].more.push(item);
-                    }
+                // Of most items nobody is.
+                if !unrolled(holders, |row| row.iter().fold(false, |any, holder| any | is(holder)))
+                {
+                    continue;
                 }
+                found.extend(
+                    holders
+                        .iter()
+                        .filter(|holder| is(holder))
+                        .map(|holder| (holder.member(), item)),
+                );
+            }
+            for (member, _) in &found {
+                lengths[*member as usize] += 1;
+            }
+            for (member, item) in found {
+                let list = &mut self.members[member as usize].more;
+                if list.is_empty() {
+                    list.reserve(lengths[member as usize]);
+                }
+                list.push(item);
             }
             let lists = self.members.iter_mut().zip(wanted);
             lists.filter(|(_, wanted)| *wanted).for_each(|(list, _)| list.known = true);

@@ -146,14 +146,14 @@ impl Draft for Live {
     fn begin(
         &mut self,
         items: &[u32],
-        _length: impl Fn(usize) -> u32,
-        mut write: impl FnMut(usize, &[Holder], &mut Vec<Holder>),
+        length: impl Fn(usize) -> u32,
+        mut write: impl FnMut(u32, &[Holder], &mut [Holder]),
     ) {
         let mut row = Vec::new();
         for (at, item) in items.iter().enumerate() {
             self.touch(*item);
-            row.clear();
-            write(at, &self.moving[item], &mut row);
+            row.resize(length(at) as usize, Holder::VACANT);
+            write(*item, &self.moving[item], &mut row);
             self.rows.set(*item as usize, &row);
         }
     }
@@ -233,6 +233,10 @@ impl Rows {
     #[inline]
     fn of(&self, item: usize) -> &[Holder] {
         let row = &self.places[item * self.stride..(item + 1) * self.stride];
+        // Nearly all have all places.
+        if row[self.stride - 1] != Holder::NONE && row[0] != Holder::ELSEWHERE {
+            return row;
+        }
         match row.iter().position(|holder| *holder == Holder::NONE) {
             None if row[0] != Holder::ELSEWHERE => row,
             Some(len) if row[0] != Holder::ELSEWHERE => &row[..len],

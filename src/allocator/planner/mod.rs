@@ -15,6 +15,7 @@ mod incremental;
 mod keep;
 mod kinds;
 mod level;
+mod links;
 mod lists;
 mod live;
 mod network;

@@ -136,8 +136,8 @@ fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
     let (standing, unsound) = survey(problem, fair, &cells);
     let mut filled = fill(problem, fair, &cells, standing, unsound, Sheet::new(problem));
     primaries::elect(problem, &mut filled);
-    let Filled { draft, touched, loads, lower_bound, .. } = filled;
-    let touched = once(touched, problem.replication.len());
+    let Filled { draft, touched, ordered, loads, lower_bound, .. } = filled;
+    let touched = once(touched, ordered, problem.replication.len());
     let mut solution = finish(problem, fair, draft, &touched, &loads);
     solution.certificate.lower_bound = lower_bound;
     solution

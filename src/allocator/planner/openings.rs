@@ -4,8 +4,7 @@
 use super::{
     columns::Columns,
     fair::Fair,
-    kinds::NOWHERE,
-    problem::{Holder, index},
+    problem::{Holder, index, unrolled, vacancies},
     takers::Takers,
     tournament::Tournament,
 };
@@ -155,13 +154,14 @@ impl<'a> Openings<'a> {
             self.end_columns(class);
         }
         let mut filled = true;
-        for at in 0..row.len() {
-            if row[at] == Holder::VACANT {
-                let Some(member) = self.find(class, row) else {
-                    filled = false;
-                    break;
-                };
-                row[at] = arrive(member);
+        for start in (0..row.len()).step_by(64) {
+            let mut places = vacancies(&row[start..]);
+            while places != 0 && filled {
+                let at = start + places.trailing_zeros() as usize;
+                places &= places - 1;
+                let found = self.find(class, row);
+                filled = found.is_some();
+                row[at] = found.map_or(Holder::VACANT, &mut arrive);
             }
         }
         while let Some(zone) = self.hidden.pop() {
@@ -172,6 +172,18 @@ impl<'a> Openings<'a> {
 
     #[inline]
     fn find(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
+        if let Some(zone) = self.needs[class].best()
+            && self.count_in(row, zone) < self.fair.caps[class]
+            && let Some(member) = self.takers[zone].take(&mut self.room, row)
+        {
+            self.needs[class].change(zone, -1);
+            return Some(member);
+        }
+        self.find_elsewhere(class, row)
+    }
+
+    /// The same where the zone that is needed most is of no use.
+    fn find_elsewhere(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
         let cap = self.fair.caps[class];
         while let Some(zone) = self.needs[class].best() {
             let there = self.count_in(row, zone);
@@ -318,13 +330,13 @@ impl<'a> Openings<'a> {
 
     /// How many replicas are in a zone.
     pub(super) fn count_in(&self, row: &[Holder], zone: usize) -> usize {
-        // A vacant place is nowhere.
-        let zones = &self.fair.zones.of_member;
+        // A vacant place is nowhere; asked without a branch, because nobody can guess which that is.
         let there = |holder: &Holder| {
-            let of = zones.get(holder.member() as usize).copied().unwrap_or(NOWHERE);
-            usize::from(of as usize == zone)
+            let taken = usize::from(*holder != Holder::VACANT);
+            let of = self.fair.zones.of_member[holder.member() as usize * taken];
+            taken & usize::from(of as usize == zone)
         };
-        row.iter().map(there).sum()
+        unrolled(row, |row| row.iter().map(there).sum())
     }
 
     /// Counts that a replica, not yet in the row, comes to a zone from another one, or from nowhere.

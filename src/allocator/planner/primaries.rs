@@ -15,7 +15,8 @@ use super::{
     fill::Filled,
     kinds::narrow,
     level::Share,
-    problem::{Holder, Problem, holds, primary},
+    links::Links,
+    problem::{Holder, Problem, holds, primary, unrolled},
     routes::{Passing, route},
 };
 
@@ -27,6 +28,9 @@ pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
     election.bound();
     let touched = election.filled.touched.len();
     for pass in [Pass::Pairs, Pass::Any] {
+        if pass == Pass::Any && election.few_are_off() {
+            election.hand_any();
+        }
         for at in 0..touched {
             if pass.is_done(election.off, election.share) {
                 break;
@@ -42,20 +46,24 @@ pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
 /// Who hands to whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// Those with too many to those with too few.
+    /// Those with too many to those with too few; and where there are more of the ones than of the others,
+    /// those to anybody who has room, or from anybody who has one to spare.
     Pairs,
-    /// One of the two may be anybody who has room, or one to spare.
+    /// One of the two may always be anybody.
     Any,
 }
 
 impl Pass {
     /// Whether it cannot make better who is off: too many, too few.
     fn is_done(self, (over, under): (i64, i64), share: Share) -> bool {
-        match self {
-            Self::Pairs => over == 0 || under == 0,
-            // Where the share is exact, whoever has room or some to spare is off.
-            Self::Any => over == 0 && under == 0 || share.low == share.high,
-        }
+        // Where the share is exact, whoever has room or some to spare is off.
+        over == 0 && under == 0 || self == Self::Any && share.low == share.high
+    }
+
+    /// Whether anybody may take from those who have too many, and whether those with too few may take
+    /// from anybody.
+    fn opens(self, (over, under): (i64, i64)) -> (bool, bool) {
+        (self == Self::Any || over > under, self == Self::Any || under > over)
     }
 }
 
@@ -66,6 +74,17 @@ enum End {
     Under,
 }
 
+/// Where the even share leaves a member: it has too many primaries, one to spare at least, too few, or room
+/// for one at least.
+struct Mark;
+
+impl Mark {
+    const OVER: u8 = 1;
+    const SPARES: u8 = 2;
+    const UNDER: u8 = 4;
+    const ROOM: u8 = 8;
+}
+
 struct Election<'a, D> {
     filled: &'a mut Filled<D>,
     crown: Crown,
@@ -73,6 +92,8 @@ struct Election<'a, D> {
     most: Vec<i64>,
     /// The even share of the part at hand.
     share: Share,
+    /// By member, the [`Mark`]s of where that leaves it.
+    marks: Vec<u8>,
     /// Primaries beyond what is even: too many, too few.
     off: (i64, i64),
     /// Items that nobody who takes primaries holds, and that had none.
@@ -94,6 +115,7 @@ impl<'a, D: Draft> Election<'a, D> {
             crown: Crown::new(problem),
             most,
             share: Share::default(),
+            marks: Vec::new(),
             off: (0, 0),
             stuck: BTreeSet::new(),
             part: vec![0; filled.loads.len()],
@@ -143,7 +165,8 @@ impl<'a, D: Draft> Election<'a, D> {
             return false;
         }
         let row = self.filled.draft.of_mut(item);
-        self.crown.choose(row, &mut self.filled.primaries).is_some()
+        self.crown.choose(row, &mut self.filled.primaries);
+        primary(row).is_some()
     }
 
     /// Finds the even share: everybody has so many, or as many as they can.
@@ -163,6 +186,7 @@ impl<'a, D: Draft> Election<'a, D> {
         }
         let held = usize::try_from(self.filled.held).unwrap_or(usize::MAX);
         self.share = Share::of(&self.most, held);
+        self.marks = (0..narrow(self.most.len())).map(|member| self.mark(member)).collect();
         for member in 0..narrow(self.most.len()) {
             self.off.0 += self.over(member);
             self.off.1 += self.under(member);
@@ -183,8 +207,9 @@ impl<'a, D: Draft> Election<'a, D> {
             }
             *primary = primary.replica();
             self.filled.primaries[member as usize] -= 1;
-            let chosen = self.crown.choose(row, &mut self.filled.primaries);
-            if chosen.is_some_and(|chosen| !self.crown.likes(chosen)) {
+            self.crown.choose(row, &mut self.filled.primaries);
+            let chosen = super::problem::primary(row);
+            if chosen.is_some_and(|chosen| !self.crown.likes(chosen.member())) {
                 self.stuck.insert(narrow(item));
             }
         }
@@ -202,24 +227,69 @@ impl<'a, D: Draft> Election<'a, D> {
         self.primaries(member) < self.share.high.min(self.most[member as usize])
     }
 
+    fn mark(&self, member: u32) -> u8 {
+        let mark = |is: bool, mark: u8| if is { mark } else { 0 };
+        mark(self.over(member) > 0, Mark::OVER)
+            | mark(self.primaries(member) > self.share.low, Mark::SPARES)
+            | mark(self.under(member) > 0, Mark::UNDER)
+            | mark(self.has_room(member), Mark::ROOM)
+    }
+
     /// Hands over the primary of `item`, if that makes it more even.
+    #[inline]
     fn hand(&mut self, item: usize, pass: Pass) {
+        // Without a branch, because nobody can guess whose it is: mostly that is all.
+        let marks = &self.marks;
+        let (most, all) = unrolled(self.filled.draft.of(item), |row| {
+            row.iter().fold((Holder::new(0), 0), |(most, all), holder| {
+                (most.max(*holder), all | marks[holder.member() as usize])
+            })
+        });
+        let giver = marks[most.member() as usize];
+        let (room, spares) = pass.opens(self.off);
+        let from_over = if room { Mark::UNDER | Mark::ROOM } else { Mark::UNDER };
+        let to_under = if spares { Mark::OVER | Mark::SPARES } else { Mark::OVER };
+        if giver & Mark::OVER != 0 && all & from_over != 0
+            || giver & to_under != 0 && all & Mark::UNDER != 0
+        {
+            self.hand_over(item, room);
+        }
+    }
+
+    fn hand_over(&mut self, item: usize, room: bool) {
         let holders = self.holders(item);
         let Some(giver) = primary(holders).map(Holder::member) else { return };
         let too_many = self.over(giver) > 0;
-        if !too_many && (pass == Pass::Pairs || self.primaries(giver) <= self.share.low) {
-            return;
-        }
         let suits = |holder: &&Holder| {
             let member = holder.member();
             let too_few = self.under(member) > 0;
             member != giver
-                && (too_few || pass == Pass::Any && too_many && self.has_room(member))
+                && (too_few || room && too_many && self.has_room(member))
                 && self.may(item, member)
         };
         let rank = |holder: &&Holder| (self.primaries(holder.member()), !holder.is_consistent());
         if let Some(taker) = holders.iter().filter(suits).min_by_key(rank) {
             self.move_primary(item, giver, taker.member());
+        }
+    }
+
+    /// Whether few are off, and it is not known which items they have.
+    fn few_are_off(&self) -> bool {
+        let replicas = |(mark, load): (&u8, &u32)| {
+            if mark & (Mark::OVER | Mark::UNDER) == 0 { 0 } else { *load as usize }
+        };
+        let off: usize = self.marks.iter().zip(&self.filled.loads).map(replicas).sum();
+        8 * off <= self.replicas && !self.filled.draft.has_lists()
+    }
+
+    /// Asks other items than those that were touched, because of few who are off those have most. Who can
+    /// be helped so is helped by a part of them.
+    fn hand_any(&mut self) {
+        for item in 0..self.filled.draft.len() / 8 {
+            if Pass::Any.is_done(self.off, self.share) {
+                return;
+            }
+            self.hand(item, Pass::Any);
         }
     }
 
@@ -233,6 +303,7 @@ impl<'a, D: Draft> Election<'a, D> {
         for member in [giver, taker] {
             self.off.0 += self.over(member);
             self.off.1 += self.under(member);
+            self.marks[member as usize] = self.mark(member);
         }
         for holder in self.filled.draft.of_mut(item) {
             let is_it = holder.member() == taker;
@@ -262,7 +333,7 @@ impl<'a, D: Draft> Election<'a, D> {
             return;
         }
         self.filled.draft.prepare(Some(&[&over[..], &under].concat()));
-        let mut links = Links { last: vec![None; self.most.len()], list: Vec::new() };
+        let mut links = Links::new(self.most.len());
         for member in under {
             for items in self.filled.draft.items_of(member).chunks(AT_ONCE) {
                 for (item, from) in self.crowned(items) {
@@ -280,9 +351,12 @@ impl<'a, D: Draft> Election<'a, D> {
         }
         // First by way of one, then by way of two, as long as that helps.
         for steps in [0, 1] {
-            for member in &over {
+            let mut helped = false;
+            for (tried, member) in over.iter().enumerate() {
                 let over = self.over(*member);
-                if self.hand_on((*member, *member), over, steps, &mut links) < over && steps > 0 {
+                let handed = self.hand_on((*member, *member), over, steps, &mut links);
+                helped |= handed > 0;
+                if handed < over && (steps > 0 || tried == A_FEW && !helped) {
                     return;
                 }
             }
@@ -431,14 +505,18 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Finds those whom members who are `reached` reach by an item, each once.
     fn reach(&self, item: usize, reached: &mut [bool], to: &mut Vec<u32>) {
         let holders = self.holders(item);
-        let is = |reached: &[bool], holder: &Holder| {
-            reached.get(holder.member() as usize).copied().unwrap_or(false)
-        };
-        // Of most items nobody is.
-        if !holders.iter().fold(false, |any, holder| any | is(reached, holder)) {
+        let is = |holder: &Holder| reached[holder.member() as usize];
+        // Of most items nobody is, and by most others nobody reaches anybody else.
+        if !unrolled(holders, |holders| holders.iter().fold(false, |any, holder| any | is(holder)))
+        {
             return;
         }
-        for holder in holders.iter().filter(|holder| is(reached, holder)) {
+        let crowned = holders.iter().any(|holder| holder.is_primary() && is(holder));
+        let all = holders.iter().all(is);
+        if all || (self.end == End::Over) != crowned {
+            return;
+        }
+        for holder in holders.iter().filter(|holder| is(holder)) {
             self.ways(narrow(item), holder.member(), to);
         }
         to.retain(|to| !std::mem::replace(&mut reached[*to as usize], true));
@@ -459,30 +537,11 @@ impl<'a, D: Draft> Election<'a, D> {
 /// So often all rows are read to see that nobody can be helped.
 const CLOSED_IN: usize = 4;
 
+/// If so many, and one more, cannot be helped, the others are not tried.
+const A_FEW: usize = 16;
+
 /// So many items are read at once.
 const AT_ONCE: usize = 64;
-
-/// Which of its primaries a member may hand to whom.
-struct Links {
-    /// By member, its last one in the list.
-    last: Vec<Option<u32>>,
-    /// An item, who may become its primary, and the one before.
-    list: Vec<(u32, u32, Option<u32>)>,
-}
-
-impl Links {
-    fn push(&mut self, from: u32, item: u32, to: u32) {
-        let number = narrow(self.list.len());
-        let before = self.last[from as usize].replace(number);
-        self.list.push((item, to, before));
-    }
-
-    fn pop(&mut self, from: u32) -> Option<(u32, u32)> {
-        let (item, to, before) = self.list[self.last[from as usize]? as usize];
-        self.last[from as usize] = before;
-        Some((item, to))
-    }
-}
 
 impl<D: Draft> Passing for Election<'_, D> {
     fn members(&self) -> usize {

@@ -99,6 +99,12 @@ impl Holder {
         Self(self.0 | u32::from(stays).wrapping_sub(1))
     }
 
+    /// What both have in common.
+    #[inline]
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// A replica at `member`, at most [`Holder::MEMBER_MAX`], that is not consistent yet.
     pub fn new(member: u32) -> Self {
         debug_assert!(member <= Self::MEMBER_MAX);
@@ -109,6 +115,12 @@ impl Holder {
     #[must_use]
     pub fn primary(self) -> Self {
         Self(self.0 | Self::PRIMARY)
+    }
+
+    /// The same, as the item's primary if it is to `become` it.
+    #[inline]
+    pub(super) fn primary_if(self, become_it: bool) -> Self {
+        Self(self.0 | u32::from(become_it) << 31)
     }
 
     /// The same as a replica that is no primary.
@@ -131,6 +143,15 @@ impl Holder {
     /// Whether it is the item's primary.
     pub fn is_primary(self) -> bool {
         self.0 & Self::PRIMARY != 0
+    }
+
+    /// Whether (one or zero) it is the same member as `before`, and if so, whether it is the primary no
+    /// more.
+    #[inline]
+    pub(super) fn after(self, before: Self) -> (u32, u32) {
+        // What is zero borrows.
+        let same = ((self.0 ^ before.0) & (Self::CONSISTENT - 1)).wrapping_sub(1) >> 31;
+        (same, same & (before.0 & !self.0) >> 31)
     }
 
     /// Whether it is consistent.
@@ -204,22 +225,19 @@ impl Holdings {
     }
 
     /// The same list with other rows for some items, which are in order and as long as `length` says:
-    /// `write` appends each, given which it is of those items.
+    /// `write` writes each, given the item and its row before.
     pub(super) fn rewritten(
         &self,
         items: &[u32],
         length: impl Fn(usize) -> u32,
-        mut write: impl FnMut(usize, &mut Vec<Holder>),
+        mut write: impl FnMut(u32, &[Holder], &mut [Holder]),
     ) -> Self {
         let before = |item: u32| self.span(item as usize).len();
         if items.iter().enumerate().all(|(at, item)| before(*item) == length(at) as usize) {
             let mut same = self.clone();
-            let mut row = Vec::new();
-            for (at, item) in items.iter().enumerate() {
-                row.clear();
-                write(at, &mut row);
-                let places = same.of_mut(*item as usize).iter_mut();
-                places.zip(&row).for_each(|(place, holder)| *place = *holder);
+            for item in items {
+                let span = self.span(*item as usize);
+                write(*item, &self.holders[span.clone()], &mut same.holders[span]);
             }
             return same;
         }
@@ -228,7 +246,9 @@ impl Holdings {
         let mut run = 0;
         for (at, item) in items.iter().enumerate() {
             spliced.copy(self, run..*item as usize);
-            write(at, &mut spliced.holders);
+            let start = spliced.holders.len();
+            spliced.holders.resize(start + length(at) as usize, Holder::VACANT);
+            write(*item, self.of(*item as usize), &mut spliced.holders[start..]);
             spliced.close();
             run = *item as usize + 1;
         }
@@ -285,6 +305,11 @@ impl Holdings {
         &self.holders
     }
 
+    /// How many holders each item has, if all have as many.
+    pub(super) fn each(&self) -> Option<usize> {
+        self.first.is_empty().then_some(self.each)
+    }
+
     /// The number of items.
     pub fn len(&self) -> usize {
         self.len
@@ -296,7 +321,7 @@ impl Holdings {
     }
 
     /// Each item's holders.
-    pub fn iter(&self) -> impl Iterator<Item = &[Holder]> + Clone {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[Holder]> + Clone {
         (0..self.len).map(|item| self.of(item))
     }
 }
@@ -500,16 +525,39 @@ pub(super) fn sanitised(holders: &[Holder], members: usize) -> Option<Vec<Holder
     Some(sane)
 }
 
+/// Does something with a row; with one of three places, as most have, so that the compiler knows their
+/// number, and loops over them ask nothing at each.
+#[inline]
+pub(super) fn unrolled<R>(row: &[Holder], act: impl Fn(&[Holder]) -> R) -> R {
+    match row {
+        [one, two, three] => act(&[*one, *two, *three]),
+        row => act(row),
+    }
+}
+
+/// The vacant places of a row, the first 64, each a bit: all are found before any is filled, because
+/// nobody can guess where they are.
+#[inline]
+pub(super) fn vacancies(row: &[Holder]) -> u64 {
+    unrolled(row, |row| {
+        let places = row.iter().take(64).zip(0..);
+        places.fold(0, |all, (holder, at)| all | u64::from(*holder == Holder::VACANT) << at)
+    })
+}
+
 /// The item's primary, among its holders; found without a branch, because nobody can guess where it is.
 #[inline]
 pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {
-    let most = holders.iter().fold(0, |most, holder| holder.0.max(most));
+    let most =
+        unrolled(holders, |holders| holders.iter().fold(0, |most, holder| holder.0.max(most)));
     (most & Holder::PRIMARY != 0).then_some(Holder(most))
 }
 
 /// Whether a member is among the holders.
 pub(super) fn holds(holders: &[Holder], member: u32) -> bool {
-    holders.iter().any(|holder| holder.member() == member)
+    unrolled(holders, |holders| {
+        holders.iter().fold(false, |any, holder| any | (holder.member() == member))
+    })
 }
 
 /// A count as the solver counts.

@@ -52,7 +52,7 @@ pub(super) fn route(passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
     if left.is_empty() {
         return Vec::new();
     }
-    if left.len() <= A_FEW {
+    if (0..).take(passing.members()).any(|member| !passing.knows(member)) {
         let near = search.near(passing, &left);
         passing.prepare(Some(&near));
     }
@@ -71,9 +71,11 @@ pub(super) fn route(passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
     search.closed
 }
 
-/// Up to so many who have too many are looked at two steps wide before everybody is; and if so many, and
-/// one more, find nobody next to them, the others are not tried.
+/// If so many who have too many, and one more, find nobody next to them, the others are not tried.
 const A_FEW: usize = 16;
+
+/// So often only those are prepared for who were reached.
+const A_FEW_TIMES: u32 = 3;
 
 /// How many items are looked at, in all and for each who has too many, before all look together.
 const ENOUGH: usize = 30_000;
@@ -94,8 +96,8 @@ struct Search {
     items: Vec<u32>,
     ways: Vec<u32>,
     closed: Vec<u32>,
-    /// Whether everybody's items may be asked for.
-    everybody: bool,
+    /// How often it was prepared to look further.
+    prepared: u32,
     /// How many items were looked at.
     looks: usize,
 }
@@ -109,7 +111,7 @@ impl Search {
             items: Vec::new(),
             ways: Vec::new(),
             closed: Vec::new(),
-            everybody: false,
+            prepared: 0,
             looks: 0,
         }
     }
@@ -126,10 +128,12 @@ impl Search {
         }
     }
 
-    fn look_further(&mut self, passing: &mut impl Passing) {
-        if !std::mem::replace(&mut self.everybody, true) {
-            passing.prepare(None);
-        }
+    /// Prepares for those in the queue from one on, who were reached and may be looked at next; for
+    /// everybody, if that was not enough a few times.
+    fn look_further(&mut self, passing: &mut impl Passing, next: usize) {
+        self.prepared += 1;
+        let queue = &self.queue[next..];
+        passing.prepare((self.prepared <= A_FEW_TIMES).then_some(queue));
     }
 
     /// Passes on from a member to those next to it that have room.
@@ -166,7 +170,7 @@ impl Search {
         while let Some(member) = self.queue.get(next).copied() {
             let depth = self.depth[member as usize];
             if !passing.knows(member) {
-                self.look_further(passing);
+                self.look_further(passing, next);
             }
             next += 1;
             self.items = passing.items(member);
@@ -238,7 +242,7 @@ impl Search {
             return false;
         }
         self.begin(sources.iter().copied());
-        self.look_further(passing);
+        passing.prepare(None);
         let mut items: Vec<Vec<u32>> = vec![Vec::new(); self.depth.len()];
         let (mut next, mut end) = (0, FAR);
         while let Some(member) = self.queue.get(next).copied() {
