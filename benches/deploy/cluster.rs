@@ -140,13 +140,14 @@ impl AddAssign for Spent {
     }
 }
 
-/// How long a process has worked, in seconds. Zero where the system does not tell.
+/// How long the threads of a process have worked, in seconds. Zero where the system does not tell.
 fn worked(process: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // Behind the name, which may hold anything; in user mode and in the kernel, hundredths.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
-    ticks.sum::<f64>() / 100.0
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let spent = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    spent.sum::<f64>() / 1e9
 }
 
 /// The key of a member, of whatever zone.

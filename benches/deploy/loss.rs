@@ -45,6 +45,5 @@ pub(crate) async fn lose(count: usize, repeats: usize) -> Vec<Loss> {
         figures.push(Loss { spent, raw });
         cluster.settle(stood).await;
     }
-    figures.sort_by(|a, b| a.times().total_cmp(&b.times()));
     figures
 }

@@ -1,7 +1,7 @@
 //! The allocator over a real etcd: Gazette's own benchmark, clusters that are nearly full, and the loss of
 //! a tenth; how many moves, rounds and renames that takes, and how long beside the same writes sent raw.
 //!
-//! `cargo bench --bench deploy --features allocator,etcd -- [loss|full|roll [N [SLACK]]]`: rolling are 10 N
+//! `cargo bench --bench deploy --features allocator,etcd -- [loss [REPEATS]|full|roll [N [SLACK]]]`: rolling are 10 N
 //! members, 2,000 N items of three replicas, two zones of 60 and 40 percent; half of the members are
 //! replaced in five steps. Without arguments all of it, with N 1, 10 and 20.
 
@@ -21,6 +21,7 @@ mod server;
 use cluster::Spent;
 use full::Case;
 use ledger::Faults;
+use loss::Loss;
 use rolling::Sums;
 use tokio::runtime::Runtime;
 
@@ -32,24 +33,31 @@ const ROUNDS: u64 = 10;
 
 fn losses(runtime: &Runtime, items: usize, repeats: usize) {
     let figures = runtime.block_on(loss::lose(items, repeats));
-    let (least, middle, most) =
-        (&figures[0], &figures[figures.len() / 2], &figures[figures.len() - 1]);
     println!(
-        "Ten of 100 members lost, {items} items, until every replica is placed again, {repeats} times; the median:\n"
+        "Ten of 100 members lost, {items} items, until every replica is placed again, {repeats} times; medians:\n"
     );
     println!("| ms | ours worked | etcd worked | raw ms | ours | etcd | times | least | most |");
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-    let thousandths = |spent: &Spent| {
-        let [wall, ours, etcd] = [spent.wall, spent.ours, spent.etcd].map(|one| one * 1_000.0);
+    let sorted = |figure: &dyn Fn(&Loss) -> f64| {
+        let mut sorted: Vec<f64> = figures.iter().map(figure).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    };
+    let thousandths = |spent: &dyn Fn(&Loss) -> Spent| {
+        let wall = sorted(&|loss| spent(loss).wall);
+        let ours = sorted(&|loss| spent(loss).ours);
+        let etcd = sorted(&|loss| spent(loss).etcd);
+        let [wall, ours, etcd] = [wall, ours, etcd].map(|all| all[repeats / 2] * 1_000.0);
         format!("{wall:.0} | {ours:.0} | {etcd:.0}")
     };
+    let times = sorted(&Loss::times);
     println!(
         "| {} | {} | {:.2} | {:.2} | {:.2} |\n",
-        thousandths(&middle.spent),
-        thousandths(&middle.raw),
-        middle.times(),
-        least.times(),
-        most.times(),
+        thousandths(&|loss| loss.spent),
+        thousandths(&|loss| loss.raw),
+        times[repeats / 2],
+        times[0],
+        times[repeats - 1],
     );
 }
 
@@ -131,7 +139,9 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if wanted("loss") {
-        let (items, repeats) = if trial { (2_000, 1) } else { (20_000, 11) };
+        let repeats = numbers.first().copied().filter(|_| named("loss"));
+        let (items, repeats) =
+            if trial { (2_000, 1) } else { (20_000, repeats.unwrap_or(11).max(1)) };
         losses(&runtime, items, repeats);
     }
     if wanted("full") {

@@ -14,10 +14,13 @@ use super::{
     value::{ItemValue, MemberKey, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
-use crate::store::{Bytes, Compare, KeyRange, Limits, Op, Txn};
+use crate::store::{Bytes, Compare, KeyRange, KeyValue, Limits, Op, Txn};
 
 /// How much of a request it takes to say that a member is as it was, in bytes: never too little.
 const MEMBER_COMPARE: usize = 1_024;
+
+/// As long a key as need not be made room for twice, in bytes.
+const KEY_LEN: usize = 128;
 
 /// How many compares a transaction holds to say that who leads still does.
 const FENCE: usize = 2;
@@ -60,7 +63,7 @@ pub struct Round {
     pub removed: usize,
     /// Primaries that are handed from a replica that stays.
     pub handed: usize,
-    rest: std::vec::IntoIter<(usize, Arc<str>)>,
+    rest: std::vec::IntoIter<(usize, u32)>,
     spent: Spent,
 }
 
@@ -70,8 +73,8 @@ struct Part {
     danger: usize,
     compares: Vec<Compare>,
     ops: Vec<Op>,
-    /// Members that get a replica; their keys must be as they were.
-    takers: BTreeSet<u32>,
+    /// Members that get a replica, in ascending order; their keys must be as they were.
+    takers: Vec<u32>,
     ended: Vec<u32>,
 }
 
@@ -120,19 +123,19 @@ impl Round {
         items: usize,
     ) -> bool {
         let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
-        for (danger, name) in self.rest.by_ref().take(items) {
-            let Some(item) = world.item(&name) else { continue };
-            let now = Now { world, intent, name: &name, item, bounds, danger };
+        for (danger, number) in self.rest.by_ref().take(items) {
+            let (name, item) = world.row(number);
+            let now = Now { world, intent, name, item, bounds, danger };
             match now.next(&mut self.spent) {
-                Next::Settled => world.progress.settle(&name),
+                Next::Settled => world.progress.settle(number),
                 Next::Wait { doing, full } => {
                     let cause = cause(world, intent, item);
-                    world.progress.wait(&name, (doing, cause), &full);
+                    world.progress.wait(number, (doing, cause), &full);
                 }
                 Next::Change(part) => {
                     self.removed += part.ended.len();
-                    let cause = cause(world, intent, item);
-                    world.progress.wait(&name, (Doing::Changing, cause), &[]);
+                    let (name, cause) = (Arc::clone(name), cause(world, intent, item));
+                    world.progress.wait(number, (Doing::Changing, cause), &[]);
                     parts.push((name, part));
                 }
             }
@@ -155,18 +158,17 @@ impl Round {
 
 /// The items that are to be looked at, those that may be lost first: by how many good replicas they
 /// have, if these are less than wanted.
-fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, Arc<str>)> {
-    let names = world.progress.take(budget);
-    let danger = |name: Arc<str>| {
-        let item = world.item(&name)?;
+fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, u32)> {
+    let numbers = world.progress.take(budget);
+    let danger = |number: u32| {
+        let (_, item) = world.row(number);
         let wanted = item.value().map_or(0, ItemValue::replication) as usize;
         let good = item.consistent();
-        Some((if good < wanted { good } else { usize::MAX }, name))
+        (!item.is_gone()).then_some((if good < wanted { good } else { usize::MAX }, number))
     };
-    let mut names: Vec<(usize, Arc<str>)> = names.into_iter().filter_map(danger).collect();
-    // They are in order already.
-    names.sort_by_key(|(danger, _)| *danger);
-    names
+    let mut numbers: Vec<(usize, u32)> = numbers.into_iter().filter_map(danger).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 /// What becomes of an item in a round.
@@ -236,7 +238,7 @@ impl<W: Workload> Now<'_, W> {
             };
             return Next::Wait { doing, full };
         }
-        let Some(part) = self.fit(item.kv.mod_revision, steps) else {
+        let Some(part) = self.fit(&item.kv, steps) else {
             return Next::Wait { doing: Doing::TooLarge, full: Vec::new() };
         };
         spent.copying += part.takers.len();
@@ -283,68 +285,74 @@ impl<W: Workload> Now<'_, W> {
     }
 
     /// The steps as a part of a transaction, or as many of them as fit into one.
-    fn fit(&self, revision: u64, mut steps: Vec<Step<u32>>) -> Option<Part> {
+    fn fit(&self, item: &KeyValue, mut steps: Vec<Step<u32>>) -> Option<Part> {
         let fits = |part: &Part| {
             let compares = part.compares.len() + part.takers.len() + FENCE;
             compares.max(part.ops.len()) <= self.bounds.limits.operations
         };
-        let part = self.part(revision, &steps);
+        let part = self.part(item, &steps);
         if fits(&part) {
             return Some(part);
         }
         steps.retain(|step| matches!(step, Step::Add { .. }));
         steps.truncate(self.bounds.limits.operations.saturating_sub(1 + FENCE));
-        Some(self.part(revision, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
+        Some(self.part(item, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
     }
 
-    fn part(&self, revision: u64, steps: &[Step<u32>]) -> Part {
-        let item = self.world.keys().join(&Key::Item(self.name));
+    fn part(&self, item: &KeyValue, steps: &[Step<u32>]) -> Part {
         let mut part = Part { danger: self.danger, ..Part::default() };
-        part.compares.push(Compare::unchanged(item, revision));
+        part.compares.reserve(1 + self.item.held.len());
+        part.compares.push(Compare::unchanged(&item.key, item.mod_revision));
         if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
             part.compares.extend(self.item.held.iter().map(unchanged));
         }
-        let key = |member: u32, slot: u32| {
+        let mut text = String::with_capacity(KEY_LEN);
+        let mut key = |member: u32, slot: u32| {
             let MemberKey { zone, member } = &self.world.member(member).key;
-            self.world.keys().join(&Key::Assignment { item: self.name, zone, member, slot })
+            let key = Key::Assignment { item: self.name, zone, member, slot };
+            self.world.keys().write(&key, &mut text);
+            Bytes::from(text.as_str())
         };
         let find = |member: u32, slot: u32| {
             self.item.held.iter().find(|held| (held.member, held.slot) == (member, slot))
         };
-        let mut put: Vec<Op> = Vec::new();
         let mut gone: Vec<&Assignment<W>> = Vec::new();
-        // From one slot to another.
-        let mut moves: Vec<(u32, u32, u32)> = Vec::new();
+        part.ops.reserve(2 * steps.len());
         for step in steps {
             match *step {
                 Step::Add { member, slot } => {
-                    part.takers.insert(member);
+                    part.takers.push(member);
                     let lease = self.world.member(member).lease();
-                    put.push(Op::put_leased(key(member, slot), "", lease));
+                    part.ops.push(Op::put_leased(key(member, slot), "", lease));
                 }
                 Step::Remove { member, slot } => {
                     gone.extend(find(member, slot));
                     part.ended.push(member);
                 }
-                Step::Promote { member, slot, instead_of } => {
-                    moves.push((member, slot, 0));
-                    moves.extend(instead_of.map(|old| (old, 0, slot)));
-                }
-                Step::Demote { member, slot } => moves.push((member, 0, slot)),
+                Step::Promote { .. } | Step::Demote { .. } => {}
             }
         }
-        for (member, from, to) in moves {
+        part.takers.sort_unstable();
+        // From one slot to another.
+        let moves = steps.iter().flat_map(|step| match *step {
+            Step::Promote { member, slot, instead_of } => {
+                [Some((member, slot, 0)), instead_of.map(|old| (old, 0, slot))]
+            }
+            Step::Demote { member, slot } => [Some((member, 0, slot)), None],
+            Step::Add { .. } | Step::Remove { .. } => [None, None],
+        });
+        for (member, from, to) in moves.flatten() {
             let Some(held) = find(member, from) else { continue };
             let kv = &held.entry.kv;
             gone.push(held);
-            put.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
+            part.ops.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
         }
-        // A key is changed once: who gets a slot that the same member leaves writes over it.
-        let kept = |held: &&&Assignment<W>| !put.iter().any(|op| puts(op, &held.entry.kv.key));
-        let deletes: Vec<Op> =
-            gone.iter().filter(kept).map(|held| Op::delete(&held.entry.kv.key)).collect();
-        part.ops.extend(put);
-        part.ops.extend(deletes);
+        for Assignment { entry, .. } in gone {
+            // A key is changed once: who gets a slot that the same member leaves writes over it.
+            if !part.ops.iter().any(|op| puts(op, &entry.kv.key)) {
+                part.ops.push(Op::delete(&entry.kv.key));
+            }
+        }
         part
     }
 }
@@ -390,11 +398,12 @@ impl<'a> Packer<'a> {
 
     fn add<W: Workload>(&mut self, world: &World<W>, name: Arc<str>, part: Part, alone: bool) {
         let Part { compares, ops, takers, ended, .. } = part;
-        let txn = Txn::when(compares).and_then(ops);
+        let txn = Txn { compares, success: ops, failure: Vec::new() };
         let bytes = txn.size() + takers.len() * MEMBER_COMPARE;
         let open = &self.open;
-        let bound = open.takers.union(&takers).count();
-        let compares = FENCE + open.compares.len() + txn.compares.len() + bound;
+        let more = takers.iter().filter(|member| !open.takers.contains(member)).count();
+        // What binds the takers of the open one stands among its compares already.
+        let compares = FENCE + open.compares.len() + txn.compares.len() + more;
         let ops = open.ops.len() + txn.success.len();
         if alone
             || compares.max(ops) > self.limits.operations
@@ -402,11 +411,12 @@ impl<'a> Packer<'a> {
         {
             self.close();
         }
-        for member in takers.difference(&self.open.takers) {
-            self.open.compares.push(member_unchanged(world, world.member(*member)));
-        }
         let open = &mut self.open;
-        open.takers.extend(&takers);
+        for member in takers {
+            if open.takers.insert(member) {
+                open.compares.push(member_unchanged(world, world.member(member)));
+            }
+        }
         open.compares.extend(txn.compares);
         open.ops.extend(txn.success);
         open.bytes += bytes;
@@ -423,7 +433,7 @@ impl<'a> Packer<'a> {
             return;
         }
         compares.extend(self.fence.clone());
-        let txn = Txn::when(compares).and_then(ops);
+        let txn = Txn { compares, success: ops, failure: Vec::new() };
         self.done.push(Batch { txn, items, ended });
     }
 
@@ -434,6 +444,8 @@ impl<'a> Packer<'a> {
 }
 
 fn member_unchanged<W: Workload>(world: &World<W>, member: &Member<W>) -> Compare {
-    let key = world.keys().join(&member.key.key());
-    Compare::unchanged(key, member.entry.as_ref().map_or(0, |entry| entry.kv.mod_revision))
+    match &member.entry {
+        Some(entry) => Compare::unchanged(&entry.kv.key, entry.kv.mod_revision),
+        None => Compare::unchanged(world.keys().join(&member.key.key()), 0),
+    }
 }

@@ -1,7 +1,7 @@
 //! The loop of the member that plans for all: follow the store, plan, and commit what is safe.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -32,8 +32,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// The longest.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// For so many items transactions are made before the first of them are sent.
-const AT_ONCE: usize = 1_024;
+/// For so many items transactions are made at once: for fewer, as long as none is on its way.
+const AT_ONCE: (usize, usize) = (256, 1_024);
 
 /// How the leader works; each member may become it, so all should have the same.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ struct Office<W: Workload> {
     /// Until when which items are rather not given to which members.
     avoided: BTreeMap<(Arc<str>, MemberKey), Duration>,
     /// Assignments that this leader has ended itself in the last round.
-    ended: BTreeSet<(Arc<str>, MemberKey)>,
+    ended: HashSet<(Arc<str>, u32)>,
     apart: BTreeSet<Arc<str>>,
     done: Done,
     failures: u32,
@@ -121,14 +121,13 @@ impl Outcome {
 }
 
 impl<W: Workload> Office<W> {
-    /// Makes transactions for some more items. Returns whether any item is left.
-    fn go_on(&mut self, round: &mut Round, bounds: &Bounds) -> bool {
+    /// Makes transactions for so many more items. Returns whether any item is left.
+    fn go_on(&mut self, round: &mut Round, bounds: &Bounds, items: usize) -> bool {
         let Some(intent) = &self.intent else { return false };
         let known = round.batches.len();
-        let left = round.go_on(&mut self.world, intent, bounds, &self.apart, AT_ONCE);
+        let left = round.go_on(&mut self.world, intent, bounds, &self.apart, items);
         for Batch { ended, .. } in &round.batches[known..] {
-            let member = |member: &u32| self.world.member(*member).key.clone();
-            self.ended.extend(ended.iter().map(|(item, at)| (Arc::clone(item), member(at))));
+            self.ended.extend(ended.iter().cloned());
         }
         left
     }
@@ -222,7 +221,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
             view,
             intent: None,
             avoided: BTreeMap::new(),
-            ended: BTreeSet::new(),
+            ended: HashSet::new(),
             apart: BTreeSet::new(),
             done: Done::default(),
             failures: 0,
@@ -294,16 +293,17 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         let ended = office.world.follow(&office.view, &view);
         office.view = view;
         let until = self.runtime.now().saturating_add(self.options.avoid_for);
-        for (item, member) in ended {
-            let world = &office.world;
-            let stands = world.find(&member).is_some_and(super::world::Member::stands);
-            let number = world.find_number(&member);
-            let held = world.item(&item).is_some_and(|item| {
-                !item.stands() || item.held.iter().any(|held| Some(held.member) == number)
+        for pair in ended {
+            let (world, (item, member)) = (&office.world, &pair);
+            if office.ended.contains(&pair) || !world.member(*member).stands() {
+                continue;
+            }
+            let held = world.item(item).is_some_and(|item| {
+                !item.stands() || item.held.iter().any(|held| held.member == *member)
             });
-            let pair = (item, member);
-            if stands && !held && !office.ended.contains(&pair) {
-                office.avoided.insert(pair, until);
+            if !held {
+                let key = world.member(*member).key.clone();
+                office.avoided.insert((pair.0, key), until);
             }
         }
     }
@@ -350,8 +350,9 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         let (mut outcome, mut unmade, mut in_flight) = (Outcome::default(), true, 0);
         let most = self.options.batches_in_flight.max(1);
         loop {
-            while unmade && round.batches.len() < most {
-                unmade = office.go_on(&mut round, &bounds);
+            if unmade && round.batches.len() < most {
+                let items = if in_flight == 0 { AT_ONCE.0 } else { AT_ONCE.1 };
+                unmade = office.go_on(&mut round, &bounds, items);
                 if !unmade {
                     self.report(office, outside);
                     office.done.count(&round);
@@ -367,6 +368,11 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                     // Whoever asked may have gone.
                     let _ = sender.send((answer, items));
                 });
+            }
+            if unmade && round.batches.len() < most {
+                // Whoever sends them gets a turn, and then there are more to be made.
+                tokio::task::yield_now().await;
+                continue;
             }
             if in_flight == 0 {
                 return Ok((round.made, outcome));

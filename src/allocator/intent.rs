@@ -98,10 +98,10 @@ impl Intent {
         let frozen = frozen(world);
         let (problem, members) = problem(world, rules, outside, &frozen);
         let mut solution = solve(&problem);
-        let numbers: BTreeMap<u32, u32> = members.iter().copied().zip(0..).collect();
+        let numbers = numbers(world, &members);
         let avoided = outside.avoided.iter().filter_map(|(item, member)| {
             let item = usize::try_from(world.item(item)?.number?).ok()?;
-            Some((item, *numbers.get(&world.find_number(member)?)?))
+            Some((item, numbers[world.find_number(member)? as usize]?))
         });
         evade(&problem, &mut solution.desired, avoided);
         let mut seats = vec![None; world.numbers_end()];
@@ -113,8 +113,8 @@ impl Intent {
             seats[*member as usize] = Some(Seat { limit, ..*seat });
         }
         let lacking = lacking(world, &problem, &solution);
-        let unreadable = world.items().filter(|(_, item)| is_unreadable(item)).count();
         let (desired, certificate) = (solution.desired, solution.certificate);
+        let unreadable = world.unreadable();
         let intent =
             Self { of, desired, members, seats, standings, certificate, lacking, unreadable };
         world
@@ -176,10 +176,6 @@ impl Intent {
     }
 }
 
-fn is_unreadable<W: Workload>(item: &Item<W>) -> bool {
-    item.stands() && item.value().is_none()
-}
-
 /// The planner's problem, and the members' numbers in the world by those in the problem.
 fn problem<W: Workload>(
     world: &mut World<W>,
@@ -207,7 +203,7 @@ fn problem<W: Workload>(
     for seat in seats(&posts) {
         problem.add_member(seat);
     }
-    let numbers: BTreeMap<u32, u32> = members.iter().copied().zip(0..).collect();
+    let numbers = numbers(world, &members);
     add_items(world, outside, &mut problem, &numbers, &zones);
     let lower = lower(world, outside, &members, &problem);
     retire(&mut problem, &lower);
@@ -234,23 +230,34 @@ fn lower<W: Workload>(
     judged.chain(leaving.into_iter().map(|(_, number)| (number, 0))).collect()
 }
 
+/// The members' numbers in the plan, by those in the world.
+fn numbers<W: Workload>(world: &World<W>, members: &[u32]) -> Vec<Option<u32>> {
+    let mut numbers = vec![None; world.numbers_end()];
+    for (number, member) in (0..).zip(members) {
+        numbers[*member as usize] = Some(number);
+    }
+    numbers
+}
+
 fn add_items<W: Workload>(
     world: &mut World<W>,
     outside: &Outside,
     problem: &mut Problem,
-    numbers: &BTreeMap<u32, u32>,
+    numbers: &[Option<u32>],
     zones: &BTreeMap<Arc<str>, u32>,
 ) {
     let keeps = |number: u32| outside.standing(&world.member(number).key).keeps_primaries();
-    let handing: BTreeSet<u32> = numbers.keys().copied().filter(|number| !keeps(*number)).collect();
+    let keeps: Vec<bool> = (0..).take(numbers.len()).map(keeps).collect();
     let mut holders = Vec::new();
-    for (_, item) in world.items_mut() {
+    let rows: Vec<u32> = world.rows().collect();
+    for item in rows {
+        let item = world.row_mut(item);
         item.number = None;
         let Some(value) = item.value() else { continue };
         holders.clear();
         holders.extend(item.held.iter().filter_map(|held| {
-            let holder = Holder::new(*numbers.get(&held.member)?);
-            let primary = held.slot == 0 && !handing.contains(&held.member);
+            let holder = Holder::new(numbers[held.member as usize]?);
+            let primary = held.slot == 0 && keeps[held.member as usize];
             let holder = if primary { holder.primary() } else { holder };
             Some(if held.consistent { holder.consistent() } else { holder })
         }));
@@ -266,7 +273,10 @@ fn add_items<W: Workload>(
 /// How much each member holds that no plan moves, because nobody knows what it wants.
 fn frozen<W: Workload>(world: &World<W>) -> BTreeMap<u32, u32> {
     let mut frozen = BTreeMap::new();
-    for (_, item) in world.items().filter(|(_, item)| is_unreadable(item)) {
+    if world.unreadable() == 0 {
+        return frozen;
+    }
+    for (_, item) in world.items().filter(|(_, item)| item.is_unreadable()) {
         for held in &item.held {
             *frozen.entry(held.member).or_default() += 1;
         }

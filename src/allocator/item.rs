@@ -10,7 +10,7 @@
 //! Slot 0 is the primary. `#` and everything below it in ASCII is refused in names, so the order of
 //! the keys is that of the parts they are made of.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Parts a key.
 pub(super) const SEPARATOR: char = '#';
@@ -165,15 +165,38 @@ impl Keys {
 
     /// The key as text, of names that can be one.
     pub(super) fn join(&self, key: &Key<'_>) -> String {
-        let (root, mut separator) = (&*self.root, [0; 4]);
-        let between = &*SEPARATOR.encode_utf8(&mut separator);
+        let mut text = String::new();
+        self.write(key, &mut text);
+        text
+    }
+
+    /// The same, written over another text, whose memory is used again.
+    pub(super) fn write(&self, key: &Key<'_>, text: &mut String) {
+        text.clear();
+        text.push_str(&self.root);
+        let push = |text: &mut String, names: &[&str]| {
+            for (at, name) in names.iter().enumerate() {
+                if at > 0 {
+                    text.push(SEPARATOR);
+                }
+                text.push_str(name);
+            }
+        };
         match key {
-            Key::Item(item) => [root, "/items/", item].concat(),
-            Key::Leader => self.leader(),
-            Key::Member { zone, member } => [root, "/members/", zone, between, member].concat(),
+            Key::Item(item) => {
+                text.push_str("/items/");
+                text.push_str(item);
+            }
+            Key::Leader => text.push_str("/leader"),
+            Key::Member { zone, member } => {
+                text.push_str("/members/");
+                push(text, &[zone, member]);
+            }
             Key::Assignment { item, zone, member, slot } => {
-                let slot = &*slot.to_string();
-                [root, "/assign/", item, between, zone, between, member, between, slot].concat()
+                text.push_str("/assign/");
+                push(text, &[item, zone, member, ""]);
+                // Text takes whatever is written to it.
+                let _ = write!(text, "{slot}");
             }
         }
     }
@@ -184,41 +207,66 @@ impl Keys {
     /// [`KeyError`]: it is none of the allocator's.
     pub fn decode<'a>(&self, key: &'a str) -> Result<Key<'a>, KeyError> {
         let rest = key.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
-        if rest == Some("leader") {
+        let rest = rest.ok_or(KeyError::Prefix)?;
+        if rest == "leader" {
             return Ok(Key::Leader);
         }
-        let (kind, rest) = rest.and_then(|rest| rest.split_once('/')).ok_or(KeyError::Prefix)?;
-        let expected = match kind {
-            "items" => 1,
-            "members" => 2,
-            "assign" => 4,
-            _ => return Err(KeyError::Prefix),
-        };
-        let mut parts = [""; 4];
-        let mut found = 0;
-        for part in rest.split(SEPARATOR) {
-            if let Some(place) = parts.get_mut(found) {
-                *place = part;
-            }
-            found += 1;
+        let behind = |prefix| rest.strip_prefix(prefix);
+        if let Some(rest) = behind("assign/") {
+            let [item, zone, member, slot] = parts(rest, 3)?;
+            // A slot in another form would be encoded as another key.
+            let plain = slot == "0" || !slot.starts_with(['0', '+']);
+            let number = slot.parse().ok().filter(|_| plain);
+            let slot = number.ok_or_else(|| KeyError::Slot(slot.to_owned()))?;
+            Ok(Key::Assignment { item, zone, member, slot })
+        } else if let Some(rest) = behind("items/") {
+            let [item] = parts(rest, 1)?;
+            Ok(Key::Item(item))
+        } else if let Some(rest) = behind("members/") {
+            let [zone, member] = parts(rest, 2)?;
+            Ok(Key::Member { zone, member })
+        } else {
+            Err(KeyError::Prefix)
         }
-        if found != expected {
-            return Err(KeyError::Parts { found, expected });
-        }
-        parts[..expected.min(3)].iter().try_for_each(|name| check_name(name))?;
-        let [first, second, third, last] = parts;
-        Ok(match expected {
-            1 => Key::Item(first),
-            2 => Key::Member { zone: first, member: second },
-            _ => {
-                // A slot in another form would be encoded as another key.
-                let plain = last == "0" || !last.starts_with(['0', '+']);
-                let slot = last.parse().ok().filter(|_| plain);
-                let slot = slot.ok_or_else(|| KeyError::Slot(last.to_owned()))?;
-                Key::Assignment { item: first, zone: second, member: third, slot }
-            }
-        })
     }
+
+    /// Whether a key is one of an item's assignments, if it is an assignment at all.
+    pub(super) fn is_assignment_of(&self, key: &[u8], item: &str) -> bool {
+        let rest = key.strip_prefix(self.root.as_bytes());
+        let rest = rest.and_then(|rest| rest.strip_prefix(b"/assign/"));
+        let rest = rest.and_then(|rest| rest.strip_prefix(item.as_bytes()));
+        rest.and_then(<[u8]>::first).is_some_and(|next| char::from(*next) == SEPARATOR)
+    }
+}
+
+/// The parts of a text between separators: so many, no fewer and no more, the first of them names.
+fn parts<const EXPECTED: usize>(text: &str, names: usize) -> Result<[&str; EXPECTED], KeyError> {
+    let mut parts = [""; EXPECTED];
+    let (mut found, mut start, mut doubtful) = (0, 0, false);
+    let mut end_at = |end: usize| {
+        if let Some(part) = parts.get_mut(found) {
+            *part = &text[start..end];
+        }
+        doubtful |= start == end;
+        (found, start) = (found + 1, end + 1);
+    };
+    // Every key that changes comes by here: one pass, byte by byte, is cheaper than searchers.
+    let mut lowest = u8::MAX;
+    for (at, byte) in text.bytes().enumerate() {
+        if char::from(byte) == SEPARATOR {
+            end_at(at);
+        } else {
+            lowest = lowest.min(byte);
+        }
+    }
+    end_at(text.len());
+    if found != EXPECTED {
+        return Err(KeyError::Parts { found, expected: EXPECTED });
+    }
+    if doubtful || char::from(lowest) < SEPARATOR {
+        parts[..names].iter().try_for_each(|name| check_name(name))?;
+    }
+    Ok(parts)
 }
 
 /// The parts after the prefix.

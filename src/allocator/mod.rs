@@ -20,6 +20,7 @@ mod report;
 mod route;
 mod session;
 mod state;
+mod table;
 mod value;
 mod worker;
 mod world;

@@ -28,15 +28,15 @@ pub struct Move {
     pub why: String,
 }
 
-/// The items that move, by name, at most so many.
+/// Some of the items that move, at most so many, by name.
 pub(super) fn moves<W: Workload>(
     world: &World<W>,
     intent: &Intent,
     outside: &Outside,
     most: usize,
 ) -> Vec<Move> {
-    let moving = world.progress.doing().iter().filter_map(|(name, (doing, cause))| {
-        let (item, cause) = (world.item(name)?, (*cause)?);
+    let moving = world.progress.doing().iter().filter_map(|(number, (doing, cause))| {
+        let ((name, item), cause) = (world.row(*number), (*cause)?);
         let key = |number: u32| world.member(number).key.clone();
         let wanted = || intent.wanted(item).into_iter().flatten();
         let was = item.held.iter().find(|held| held.slot == 0).map(|held| held.member);
@@ -50,7 +50,9 @@ pub(super) fn moves<W: Workload>(
             why: words(world, outside, cause),
         })
     });
-    moving.take(most).collect()
+    let mut moves: Vec<Move> = moving.take(most).collect();
+    moves.sort_by(|a, b| a.item.cmp(&b.item));
+    moves
 }
 
 /// Who is to hold an item no more.

@@ -82,39 +82,46 @@ pub fn steps<M: Copy + Ord>(
     held: &[Held<M>],
     wanted: &[Wanted<M>],
 ) -> Vec<Step<M>> {
-    let mut steps = Vec::new();
+    let mut steps = Vec::with_capacity(wanted.len());
     let mut next = held.iter().map(|held| held.slot.saturating_add(1)).max().unwrap_or(0);
-    let mut added = Vec::new();
     let holds = |member: M| held.iter().any(|held| held.member == member);
+    let mut new: Vec<&Wanted<M>> =
+        wanted.iter().filter(|wanted| wanted.room && !holds(wanted.member)).collect();
     // The primary comes first, so that a new item has it in slot 0.
-    let mut order: Vec<&Wanted<M>> = wanted.iter().collect();
-    order.sort_by_key(|wanted| (!wanted.primary, wanted.member));
-    for new in order.into_iter().filter(|new| new.room && !holds(new.member)) {
+    new.sort_unstable_by_key(|wanted| (!wanted.primary, wanted.member));
+    for new in new {
         steps.push(Step::Add { member: new.member, slot: next });
-        added.push(next);
         next = next.saturating_add(1);
     }
     let removed = removals(replication, held, wanted);
     for at in &removed {
         steps.push(Step::Remove { member: held[*at].member, slot: held[*at].slot });
     }
-    let mut left: Vec<Held<M>> =
-        (0..held.len()).filter(|at| !removed.contains(at)).map(|at| held[at]).collect();
-    let wish = wanted.iter().find(|wanted| wanted.primary).map(|wanted| wanted.member);
-    left.sort_by_key(|held| (held.slot, !held.consistent, Some(held.member) != wish, held.member));
-    let seconds: Vec<Step<M>> = left
-        .iter()
-        .skip(1)
-        .filter(|held| held.slot == 0)
-        .zip(next..)
-        .map(|(held, slot)| Step::Demote { member: held.member, slot })
-        .collect();
-    if !seconds.is_empty() {
-        steps.extend(seconds);
-    } else if !added.contains(&0) {
-        steps.extend(promotion(&left, wanted));
+    let left = || (0..held.len()).filter(|at| !removed.contains(at)).map(|at| &held[at]);
+    if left().filter(|held| held.slot == 0).count() > 1 {
+        steps.extend(demotions(left(), wanted, next));
+    } else {
+        steps.extend(promotion(left, wanted));
     }
     steps
+}
+
+/// Which primaries become replicas, in slots from `next` on: all but the best of them.
+fn demotions<'a, M: Copy + Ord + 'a>(
+    left: impl Iterator<Item = &'a Held<M>>,
+    wanted: &[Wanted<M>],
+    next: u32,
+) -> Vec<Step<M>> {
+    let wish = wish(wanted);
+    let mut primaries: Vec<&Held<M>> = left.filter(|held| held.slot == 0).collect();
+    primaries.sort_by_key(|held| (!held.consistent, Some(held.member) != wish, held.member));
+    let seconds = primaries.iter().skip(1).zip(next..);
+    seconds.map(|(held, slot)| Step::Demote { member: held.member, slot }).collect()
+}
+
+/// Who should be the primary.
+fn wish<M: Copy>(wanted: &[Wanted<M>]) -> Option<M> {
+    wanted.iter().find(|wanted| wanted.primary).map(|wanted| wanted.member)
 }
 
 /// Which assignments go now.
@@ -152,19 +159,21 @@ fn removals<M: Copy + Ord>(
 }
 
 /// Who becomes the primary of those who are left.
-fn promotion<M: Copy + Ord>(left: &[Held<M>], wanted: &[Wanted<M>]) -> Option<Step<M>> {
-    let wish = wanted.iter().find(|wanted| wanted.primary).map(|wanted| wanted.member);
-    let wished = left.iter().filter(|held| Some(held.member) == wish).min_by_key(|held| held.slot);
-    let primary = left.iter().find(|held| held.slot == 0);
-    if let Some(primary) = primary {
+fn promotion<'a, M: Copy + Ord + 'a, I: Iterator<Item = &'a Held<M>>>(
+    left: impl Fn() -> I,
+    wanted: &[Wanted<M>],
+) -> Option<Step<M>> {
+    let wish = wish(wanted);
+    if let Some(primary) = left().find(|held| held.slot == 0) {
         // A hand-off goes to a replica that is ready, and never from one to the other and back.
+        let wished = left().filter(|held| Some(held.member) == wish).min_by_key(|held| held.slot);
         let to = wished.filter(|to| to.slot != 0 && to.consistent)?;
         let instead_of = Some(primary.member);
         return Some(Step::Promote { member: to.member, slot: to.slot, instead_of });
     }
-    let best = left.iter().min_by_key(|held| {
+    let best = left().min_by_key(|held| {
         let wished = Some(held.member) == wish;
-        (!held.consistent, held.leaving, !wished, held.load, held.slot)
+        (!held.consistent, held.leaving, !wished, held.load, held.slot, held.member)
     })?;
     Some(Step::Promote { member: best.member, slot: best.slot, instead_of: None })
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
-    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -61,88 +60,90 @@ pub(super) enum Cause {
 }
 
 /// The items that are not settled. Each is looked at when it has changed, or when what it waits for
-/// may be there; so a round costs what has changed, and not what is under way.
+/// may be there; so a round costs what has changed, and not what is under way. Items go by their
+/// numbers.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// To be looked at.
-    dirty: BTreeSet<Arc<str>>,
+    dirty: BTreeSet<u32>,
     /// Those that were looked at, and why they move, if they do.
-    doing: BTreeMap<Arc<str>, (Doing, Option<Cause>)>,
+    doing: BTreeMap<u32, (Doing, Option<Cause>)>,
     counts: BTreeMap<Doing, usize>,
     causes: BTreeMap<Cause, usize>,
     /// Who waits for a member's room.
-    rooms: BTreeMap<u32, BTreeSet<Arc<str>>>,
-    over_budget: BTreeSet<Arc<str>>,
+    rooms: BTreeMap<u32, BTreeSet<u32>>,
+    over_budget: BTreeSet<u32>,
 }
 
 impl Progress {
     /// An item has changed, or has to be looked at anew.
-    pub(super) fn touch(&mut self, item: &Arc<str>) {
+    pub(super) fn touch(&mut self, item: u32) {
         self.forget(item);
-        self.dirty.insert(Arc::clone(item));
+        self.dirty.insert(item);
     }
 
     /// An item is gone, or stands as it is meant to.
-    pub(super) fn settle(&mut self, item: &Arc<str>) {
+    pub(super) fn settle(&mut self, item: u32) {
         self.forget(item);
-        self.dirty.remove(item);
+        self.dirty.remove(&item);
     }
 
     /// Only these items are not settled, and all of them are to be looked at.
-    pub(super) fn restart(&mut self, unsettled: BTreeSet<Arc<str>>) {
+    pub(super) fn restart(&mut self, unsettled: BTreeSet<u32>) {
         *self = Self { dirty: unsettled, ..Self::default() };
     }
 
     /// A member has one item less.
     pub(super) fn freed(&mut self, member: u32) {
         for item in self.rooms.remove(&member).unwrap_or_default() {
-            self.touch(&item);
+            self.touch(item);
         }
     }
 
     /// What an item that was looked at is doing, and why it moves. `full` are the members whose room it
     /// waits for.
-    pub(super) fn wait(
-        &mut self,
-        item: &Arc<str>,
-        (doing, cause): (Doing, Option<Cause>),
-        full: &[u32],
-    ) {
-        self.settle(item);
-        self.doing.insert(Arc::clone(item), (doing, cause));
+    pub(super) fn wait(&mut self, item: u32, (doing, cause): (Doing, Option<Cause>), full: &[u32]) {
+        self.dirty.remove(&item);
+        let before = self.doing.insert(item, (doing, cause));
+        self.uncount(item, before);
         *self.counts.entry(doing).or_default() += 1;
         if let Some(cause) = cause {
             *self.causes.entry(cause).or_default() += 1;
         }
         if doing == Doing::OverBudget {
-            self.over_budget.insert(Arc::clone(item));
+            self.over_budget.insert(item);
         }
         for member in full {
-            self.rooms.entry(*member).or_default().insert(Arc::clone(item));
+            self.rooms.entry(*member).or_default().insert(item);
         }
     }
 
-    fn forget(&mut self, item: &Arc<str>) {
-        let Some((doing, cause)) = self.doing.remove(item) else { return };
+    fn forget(&mut self, item: u32) {
+        let before = self.doing.remove(&item);
+        self.uncount(item, before);
+    }
+
+    fn uncount(&mut self, item: u32, before: Option<(Doing, Option<Cause>)>) {
+        let Some((doing, cause)) = before else { return };
         one_less(&mut self.counts, doing);
         if let Some(cause) = cause {
             one_less(&mut self.causes, cause);
         }
-        self.over_budget.remove(item);
+        self.over_budget.remove(&item);
         // Who waits for room is found there when there is some.
     }
 
     /// The items to be looked at; those that wait for the budget too, if there is some.
-    pub(super) fn take(&mut self, budget: bool) -> BTreeSet<Arc<str>> {
+    pub(super) fn take(&mut self, budget: bool) -> BTreeSet<u32> {
         let mut items = std::mem::take(&mut self.dirty);
         if budget {
-            items.extend(self.over_budget.iter().cloned());
+            items.extend(&self.over_budget);
         }
         items
     }
 
-    /// Items that were looked at and are not settled, by name.
-    pub(super) fn doing(&self) -> &BTreeMap<Arc<str>, (Doing, Option<Cause>)> {
+    /// Items that were looked at and are not settled.
+    pub(super) fn doing(&self) -> &BTreeMap<u32, (Doing, Option<Cause>)> {
         &self.doing
     }
 
@@ -170,34 +171,30 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 mod tests {
     use super::*;
 
-    fn names(items: &BTreeSet<Arc<str>>) -> String {
-        items.iter().map(|item| &**item).collect::<Vec<_>>().join(" ")
-    }
-
     #[test]
     fn who_waits_is_looked_at_when_that_may_be_there() {
         let mut progress = Progress::default();
-        let [a, b, c] = ["a", "b", "c"].map(Arc::from);
-        for item in [&a, &b, &c] {
+        let [a, b, c] = [1, 2, 3];
+        for item in [a, b, c] {
             progress.touch(item);
         }
-        assert_eq!(names(&progress.take(false)), "a b c");
-        progress.wait(&a, (Doing::NoRoom, Some(Cause::Gone(3))), &[1, 2]);
-        progress.wait(&b, (Doing::OverBudget, Some(Cause::Gone(3))), &[]);
-        progress.wait(&c, (Doing::Copying, None), &[]);
+        assert_eq!(progress.take(false), BTreeSet::from([a, b, c]));
+        progress.wait(a, (Doing::NoRoom, Some(Cause::Gone(3))), &[1, 2]);
+        progress.wait(b, (Doing::OverBudget, Some(Cause::Gone(3))), &[]);
+        progress.wait(c, (Doing::Copying, None), &[]);
         assert_eq!(progress.counts().len(), 3);
         assert_eq!(progress.causes(), &BTreeMap::from([(Cause::Gone(3), 2)]));
-        assert_eq!(names(&progress.take(false)), "");
-        assert_eq!(names(&progress.take(true)), "b");
+        assert_eq!(progress.take(false), BTreeSet::from([]));
+        assert_eq!(progress.take(true), BTreeSet::from([b]));
         progress.freed(3);
-        assert_eq!(names(&progress.take(false)), "");
+        assert_eq!(progress.take(false), BTreeSet::from([]));
         progress.freed(2);
-        assert_eq!(names(&progress.take(false)), "a");
-        progress.settle(&c);
+        assert_eq!(progress.take(false), BTreeSet::from([a]));
+        progress.settle(c);
         assert_eq!(progress.counts().len(), 1, "only b waits");
         assert_eq!(progress.causes(), &BTreeMap::from([(Cause::Gone(3), 1)]));
         // It is dirty again because of the member that it waited for first; that costs a look.
         progress.freed(1);
-        assert_eq!(names(&progress.take(false)), "a");
+        assert_eq!(progress.take(false), BTreeSet::from([a]));
     }
 }

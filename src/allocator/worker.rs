@@ -59,12 +59,18 @@ pub(super) async fn follow<W: Workload, R: Runtime>(
     mirror: &Mirror<Entity<W>>,
 ) -> StoreError {
     let mut followed = mirror.changes_from_empty();
+    let (items, own) = (core.keys.items(), format!("#{}#", core.me));
+    // Most changes are of what others hold, and are not worth a closer look.
+    let concerns = |key: &[u8]| {
+        let slot = key.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        key.starts_with(items.as_bytes()) || key[..key.len() - slot].ends_with(own.as_bytes())
+    };
     loop {
         let (changes, view) = match followed.next().await {
             Ok(changes) => changes,
             Err(error) => return error,
         };
-        for change in changes {
+        for change in changes.iter().filter(|change| concerns(&change.key)) {
             let item = match key_of(&core.keys, &change.key) {
                 Ok(Key::Assignment { item, zone, member, .. })
                     if *zone == *core.me.zone && *member == *core.me.member =>

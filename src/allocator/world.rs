@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
+    iter::Peekable,
     sync::Arc,
 };
 
@@ -11,6 +12,7 @@ use super::{
     item::{Key, Keys},
     leader,
     progress::{Doing, Progress},
+    table::Table,
     value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
 };
 use crate::store::{
@@ -58,12 +60,11 @@ pub struct World<W: Workload> {
     keys: Keys,
     workload: Arc<W>,
     revision: u64,
-    members: Vec<Member<W>>,
-    /// By zone and name.
-    numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
-    items: BTreeMap<Arc<str>, Item<W>>,
+    members: Roster<W>,
+    items: Table<Item<W>>,
     pub(super) progress: Progress,
     standing: usize,
+    unreadable: usize,
     fingerprint: u64,
     assignments: usize,
     copying: usize,
@@ -74,6 +75,40 @@ pub struct World<W: Workload> {
 impl<W: Workload> Default for Item<W> {
     fn default() -> Self {
         Self { entry: None, held: Vec::new(), number: None }
+    }
+}
+
+/// The members by the numbers that they have in a world.
+struct Roster<W: Workload> {
+    members: Vec<Member<W>>,
+    /// By zone and name.
+    numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+}
+
+impl<W: Workload> Roster<W> {
+    /// The number of a member; a new one if it was not heard of.
+    fn number(&mut self, zone: &str, member: &str) -> u32 {
+        if let Some(number) = self.find(zone, member) {
+            return number;
+        }
+        let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let key = MemberKey::new(zone, member);
+        let zone = self.numbers.entry(Arc::clone(&key.zone)).or_default();
+        zone.insert(Arc::clone(&key.member), number);
+        self.members.push(Member { key, entry: None, load: 0, primaries: 0 });
+        number
+    }
+
+    fn find(&self, zone: &str, member: &str) -> Option<u32> {
+        self.numbers.get(zone)?.get(member).copied()
+    }
+
+    fn get(&self, number: u32) -> &Member<W> {
+        &self.members[number as usize]
+    }
+
+    fn get_mut(&mut self, number: u32) -> &mut Member<W> {
+        &mut self.members[number as usize]
     }
 }
 
@@ -141,18 +176,23 @@ impl<W: Workload> Item<W> {
         self.held.iter().filter(|held| !held.consistent).count()
     }
 
+    /// Whether it stands, and never had a value that decodes.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.stands() && self.value().is_none()
+    }
+
     /// Whether nothing is left of it.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.entry.is_none() && self.held.is_empty()
     }
 
     /// Finds out anew which of its replicas are consistent. Without its value nobody can tell, and they
     /// are what they were.
-    fn judge(&mut self, workload: &W, members: &[Member<W>]) {
+    fn judge(&mut self, workload: &W, members: &Roster<W>) {
         let Some(value) = self.value() else { return };
         let replica = |held| {
             let Assignment { member, slot, .. }: &Assignment<W> = held;
-            let MemberKey { zone, member } = &members[*member as usize].key;
+            let MemberKey { zone, member } = &members.get(*member).key;
             Replica { zone, member, slot: *slot, value: held.state() }
         };
         let all: Vec<Replica<'_, W::State>> = self.held.iter().map(replica).collect();
@@ -168,6 +208,35 @@ impl<W: Workload> Item<W> {
         }
         let facts = self.value().map(|value| (value.replication(), value.zones()));
         digest(&("item", name, facts))
+    }
+
+    /// Takes over an assignment as it is now, or that there is none. Returns whether one has ended.
+    fn assign(
+        &mut self,
+        members: &mut Roster<W>,
+        (member, slot): (u32, u32),
+        entry: Option<Kept<W>>,
+    ) -> bool {
+        let place = |member: u32, slot: u32| (&members.get(member).key, slot);
+        let wanted = place(member, slot);
+        let at = self.held.binary_search_by(|held| place(held.member, held.slot).cmp(&wanted));
+        let holder = members.get_mut(member);
+        match (at, entry) {
+            (Ok(at), Some(entry)) => self.held[at].entry = entry,
+            (Err(at), Some(entry)) => {
+                self.held.insert(at, Assignment { member, slot, consistent: true, entry });
+                holder.load += 1;
+                holder.primaries += u32::from(slot == 0);
+            }
+            (Ok(at), None) => {
+                self.held.remove(at);
+                holder.load -= 1;
+                holder.primaries -= u32::from(slot == 0);
+                return true;
+            }
+            (Err(_), None) => {}
+        }
+        false
     }
 }
 
@@ -186,11 +255,11 @@ impl<W: Workload> World<W> {
             keys,
             workload,
             revision: 0,
-            members: Vec::new(),
-            numbers: BTreeMap::new(),
-            items: BTreeMap::new(),
+            members: Roster { members: Vec::new(), numbers: BTreeMap::new() },
+            items: Table::default(),
             progress: Progress::default(),
             standing: 0,
+            unreadable: 0,
             fingerprint: 0,
             assignments: 0,
             copying: 0,
@@ -201,117 +270,87 @@ impl<W: Workload> World<W> {
     }
 
     /// Goes on from one view of a mirror to a later one. Returns the assignments that ended
-    /// meanwhile, by item and member.
-    pub fn follow(
-        &mut self,
-        from: &View<Entity<W>>,
-        to: &View<Entity<W>>,
-    ) -> Vec<(Arc<str>, MemberKey)> {
+    /// meanwhile, by item and the member's number.
+    pub fn follow(&mut self, from: &View<Entity<W>>, to: &View<Entity<W>>) -> Vec<(Arc<str>, u32)> {
         let mut ended = Vec::new();
-        for change in from.changes(to) {
-            ended.extend(self.apply(change));
+        let mut changes = from.changes(to).peekable();
+        while let Some(Change { key, after, .. }) = changes.next() {
+            // Keys that are none of ours are shown by the mirror as such.
+            match key_of(&self.keys, &key) {
+                Ok(Key::Item(item)) => self.set_item(item, after),
+                Ok(Key::Member { zone, member }) => self.set_member(zone, member, after),
+                Ok(Key::Leader) => self.taken = after,
+                Ok(Key::Assignment { item, .. }) => {
+                    let first = Some(Change { key: key.clone(), before: None, after });
+                    self.set_assignments(item, first, &mut changes, &mut ended);
+                }
+                Err(_) => {}
+            }
         }
         self.revision = to.revision();
         ended
     }
 
-    fn apply(&mut self, change: Change<Entity<W>>) -> Option<(Arc<str>, MemberKey)> {
-        let Change { key, after, .. } = change;
-        // Keys that are none of ours are shown by the mirror as such.
-        match key_of(&self.keys, &key).ok()? {
-            Key::Item(item) => self.set_item(item, after),
-            Key::Member { zone, member } => {
-                let number = self.number(zone, member);
-                let member = &mut self.members[number as usize];
-                self.fingerprint = self.fingerprint.wrapping_sub(member.digest());
-                member.entry = after;
-                self.fingerprint = self.fingerprint.wrapping_add(member.digest());
-            }
-            Key::Assignment { item, zone, member, slot } => {
-                let number = self.number(zone, member);
-                let ended = after.is_none();
-                let name = self.set_assignment(item, number, slot, after);
-                return ended.then(|| (name, self.member(number).key.clone()));
-            }
-            Key::Leader => self.taken = after,
-        }
-        None
+    fn set_member(&mut self, zone: &str, member: &str, entry: Option<Kept<W>>) {
+        let number = self.members.number(zone, member);
+        let member = self.members.get_mut(number);
+        self.fingerprint = self.fingerprint.wrapping_sub(member.digest());
+        member.entry = entry;
+        self.fingerprint = self.fingerprint.wrapping_add(member.digest());
     }
 
-    /// The number of a member; a new one if it was not heard of.
-    fn number(&mut self, zone: &str, member: &str) -> u32 {
-        if let Some(number) = self.numbers.get(zone).and_then(|zone| zone.get(member)) {
-            return *number;
+    /// Sets one item's assignments: their changes come one after another.
+    fn set_assignments(
+        &mut self,
+        name: &str,
+        mut next: Option<Change<Entity<W>>>,
+        changes: &mut Peekable<impl Iterator<Item = Change<Entity<W>>>>,
+        ended: &mut Vec<(Arc<str>, u32)>,
+    ) {
+        let number = self.items.number(name);
+        let (name, item) = self.items.row_mut(number);
+        self.copying -= item.copying();
+        self.assignments -= item.held.len();
+        while let Some(Change { key, after, .. }) = next {
+            if let Ok(Key::Assignment { zone, member, slot, .. }) = key_of(&self.keys, &key) {
+                let member = self.members.number(zone, member);
+                if item.assign(&mut self.members, (member, slot), after) {
+                    self.progress.freed(member);
+                    ended.push((Arc::clone(name), member));
+                }
+            }
+            next = changes.next_if(|next| self.keys.is_assignment_of(&next.key, name));
         }
-        let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        let key = MemberKey::new(zone, member);
-        let zone = self.numbers.entry(Arc::clone(&key.zone)).or_default();
-        zone.insert(Arc::clone(&key.member), number);
-        self.members.push(Member { key, entry: None, load: 0, primaries: 0 });
-        number
+        item.judge(&*self.workload, &self.members);
+        self.copying += item.copying();
+        self.assignments += item.held.len();
+        self.touch(number);
     }
 
     fn set_item(&mut self, name: &str, entry: Option<Kept<W>>) {
-        let (name, item) = row(&mut self.items, name);
-        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(&name));
+        let number = self.items.number(name);
+        let (name, item) = self.items.row_mut(number);
+        self.fingerprint = self.fingerprint.wrapping_sub(item.digest(name));
         self.standing -= usize::from(item.stands());
+        self.unreadable -= usize::from(item.is_unreadable());
         self.copying -= item.copying();
         item.entry = entry;
         item.judge(&*self.workload, &self.members);
         self.copying += item.copying();
         self.standing += usize::from(item.stands());
-        self.fingerprint = self.fingerprint.wrapping_add(item.digest(&name));
-        let gone = item.is_gone();
-        self.touch(&name, gone);
+        self.unreadable += usize::from(item.is_unreadable());
+        self.fingerprint = self.fingerprint.wrapping_add(item.digest(name));
+        self.touch(number);
     }
 
     /// Has an item looked at of which something has changed, or forgets it.
-    fn touch(&mut self, name: &Arc<str>, gone: bool) {
-        if gone {
-            self.items.remove(name);
-            self.progress.settle(name);
+    fn touch(&mut self, number: u32) {
+        if self.items.row(number).1.is_gone() {
+            self.items.remove(number);
+            self.progress.settle(number);
         } else {
-            self.progress.touch(name);
+            self.progress.touch(number);
         }
-    }
-
-    /// Returns the item's name.
-    fn set_assignment(
-        &mut self,
-        name: &str,
-        member: u32,
-        slot: u32,
-        entry: Option<Kept<W>>,
-    ) -> Arc<str> {
-        let (name, item) = row(&mut self.items, name);
-        self.copying -= item.copying();
-        let key = |number: u32| &self.members[number as usize].key;
-        let at = item
-            .held
-            .binary_search_by(|held| (key(held.member), held.slot).cmp(&(key(member), slot)));
-        let holder = &mut self.members[member as usize];
-        match (at, entry) {
-            (Ok(at), Some(entry)) => item.held[at].entry = entry,
-            (Err(at), Some(entry)) => {
-                item.held.insert(at, Assignment { member, slot, consistent: true, entry });
-                holder.load += 1;
-                holder.primaries += u32::from(slot == 0);
-                self.assignments += 1;
-            }
-            (Ok(at), None) => {
-                item.held.remove(at);
-                holder.load -= 1;
-                self.progress.freed(member);
-                holder.primaries -= u32::from(slot == 0);
-                self.assignments -= 1;
-            }
-            (Err(_), None) => {}
-        }
-        item.judge(&*self.workload, &self.members);
-        self.copying += item.copying();
-        let gone = item.is_gone();
-        self.touch(&name, gone);
-        name
     }
 
     /// The revision.
@@ -326,7 +365,7 @@ impl<W: Workload> World<W> {
 
     /// The members that stand, and those of which only assignments are left, each by its number.
     pub fn members(&self) -> impl Iterator<Item = (u32, &Member<W>)> {
-        (0..).zip(&self.members).filter(|(_, member)| member.stands() || member.load > 0)
+        (0..).zip(&self.members.members).filter(|(_, member)| member.stands() || member.load > 0)
     }
 
     /// A member by the number that it has in this world.
@@ -334,7 +373,7 @@ impl<W: Workload> World<W> {
     /// # Panics
     /// If there is none of that number.
     pub fn member(&self, number: u32) -> &Member<W> {
-        &self.members[number as usize]
+        self.members.get(number)
     }
 
     /// A member by its key.
@@ -343,26 +382,25 @@ impl<W: Workload> World<W> {
     }
 
     pub(super) fn find_number(&self, key: &MemberKey) -> Option<u32> {
-        self.numbers.get(&key.zone)?.get(&key.member).copied()
+        self.members.find(&key.zone, &key.member)
     }
 
     /// All numbers of members are below this.
     pub(super) fn numbers_end(&self) -> usize {
-        self.members.len()
+        self.members.members.len()
     }
 
     /// An item was not changed as it was meant to be.
-    pub(super) fn look_again(&mut self, name: &Arc<str>) {
-        if self.items.contains_key(name) {
-            self.progress.touch(name);
+    pub(super) fn look_again(&mut self, name: &str) {
+        if let Some(number) = self.items.find(name) {
+            self.progress.touch(number);
         }
     }
 
     /// Makes these items, and no others, unsettled.
     pub(super) fn unsettle(&mut self, is_unsettled: impl Fn(&Item<W>) -> bool) {
-        let unsettled = self.items.iter().filter(|(_, item)| is_unsettled(item));
-        let unsettled = unsettled.map(|(name, _)| Arc::clone(name)).collect();
-        self.progress.restart(unsettled);
+        let unsettled = self.items.numbers().filter(|number| is_unsettled(self.row(*number).1));
+        self.progress.restart(unsettled.collect());
     }
 
     /// The items by name, and those of which only assignments are left.
@@ -370,18 +408,33 @@ impl<W: Workload> World<W> {
         self.items.iter()
     }
 
-    pub(super) fn items_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Item<W>)> {
-        self.items.iter_mut()
+    /// The items' numbers, by name.
+    pub(super) fn rows(&self) -> impl Iterator<Item = u32> {
+        self.items.numbers()
+    }
+
+    /// An item by the number that it has in this world; it may be gone.
+    pub(super) fn row(&self, number: u32) -> (&Arc<str>, &Item<W>) {
+        self.items.row(number)
+    }
+
+    pub(super) fn row_mut(&mut self, number: u32) -> &mut Item<W> {
+        self.items.row_mut(number).1
     }
 
     /// An item by its name.
     pub fn item(&self, name: &str) -> Option<&Item<W>> {
-        self.items.get(name)
+        Some(self.row(self.items.find(name)?).1)
     }
 
     /// How many items stand.
     pub fn len(&self) -> usize {
         self.standing
+    }
+
+    /// How many items stand without a value that decodes.
+    pub(super) fn unreadable(&self) -> usize {
+        self.unreadable
     }
 
     /// Whether no items stand.
@@ -413,13 +466,13 @@ impl<W: Workload> World<W> {
     /// The member that plans for all: the oldest, and of those that came to be at one revision the
     /// first by zone and name; but who has taken over from it, while it stands.
     pub fn leader(&self) -> Option<&Member<W>> {
-        let entries = self.members.iter().filter_map(|member| member.entry.as_ref());
+        let entries = self.members.members.iter().filter_map(|member| member.entry.as_ref());
         let taken = self.taken.as_ref().map(|taken| &*taken.kv);
         let found = leader::leader(entries.map(|entry| &*entry.kv), taken)?;
         let is_it = |member: &&Member<W>| {
             member.entry.as_ref().is_some_and(|entry| entry.kv.key == found.key)
         };
-        self.members.iter().find(is_it)
+        self.members.members.iter().find(is_it)
     }
 
     /// Holds only while nobody else takes over the planning.
@@ -452,19 +505,9 @@ impl<W: Workload> fmt::Debug for World<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
             .field("revision", &self.revision)
-            .field("members", &self.members.len())
+            .field("members", &self.members.members.len())
             .field("items", &self.items.len())
             .field("assignments", &self.assignments)
             .finish_non_exhaustive()
     }
-}
-
-/// An item's row, which is made if there is none, and its name, which the row shares.
-fn row<'a, W: Workload>(
-    items: &'a mut BTreeMap<Arc<str>, Item<W>>,
-    name: &str,
-) -> (Arc<str>, &'a mut Item<W>) {
-    // One search, for a name that is copied.
-    let entry = items.entry(name.into());
-    (Arc::clone(entry.key()), entry.or_default())
 }

@@ -320,9 +320,21 @@ impl Txn {
                 let what = format!("transactions are nested {found} deep, at most {limit} can be");
                 return Err(Refusal::Invalid(what));
             }
-            Writes::of_branches(self)?;
+            self.check_writes()?;
         }
         self.check_keys()
+    }
+
+    /// Refuses two operations of a list that touch the same key, unless both delete it.
+    fn check_writes(&self) -> Result<(), Refusal> {
+        // Where each names its key they are sorted, which is quicker than to keep them in order.
+        match (single_writes(&self.success), single_writes(&self.failure)) {
+            (Some(success), Some(failure)) => {
+                check_single(success)?;
+                check_single(failure)
+            }
+            _ => Writes::of_branches(self).map(drop),
+        }
     }
 
     fn check_keys(&self) -> Result<(), Refusal> {
@@ -357,6 +369,29 @@ pub(super) fn check_range(range: &KeyRange) -> Result<(), Refusal> {
             "the range from `{start}` ends at `{end}`, before it starts"
         ))),
         KeyRange::Key(_) | KeyRange::Span { .. } => Ok(()),
+    }
+}
+
+/// The keys that a list puts or deletes, and whether it puts them, if it names each.
+fn single_writes(ops: &[Op]) -> Option<Vec<(&Bytes, bool)>> {
+    let mut writes = Vec::with_capacity(ops.len());
+    for op in ops {
+        match op {
+            Op::Range(_) => {}
+            Op::Put { key, .. } => writes.push((key, true)),
+            Op::Delete(KeyRange::Key(key)) => writes.push((key, false)),
+            Op::Delete(KeyRange::Span { .. }) | Op::Txn(_) => return None,
+        }
+    }
+    Some(writes)
+}
+
+fn check_single(mut writes: Vec<(&Bytes, bool)>) -> Result<(), Refusal> {
+    writes.sort_unstable();
+    let mut pairs = writes.iter().zip(writes.iter().skip(1));
+    match pairs.find(|((a, a_puts), (b, b_puts))| a == b && (*a_puts || *b_puts)) {
+        Some(((key, _), _)) => Err(Refusal::DuplicateKey((*key).clone())),
+        None => Ok(()),
     }
 }
 

@@ -286,6 +286,15 @@ async fn an_item_of_more_replicas_than_a_transaction_takes_is_added_bit_by_bit()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_transaction_takes_as_many_items_as_its_compares_allow() {
+    // Of 128 compares two are about who leads, one about the member; each item needs one.
+    let items = words((0..250).map(|item| format!("i{item:03}:1")));
+    let mut scene = Scene::with(&format!("{items} a/A=250")).await;
+    scene.round().await;
+    assert_eq!((scene.added, scene.sent), (250, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_item_that_was_given_back_goes_to_somebody_else() {
     let mut scene = Scene::with("i1:1 i2:1 i3:1 a/A=3 a/B=3 a/C=3").await;
     scene.settle(Mark).await;

@@ -93,6 +93,8 @@ pub(crate) struct Scene {
     pub(crate) added: usize,
     pub(crate) removed: usize,
     pub(crate) handed: usize,
+    /// Transactions.
+    pub(crate) sent: usize,
 }
 
 const ROOT: &str = "/root";
@@ -137,6 +139,7 @@ impl Scene {
             added: 0,
             removed: 0,
             handed: 0,
+            sent: 0,
         }
     }
 
@@ -201,6 +204,7 @@ impl Scene {
         self.added += next.added;
         self.removed += next.removed;
         self.handed += next.handed;
+        self.sent += batches.len();
         for batch in &batches {
             let done = self.store.commit(batch.txn.clone()).await.unwrap();
             assert!(done.succeeded, "nobody else writes: {:?}", batch.txn);

@@ -40,6 +40,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/allocator/report",
     "src/allocator/route",
     "src/allocator/state",
+    "src/allocator/table",
     "src/allocator/value",
     "src/allocator/world",
     "src/ids/audit",
@@ -135,7 +136,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator",
         &[
-            &["item", "local", "planner"],
+            &["item", "local", "planner", "table"],
             &["progress", "state", "value"],
             &["error", "leader", "plain", "route"],
             &["case", "plan", "world"],

@@ -128,7 +128,6 @@ where
                 Err(error) => pause = self.pause(pause, error).await,
                 Ok(view) => {
                     drop(self.shared.publish(Arc::new(view)));
-                    self.shared.report(|status| status.failing = None);
                     return Ok(());
                 }
             }
@@ -295,7 +294,6 @@ where
             };
         }
         let old = self.shared.publish(Arc::new(view));
-        self.shared.report(|status| status.failing = None);
         tokio::task::yield_now().await;
         drop(old);
         failed

@@ -148,10 +148,13 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows a view. Returns the one before, whose last holder has much to drop: after those who
-    /// wait have been served.
+    /// Shows a view: nothing fails any more. Returns the one before, whose last holder has much to
+    /// drop: after those who wait have been served.
     pub(super) fn publish(&self, view: Arc<View<T>>) -> Arc<View<T>> {
-        let old = std::mem::replace(&mut self.lock().view, view);
+        let mut state = self.lock();
+        state.status.failing = None;
+        let old = std::mem::replace(&mut state.view, view);
+        drop(state);
         self.published.notify_waiters();
         old
     }
