@@ -32,8 +32,11 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// The longest.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// For so many items transactions are made at once: for fewer, as long as none is on its way.
-const AT_ONCE: (usize, usize) = (256, 1_024);
+/// For so many items transactions are made at once.
+const AT_ONCE: usize = 1_024;
+
+/// The same as long as none is on its way.
+const AT_FIRST: usize = 256;
 
 /// How the leader works; each member may become it, so all should have the same.
 #[derive(Clone, Debug)]
@@ -351,7 +354,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         let most = self.options.batches_in_flight.max(1);
         loop {
             if unmade && round.batches.len() < most {
-                let items = if in_flight == 0 { AT_ONCE.0 } else { AT_ONCE.1 };
+                let items = if in_flight == 0 { AT_FIRST } else { AT_ONCE };
                 unmade = office.go_on(&mut round, &bounds, items);
                 if !unmade {
                     self.report(office, outside);

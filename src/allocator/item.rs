@@ -230,6 +230,15 @@ impl Keys {
         }
     }
 
+    /// Whether a key may be an item's, or that of an assignment to a member, as far as its ends show.
+    pub(super) fn may_concern(&self, key: &[u8], zone: &str, member: &str) -> bool {
+        let rest = key.strip_prefix(self.root.as_bytes());
+        let slot = key.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let own = before(&key[..key.len() - slot], member).and_then(|rest| before(rest, zone));
+        rest.is_some_and(|rest| rest.starts_with(b"/items/"))
+            || own.is_some_and(|rest| before(rest, "").is_some())
+    }
+
     /// Whether a key is one of an item's assignments, if it is an assignment at all.
     pub(super) fn is_assignment_of(&self, key: &[u8], item: &str) -> bool {
         let rest = key.strip_prefix(self.root.as_bytes());
@@ -237,6 +246,12 @@ impl Keys {
         let rest = rest.and_then(|rest| rest.strip_prefix(item.as_bytes()));
         rest.and_then(<[u8]>::first).is_some_and(|next| char::from(*next) == SEPARATOR)
     }
+}
+
+/// What stands before a name and the separator behind it.
+fn before<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (last, rest) = text.split_last()?;
+    rest.strip_suffix(name.as_bytes()).filter(|_| char::from(*last) == SEPARATOR)
 }
 
 /// The parts of a text between separators: so many, no fewer and no more, the first of them names.
@@ -280,5 +295,21 @@ impl fmt::Display for Key<'_> {
                 write!(f, "{item}{SEPARATOR}{zone}{SEPARATOR}{member}{SEPARATOR}{slot}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_concerns_a_member_if_it_is_an_item_or_held_by_it() {
+        let keys = Keys::new("/root");
+        let concerns = |key: &Key<'_>| keys.may_concern(keys.join(key).as_bytes(), "z", "7");
+        let held = |zone, member, slot| Key::Assignment { item: "i", zone, member, slot };
+        assert!([Key::Item("i"), held("z", "7", 0), held("z", "7", 12)].iter().all(concerns));
+        let others = [held("z", "17", 0), held("yz", "7", 0), held("7", "z", 7), Key::Leader];
+        assert!(!others.iter().any(concerns));
+        assert!(!concerns(&Key::Member { zone: "z", member: "7" }));
     }
 }

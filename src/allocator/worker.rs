@@ -59,12 +59,8 @@ pub(super) async fn follow<W: Workload, R: Runtime>(
     mirror: &Mirror<Entity<W>>,
 ) -> StoreError {
     let mut followed = mirror.changes_from_empty();
-    let (items, own) = (core.keys.items(), format!("#{}#", core.me));
     // Most changes are of what others hold, and are not worth a closer look.
-    let concerns = |key: &[u8]| {
-        let slot = key.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-        key.starts_with(items.as_bytes()) || key[..key.len() - slot].ends_with(own.as_bytes())
-    };
+    let concerns = |key: &[u8]| core.keys.may_concern(key, &core.me.zone, &core.me.member);
     loop {
         let (changes, view) = match followed.next().await {
             Ok(changes) => changes,

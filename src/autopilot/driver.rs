@@ -244,10 +244,7 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
             // leadership would try the same at once.
             let transfer = |step: &Step| matches!(step, Step::Transfer { .. });
             if let Some(flight) = self.in_flight.take_if(|f| !transfer(&f.change.step)) {
-                self.desk.under_way(&flight.change.origin, None);
-                self.desk.overdue(&flight.change.step);
-                let fate = Fate::Unknown("leadership was lost before its end".to_owned());
-                self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
+                self.give_up(&flight, seen.at, "leadership was lost before its end".to_owned());
             }
             self.retries.of_a_new_leadership();
             self.local = None;
@@ -258,11 +255,8 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         if self.in_flight.as_ref().is_some_and(|flight| flight.until <= seen.at)
             && let Some(flight) = self.in_flight.take()
         {
-            self.desk.under_way(&flight.change.origin, None);
             let error = "no outcome in time".to_owned();
-            self.desk.overdue(&flight.change.step);
-            let fate = Fate::Unknown(error.clone());
-            self.chronicle.taken(&flight.change, &flight.begun, seen.at, fate);
+            self.give_up(&flight, seen.at, error.clone());
             self.back_off(flight.change.step, error);
         }
         self.retries.forget(seen.at);
@@ -435,6 +429,14 @@ impl<C: Cluster, R: Runtime> Autopilot<C, R> {
         let config = Arc::clone(&self.publish.borrow().config);
         let until = self.runtime.now().saturating_add(config.server_stabilization_time);
         self.retries.pause(step, until, "it was just done".to_owned());
+    }
+
+    /// Waits no more for what becomes of a step.
+    fn give_up(&mut self, flight: &InFlight, at: Duration, error: String) {
+        let InFlight { change, begun, .. } = flight;
+        self.desk.under_way(&change.origin, None);
+        self.desk.overdue(&change.step);
+        self.chronicle.taken(change, begun, at, Fate::Unknown(error));
     }
 
     /// Lets a failed step wait.

@@ -504,3 +504,32 @@ impl Default for Limits {
         Self { operations: 128, bytes: 3 << 19 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lists of single keys are judged in a quicker way, by the same rule.
+    #[test]
+    fn a_list_of_single_keys_is_refused_as_any_list_is() {
+        let all = || {
+            let key = |name: &str| KeyRange::key(name);
+            [Op::put("a", "1"), Op::put("b", "1"), Op::Delete(key("a")), Op::Delete(key("b"))]
+        };
+        let lists = all().into_iter().flat_map(|first| {
+            all().into_iter().flat_map(move |second| {
+                let first = first.clone();
+                all().map(move |third| vec![first.clone(), second.clone(), third])
+            })
+        });
+        let mut refused = 0;
+        for list in lists {
+            for txn in [Txn::new(list.clone()), Txn::default().or_else(list.clone())] {
+                let quick = txn.check_writes().is_err();
+                assert_eq!(quick, Writes::of_branches(&txn).is_err(), "{list:?}");
+                refused += u32::from(quick);
+            }
+        }
+        assert!((1..128).contains(&refused), "{refused}");
+    }
+}
