@@ -222,11 +222,11 @@ async fn after_a_compaction_it_shows_exactly_the_difference() {
     store.cut(false);
     let view = waiter.await.unwrap().unwrap();
     assert_eq!(mirror.status().reloads, 1);
-    let (found, _) = changes.next().await.unwrap();
-    let found: Vec<_> = found
-        .into_iter()
+    let (seen, later) = changes.next().await.unwrap();
+    let found: Vec<_> = seen
+        .changes(&later)
         .map(|change| {
-            let value = |entry: Arc<raft_autopilot::store::mirror::Entry<String>>| {
+            let value = |entry: &Arc<raft_autopilot::store::mirror::Entry<String>>| {
                 entry.kv.value.to_string()
             };
             (change.key.to_string(), change.before.map(value), change.after.map(value))
@@ -262,8 +262,8 @@ async fn a_check_finds_and_heals_a_drift() {
     mirror.wait(swallowed).await.unwrap();
     assert_eq!(**mirror.view().value(b"in/a").unwrap(), "1");
     let mut changes = mirror.changes();
-    let (found, view) = changes.next().await.unwrap();
-    assert_eq!((found.len(), &**view.value(b"in/a").unwrap()), (1, &"2".to_owned()));
+    let (seen, view) = changes.next().await.unwrap();
+    assert_eq!((seen.changes(&view).count(), &**view.value(b"in/a").unwrap()), (1, &"2".to_owned()));
     let status = mirror.status();
     assert_eq!((status.checks, status.drifts, status.reloads), (1, 1, 1));
     assert_eq!(status.drift, ["in/a".into()]);
@@ -485,10 +485,11 @@ proptest! {
             while let Ok(next) =
                 tokio::time::timeout(Duration::from_secs(1), changes.next()).await
             {
-                for change in next.unwrap().0 {
+                let (seen, later) = next.unwrap();
+                for change in seen.changes(&later) {
                     match change.after {
-                        Some(entry) => mine.insert(change.key, Arc::clone(&entry.kv)),
-                        None => mine.remove(&change.key),
+                        Some(entry) => mine.insert(change.key.clone(), Arc::clone(&entry.kv)),
+                        None => mine.remove(change.key),
                     };
                 }
             }

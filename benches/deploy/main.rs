@@ -25,6 +25,10 @@ use loss::Loss;
 use rolling::Sums;
 use tokio::runtime::Runtime;
 
+/// Databases bring an allocator of memory with them; what is sent raw is sent with it too.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// As far from its fair share as a member can be.
 const WIDE: u32 = 1_500;
 

@@ -62,12 +62,12 @@ pub(super) async fn follow<W: Workload, R: Runtime>(
     // Most changes are of what others hold, and are not worth a closer look.
     let concerns = |key: &[u8]| core.keys.may_concern(key, &core.me.zone, &core.me.member);
     loop {
-        let (changes, view) = match followed.next().await {
-            Ok(changes) => changes,
+        let (seen, view) = match followed.next().await {
+            Ok(views) => views,
             Err(error) => return error,
         };
-        for change in changes.iter().filter(|change| concerns(&change.key)) {
-            let item = match key_of(&core.keys, &change.key) {
+        for change in seen.changes(&view).filter(|change| concerns(change.key)) {
+            let item = match key_of(&core.keys, change.key) {
                 Ok(Key::Assignment { item, zone, member, .. })
                     if *zone == *core.me.zone && *member == *core.me.member =>
                 {

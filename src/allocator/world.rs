@@ -274,15 +274,16 @@ impl<W: Workload> World<W> {
     pub fn follow(&mut self, from: &View<Entity<W>>, to: &View<Entity<W>>) -> Vec<(Arc<str>, u32)> {
         let mut ended = Vec::new();
         let mut changes = from.changes(to).peekable();
-        while let Some(Change { key, after, .. }) = changes.next() {
+        while let Some(change) = changes.next() {
             // Keys that are none of ours are shown by the mirror as such.
-            match key_of(&self.keys, &key) {
-                Ok(Key::Item(item)) => self.set_item(item, after),
-                Ok(Key::Member { zone, member }) => self.set_member(zone, member, after),
-                Ok(Key::Leader) => self.taken = after,
+            match key_of(&self.keys, change.key) {
+                Ok(Key::Item(item)) => self.set_item(item, change.after.cloned()),
+                Ok(Key::Member { zone, member }) => {
+                    self.set_member(zone, member, change.after.cloned());
+                }
+                Ok(Key::Leader) => self.taken = change.after.cloned(),
                 Ok(Key::Assignment { item, .. }) => {
-                    let first = Some(Change { key: key.clone(), before: None, after });
-                    self.set_assignments(item, first, &mut changes, &mut ended);
+                    self.set_assignments(item, change, &mut changes, &mut ended);
                 }
                 Err(_) => {}
             }
@@ -300,26 +301,27 @@ impl<W: Workload> World<W> {
     }
 
     /// Sets one item's assignments: their changes come one after another.
-    fn set_assignments(
+    fn set_assignments<'a>(
         &mut self,
         name: &str,
-        mut next: Option<Change<Entity<W>>>,
-        changes: &mut Peekable<impl Iterator<Item = Change<Entity<W>>>>,
+        first: Change<'a, Entity<W>>,
+        changes: &mut Peekable<impl Iterator<Item = Change<'a, Entity<W>>>>,
         ended: &mut Vec<(Arc<str>, u32)>,
     ) {
         let number = self.items.number(name);
         let (name, item) = self.items.row_mut(number);
         self.copying -= item.copying();
         self.assignments -= item.held.len();
+        let mut next = Some(first);
         while let Some(Change { key, after, .. }) = next {
-            if let Ok(Key::Assignment { zone, member, slot, .. }) = key_of(&self.keys, &key) {
+            if let Ok(Key::Assignment { zone, member, slot, .. }) = key_of(&self.keys, key) {
                 let member = self.members.number(zone, member);
-                if item.assign(&mut self.members, (member, slot), after) {
+                if item.assign(&mut self.members, (member, slot), after.cloned()) {
                     self.progress.freed(member);
                     ended.push((Arc::clone(name), member));
                 }
             }
-            next = changes.next_if(|next| self.keys.is_assignment_of(&next.key, name));
+            next = changes.next_if(|next| self.keys.is_assignment_of(next.key, name));
         }
         item.judge(&*self.workload, &self.members);
         self.copying += item.copying();

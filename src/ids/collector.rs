@@ -326,7 +326,7 @@ impl<S: Store, R: Runtime> Collector<S, R> {
         let seen = std::mem::replace(&mut self.seen, Arc::clone(view));
         let (mut references, mut range) = (Vec::new(), None);
         for change in seen.changes(view) {
-            if let Some(id) = self.link.layout.parse_id(&change.key) {
+            if let Some(id) = self.link.layout.parse_id(change.key) {
                 // Readable or not, it is not free.
                 match change.after {
                     Some(_) => drop(self.pool.remove(id)),
@@ -334,8 +334,8 @@ impl<S: Store, R: Runtime> Collector<S, R> {
                 }
                 continue;
             }
-            let before = change.before.as_deref().and_then(stands);
-            match (before, change.after.as_deref().and_then(stands)) {
+            let before = change.before.and_then(|entry| stands(entry));
+            match (before, change.after.and_then(|entry| stands(entry))) {
                 (_, Some(Record::Mapping(hash, mapping))) => {
                     self.ledger.mapping(*hash, Some(mapping.clone()), now);
                 }

@@ -169,7 +169,7 @@ impl Events {
         match before {
             Some(Seen { view, life, .. }) if Arc::ptr_eq(life, &after.life) => {
                 pairs.extend(view.changes(&after.view).map(|change| {
-                    (change.before.as_ref().and_then(known), change.after.as_ref().and_then(known))
+                    (change.before.and_then(known), change.after.and_then(known))
                 }));
             }
             Some(Seen { view, .. }) => {

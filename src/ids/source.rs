@@ -141,10 +141,10 @@ impl Source {
             .view
             .changes(view)
             .filter_map(|change| {
-                let before = change.before.as_ref().and_then(known);
-                let after = change.after.as_ref().and_then(known);
+                let before = change.before.and_then(known);
+                let after = change.after.and_then(known);
                 let busy = change.after.is_some();
-                Some(Turn { id: id(&change.key)?, before, after, busy })
+                Some(Turn { id: id(change.key)?, before, after, busy })
             })
             .collect();
         for known in turns.iter().filter_map(|turn| turn.before.as_ref()) {

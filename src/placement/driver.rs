@@ -179,26 +179,26 @@ impl<S: Store, R: Runtime, P: Policy> Placement<S, R, P> {
             self.standings.send_replace(Some(Arc::default()));
         }
         loop {
-            let (changes, _) = match changes.next().await {
-                Ok(changes) => changes,
+            let (seen, view) = match changes.next().await {
+                Ok(views) => views,
                 Err(error) => return error,
             };
             let mut known: BTreeMap<MemberKey, Judgement> =
                 self.standings.borrow().as_deref().cloned().unwrap_or_default();
             let mut shown = self.published.borrow().notices.clone();
-            for change in changes {
-                let Some(member) = self.keys.member(&change.key) else { continue };
+            for change in seen.changes(&view) {
+                let Some(member) = self.keys.member(change.key) else { continue };
                 let nothing = known.get(&member).is_some_and(|j| j.standing == Standing::Full);
                 if change.after.is_none() && nothing {
                     known.remove(&member);
                     shown.remove(&member);
                 }
-                let Some(notice) = change.after.and_then(|entry| entry.value.clone()) else {
+                let Some(notice) = change.after.and_then(|entry| entry.value.as_ref()) else {
                     continue;
                 };
                 let why = notice.why.as_str().into();
                 known.insert(member.clone(), Judgement { standing: notice.standing, why });
-                shown.insert(member, (*notice).clone());
+                shown.insert(member, (**notice).clone());
             }
             self.standings.send_replace(Some(Arc::new(known)));
             self.published.send_modify(|published| Arc::make_mut(published).notices = shown);

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{
     driver::Driver,
-    view::{Change, View},
+    view::View,
 };
 use crate::{
     runtime::Runtime,
@@ -344,18 +344,17 @@ pub struct Changes<T> {
 }
 
 impl<T: Send + Sync + 'static> Changes<T> {
-    /// Waits for the next changes; returns them with the view that they lead to. Dropping the
-    /// future loses nothing.
+    /// Waits for the next changes; returns the view before them and the one that they lead to, of which
+    /// [`View::changes`] tells at least one. Dropping the future loses nothing.
     ///
     /// # Errors
     /// Why the mirror has ended, after the last changes.
-    pub async fn next(&mut self) -> Result<(Vec<Change<T>>, Arc<View<T>>), StoreError> {
+    pub async fn next(&mut self) -> Result<(Arc<View<T>>, Arc<View<T>>), StoreError> {
         loop {
             let view = self.mirror.changed(&self.seen).await?;
-            let changes: Vec<Change<T>> = self.seen.changes(&view).collect();
-            self.seen = Arc::clone(&view);
-            if !changes.is_empty() {
-                return Ok((changes, view));
+            let seen = std::mem::replace(&mut self.seen, Arc::clone(&view));
+            if seen.changes(&view).next().is_some() {
+                return Ok((seen, view));
             }
         }
     }

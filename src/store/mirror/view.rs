@@ -74,14 +74,22 @@ impl<T> fmt::Debug for View<T> {
 
 /// A key in which two views differ.
 #[derive(Debug)]
-pub struct Change<T> {
+pub struct Change<'a, T> {
     /// The key.
-    pub key: Bytes,
+    pub key: &'a Bytes,
     /// What it was. `None`: it did not stand.
-    pub before: Option<Arc<Entry<T>>>,
+    pub before: Option<&'a Arc<Entry<T>>>,
     /// What it is. `None`: it stands no more.
-    pub after: Option<Arc<Entry<T>>>,
+    pub after: Option<&'a Arc<Entry<T>>>,
 }
+
+impl<T> Clone for Change<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Change<'_, T> {}
 
 impl<T> View<T> {
     /// The revision: all that happened in the range up to it is seen here, and nothing later.
@@ -137,13 +145,13 @@ impl<T> View<T> {
     ///
     /// It costs as much as there are changes, and not as there are keys, if both views are of the
     /// same mirror.
-    pub fn changes<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = Change<T>> {
+    pub fn changes<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = Change<'a, T>> {
         let same = |a: &Arc<Entry<T>>, b: &Arc<Entry<T>>| {
             Arc::ptr_eq(a, b) || (a.kv.mod_revision == b.kv.mod_revision && a.kv.key == b.kv.key)
         };
         self.entries.differences(&later.entries, same).filter_map(|(before, after)| {
-            let key = before.or(after)?.kv.key.clone();
-            Some(Change { key, before: before.cloned(), after: after.cloned() })
+            let key = &before.or(after)?.kv.key;
+            Some(Change { key, before, after })
         })
     }
 

@@ -160,13 +160,13 @@ async fn changes_lead_from_view_to_view<S: Store, R: Runtime>(world: &World<S, R
         };
         if number % 10 == 9 {
             view(world, &mirror, last).await;
-            let (some, later) =
+            let (seen, later) =
                 world.soon("changes", changes.next()).await.expect("it follows the store");
-            for change in some {
+            for change in seen.changes(&later) {
                 let before = change.before.map(|entry| entry.kv.value.to_string());
                 let was = match change.after {
-                    Some(entry) => mine.insert(change.key, entry.kv.value.to_string()),
-                    None => mine.remove(&change.key),
+                    Some(entry) => mine.insert(change.key.clone(), entry.kv.value.to_string()),
+                    None => mine.remove(change.key),
                 };
                 assert_eq!(was, before);
             }
