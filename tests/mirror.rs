@@ -263,7 +263,10 @@ async fn a_check_finds_and_heals_a_drift() {
     assert_eq!(**mirror.view().value(b"in/a").unwrap(), "1");
     let mut changes = mirror.changes();
     let (seen, view) = changes.next().await.unwrap();
-    assert_eq!((seen.changes(&view).count(), &**view.value(b"in/a").unwrap()), (1, &"2".to_owned()));
+    assert_eq!(
+        (seen.changes(&view).count(), &**view.value(b"in/a").unwrap()),
+        (1, &"2".to_owned())
+    );
     let status = mirror.status();
     assert_eq!((status.checks, status.drifts, status.reloads), (1, 1, 1));
     assert_eq!(status.drift, ["in/a".into()]);

@@ -8,13 +8,13 @@ use std::{
 
 use raft_autopilot::{
     allocator::{
-        Allocator, Doing, Handle, Leading, Options, Report, Rules, Standings, Status,
+        Allocator, Doing, Entity, Handle, Leading, Options, Report, Rules, Standings, Status,
         plain::{Plain, PlainMember},
     },
     runtime::TokioRuntime,
     store::{
         KeyRange, Lease, LeaseId, LeaseState, Limits, Op, RangeRequest, RangeResponse, Store,
-        StoreError, Txn, TxnResponse, etcd::Etcd,
+        StoreError, Txn, TxnResponse, etcd::Etcd, mirror::View,
     },
 };
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -173,6 +173,8 @@ pub(crate) struct Cluster {
     pub(crate) handle: Handle<Plain>,
     /// One for whoever is to be lost.
     pub(crate) lease: LeaseId,
+    /// What stood when replicas were last made consistent.
+    marked: Arc<View<Entity<Plain>>>,
     /// What the leader had planned when it was last looked at.
     plans: u64,
     /// The fewest new assignments that each plan could do with, added up.
@@ -222,6 +224,7 @@ impl Cluster {
             store,
             handle,
             lease,
+            marked: Arc::default(),
             plans: 0,
             bound: 0,
             started,
@@ -271,12 +274,14 @@ impl Cluster {
     }
 
     /// Makes everything consistent that is new.
-    async fn mark(&self) -> u64 {
+    async fn mark(&mut self) -> u64 {
         let view = self.handle.view().unwrap();
-        let range = KeyRange::prefix(format!("{ROOT}/assign/"));
-        let new = view.range(&range).filter(|(_, entry)| entry.kv.value.is_empty());
+        let marked = std::mem::replace(&mut self.marked, Arc::clone(&view));
+        let new = marked.changes(&view).filter_map(|change| change.after);
+        let new =
+            new.filter(|entry| matches!(entry.value.as_deref(), Some(Entity::Assignment(None))));
         let ops: Vec<Op> = new
-            .map(|(key, entry)| Op::put_leased(key, r#"{"consistent":true}"#, entry.kv.lease))
+            .map(|entry| Op::put_leased(&entry.kv.key, r#"{"consistent":true}"#, entry.kv.lease))
             .collect();
         assert!(!ops.is_empty(), "what is marked is consistent");
         self.write(ops).await

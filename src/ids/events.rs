@@ -168,9 +168,11 @@ impl Events {
         let mut pairs: Vec<(Option<Known>, Option<Known>)> = Vec::new();
         match before {
             Some(Seen { view, life, .. }) if Arc::ptr_eq(life, &after.life) => {
-                pairs.extend(view.changes(&after.view).map(|change| {
-                    (change.before.and_then(known), change.after.and_then(known))
-                }));
+                pairs.extend(
+                    view.changes(&after.view).map(|change| {
+                        (change.before.and_then(known), change.after.and_then(known))
+                    }),
+                );
             }
             Some(Seen { view, .. }) => {
                 let (mut old, new) = (ids(view), ids(&after.view));

@@ -9,10 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{
-    driver::Driver,
-    view::View,
-};
+use super::{driver::Driver, view::View};
 use crate::{
     runtime::Runtime,
     store::{

@@ -146,12 +146,13 @@ impl<T> View<T> {
     /// It costs as much as there are changes, and not as there are keys, if both views are of the
     /// same mirror.
     pub fn changes<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = Change<'a, T>> {
-        let same = |a: &Arc<Entry<T>>, b: &Arc<Entry<T>>| {
-            Arc::ptr_eq(a, b) || (a.kv.mod_revision == b.kv.mod_revision && a.kv.key == b.kv.key)
-        };
-        self.entries.differences(&later.entries, same).filter_map(|(before, after)| {
-            let key = &before.or(after)?.kv.key;
-            Some(Change { key, before, after })
+        self.entries.differences(&later.entries, Arc::ptr_eq).filter_map(|(before, after)| {
+            let revision = |entry: Option<&Arc<Entry<T>>>| entry.map(|entry| entry.kv.mod_revision);
+            if revision(before) == revision(after) {
+                // It was read again.
+                return None;
+            }
+            Some(Change { key: &before.or(after)?.kv.key, before, after })
         })
     }
 

@@ -97,6 +97,16 @@ impl Keys {
         Err(low)
     }
 
+    /// Whether one of these is less than one of others.
+    pub(super) fn order(&self, index: usize, other: &Self, at: usize) -> Ordering {
+        let (common, others) = (self.common(), other.common());
+        let (rest, other) = (self.rest(index), other.rest(at));
+        if common == others {
+            return rest.cmp(other);
+        }
+        common.iter().chain(rest).cmp(others.iter().chain(other))
+    }
+
     /// The last that is not greater than a key; the first, if all are.
     pub(super) fn child(&self, key: &[u8]) -> usize {
         self.find(key).unwrap_or_else(|at| at.saturating_sub(1))
@@ -239,6 +249,13 @@ mod tests {
                 prop_assert_eq!(keys.find(key), model.binary_search(key));
                 let not_greater = model.partition_point(|standing| standing <= key);
                 prop_assert_eq!(keys.child(key), not_greater.saturating_sub(1));
+            }
+            let others = other.iter().enumerate();
+            let others = others.fold(Keys::default(), |all, (at, key)| all.with(at, key));
+            for ((a, key), (b, other)) in
+                model.iter().enumerate().flat_map(|key| std::iter::repeat(key).zip(other.iter().enumerate()))
+            {
+                prop_assert_eq!(keys.order(a, &others, b), key.cmp(other));
             }
             let at = at.index(model.len() + 1);
             let (left, right) = keys.split(at);

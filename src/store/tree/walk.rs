@@ -2,7 +2,10 @@
 
 use std::{cmp::Ordering, slice, sync::Arc};
 
-use super::map::{Keyed, Node, Tree};
+use super::{
+    map::{Keyed, Node, Tree},
+    row::Row,
+};
 use crate::store::kv::KeyRange;
 
 /// The values from some key on, in ascending order.
@@ -68,7 +71,8 @@ impl<V: Keyed> Tree<V> {
     }
 
     /// What this map and another have under the keys in which they differ, in ascending order.
-    /// What the two share is skipped unseen. `same`: of the same key, and no different.
+    /// What the two share is skipped unseen. `same`: of the same key, and no different. The values are
+    /// left where they are: whose key is less, the rows tell.
     pub(crate) fn differences<'a>(
         &'a self,
         other: &'a Self,
@@ -78,19 +82,18 @@ impl<V: Keyed> Tree<V> {
         std::iter::from_fn(move || {
             loop {
                 skip_shared(&mut old, &mut new);
-                let (a, b) = (old.item(), new.item());
-                let order = match (a, b) {
+                let (a, b) = (old.items(), new.items());
+                let alike = a.iter().zip(b).take_while(|(a, b)| same(a, b)).count();
+                if alike > 0 {
+                    old.skip_items(alike);
+                    new.skip_items(alike);
+                    continue;
+                }
+                let order = match (old.row(), new.row()) {
                     (None, None) => return None,
                     (Some(_), None) => Ordering::Less,
                     (None, Some(_)) => Ordering::Greater,
-                    (Some(a), Some(b)) if same(a, b) => {
-                        let (a, b) = (old.items(), new.items());
-                        let alike = a.iter().zip(b).take_while(|(a, b)| same(a, b)).count();
-                        old.skip_items(alike);
-                        new.skip_items(alike);
-                        continue;
-                    }
-                    (Some(a), Some(b)) => a.key().cmp(b.key()),
+                    (Some((old, at)), Some((new, to))) => old.keys.order(at, &new.keys, to),
                 };
                 if order.is_le() {
                     old.skip_items(1);
@@ -98,6 +101,7 @@ impl<V: Keyed> Tree<V> {
                 if order.is_ge() {
                     new.skip_items(1);
                 }
+                let (a, b) = (a.first(), b.first());
                 return Some((a.filter(|_| order.is_le()), b.filter(|_| order.is_ge())));
             }
         })
@@ -128,16 +132,17 @@ impl<'a, V> Cursor<'a, V> {
         }
     }
 
-    fn item(&self) -> Option<&'a V> {
-        self.items().first()
+    /// The leaf, and the place in it; `None` at the end.
+    fn row(&self) -> Option<(&'a Row<V>, usize)> {
+        match self.way.last().map(|(node, at)| (&***node, *at)) {
+            Some((Node::Leaf(row), at)) => Some((row, at)),
+            _ => None,
+        }
     }
 
     /// From this place to the end of its leaf.
     fn items(&self) -> &'a [V] {
-        match self.way.last().map(|(node, at)| (&***node, *at)) {
-            Some((Node::Leaf(row), at)) => row.items.get(at..).unwrap_or_default(),
-            _ => &[],
-        }
+        self.row().and_then(|(row, at)| row.items.get(at..)).unwrap_or_default()
     }
 
     /// The node of a height above the leaves, if this place is its first.
