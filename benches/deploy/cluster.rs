@@ -14,25 +14,29 @@ use raft_autopilot::{
     runtime::TokioRuntime,
     store::{
         KeyRange, Lease, LeaseId, LeaseState, Limits, Op, RangeRequest, RangeResponse, Store,
-        StoreError, Txn, TxnResponse, etcd::Etcd, mirror::View,
+        StoreError, Txn, TxnResponse, Update, Watch, etcd::Etcd, mirror::View,
     },
 };
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::server::Server;
+use crate::{
+    replay::{self, Beside, RAW},
+    server::Server,
+};
 
 pub(crate) const ROOT: &str = "/deploy";
-
-/// Where the raw writes go.
-const RAW: &str = "/raw";
 
 /// How many transactions are on their way at once, of the leader's and of the raw ones.
 const IN_FLIGHT: usize = 16;
 
-/// What was written, and the revision that it made.
+/// How long etcd is given to be done with what it does behind its answers.
+pub(crate) const SETTLE: Duration = Duration::from_millis(200);
+
+/// What was written, by how many compares it was fenced, and the revision that it made.
 #[derive(Clone)]
 pub(crate) struct Written {
     pub(crate) revision: u64,
+    pub(crate) compares: usize,
     pub(crate) ops: Vec<Op>,
 }
 
@@ -55,10 +59,11 @@ impl Store for Recorder {
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
-        let ops = txn.success.clone();
+        let (compares, ops) = (txn.compares.len(), txn.success.clone());
         let done = self.store.commit(txn).await?;
         if done.succeeded {
-            self.written.lock().unwrap().push(Written { revision: done.revision, ops });
+            let written = Written { revision: done.revision, compares, ops };
+            self.written.lock().unwrap().push(written);
         }
         Ok(done)
     }
@@ -294,21 +299,35 @@ impl Cluster {
         written
     }
 
-    /// The same writes in the same order and transactions, without compares, to the same etcd, as keys
-    /// that are nobody's.
-    pub(crate) async fn raw(&self, written: &[Written]) -> Spent {
-        let renamed = |key: &[u8]| [RAW.as_bytes(), &key[ROOT.len()..]].concat();
-        let raw = |op: &Op| match op {
-            Op::Put { key, value, .. } => Op::put(renamed(key), value),
-            Op::Delete(KeyRange::Key(key)) => Op::delete(renamed(key)),
-            other => other.clone(),
-        };
-        let txns = written.iter().map(|written| Txn::new(written.ops.iter().map(raw))).collect();
+    /// What was written, sent again to the same etcd; what it deletes stands before.
+    pub(crate) async fn replay(&self, written: &[Written], beside: Beside) -> Spent {
+        let store = &self.store.store;
+        write(store, replay::deleted(written)).await;
+        let txns = written.iter().map(|written| replay::txn(written, beside)).collect();
+        let (tell, mut seen) = watch::channel(u64::MAX);
+        if let Beside::Fences { lost } = beside {
+            let lease = self.grant().await;
+            let stood = write(store, replay::leased(lost, lease)).await;
+            tell.send_replace(stood);
+            let mut events = store.watch(KeyRange::prefix(RAW), stood + 1).await.unwrap();
+            tokio::spawn(async move {
+                while let Ok(update) = events.next().await {
+                    if let Update::Events(events) = update {
+                        tell.send_replace(events.revision);
+                    }
+                }
+            });
+            tokio::time::sleep(SETTLE).await;
+            store.revoke(lease).await.unwrap();
+        } else {
+            tokio::time::sleep(SETTLE).await;
+        }
         let before = self.spent();
-        send(&self.store.store, txns).await;
+        let last = send(store, txns).await;
+        seen.wait_for(|seen| *seen >= last).await.unwrap();
         let spent = self.spent() - before;
         let all = Op::Delete(KeyRange::prefix(RAW));
-        self.store.store.commit(Txn::new([all])).await.unwrap();
+        store.commit(Txn::new([all])).await.unwrap();
         spent
     }
 }

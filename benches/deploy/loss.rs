@@ -1,15 +1,18 @@
 //! Ten of a hundred members are lost, with all that they held.
 
-use std::time::Duration;
-
 use raft_autopilot::{allocator::Report, store::LeaseId};
 
-use crate::cluster::{Cluster, Spent, items, member};
+use crate::{
+    cluster::{Cluster, SETTLE, Spent, items, member},
+    replay::Beside,
+};
 
 /// How it went.
 pub(crate) struct Loss {
     pub(crate) spent: Spent,
     pub(crate) raw: Spent,
+    /// With fences, a watcher, and as great a loss before: what etcd does for any leader.
+    pub(crate) fenced: Spent,
 }
 
 impl Loss {
@@ -30,7 +33,7 @@ pub(crate) async fn lose(count: usize, repeats: usize) -> Vec<Loss> {
         let ten = (90..100).map(|at| member(zone(at), at, 1_500, false, lease));
         let revision = cluster.write(ten).await;
         cluster.settle(revision).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(SETTLE).await;
         drop(cluster.written());
         let stood = cluster.handle.view().unwrap().revision();
         // Etcd takes its time to delete them all; before it has, there is no such revision.
@@ -41,8 +44,10 @@ pub(crate) async fn lose(count: usize, repeats: usize) -> Vec<Loss> {
         };
         cluster.handle.report_when(placed).await.unwrap();
         let spent = cluster.spent() - before;
-        let raw = cluster.raw(&cluster.written()).await;
-        figures.push(Loss { spent, raw });
+        let written = cluster.written();
+        let raw = cluster.replay(&written, Beside::Nothing).await;
+        let fenced = cluster.replay(&written, Beside::Fences { lost: 3 * count / 10 }).await;
+        figures.push(Loss { spent, raw, fenced });
         cluster.settle(stood).await;
     }
     figures

@@ -14,6 +14,7 @@ mod cluster;
 mod full;
 mod ledger;
 mod loss;
+mod replay;
 mod rolling;
 #[path = "../../tests/etcd/server.rs"]
 mod server;
@@ -40,8 +41,10 @@ fn losses(runtime: &Runtime, items: usize, repeats: usize) {
     println!(
         "Ten of 100 members lost, {items} items, until every replica is placed again, {repeats} times; medians:\n"
     );
-    println!("| ms | ours worked | etcd worked | raw ms | ours | etcd | times | least | most |");
-    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    println!(
+        "| ms | ours worked | etcd worked | raw ms | ours | etcd | times | least | most | fenced ms | ours | etcd | times |"
+    );
+    println!("|{}", "---:|".repeat(13));
     let sorted = |figure: &dyn Fn(&Loss) -> f64| {
         let mut sorted: Vec<f64> = figures.iter().map(figure).collect();
         sorted.sort_by(f64::total_cmp);
@@ -56,12 +59,14 @@ fn losses(runtime: &Runtime, items: usize, repeats: usize) {
     };
     let times = sorted(&Loss::times);
     println!(
-        "| {} | {} | {:.2} | {:.2} | {:.2} |\n",
+        "| {} | {} | {:.2} | {:.2} | {:.2} | {} | {:.2} |\n",
         thousandths(&|loss| loss.spent),
         thousandths(&|loss| loss.raw),
         times[repeats / 2],
         times[0],
         times[repeats - 1],
+        thousandths(&|loss| loss.fenced),
+        sorted(&|loss| loss.fenced.wall / loss.raw.wall)[repeats / 2],
     );
 }
 
@@ -92,9 +97,9 @@ fn fulls(runtime: &Runtime, cases: &[Case]) {
 fn rolls(runtime: &Runtime, sizes: &[usize], slacks: &[u32], directions: &[bool]) {
     println!("Half of the members replaced:\n");
     println!(
-        "| N | first | slack | moves | bound | moves / bound | moves / hindsight | new primaries | renames | rounds | most a step | txns | refused | s | ours worked | etcd worked | raw s | ours | etcd | times |"
+        "| N | first | slack | moves | bound | moves / bound | moves / hindsight | new primaries | renames | rounds | most a step | txns | refused | s | ours worked | etcd worked | raw s | ours | etcd | times | fenced s | ours | etcd | times |"
     );
-    println!("|---:|---|{}", "---:|".repeat(18));
+    println!("|---:|---|{}", "---:|".repeat(22));
     for (n, slack) in sizes.iter().flat_map(|n| slacks.iter().map(move |slack| (*n, *slack))) {
         for down_first in directions {
             let sums = runtime.block_on(rolling::roll(n, *down_first, slack));
@@ -123,13 +128,15 @@ fn row(n: usize, down_first: bool, slack: u32, sums: &Sums) -> String {
         ..
     } = sums;
     format!(
-        "| {n} | {} | {slack} | {moves} | {bound} | {:.3} | {:.2} | {crowned} | {renames} | {rounds} | {most_rounds} | {batches} | {failed} | {} | {} | {:.2} |",
+        "| {n} | {} | {slack} | {moves} | {bound} | {:.3} | {:.2} | {crowned} | {renames} | {rounds} | {most_rounds} | {batches} | {failed} | {} | {} | {:.2} | {} | {:.2} |",
         if down_first { "down" } else { "up" },
         *moves as f64 / *bound as f64,
         *moves as f64 / *hindsight as f64,
         seconds(sums.spent),
         seconds(sums.raw),
         sums.spent.wall / sums.raw.wall,
+        seconds(sums.fenced),
+        sums.fenced.wall / sums.raw.wall,
     )
 }
 

@@ -5,6 +5,7 @@ use raft_autopilot::store::{LeaseId, Op};
 use crate::{
     cluster::{Cluster, Spent, items, member, member_key},
     ledger::{Faults, Ledger},
+    replay::Beside,
 };
 
 /// The old ones' limit, and the new ones'.
@@ -16,6 +17,8 @@ const STEPS: usize = 5;
 pub(crate) struct Sums {
     pub(crate) spent: Spent,
     pub(crate) raw: Spent,
+    /// With fences and a watcher: what etcd does for any leader.
+    pub(crate) fenced: Spent,
     pub(crate) moves: u64,
     pub(crate) bound: u64,
     /// Every replica that stood with a member that left had to move once.
@@ -71,10 +74,12 @@ pub(crate) async fn roll(n: usize, down_first: bool, slack: u32) -> Sums {
     for written in &written {
         ledger.enter(&written.ops);
     }
-    let raw = cluster.raw(&written).await;
+    let raw = cluster.replay(&written, Beside::Nothing).await;
+    let fenced = cluster.replay(&written, Beside::Fences { lost: 0 }).await;
     Sums {
         spent,
         raw,
+        fenced,
         moves: report.done.added - added,
         bound: cluster.bound,
         hindsight: 6_000 * n as u64,
