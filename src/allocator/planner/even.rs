@@ -205,16 +205,18 @@ impl<D: Draft> Election<'_, D> {
 
     /// Finds the items whose primary is in a part, and somebody else of it could be.
     fn with_choice(&self, part: &[u32], mut found: impl FnMut(&Self, usize)) {
-        let mut inside = vec![0u32; self.most.len()];
+        let mut inside = vec![0u8; self.most.len()];
         for member in part {
             inside[*member as usize] = 1;
         }
+        // Without a branch, because nobody can guess who is inside.
         let is = |row: &[Holder]| {
-            let (crowned, here) = row.iter().fold((0, 0), |(crowned, here), holder| {
+            let (_, two, crowned) = row.iter().fold((0, 0, 0), |(one, two, crowned), holder| {
                 let inside = inside[holder.member() as usize];
-                (crowned | if holder.is_primary() { inside } else { 0 }, here + inside)
+                let crowns = if holder.is_primary() { inside } else { 0 };
+                (one | inside, two | one & inside, crowned | crowns)
             });
-            crowned & (here / 2).min(1) != 0
+            two & crowned != 0
         };
         let draft = &self.filled.draft;
         let loads = part.iter().map(|member| self.filled.loads[*member as usize] as usize);
