@@ -5,6 +5,7 @@
 
 mod brute;
 mod case;
+mod even;
 #[path = "../support/faulty.rs"]
 mod faulty;
 mod fixed;

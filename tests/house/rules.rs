@@ -162,7 +162,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["keep"],
             &["surplus"],
             &["fill"],
-            &["detour", "give", "primaries"],
+            &["detour", "even", "give", "meet", "parts", "primaries", "reach"],
             &["network"],
             &["incremental"],
         ],

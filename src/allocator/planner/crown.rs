@@ -3,7 +3,7 @@
 use super::problem::{Holder, Primaries, Problem, unrolled};
 
 /// See the [module](self).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Crown {
     /// By member, whether it becomes the primary of nothing new; empty if nobody minds.
     reluctant: Vec<bool>,

@@ -2,7 +2,7 @@
 
 use super::{
     lists::Lists,
-    problem::{Holder, Holdings, Problem},
+    problem::{Holder, Holdings, Problem, unrolled},
 };
 
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
@@ -39,6 +39,11 @@ pub(super) trait Draft {
         &[]
     }
 
+    /// The first item from one on, and before another one, whose row `is` what is looked for.
+    fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
+        (from..end).find(|item| unrolled(self.of(*item), &is))
+    }
+
     /// Drops the places that are still vacant.
     fn close(&mut self);
 
@@ -61,11 +66,22 @@ pub(super) trait Draft {
         self.lists().of(member).collect()
     }
 
+    /// By member, the [part](super::parts) of the last plan, and the items that may have changed since.
+    fn parts(&self) -> Option<(Vec<u32>, Vec<u32>)> {
+        None
+    }
+
+    /// Keeps the parts of this plan.
+    fn keep_parts(&mut self, _of_member: Vec<u32>) {}
+
     /// Whether everybody's items are known without asking for them.
     fn has_lists(&self) -> bool {
         false
     }
 }
+
+/// The part of a member that is in none yet.
+pub(super) const UNPLACED: u32 = u32::MAX;
 
 /// All rows, for a plan that is made at once.
 pub(super) struct Sheet<'a> {
@@ -111,6 +127,15 @@ impl Draft for Sheet<'_> {
     ) {
         let held = &self.problem.held;
         self.desired = held.rewritten(items, length, write);
+    }
+
+    fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
+        if self.desired.each() == Some(3) {
+            // Of rows whose length is known beforehand nothing has to be asked.
+            let rows = &self.desired.all().as_chunks::<3>().0[from..end];
+            return rows.iter().position(|row| is(row)).map(|at| from + at);
+        }
+        (from..end).find(|item| unrolled(self.of(*item), &is))
     }
 
     fn close(&mut self) {

@@ -241,6 +241,9 @@ const RANKS: u32 = 64;
 /// Zone, limit and share.
 pub(super) type Group = (u32, i64, u32);
 
+/// Up to so many groups are found faster by looking at each.
+const FEW: usize = 8;
+
 /// The groups of members that may hold something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Groups {
@@ -250,21 +253,26 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn new(problem: &Problem, zones: &Zones) -> Self {
         let mut groups = Self::default();
-        let mut known: BTreeMap<Group, usize> = BTreeMap::new();
+        // Where there are many, members that are alike are found by their order.
+        let mut others = Vec::new();
         for ((member, seat), zone) in (0..).zip(&problem.seats).zip(&zones.of_member) {
             if *zone == NOWHERE {
                 continue;
             }
             let key = (*zone, problem.limit(member as usize), seat.share.max(1));
-            let near = groups.list.iter().take(8).position(|(other, _)| *other == key);
-            let group = near.unwrap_or_else(|| {
-                *known.entry(key).or_insert_with(|| {
-                    groups.list.push((key, Vec::new()));
-                    groups.list.len() - 1
-                })
-            });
-            groups.list[group].1.push(member);
+            let near = groups.list.iter().take(FEW).position(|(other, _)| *other == key);
+            match near {
+                Some(near) => groups.list[near].1.push(member),
+                None if groups.list.len() < FEW => groups.list.push((key, vec![member])),
+                None => others.push((key, member)),
+            }
         }
+        others.sort_unstable();
+        let alike = others.chunk_by(|(one, _), (other, _)| one == other);
+        groups.list.extend(alike.map(|alike| {
+            (alike[0].0, alike.iter().map(|(_, member)| *member).collect::<Vec<u32>>())
+        }));
+        groups.list.sort_unstable_by_key(|(_, members)| members[0]);
         groups
     }
 }

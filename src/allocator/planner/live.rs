@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    draft::Draft,
+    draft::{Draft, UNPLACED},
     kinds::narrow,
     lists::Lists,
     problem::{Holder, Holdings, holds},
@@ -19,6 +19,9 @@ pub(super) struct Live {
     wishes: BTreeMap<u32, Vec<Holder>>,
     /// Everybody's lists, from the rows.
     lists: Lists,
+    /// By member, its part of the primaries, in the order of the [parts](super::parts); empty if they are not
+    /// known, or all are one.
+    parts: Vec<u32>,
 }
 
 impl Live {
@@ -31,18 +34,21 @@ impl Live {
                 moving.insert(item, held.to_vec());
             }
         }
-        Self { rows: Rows::new(desired), moving, wishes: BTreeMap::new(), lists }
+        Self { rows: Rows::new(desired), moving, lists, ..Self::default() }
     }
 
     /// From who holds the items, while there is no plan.
     pub(super) fn unplanned(members: usize, held: &Holdings) -> Self {
         let lists = Lists::of_nobody(members);
-        Self { rows: Rows::new(held), moving: BTreeMap::new(), wishes: BTreeMap::new(), lists }
+        Self { rows: Rows::new(held), lists, ..Self::default() }
     }
 
     /// Makes room for one more member.
     pub(super) fn add_member(&mut self) {
         self.lists.add_member();
+        if !self.parts.is_empty() {
+            self.parts.push(UNPLACED);
+        }
     }
 
     /// Adds an item that nobody is to hold yet.
@@ -186,6 +192,14 @@ impl Draft for Live {
 
     fn has_lists(&self) -> bool {
         true
+    }
+
+    fn parts(&self) -> Option<(Vec<u32>, Vec<u32>)> {
+        (!self.parts.is_empty()).then(|| (self.parts.clone(), self.moving().collect()))
+    }
+
+    fn keep_parts(&mut self, of_member: Vec<u32>) {
+        self.parts = of_member;
     }
 }
 

@@ -123,6 +123,11 @@ impl Holder {
         Self(self.0 | u32::from(become_it) << 31)
     }
 
+    /// The same at another member.
+    pub(super) fn at(self, member: u32) -> Self {
+        Self(self.0 & !(Self::CONSISTENT - 1) | member)
+    }
+
     /// The same as a replica that is no primary.
     #[must_use]
     pub fn replica(self) -> Self {
@@ -533,6 +538,16 @@ pub(super) fn unrolled<R>(row: &[Holder], act: impl Fn(&[Holder]) -> R) -> R {
         [one, two, three] => act(&[*one, *two, *three]),
         row => act(row),
     }
+}
+
+/// What `of` says of any holder of a row, all together, and what it says of the primary; without a branch,
+/// because nobody can guess who that is.
+#[inline]
+pub(super) fn said(row: &[Holder], of: impl Fn(u32) -> u8) -> (u8, u8) {
+    row.iter().fold((0, 0), |(any, crowned), holder| {
+        let said = of(holder.member());
+        (any | said, crowned | if holder.is_primary() { said } else { 0 })
+    })
 }
 
 /// The vacant places of a row, the first 64, each a bit: all are found before any is filled, because
