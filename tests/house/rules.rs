@@ -154,7 +154,17 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator/planner",
         &[
-            &["columns", "flow", "level", "links", "problem", "routes", "tournament"],
+            &[
+                "columns",
+                "flow",
+                "level",
+                "links",
+                "problem",
+                "routes",
+                "seat",
+                "tally",
+                "tournament",
+            ],
             &["crown", "evade", "kinds", "takers"],
             &["fair", "lists"],
             &["draft", "exact", "openings", "retire", "survey"],

@@ -1,6 +1,9 @@
 //! Who of an item's holders becomes its primary, when it has none.
 
-use super::problem::{Holder, Primaries, Problem, unrolled};
+use super::{
+    problem::{Holder, Problem, unrolled},
+    seat::Primaries,
+};
 
 /// See the [module](self).
 #[derive(Clone, Debug)]

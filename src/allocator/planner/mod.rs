@@ -25,14 +25,17 @@ mod problem;
 mod quota;
 mod retire;
 mod routes;
+mod seat;
 mod surplus;
 mod survey;
 mod takers;
+mod tally;
 mod tournament;
 
 pub use certificate::Certificate;
 pub(super) use evade::evade;
 pub use incremental::Planner;
 pub use network::{Reason, Solution, solve, solve_by_counting};
-pub use problem::{Holder, Holdings, Primaries, Problem, Seat, ZoneRule};
+pub use problem::{Holder, Holdings, Problem};
 pub use retire::retire;
+pub use seat::{Primaries, Seat, ZoneRule};
