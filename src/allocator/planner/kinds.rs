@@ -57,7 +57,9 @@ impl Zones {
             (seen, again) = (seen | zone, again | seen & zone);
         }
         let several = seen & seen.wrapping_sub(1) != 0;
-        again == 0 || several && cap + 1 >= holders.len() || cap >= holders.len()
+        // Nor can anybody guess where two are in one zone.
+        let all_fit = u8::from(several) & u8::from(cap + 1 >= holders.len());
+        u8::from(again == 0) | all_fit | u8::from(cap >= holders.len()) != 0
     }
 
     /// How many of the holders are beyond what a zone may take.
