@@ -14,6 +14,7 @@ mod give;
 mod incremental;
 mod keep;
 mod kinds;
+mod ladder;
 mod level;
 mod links;
 mod lists;
@@ -30,7 +31,6 @@ mod surplus;
 mod survey;
 mod takers;
 mod tally;
-mod tournament;
 
 pub use certificate::Certificate;
 pub(super) use evade::evade;

@@ -171,11 +171,18 @@ impl Holdings {
     ) -> Self {
         let before = |item: u32| self.span(item as usize).len();
         if items.iter().enumerate().all(|(at, item)| before(*item) == length(at) as usize) {
-            let mut same = self.clone();
-            for item in items {
-                let span = self.span(*item as usize);
-                write(*item, &self.holders[span.clone()], &mut same.holders[span]);
+            let holders = Vec::with_capacity(self.holders.len());
+            let mut same = Self { holders, first: self.first.clone(), ..*self };
+            // A part is copied and written while it is in the near memory.
+            for part in items.chunks(PART) {
+                let end = part.last().map_or(0, |item| self.span(*item as usize).end);
+                same.holders.extend_from_slice(&self.holders[same.holders.len()..end]);
+                for item in part {
+                    let span = self.span(*item as usize);
+                    write(*item, &self.holders[span.clone()], &mut same.holders[span]);
+                }
             }
+            same.holders.extend_from_slice(&self.holders[same.holders.len()..]);
             return same;
         }
         let places: usize = (0..items.len()).map(|at| length(at) as usize).sum();
@@ -471,6 +478,9 @@ fn counted(row: &[Holder]) -> impl Iterator<Item = Held> + Clone {
     })
 }
 
+/// So many rows are rewritten at once.
+const PART: usize = 1 << 10;
+
 /// Rows of at most so many holders are compared pair by pair.
 const SHORT: usize = 32;
 
@@ -513,13 +523,13 @@ pub(super) fn unrolled<R>(row: &[Holder], act: impl Fn(&[Holder]) -> R) -> R {
     }
 }
 
-/// The vacant places of a row, the first 64, each a bit: all are found before any is filled, because
-/// nobody can guess where they are.
+/// The places of a row that suit, of the first 64, each a bit: all are found before anything is done with
+/// one, because nobody can guess where they are.
 #[inline]
-pub(super) fn vacancies(row: &[Holder]) -> u64 {
+pub(super) fn places(row: &[Holder], suits: impl Fn(Holder) -> bool) -> u64 {
     unrolled(row, |row| {
         let places = row.iter().take(64).zip(0..);
-        places.fold(0, |all, (holder, at)| all | u64::from(*holder == Holder::VACANT) << at)
+        places.fold(0, |all, (holder, at)| all | u64::from(suits(*holder)) << at)
     })
 }
 
@@ -529,6 +539,19 @@ pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {
     let most =
         unrolled(holders, |holders| holders.iter().fold(0, |most, holder| holder.0.max(most)));
     (most & Holder::PRIMARY != 0).then_some(Holder(most))
+}
+
+/// Whether it is seen at once that all in a row held the item before, each in its place.
+#[inline]
+pub(super) fn stays(row: &[Holder], held: &[Holder]) -> bool {
+    let stays = |(holder, before): (&Holder, &Holder)| holder.after(*before).0;
+    let all = |row: &[Holder], held: &[Holder]| {
+        row.iter().zip(held).map(stays).fold(1, |all, one| all & one) != 0
+    };
+    match (<&[_; 3]>::try_from(row), <&[_; 3]>::try_from(held)) {
+        (Ok(row), Ok(held)) => all(row, held),
+        _ => row.len() <= held.len() && all(row, held),
+    }
 }
 
 /// Whether a member is among the holders.
