@@ -346,3 +346,54 @@ pub(super) fn is_sound(fair: &Fair, class: usize, goal: usize, held: &[Holder]) 
     let fits = |held| fair.zones.are_apart(held, cap) || fair.zones.beyond(held, cap) == 0;
     held.len() == goal && held.iter().all(|holder| fair.is_legal(class, *holder)) && fits(held)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            fair::fair,
+            seat::{Seat, ZoneRule},
+        },
+        *,
+    };
+
+    #[test]
+    fn what_was_counted_as_it_came_to_stand_is_what_stands() {
+        let mut problem = Problem::new(ZoneRule::Two, 0);
+        for member in 0..12 {
+            problem.add_member(Seat::new(member % 4, 200));
+        }
+        for item in 0..90 {
+            let replicas = (0..item % 4).map(|at| Holder::new((item * 5 + at) % 12));
+            let mut row: Vec<Holder> = replicas.collect();
+            row.iter_mut().step_by(2).for_each(|holder| *holder = holder.consistent());
+            if let Some(first) = row.first_mut().filter(|_| item % 3 > 0) {
+                *first = first.primary();
+            }
+            problem.add_item(1 + item % 2, &row);
+            if item % 7 == 0 {
+                problem.restrict(&[0, 1, 3]);
+            }
+        }
+        problem.add_member(Seat::new(0, 200));
+        let held = problem.held().clone();
+        problem.seats[2].limit = 0;
+        for again in [false, true] {
+            if again {
+                problem.hold(held.clone());
+            }
+            let fair = fair(&problem);
+            let cells = Cells::new(&problem, &fair);
+            let mut survey = Survey::new(&problem, &fair);
+            survey.read::<true>();
+            let read = survey.standing(&cells);
+            let mut counted = counted(&problem, &fair, &cells).unwrap_or_default();
+            assert!(counted.raw > 0);
+            counted.raw = read.raw;
+            assert_eq!(counted, read);
+            let (by_class, unsound) = survey_classes(&problem, &fair, &cells);
+            assert_eq!(Standing { raw: read.raw, ..by_class }, read);
+            assert_eq!(survey.unsound(), unsound);
+        }
+    }
+}
