@@ -154,7 +154,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator/planner",
         &[
-            &["columns", "flow", "level", "links", "problem", "routes", "tournament"],
+            &["columns", "flow", "ladder", "level", "links", "problem", "routes", "seat", "tally"],
             &["crown", "evade", "kinds", "takers"],
             &["fair", "lists"],
             &["draft", "exact", "openings", "retire", "survey"],

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     fair::Fair,
-    problem::{Holder, Problem, primary},
+    problem::{Holder, Problem},
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -63,7 +63,11 @@ impl Certificate {
 
     /// Counts what becomes of one item.
     #[inline]
-    fn compare(&mut self, holders: &[Holder], held: &[Holder]) {
+    fn compare<R>(&mut self, row: &R, before: &R)
+    where
+        R: AsRef<[Holder]> + ?Sized,
+    {
+        let (holders, held) = (row.as_ref(), before.as_ref());
         // Who stays mostly stays in its place: then that is counted without a branch, because nobody can
         // guess who stays.
         let (mut kept, mut handed) = (0, 0);
@@ -73,7 +77,7 @@ impl Certificate {
         }
         // One that does not stay in its place is not in another one's, if all others stay.
         if kept + 1 < holders.len().max(held.len()) {
-            (kept, handed) = by_pairs(holders, held);
+            (kept, handed) = by_pairs(row, before);
         }
         self.added += count(holders.len() - kept);
         self.removed += count(held.len() - kept);
@@ -97,10 +101,9 @@ impl Certificate {
     where
         R: AsRef<[Holder]> + ?Sized,
     {
-        let holders = holders.as_ref();
-        self.compare(holders, held.as_ref());
+        self.compare(holders, held);
         if let Some(cap) = cap {
-            self.count_zones(fair, cap, holders);
+            self.count_zones(fair, cap, holders.as_ref());
         }
     }
 
@@ -182,20 +185,19 @@ fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft) -> u64 {
     missing.values().map(|missing| (*missing).max(0).unsigned_abs()).sum()
 }
 
-/// How many of the holders held the item before, and whether the primary is handed on by one of them.
-#[cold]
-fn by_pairs(holders: &[Holder], held: &[Holder]) -> (usize, u64) {
-    if held.is_empty() {
-        return (0, 0);
+/// How many of the holders held the item before, and whether the primary is handed on by one of them. Pairs
+/// are counted without a branch too.
+#[inline(never)]
+fn by_pairs<R: AsRef<[Holder]> + ?Sized>(row: &R, before: &R) -> (usize, u64) {
+    let (holders, held) = (row.as_ref(), before.as_ref());
+    let (mut kept, mut handed) = (0, 0);
+    for held in held {
+        for holder in holders {
+            let (stays, hands) = holder.after(*held);
+            (kept, handed) = (kept + stays as usize, handed + u64::from(hands));
+        }
     }
-    // Pairs are counted without a branch too.
-    let same =
-        |holder: &Holder| held.iter().filter(|other| other.member() == holder.member()).count();
-    let handed = primary(held).map_or(0, |old| {
-        let handed = |holder: &&Holder| (holder.member() == old.member()) & !holder.is_primary();
-        holders.iter().filter(handed).count()
-    });
-    (holders.iter().map(same).sum(), count(handed))
+    (kept, handed)
 }
 
 /// Each item once; the first so many are in order, and each is there once.

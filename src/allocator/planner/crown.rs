@@ -1,6 +1,9 @@
 //! Who of an item's holders becomes its primary, when it has none.
 
-use super::problem::{Holder, Primaries, Problem, unrolled};
+use super::{
+    problem::{Holder, Problem, unrolled},
+    seat::Primaries,
+};
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
@@ -11,6 +14,9 @@ pub(super) struct Crown {
 
 /// Bits of a place in a row: an item has no more replicas than there are members.
 const PLACES: u32 = 30;
+
+/// More primaries than anybody has.
+const NOBODY: u64 = 1 << 32;
 
 impl Crown {
     pub(super) fn new(problem: &Problem) -> Self {
@@ -51,15 +57,19 @@ impl Crown {
     /// The place of who becomes it.
     #[inline]
     fn best(&self, row: &[Holder], primaries: &[u32]) -> usize {
-        let rank = |(at, holder): (u64, &Holder)| {
-            // A place may be vacant: rather anybody else.
-            let has = primaries.get(holder.member() as usize);
-            let reluctant = u64::from(has.is_none() | !self.likes(holder.member()));
-            let has = has.copied().unwrap_or(u32::MAX);
-            let raw = u64::from(!holder.is_consistent());
-            (reluctant << 33 | u64::from(has) << 1 | raw) << PLACES | at
+        // A place may be vacant: rather anybody else.
+        let has = |holder: &Holder| {
+            primaries.get(holder.member() as usize).map_or(NOBODY, |n| (*n).into())
         };
-        let best = unrolled(row, |row| (0..).zip(row).map(rank).fold(u64::MAX, u64::min));
+        let raw = |holder: &Holder| u64::from(!holder.is_consistent());
+        let rank = |(at, holder): (u64, &Holder)| (has(holder) << 1 | raw(holder)) << PLACES | at;
+        let best = if self.is_easy() {
+            unrolled(row, |row| (0..).zip(row).map(rank).fold(u64::MAX, u64::min))
+        } else {
+            let reluctant = |holder: &Holder| u64::from(!self.likes(holder.member()));
+            let rank = |(at, holder): (u64, &Holder)| reluctant(holder) << 63 | rank((at, holder));
+            unrolled(row, |row| (0..).zip(row).map(rank).fold(u64::MAX, u64::min))
+        };
         usize::try_from(best & ((1 << PLACES) - 1)).unwrap_or(usize::MAX)
     }
 }

@@ -103,11 +103,11 @@ impl<'a> Sheet<'a> {
 
 impl Draft for Sheet<'_> {
     fn len(&self) -> usize {
-        self.problem.held.len()
+        self.problem.held().len()
     }
 
     fn held(&self, item: usize) -> &[Holder] {
-        self.problem.held.of(item)
+        self.problem.held().of(item)
     }
 
     fn of(&self, item: usize) -> &[Holder] {
@@ -116,7 +116,7 @@ impl Draft for Sheet<'_> {
 
     #[inline]
     fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]) {
-        (self.problem.held.of(item), self.desired.of_mut(item))
+        (self.problem.held().of(item), self.desired.of_mut(item))
     }
 
     fn begin(
@@ -125,7 +125,7 @@ impl Draft for Sheet<'_> {
         length: impl Fn(usize) -> u32,
         write: impl FnMut(u32, &[Holder], &mut [Holder]),
     ) {
-        let held = &self.problem.held;
+        let held = &self.problem.held();
         self.desired = held.rewritten(items, length, write);
     }
 

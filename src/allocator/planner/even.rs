@@ -13,7 +13,7 @@ use super::{
     kinds::narrow,
     level::Share,
     primaries::{Election, End, Mark, Pass},
-    problem::{Holder, Holdings, Problem, Seat, ZoneRule, primary},
+    problem::{Holder, Holdings, Problem, primary},
     reach::Reading,
     routes::{Passing, route},
 };
@@ -175,12 +175,10 @@ impl<D: Draft> Election<'_, D> {
             items.push(narrow(item));
             held.push(&row);
         });
-        let mut problem = Problem::new(ZoneRule::Two, 0);
-        problem.held = held;
-        problem.seats.resize(part.len(), Seat::new(0, 0));
+        let problem = Problem::of_rows(part.len(), held);
         let primaries = part.iter().map(|member| self.filled.primaries[*member as usize]).collect();
         let mut filled = Filled {
-            draft: Sheet::with(&problem, problem.held.clone()),
+            draft: Sheet::with(&problem, problem.held().clone()),
             touched: Vec::new(),
             ordered: 0,
             loads,

@@ -16,7 +16,8 @@ use super::{
     fair::Fair,
     flow::{Arc, Network},
     kinds::{NOWHERE, narrow, standing},
-    problem::{Holder, Holdings, Primaries, Problem, index},
+    problem::{Holder, Holdings, Problem, index},
+    seat::Primaries,
     takers::spread,
 };
 
@@ -165,7 +166,7 @@ impl<'a> Dense<'a> {
 
     fn begin_with_what_stands(&mut self) {
         for item in 0..self.places.len() {
-            for holder in self.problem.held.of(item) {
+            for holder in self.problem.held().of(item) {
                 let member = holder.member();
                 let Ok(place) = self.places[item].binary_search_by_key(&member, |place| place.0)
                 else {
@@ -208,7 +209,7 @@ impl<'a> Dense<'a> {
 
     /// Tells of each place of each item whether it holds the item now.
     fn each_place(&self, mut tell: impl FnMut(Option<Holder>, Arc)) {
-        for (places, held) in self.places.iter().zip(self.problem.held.iter()) {
+        for (places, held) in self.places.iter().zip(self.problem.held().iter()) {
             for (member, arc) in places {
                 tell(held.iter().copied().find(|holder| holder.member() == *member), *arc);
             }
@@ -218,7 +219,7 @@ impl<'a> Dense<'a> {
     fn read(&self) -> Holdings {
         let mut desired = Holdings::default();
         let mut holders = Vec::new();
-        for (places, held) in self.places.iter().zip(self.problem.held.iter()) {
+        for (places, held) in self.places.iter().zip(self.problem.held().iter()) {
             holders.clear();
             for (member, arc) in places {
                 if self.network.flow(*arc) > 0 {

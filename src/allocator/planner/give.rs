@@ -9,7 +9,7 @@ use super::{
     fill::{Fill, VACANT},
     kinds::narrow,
     level::Share,
-    problem::{Holder, holds},
+    problem::{Holder, holds, places, stays},
     takers::spread,
 };
 
@@ -116,8 +116,8 @@ impl<D: Draft> Fill<'_, D> {
             }
             return;
         }
-        let places = self.offers(asked, ways.contains(&Way::Any), suits);
-        for way in ways {
+        let places = self.offer(asked, ways, suits);
+        for way in ways.get(1..).unwrap_or_default() {
             for (item, at) in &places {
                 self.give_place(*item as usize, *at as usize, *way);
             }
@@ -182,17 +182,21 @@ impl<D: Draft> Fill<'_, D> {
         }
     }
 
-    /// Replicas that suit, as items and places in their rows: of each member as many as are asked for,
-    /// and of an item one, or several if `all`.
+    /// Offers replicas that suit: of each member as many as are asked for, and of an item one, or several if
+    /// they may go anywhere. What is offered is given in the first way at once, if it can be, until nobody
+    /// gives anything more. Returns what was offered, as items and places in their rows, if there are other
+    /// ways.
     ///
     /// One reading of the rows, from a place that depends on the world and on the turn, so that it is not
     /// always the same items that move.
-    fn offers(
-        &self,
+    fn offer(
+        &mut self,
         mut asked: Vec<u32>,
-        all: bool,
+        ways: &[Way],
         suits: impl Fn(Holder) -> bool,
     ) -> Vec<(u32, u32)> {
+        let Some((way, others)) = ways.split_first() else { return Vec::new() };
+        let (all, alone) = (ways.contains(&Way::Any), others.is_empty());
         let mut left = asked.iter().filter(|asked| **asked > 0).count();
         let len = self.draft.len();
         let seed = (asked.len() as u64) << 32 ^ len as u64;
@@ -202,14 +206,27 @@ impl<D: Draft> Fill<'_, D> {
             if left == 0 {
                 break;
             }
-            for (at, holder) in (0..).zip(self.draft.of(item)) {
-                let Some(asked) = asked.get_mut(holder.member() as usize) else { continue };
-                if *asked > 0 && suits(*holder) {
+            'places: for start in (0..self.draft.of(item).len()).step_by(64) {
+                // A place may be vacant.
+                let is_asked =
+                    |holder: Holder| asked.get(holder.member() as usize).is_some_and(|n| *n > 0);
+                let suits = |holder: Holder| is_asked(holder) & suits(holder);
+                let mut places = places(&self.draft.of(item)[start..], suits);
+                while places != 0 {
+                    let at = start + places.trailing_zeros() as usize;
+                    places &= places - 1;
+                    let member = self.draft.of(item)[at].member();
+                    let asked = &mut asked[member as usize];
                     *asked -= 1;
+                    self.give_place(item, at, *way);
+                    if alone {
+                        *asked *= u32::from(self.gives(member, *way));
+                    } else {
+                        offered.push((narrow(item), narrow(at)));
+                    }
                     left -= usize::from(*asked == 0);
-                    offered.push((narrow(item), at));
                     if !all {
-                        break;
+                        break 'places;
                     }
                 }
             }
@@ -255,6 +272,9 @@ impl<D: Draft> Fill<'_, D> {
         let taker = self.openings.taker(class, row, from, any)?;
         self.leave(holder);
         self.arrive(item, at, taker);
+        if holder.is_primary() {
+            self.crown.choose(self.draft.of_mut(item), &mut self.primaries);
+        }
         self.touched.push(narrow(item));
         Some(taker)
     }
@@ -314,6 +334,7 @@ impl<D: Draft> Fill<'_, D> {
     /// Whether somebody comes to an item who does not hold it yet.
     fn is_moving(&self, item: usize) -> bool {
         let (held, row) = (self.draft.held(item), self.draft.of(item));
-        held != row && row.iter().any(|holder| *holder == VACANT || !holds(held, holder.member()))
+        let comes = |holder: &Holder| *holder == VACANT || !holds(held, holder.member());
+        !stays(row, held) && row.iter().any(comes)
     }
 }

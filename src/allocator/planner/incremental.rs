@@ -11,8 +11,10 @@ use super::{
     live::Live,
     network::{Reason, Solution, is_small, solve, solve_by_counting},
     primaries,
-    problem::{Holder, Problem, Seat, sanitised},
+    problem::{Holder, Problem, sanitised},
+    seat::Seat,
     survey::{Cells, Standing, is_sound},
+    tally::Kind,
 };
 
 /// A [`Problem`] with its plan, both kept from one change to the next.
@@ -76,8 +78,6 @@ enum Solver {
     Counting,
 }
 
-type Kind = (u32, u32);
-
 /// What is known of items of one kind.
 #[derive(Clone, Debug, Default)]
 struct Alike {
@@ -103,7 +103,7 @@ impl Planner {
     }
 
     fn with(mut problem: Problem, solver: Solver) -> Self {
-        let held = std::mem::take(&mut problem.held);
+        let held = problem.release();
         let mut planner = Self {
             live: Live::unplanned(problem.seats.len(), &held),
             problem,
@@ -248,7 +248,7 @@ impl Planner {
     /// The problem as it is now, to be planned by somebody else.
     pub fn problem(&self) -> Problem {
         let mut problem = self.problem.clone();
-        problem.held = self.live.all_held();
+        problem.hold_sane(self.live.all_held());
         problem
     }
 
@@ -258,12 +258,12 @@ impl Planner {
     }
 
     fn plan_all(&mut self) {
-        self.problem.held = std::mem::take(&mut self.live).all_held();
+        self.problem.hold_sane(std::mem::take(&mut self.live).all_held());
         let Solution { desired, certificate } = match self.solver {
             Solver::BySize => solve(&self.problem),
             Solver::Counting => solve_by_counting(&self.problem),
         };
-        let held = std::mem::take(&mut self.problem.held);
+        let held = self.problem.release();
         self.live = Live::new(self.problem.seats.len(), &desired, &held);
         self.certificate = certificate;
         self.count_all();
@@ -370,11 +370,6 @@ impl Planner {
         standing
     }
 
-    fn kind(&self, item: usize) -> Kind {
-        let set = self.problem.zone_set.get(item).copied().unwrap_or(0);
-        (self.problem.replication[item], set)
-    }
-
     /// Counts all items and rows anew.
     fn count_all(&mut self) {
         self.kinds.clear();
@@ -392,7 +387,7 @@ impl Planner {
     }
 
     fn count_item(&mut self, item: usize, by: i64) {
-        let kind = self.kind(item);
+        let kind = self.problem.kind(item);
         let members = self.problem.seats.len();
         let alike = self
             .kinds
@@ -410,7 +405,7 @@ impl Planner {
     /// Counts the replicas of an item, or that they are no more.
     fn count_row(&mut self, item: usize, row: Vec<Holder>, more: bool) {
         let by = |count: &mut u32, n: u32| *count = if more { *count + n } else { *count - n };
-        let kind = self.kind(item);
+        let kind = self.problem.kind(item);
         let Some(alike) = self.kinds.get_mut(&kind) else { return };
         for holder in row {
             let member = holder.member() as usize;

@@ -172,12 +172,21 @@ impl<'a> Keeper<'a> {
             return None;
         }
         let vacancies = row.len() - kept;
-        // Mostly each is in a zone of its own, which then takes what is missing as any other.
-        if again == 0 && cap > vacancies {
-            self.vacant.of_class[class] += index(vacancies);
-            self.vacant.fits[class] += index(vacancies);
-        } else {
+        if again != 0 {
             self.count_vacant(class, vacancies, row);
+            return Some(vacancies);
+        }
+        // Mostly each is in a zone of its own, which then takes what is missing as any other, or all of it
+        // but one.
+        let fits = vacancies.min(cap);
+        self.vacant.of_class[class] += index(vacancies);
+        self.vacant.fits[class] += index(fits);
+        let crowded = fits - fits.min(cap - 1);
+        if crowded > 0 {
+            for holder in row.iter().filter(|holder| **holder != Holder::VACANT) {
+                let zone = self.fair.zones.of(*holder) as usize;
+                self.vacant.crowded[class * self.fair.zones.len() + zone] += index(crowded);
+            }
         }
         Some(vacancies)
     }

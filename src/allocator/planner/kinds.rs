@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::problem::{Holder, Problem, Seat, index};
+use super::{
+    problem::{Holder, Problem},
+    seat::Seat,
+};
 
 /// The zone of a member that may hold nothing.
 pub(super) const NOWHERE: u32 = u32::MAX;
@@ -54,7 +57,9 @@ impl Zones {
             (seen, again) = (seen | zone, again | seen & zone);
         }
         let several = seen & seen.wrapping_sub(1) != 0;
-        again == 0 || several && cap + 1 >= holders.len() || cap >= holders.len()
+        // Nor can anybody guess where two are in one zone.
+        let all_fit = u8::from(several) & u8::from(cap + 1 >= holders.len());
+        u8::from(again == 0) | all_fit | u8::from(cap >= holders.len()) != 0
     }
 
     /// How many of the holders are beyond what a zone may take.
@@ -105,17 +110,12 @@ enum Of {
 impl Classes {
     /// The classes, as if all that is wanted fitted.
     pub(super) fn new(problem: &Problem) -> Self {
-        let first = problem.replication.first();
         if !problem.zone_set.is_empty() {
             return Self::by_item(problem, |_| 0);
         }
-        if problem.replication.iter().all(|other| Some(other) == first) {
-            let wanted = first.map(|_| Class { wanted: problem.wanted(0), set: 0, standing: 0 });
-            let items = index(problem.replication.len());
-            return Self {
-                list: wanted.map(|class| (class, items)).into_iter().collect(),
-                of: Of::One,
-            };
+        if let Some(kinds) = problem.tally().kinds() {
+            let kinds = kinds.iter().map(|of_kind| (of_kind.kind, i64::from(of_kind.items)));
+            return Self::by_kind(problem, kinds);
         }
         let mut items = vec![0; problem.seats.len() + 1];
         for item in 0..problem.replication.len() {
@@ -279,7 +279,7 @@ impl Groups {
 
 /// How many replicas of an item stand and may stay, of those that it wants.
 pub(super) fn standing(problem: &Problem, item: usize) -> u32 {
-    let legal = problem.held.of(item).iter().filter(|holder| problem.legal(item, **holder));
+    let legal = problem.held().of(item).iter().filter(|holder| problem.legal(item, **holder));
     narrow(legal.count()).min(problem.wanted(item))
 }
 

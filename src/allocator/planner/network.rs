@@ -151,7 +151,8 @@ fn finish(
     touched: &[u32],
     loads: &[u32],
 ) -> Solution {
-    let wanted = problem.replication.iter().map(|wanted| u64::from(*wanted)).sum();
+    let count_wanted = || problem.replication.iter().map(|wanted| u64::from(*wanted)).sum();
+    let wanted = problem.tally().wanted().unwrap_or_else(count_wanted);
     let mut certificate = certify(problem, fair, &draft, wanted, touched, loads);
     certificate.lower_bound = certificate.added;
     Solution { desired: draft.desired, certificate }

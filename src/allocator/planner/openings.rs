@@ -4,9 +4,9 @@
 use super::{
     columns::Columns,
     fair::Fair,
-    problem::{Holder, index, unrolled, vacancies},
+    ladder::Ladder,
+    problem::{Holder, index, places, unrolled},
     takers::Takers,
-    tournament::Tournament,
 };
 
 /// See the [module](self). Rows are those of the item at hand; a place may be vacant.
@@ -17,7 +17,7 @@ pub(super) struct Openings<'a> {
     /// By zone, those who lack something; valid from [`Openings::open`] on.
     pub(super) takers: Vec<Takers>,
     /// By class, what its zones need.
-    needs: Vec<Tournament>,
+    needs: Vec<Ladder>,
     /// By class, the zones of its items that nobody holds, while those are all that need something. What they
     /// get is counted at the end.
     columns: Vec<Option<Columns>>,
@@ -25,7 +25,7 @@ pub(super) struct Openings<'a> {
     spare: Vec<i64>,
     /// By class, how many beyond the zone rule one item may have.
     each_beyond: Vec<i64>,
-    /// Zones that are out of the tournament of the class at hand, for the item at hand.
+    /// Zones that are hidden in the ladder of the class at hand, for the item at hand.
     hidden: Vec<usize>,
 }
 
@@ -39,15 +39,15 @@ impl<'a> Openings<'a> {
         each_beyond: Vec<i64>,
     ) -> Self {
         let zones = fair.zones.len();
-        let tournament = |class: usize| {
+        let ladder = |class: usize| {
             let open = (0..zones).map(|zone| fair.is_open(class, zone));
-            Tournament::new(&need[class * zones..(class + 1) * zones], open)
+            Ladder::new(&need[class * zones..(class + 1) * zones], open)
         };
         Self {
             fair,
             room,
             takers: Vec::new(),
-            needs: (0..fair.classes.list.len()).map(tournament).collect(),
+            needs: (0..fair.classes.list.len()).map(ladder).collect(),
             columns: vec![None; fair.classes.list.len()],
             spare,
             each_beyond,
@@ -155,7 +155,7 @@ impl<'a> Openings<'a> {
         }
         let mut filled = true;
         for start in (0..row.len()).step_by(64) {
-            let mut places = vacancies(&row[start..]);
+            let mut places = places(&row[start..], |holder| holder == Holder::VACANT);
             while places != 0 && filled {
                 let at = start + places.trailing_zeros() as usize;
                 places &= places - 1;

@@ -6,73 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-/// How the replicas of one item are spread over zones.
-///
-/// Each rule caps how many replicas of an item one zone takes. Where not all replicas can be placed
-/// within it, more are placed, and the plan says how many items break the rule; it is the fewest
-/// possible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ZoneRule {
-    /// At least two zones: no zone takes all the replicas of an item that wants two or more.
-    #[default]
-    Two,
-    /// As many zones as possible: no second replica in a zone while another zone has none.
-    Spread,
-    /// At most so many replicas in a zone, at least one.
-    MaxPerZone(u32),
-}
-
-impl ZoneRule {
-    /// How many of so many replicas one zone may take.
-    pub fn cap(self, replication: u32) -> u32 {
-        match self {
-            Self::Two => replication.saturating_sub(1).max(1),
-            Self::Spread => 1,
-            Self::MaxPerZone(cap) => cap.max(1),
-        }
-    }
-}
-
-/// Whether a member may become the primary of items.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Primaries {
-    /// Of every item that it holds.
-    #[default]
-    Any,
-    /// Only of those whose primary it is already, unless nobody else holds the item.
-    Kept,
-}
-
-/// What the planner knows of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seat {
-    /// The number of its zone, from zero.
-    pub zone: u32,
-    /// How many items it may hold, after all that its standing takes away; zero for one that is gone.
-    pub limit: u32,
-    /// Its weight when items are shared out; zero counts as one. Usually the limit.
-    pub share: u32,
-    /// Whether it may become a primary.
-    pub primaries: Primaries,
-}
-
-impl Seat {
-    /// A member of `zone` that may hold `limit` items, and whose share is its limit.
-    pub fn new(zone: u32, limit: u32) -> Self {
-        Self { zone, limit, share: limit, primaries: Primaries::Any }
-    }
-
-    /// The same with at most this limit. Who gives up a part of its limit gives up as much of its share.
-    #[must_use]
-    pub fn lowered(self, limit: u32) -> Self {
-        let limit = limit.min(self.limit);
-        let share = u64::from(self.share) * u64::from(limit) / u64::from(self.limit.max(1));
-        Self { limit, share: u32::try_from(share).unwrap_or(self.share), ..self }
-    }
-}
+use super::{
+    seat::{Seat, ZoneRule},
+    tally::{Held, Kind, Tally},
+};
 
 /// A member that holds an item, in one word: its number, whether it is the item's primary, and
 /// whether it is consistent.
@@ -239,11 +176,18 @@ impl Holdings {
     ) -> Self {
         let before = |item: u32| self.span(item as usize).len();
         if items.iter().enumerate().all(|(at, item)| before(*item) == length(at) as usize) {
-            let mut same = self.clone();
-            for item in items {
-                let span = self.span(*item as usize);
-                write(*item, &self.holders[span.clone()], &mut same.holders[span]);
+            let holders = Vec::with_capacity(self.holders.len());
+            let mut same = Self { holders, first: self.first.clone(), ..*self };
+            // A part is copied and written while it is in the near memory.
+            for part in items.chunks(PART) {
+                let end = part.last().map_or(0, |item| self.span(*item as usize).end);
+                same.holders.extend_from_slice(&self.holders[same.holders.len()..end]);
+                for item in part {
+                    let span = self.span(*item as usize);
+                    write(*item, &self.holders[span.clone()], &mut same.holders[span]);
+                }
             }
+            same.holders.extend_from_slice(&self.holders[same.holders.len()..]);
             return same;
         }
         let places: usize = (0..items.len()).map(|at| length(at) as usize).sum();
@@ -344,7 +288,8 @@ pub struct Problem {
     pub(super) zone_sets: Vec<Vec<u32>>,
     /// Their numbers plus one.
     set_numbers: BTreeMap<Vec<u32>, u32>,
-    pub(super) held: Holdings,
+    held: Holdings,
+    tally: Tally,
 }
 
 impl Problem {
@@ -370,6 +315,7 @@ impl Problem {
         let number = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
         assert!(number <= Holder::MEMBER_MAX, "at most 2^30 members");
         self.seats.push(seat);
+        self.tally.add_member();
         number
     }
 
@@ -377,10 +323,10 @@ impl Problem {
     /// by one primary at most; a second mention of a member, and a member that was not added, count
     /// for nothing. Returns its number.
     pub fn add_item(&mut self, replication: u32, holders: &[Holder]) -> usize {
-        match sanitised(holders, self.seats.len()) {
-            None => self.held.push(holders),
-            Some(known) => self.held.push(&known),
-        }
+        let known = sanitised(holders, self.seats.len());
+        let holders = known.as_deref().unwrap_or(holders);
+        self.held.push(holders);
+        self.tally.add((replication, 0), counted(holders));
         self.replication.push(replication);
         if !self.zone_set.is_empty() {
             self.zone_set.push(0);
@@ -400,7 +346,11 @@ impl Problem {
         let number = zones.map_or(0, |zones| self.set_number(zones));
         if number > 0 || !self.zone_set.is_empty() {
             self.zone_set.resize(self.replication.len(), 0);
+            let before = self.kind(item);
             self.zone_set[item] = number;
+            if self.tally.kinds().is_some() {
+                self.tally.change(before, self.kind(item), counted(self.held.of(item)));
+            }
         }
     }
 
@@ -448,16 +398,48 @@ impl Problem {
         assert!(held.len() == self.replication.len(), "as many items as before");
         let members = self.seats.len();
         if held.iter().all(|holders| sanitised(holders, members).is_none()) {
-            self.held = held;
+            self.hold_sane(held);
             return;
         }
-        self.held = Holdings::with_capacity(held.all().len());
+        let mut sane = Holdings::with_capacity(held.all().len());
         for holders in held.iter() {
             match sanitised(holders, members) {
-                None => self.held.push(holders),
-                Some(known) => self.held.push(&known),
+                None => sane.push(holders),
+                Some(known) => sane.push(&known),
             }
         }
+        self.hold_sane(sane);
+    }
+
+    /// The same, if all of it makes sense.
+    pub(super) fn hold_sane(&mut self, held: Holdings) {
+        self.tally = Tally::of_nothing(self.seats.len());
+        for (item, row) in held.iter().enumerate() {
+            self.tally.add(self.kind(item), counted(row));
+        }
+        self.held = held;
+    }
+
+    /// Rows among members of no limits, of which only the primaries are asked for: nothing is counted.
+    pub(super) fn of_rows(members: usize, held: Holdings) -> Self {
+        let seats = vec![Seat::new(0, 0); members];
+        Self { seats, held, tally: Tally::unknown(), ..Self::default() }
+    }
+
+    /// Gives away who holds what, which is not known until somebody says so again.
+    pub(super) fn release(&mut self) -> Holdings {
+        self.tally = Tally::unknown();
+        std::mem::take(&mut self.held)
+    }
+
+    /// That, counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What an item is like, as far as who holds it is counted.
+    pub(super) fn kind(&self, item: usize) -> Kind {
+        (self.replication[item], self.zone_set.get(item).copied().unwrap_or(0))
     }
 
     /// The zone rule.
@@ -497,6 +479,18 @@ impl Problem {
         seat.limit > 0 && self.allows(item, seat.zone)
     }
 }
+
+/// A row as it is counted.
+fn counted(row: &[Holder]) -> impl Iterator<Item = Held> + Clone {
+    row.iter().map(|holder| Held {
+        member: holder.member(),
+        is_primary: holder.is_primary(),
+        is_consistent: holder.is_consistent(),
+    })
+}
+
+/// So many rows are rewritten at once.
+const PART: usize = 1 << 10;
 
 /// Rows of at most so many holders are compared pair by pair.
 const SHORT: usize = 32;
@@ -550,13 +544,13 @@ pub(super) fn said(row: &[Holder], of: impl Fn(u32) -> u8) -> (u8, u8) {
     })
 }
 
-/// The vacant places of a row, the first 64, each a bit: all are found before any is filled, because
-/// nobody can guess where they are.
+/// The places of a row that suit, of the first 64, each a bit: all are found before anything is done with
+/// one, because nobody can guess where they are.
 #[inline]
-pub(super) fn vacancies(row: &[Holder]) -> u64 {
+pub(super) fn places(row: &[Holder], suits: impl Fn(Holder) -> bool) -> u64 {
     unrolled(row, |row| {
         let places = row.iter().take(64).zip(0..);
-        places.fold(0, |all, (holder, at)| all | u64::from(*holder == Holder::VACANT) << at)
+        places.fold(0, |all, (holder, at)| all | u64::from(suits(*holder)) << at)
     })
 }
 
@@ -566,6 +560,19 @@ pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {
     let most =
         unrolled(holders, |holders| holders.iter().fold(0, |most, holder| holder.0.max(most)));
     (most & Holder::PRIMARY != 0).then_some(Holder(most))
+}
+
+/// Whether it is seen at once that all in a row held the item before, each in its place.
+#[inline]
+pub(super) fn stays(row: &[Holder], held: &[Holder]) -> bool {
+    let stays = |(holder, before): (&Holder, &Holder)| holder.after(*before).0;
+    let all = |row: &[Holder], held: &[Holder]| {
+        row.iter().zip(held).map(stays).fold(1, |all, one| all & one) != 0
+    };
+    match (<&[_; 3]>::try_from(row), <&[_; 3]>::try_from(held)) {
+        (Ok(row), Ok(held)) => all(row, held),
+        _ => row.len() <= held.len() && all(row, held),
+    }
 }
 
 /// Whether a member is among the holders.

@@ -1,10 +1,6 @@
 //! What members give up now of what they should: all that the others can take over, and no more.
 
-use super::{
-    fair::placeable,
-    kinds::Classes,
-    problem::{Problem, Seat},
-};
+use super::{fair::placeable, kinds::Classes, problem::Problem, seat::Seat};
 
 /// How many members are tried one by one where not all can give up what they should.
 const TRIES: usize = 32;

@@ -1,13 +1,14 @@
 //! What stands now, counted by member and by class, and the items that cannot stay as they are.
 //!
-//! This is the one reading of all assignments that a plan needs.
+//! This is the one reading of all assignments that a plan needs, and mostly only to find those items: what
+//! stands is [counted](super::tally) as it comes to stand.
 
 use std::cmp::Ordering;
 
 use super::{
     fair::Fair,
-    kinds::{NOWHERE, narrow},
-    problem::{Holder, Problem},
+    kinds::{NOWHERE, Zones, narrow},
+    problem::{Holder, Holdings, Problem},
 };
 
 /// Members that totals are counted together for: a group, or a whole zone where there are many groups.
@@ -61,6 +62,29 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    fn of_nothing(members: usize, cells: usize) -> Self {
+        Self {
+            of_member: vec![0; members],
+            primaries: vec![0; members],
+            of_cell: vec![0; cells],
+            raw: 0,
+        }
+    }
+
+    /// Counts replicas, and those of them that are primaries, of a class at a member.
+    #[inline]
+    fn add(
+        &mut self,
+        cells: &Cells,
+        class: usize,
+        member: usize,
+        (replicas, primaries): (u32, u32),
+    ) {
+        self.of_member[member] += replicas;
+        self.primaries[member] += primaries;
+        self.of_cell[class * cells.list.len() + cells.of_member[member] as usize] += replicas;
+    }
+
     /// By class and zone.
     pub(super) fn of_zone(&self, fair: &Fair, cells: &Cells) -> Vec<u32> {
         let zones = fair.zones.len();
@@ -73,18 +97,10 @@ impl Standing {
     }
 }
 
-/// The zone of a member as far as items of a class may be there, and what was counted of it in the block at
-/// hand: replicas in the lower half, primaries in the upper.
-#[derive(Clone, Copy)]
-struct Tally {
-    zone: u32,
-    both: u32,
-}
-
 /// So many rows are a block: of each a member has one replica at most, so half a word counts them.
 const BLOCK: usize = 1 << 15;
 
-/// Up to so many classes each member is counted in each.
+/// Up to so many classes each member is marked, and counted, in each.
 const CLASSES_MAX: usize = 8;
 
 /// Counts what stands, and lists the items that do not have exactly what they want, as far as limits
@@ -93,25 +109,47 @@ pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing
     if fair.classes.list.len() > CLASSES_MAX {
         return survey_classes(problem, fair, cells);
     }
-    let held = &problem.held;
     let mut survey = Survey::new(problem, fair);
-    // Of rows whose length is known beforehand nothing has to be asked.
-    match held.each() {
-        Some(1) => survey.count_rows(held.all().as_chunks::<1>().0.iter().map(<[_; 1]>::as_slice)),
-        Some(2) => survey.count_rows(held.all().as_chunks::<2>().0.iter().map(<[_; 2]>::as_slice)),
-        Some(3) => survey.count_rows(held.all().as_chunks::<3>().0.iter().map(<[_; 3]>::as_slice)),
-        _ => survey.count_rows(held.iter()),
+    let standing = if let Some(standing) = counted(problem, fair, cells) {
+        survey.read::<false>();
+        standing
+    } else {
+        survey.read::<true>();
+        survey.standing(cells)
+    };
+    (standing, survey.unsound())
+}
+
+/// What stands, if it was counted as it came to stand, by kinds that are the classes now.
+fn counted(problem: &Problem, fair: &Fair, cells: &Cells) -> Option<Standing> {
+    let kinds = problem.tally().kinds().filter(|_| !fair.short)?;
+    let members = problem.seats.len();
+    let raw = problem.tally().raw;
+    let mut standing = Standing::of_nothing(members, fair.classes.list.len() * cells.list.len());
+    standing.raw = raw;
+    for of_kind in kinds {
+        let (wanted, set) = of_kind.kind;
+        let class = fair.classes.find(wanted.min(narrow(members)), set)?;
+        for (member, count) in of_kind.of_member().enumerate() {
+            if fair.is_legal_in(class, fair.zones.of_member[member]) {
+                standing.add(cells, class, member, count);
+            }
+        }
     }
-    survey.finish(cells)
+    Some(standing)
 }
 
 /// A survey of items of few classes.
 struct Survey<'a> {
     problem: &'a Problem,
     fair: &'a Fair,
-    /// By class and member.
-    tallies: Vec<Tally>,
-    /// By class and member, replicas and primaries of the blocks before.
+    /// By class and member, in a byte, so that the nearest memory holds them all: what its zone is called
+    /// there, or [`OUT`], where items of the class may not be.
+    marks: Vec<u8>,
+    /// By class and member, what was counted in the block at hand: replicas in the lower half, primaries in
+    /// the upper.
+    both: Vec<u32>,
+    /// The same of the blocks before.
     counted: Vec<(u32, u32)>,
     /// What all holders have in common.
     common: Holder,
@@ -120,116 +158,180 @@ struct Survey<'a> {
     block: Vec<u32>,
 }
 
+/// A mark of all bits, of which no zone's has the highest.
+const OUT: u8 = u8::MAX;
+
 impl<'a> Survey<'a> {
     fn new(problem: &'a Problem, fair: &'a Fair) -> Self {
-        let mut tallies = Vec::new();
+        let mut marks = Vec::new();
         for class in 0..fair.classes.list.len() {
-            tallies.extend(fair.zones.of_member.iter().map(|zone| {
-                let zone = if fair.is_legal_in(class, *zone) { *zone } else { NOWHERE };
-                Tally { zone, both: 0 }
-            }));
+            let mark = |zone: &u32| {
+                if fair.is_legal_in(class, *zone) {
+                    zone.to_le_bytes()[0] & (OUT >> 1)
+                } else {
+                    OUT
+                }
+            };
+            marks.extend(fair.zones.of_member.iter().map(mark));
         }
         Self {
             problem,
             fair,
-            counted: vec![(0, 0); tallies.len()],
-            tallies,
+            marks,
+            both: Vec::new(),
+            counted: Vec::new(),
             common: Holder::VACANT,
             unsound: Vec::new(),
-            block: vec![0; problem.held.len().min(BLOCK)],
+            block: vec![0; problem.held().len().min(BLOCK)],
         }
     }
 
-    /// Counts all rows. What is counted for a member that may hold nothing is taken back in the end.
+    /// Reads all rows, and counts them or not.
+    fn read<const COUNTS: bool>(&mut self) {
+        if COUNTS {
+            (self.both, self.counted) = (vec![0; self.marks.len()], vec![(0, 0); self.marks.len()]);
+        }
+        let held = self.problem.held();
+        // Of rows whose length is known beforehand nothing has to be asked.
+        match held.each() {
+            Some(0) => self.all_empty(),
+            Some(1) => self.read_rows::<COUNTS>(sized::<1>(held)),
+            Some(2) => self.read_rows::<COUNTS>(sized::<2>(held)),
+            Some(3) => self.read_rows::<COUNTS>(sized::<3>(held)),
+            _ => self.read_rows::<COUNTS>(held.iter()),
+        }
+    }
+
+    /// Of items that nobody holds all lack something that want something.
+    fn all_empty(&mut self) {
+        let classes = &self.fair.classes;
+        self.unsound = (0..narrow(self.problem.held().len())).collect();
+        if classes.list.iter().any(|(class, _)| class.wanted == 0) {
+            self.unsound.retain(|item| self.problem.wanted(*item as usize) > 0);
+        }
+    }
+
+    /// What is counted for a member that may hold nothing is taken back in the end.
     #[inline]
-    fn count_rows<'r>(&mut self, mut rows: impl ExactSizeIterator<Item = &'r [Holder]>) {
+    fn read_rows<'r, const COUNTS: bool>(
+        &mut self,
+        mut rows: impl ExactSizeIterator<Item = &'r [Holder]>,
+    ) {
         let mut item = 0;
         while rows.len() > 0 {
-            self.count_block(item, rows.by_ref().take(BLOCK));
+            self.read_block::<COUNTS>(item, rows.by_ref().take(BLOCK));
             item += narrow(BLOCK);
-            for (tally, (replicas, primaries)) in self.tallies.iter_mut().zip(&mut self.counted) {
-                *replicas += tally.both & 0xffff;
-                *primaries += tally.both >> 16;
-                tally.both = 0;
+            for (both, (replicas, primaries)) in self.both.iter_mut().zip(&mut self.counted) {
+                *replicas += *both & 0xffff;
+                *primaries += *both >> 16;
+                *both = 0;
             }
         }
     }
 
     #[inline]
-    fn count_block<'r>(&mut self, first: u32, rows: impl Iterator<Item = &'r [Holder]>) {
-        let Self { problem, fair, tallies, unsound, block, .. } = self;
+    fn read_block<'r, const COUNTS: bool>(
+        &mut self,
+        first: u32,
+        rows: impl Iterator<Item = &'r [Holder]>,
+    ) {
+        let Self { problem, fair, marks, both, common, unsound, block, .. } = self;
         let (zones, members) = (&fair.zones, fair.zones.of_member.len());
-        let mut common = self.common;
+        let of = |class: usize| (fair.classes.list[class].0.wanted as usize, fair.caps[class]);
         // Written one after the other, each over the one before unless that is unsound: no branch,
         // because nobody can guess where members were lost.
         let mut found = 0;
-        for (item, held) in (first..).zip(rows) {
-            let class = fair.classes.of(problem, item as usize);
-            let (wanted, cap) = (fair.classes.list[class].0.wanted as usize, fair.caps[class]);
-            let tallies = &mut tallies[class * members..][..members];
-            // Zones are alike if each bit that any has, all have; and nowhere has all bits.
-            let (mut any, mut all) = (0, u32::MAX);
-            for holder in held {
-                let tally = &mut tallies[holder.member() as usize];
-                tally.both += 1 | u32::from(holder.is_primary()) << 16;
-                common = common.and(*holder);
-                (any, all) = (any | tally.zone, all & tally.zone);
+        if fair.classes.list.len() == 1 {
+            let of_one = of(0);
+            for (item, held) in (first..).zip(rows) {
+                block[found] = item;
+                found += is_off::<COUNTS>(zones, of_one, marks, both, common, held);
             }
-            let kept = match (cap + 1).cmp(&wanted) {
-                Ordering::Less => zones.are_apart(held, cap) || zones.beyond(held, cap) == 0,
-                Ordering::Equal => any != all,
-                Ordering::Greater => true,
-            };
-            block[found] = item;
-            let lacks = usize::from(held.len() != wanted);
-            found += lacks | usize::from(any == NOWHERE) | usize::from(!kept);
+        } else {
+            for (item, held) in (first..).zip(rows) {
+                let class = fair.classes.of(problem, item as usize);
+                let marks = &marks[class * members..][..members];
+                let both = both.get_mut(class * members..).unwrap_or_default();
+                block[found] = item;
+                found += is_off::<COUNTS>(zones, of(class), marks, both, common, held);
+            }
         }
         unsound.extend_from_slice(&block[..found]);
-        self.common = common;
     }
 
-    fn finish(self, cells: &Cells) -> (Standing, Vec<u32>) {
-        let mut standing = Standing {
-            of_cell: vec![0; self.fair.classes.list.len() * cells.list.len()],
-            raw: u64::from(!self.common.is_consistent()),
-            ..Standing::default()
-        };
+    /// The items that do not have what they want.
+    fn unsound(self) -> Vec<u32> {
+        let Self { problem, fair, mut unsound, .. } = self;
+        if fair.zones.len() > usize::from(OUT >> 1) {
+            // Zones that are called the same were taken for one.
+            unsound.retain(|item| {
+                let item = *item as usize;
+                let class = fair.classes.of(problem, item);
+                !is_sound(fair, class, problem.wanted(item) as usize, problem.held().of(item))
+            });
+        }
+        unsound
+    }
+
+    fn standing(&self, cells: &Cells) -> Standing {
         let members = cells.of_member.len();
-        (standing.of_member, standing.primaries) = (vec![0; members], vec![0; members]);
-        for (at, (tally, (replicas, primaries))) in
-            self.tallies.iter().zip(self.counted).enumerate()
-        {
-            let (class, member) = (at / members, at % members);
-            if tally.zone != NOWHERE {
-                standing.of_member[member] += replicas;
-                standing.primaries[member] += primaries;
-                let cell = cells.of_member[member] as usize;
-                standing.of_cell[class * cells.list.len() + cell] += replicas;
+        let mut standing =
+            Standing::of_nothing(members, self.fair.classes.list.len() * cells.list.len());
+        standing.raw = u64::from(!self.common.is_consistent());
+        for (at, (mark, count)) in self.marks.iter().zip(&self.counted).enumerate() {
+            if *mark != OUT {
+                standing.add(cells, at / members, at % members, *count);
             }
         }
-        (standing, self.unsound)
+        standing
     }
+}
+
+/// Whether (one or zero) an item does not have what it wants, which is so many replicas, and at most so many in a zone;
+/// `marks` and what is counted in `both` are those of its class.
+#[inline]
+fn is_off<const COUNTS: bool>(
+    zones: &Zones,
+    (wanted, cap): (usize, usize),
+    marks: &[u8],
+    both: &mut [u32],
+    common: &mut Holder,
+    held: &[Holder],
+) -> usize {
+    // Zones are alike if each bit that any has, all have; and who is out has all bits.
+    let (mut any, mut all) = (0, OUT);
+    for holder in held {
+        let member = holder.member() as usize;
+        (any, all) = (any | marks[member], all & marks[member]);
+        if COUNTS {
+            both[member] += 1 | u32::from(holder.is_primary()) << 16;
+            *common = common.and(*holder);
+        }
+    }
+    let kept = match (cap + 1).cmp(&wanted) {
+        Ordering::Less => zones.are_apart(held, cap) || zones.beyond(held, cap) == 0,
+        Ordering::Equal => any != all,
+        Ordering::Greater => true,
+    };
+    usize::from(held.len() != wanted) | usize::from(any > OUT >> 1) | usize::from(!kept)
+}
+
+/// Rows that are all of this length.
+fn sized<const LEN: usize>(rows: &Holdings) -> impl ExactSizeIterator<Item = &[Holder]> {
+    rows.all().as_chunks::<LEN>().0.iter().map(<[_; LEN]>::as_slice)
 }
 
 /// The same where items are of many classes.
 fn survey_classes(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing, Vec<u32>) {
     let members = problem.seats.len();
-    let mut standing = Standing {
-        of_member: vec![0; members],
-        primaries: vec![0; members],
-        of_cell: vec![0; fair.classes.list.len() * cells.list.len()],
-        raw: 0,
-    };
+    let mut standing = Standing::of_nothing(members, fair.classes.list.len() * cells.list.len());
     let mut unsound = Vec::new();
-    for (item, held) in problem.held.iter().enumerate() {
+    for (item, held) in problem.held().iter().enumerate() {
         let class = fair.classes.of(problem, item);
-        let row = class * cells.list.len();
         for holder in held.iter().filter(|holder| fair.is_legal(class, **holder)) {
-            let member = holder.member() as usize;
-            standing.of_member[member] += 1;
-            standing.primaries[member] += u32::from(holder.is_primary());
+            let primaries = u32::from(holder.is_primary());
+            standing.add(cells, class, holder.member() as usize, (1, primaries));
             standing.raw += u64::from(!holder.is_consistent());
-            standing.of_cell[row + cells.of_member[member] as usize] += 1;
         }
         if !is_sound(fair, class, problem.wanted(item) as usize, held) {
             unsound.push(narrow(item));
@@ -243,4 +345,55 @@ pub(super) fn is_sound(fair: &Fair, class: usize, goal: usize, held: &[Holder]) 
     let cap = fair.caps[class];
     let fits = |held| fair.zones.are_apart(held, cap) || fair.zones.beyond(held, cap) == 0;
     held.len() == goal && held.iter().all(|holder| fair.is_legal(class, *holder)) && fits(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            fair::fair,
+            seat::{Seat, ZoneRule},
+        },
+        *,
+    };
+
+    #[test]
+    fn what_was_counted_as_it_came_to_stand_is_what_stands() {
+        let mut problem = Problem::new(ZoneRule::Two, 0);
+        for member in 0..12 {
+            problem.add_member(Seat::new(member % 4, 200));
+        }
+        for item in 0..90 {
+            let replicas = (0..item % 4).map(|at| Holder::new((item * 5 + at) % 12));
+            let mut row: Vec<Holder> = replicas.collect();
+            row.iter_mut().step_by(2).for_each(|holder| *holder = holder.consistent());
+            if let Some(first) = row.first_mut().filter(|_| item % 3 > 0) {
+                *first = first.primary();
+            }
+            problem.add_item(1 + item % 2, &row);
+            if item % 7 == 0 {
+                problem.restrict(&[0, 1, 3]);
+            }
+        }
+        problem.add_member(Seat::new(0, 200));
+        let held = problem.held().clone();
+        problem.seats[2].limit = 0;
+        for again in [false, true] {
+            if again {
+                problem.hold(held.clone());
+            }
+            let fair = fair(&problem);
+            let cells = Cells::new(&problem, &fair);
+            let mut survey = Survey::new(&problem, &fair);
+            survey.read::<true>();
+            let read = survey.standing(&cells);
+            let mut counted = counted(&problem, &fair, &cells).unwrap_or_default();
+            assert!(counted.raw > 0);
+            counted.raw = read.raw;
+            assert_eq!(counted, read);
+            let (by_class, unsound) = survey_classes(&problem, &fair, &cells);
+            assert_eq!(Standing { raw: read.raw, ..by_class }, read);
+            assert_eq!(survey.unsound(), unsound);
+        }
+    }
 }
