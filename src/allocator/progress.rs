@@ -188,6 +188,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_to_be_done_waits_unless_an_item_is_in_danger_or_others_wait_for_it() {
+        let mut progress = Progress::default();
+        assert!(!progress.may_wait(), "nothing is to be done");
+        progress.touch(1);
+        assert!(progress.may_wait());
+        progress.hurry();
+        assert!(!progress.may_wait());
+        progress.take(false);
+        progress.touch(1);
+        assert!(progress.may_wait(), "what was in danger was looked at");
+        for doing in [Doing::NoRoom, Doing::OverBudget, Doing::Copying] {
+            progress.wait(2, (doing, None), &[]);
+            assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
+            progress.settle(2);
+        }
+    }
+
+    #[test]
     fn who_waits_is_looked_at_when_that_may_be_there() {
         let mut progress = Progress::default();
         let [a, b, c] = [1, 2, 3];
