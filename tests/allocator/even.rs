@@ -148,7 +148,7 @@ fn primaries_stay_as_even_where_members_hold_what_no_plan_gave_them() {
             parts += u32::from(!planner.was_whole());
             are_even(&planner.solution().desired, members as usize);
             carry_out(&mut planner);
-            for _ in 0..1 + dice.below(20) {
+            for _ in 0..=dice.below(20) {
                 // They may be too few, and then they stay while others are looked for.
                 let strangers = [dice.below(members), dice.below(members)];
                 let row = strangers.map(|member| Holder::new(member).consistent());
