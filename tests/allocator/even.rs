@@ -134,3 +134,27 @@ fn primaries_stay_as_even_from_plan_to_plan_where_members_come_and_go_and_change
         assert!(parts > 10, "{parts} plans were made of what changed only");
     }
 }
+
+#[test]
+fn primaries_stay_as_even_where_members_hold_what_no_plan_gave_them() {
+    let mut parts = 0;
+    for seed in 1..=150 {
+        let mut dice = Dice(0xA24B_AED4_963E_E407_u64.wrapping_mul(seed) | 1);
+        let (members, items) = (12 + 3 * dice.below(8), 100 + dice.below(200));
+        let kinds = 1 + dice.below(7);
+        let mut planner = Planner::by_counting(world(&mut dice, items, members, kinds));
+        for _ in 0..8 {
+            planner.plan();
+            parts += u32::from(!planner.was_whole());
+            are_even(&planner.solution().desired, members as usize);
+            carry_out(&mut planner);
+            for _ in 0..=dice.below(20) {
+                // They may be too few, and then they stay while others are looked for.
+                let strangers = [dice.below(members), dice.below(members)];
+                let row = strangers.map(|member| Holder::new(member).consistent());
+                planner.hold(dice.below(items), &[row[0].primary(), row[1]]);
+            }
+        }
+    }
+    assert!(parts > 500, "{parts} plans were made of what changed only");
+}

@@ -160,6 +160,12 @@ impl Draft for Live {
             self.touch(*item);
             row.resize(length(at) as usize, Holder::VACANT);
             write(*item, &self.moving[item], &mut row);
+            // Who holds it now need not be whom the last plan wanted.
+            for holder in row.iter().filter(|holder| **holder != Holder::VACANT) {
+                if !holds(self.rows.of(*item as usize), holder.member()) {
+                    self.lists.add(holder.member(), *item as usize);
+                }
+            }
             self.rows.set(*item as usize, &row);
         }
     }
