@@ -29,8 +29,9 @@ pub(crate) struct Witness<C> {
     views: Mutex<VecDeque<Arc<View>>>,
 }
 
-/// How many views are kept: a step is applied by a task of its own, a round or two after its plan.
-const VIEWS: usize = 16;
+/// How many views are kept: a step is applied by a task of its own, a round or two after its plan, and a
+/// hand-over when the record of it is known, for which a disk that hangs can take seconds.
+const VIEWS: usize = 256;
 
 /// A restarted server, or one that was reborn without its disk, is found out by its next answer to
 /// a probe (asked for every second) or by entries that it does not gain for two seconds.
