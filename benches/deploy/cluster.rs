@@ -17,7 +17,10 @@ use raft_autopilot::{
         StoreError, Txn, TxnResponse, Update, Watch, etcd::Etcd, mirror::View,
     },
 };
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, oneshot, watch},
+    task::JoinSet,
+};
 
 use crate::{
     replay::{self, Beside, RAW},
@@ -305,12 +308,14 @@ impl Cluster {
         write(store, replay::deleted(written)).await;
         let txns = written.iter().map(|written| replay::txn(written, beside)).collect();
         let (tell, mut seen) = watch::channel(u64::MAX);
+        // It ends before the next replay, which nobody is to watch.
+        let mut watcher = JoinSet::new();
         if let Beside::Fences { lost } = beside {
             let lease = self.grant().await;
             let stood = write(store, replay::leased(lost, lease)).await;
             tell.send_replace(stood);
             let mut events = store.watch(KeyRange::prefix(RAW), stood + 1).await.unwrap();
-            tokio::spawn(async move {
+            watcher.spawn(async move {
                 while let Ok(update) = events.next().await {
                     if let Update::Events(events) = update {
                         tell.send_replace(events.revision);
@@ -326,6 +331,7 @@ impl Cluster {
         let last = send(store, txns).await;
         seen.wait_for(|seen| *seen >= last).await.unwrap();
         let spent = self.spent() - before;
+        watcher.shutdown().await;
         let all = Op::Delete(KeyRange::prefix(RAW));
         store.commit(Txn::new([all])).await.unwrap();
         spent

@@ -125,7 +125,7 @@ impl Draft for Sheet<'_> {
         length: impl Fn(usize) -> u32,
         write: impl FnMut(u32, &[Holder], &mut [Holder]),
     ) {
-        let held = &self.problem.held();
+        let held = self.problem.held();
         self.desired = held.rewritten(items, length, write);
     }
 
