@@ -14,7 +14,7 @@ use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 
 use crate::dice::Dice;
 use crate::store::Image;
-use crate::types::{Entry, LogId, TypeConfig, Vote, sleep};
+use crate::types::{Entry, LogId, Membership, TypeConfig, Vote, sleep};
 
 /// One server's disk. It outlives the server's processes; clones are the same disk.
 #[derive(Clone)]
@@ -143,14 +143,15 @@ impl Disk {
         self.inner().written.last_log_id().map(|log_id| log_id.index)
     }
 
-    /// Who votes by the last membership in the log, flushed or not.
-    pub(crate) fn last_voters(&self) -> Vec<u64> {
+    /// The last membership in the log or, where there is none, of the snapshot, flushed or not.
+    pub(crate) fn last_membership(&self) -> Option<Membership> {
         let inner = self.inner();
         let last = inner.written.log.values().rev().find_map(|entry| match &entry.payload {
-            EntryPayload::Membership(membership) => Some(membership.voter_ids().collect()),
+            EntryPayload::Membership(membership) => Some(membership.clone()),
             EntryPayload::Blank | EntryPayload::Normal(_) => None,
         });
-        last.unwrap_or_default()
+        let image = inner.written.image.as_ref();
+        last.or_else(|| image.map(|image| image.membership.membership().clone()))
     }
 
     pub(crate) fn image(&self) -> Option<Arc<Image>> {

@@ -229,10 +229,9 @@ impl World {
             return false;
         }
         let mut voters = BTreeSet::new();
-        for raft in self.network.rafts().values() {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
+        // Whoever is down counts with what it knew: it may come back, and stand for election by it.
+        let disks = self.ids().into_iter().filter_map(|id| self.disk(id));
+        for membership in disks.filter_map(|disk| disk.last_membership()) {
             if membership.get_joint_config().len() > 1 {
                 return false;
             }
