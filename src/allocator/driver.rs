@@ -32,6 +32,10 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// The longest.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// For so long what can wait does, while more of it is coming in; and so long is it waited for.
+const GATHER_MAX: Duration = Duration::from_secs(1);
+const GATHER_STEP: Duration = Duration::from_millis(10);
+
 /// For so many items transactions are made at once.
 const AT_ONCE: usize = 1_024;
 
@@ -90,6 +94,8 @@ struct Office<W: Workload> {
     apart: BTreeSet<Arc<str>>,
     done: Done,
     failures: u32,
+    /// Until when more is waited for, and what stood when that was last looked at.
+    gathering: Option<(Duration, Arc<View<Entity<W>>>)>,
 }
 
 /// What came of the transactions of a round.
@@ -228,6 +234,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
             apart: BTreeSet::new(),
             done: Done::default(),
             failures: 0,
+            gathering: None,
         };
         loop {
             let outside = self.outside(&mut office);
@@ -235,6 +242,8 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
             if status != LeaseStatus::Held {
                 // Whoever may have lost its lease sends nothing; it is told when it has.
                 self.keeper.changed(status).await;
+            } else if self.gathers(&mut office, &outside) {
+                self.runtime.sleep(GATHER_STEP).await;
             } else if !self.round(&mut office, &outside).await? {
                 office.failures = 0;
                 self.wait(&mut office).await?;
@@ -247,6 +256,24 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
             self.follow(&mut office, view);
             office.ended.clear();
         }
+    }
+
+    /// Whether to wait while more is coming in, because nothing is pressing: whoever gets ready later is
+    /// done with in the same round, and in fuller transactions.
+    fn gathers(&self, office: &mut Office<W>, outside: &Outside) -> bool {
+        let Office { world, intent, view, gathering, .. } = office;
+        let is_current = |intent: &Intent| intent.is_of(world, &self.options.rules, outside);
+        if !world.progress.may_wait() || !intent.as_ref().is_some_and(is_current) {
+            *gathering = None;
+            return false;
+        }
+        let now = self.runtime.now();
+        let (end, goes_on) = match gathering {
+            Some((end, seen)) => (*end, now < *end && !Arc::ptr_eq(seen, view)),
+            None => (now.saturating_add(GATHER_MAX), true),
+        };
+        *gathering = goes_on.then(|| (end, Arc::clone(view)));
+        goes_on
     }
 
     /// What is known from outside now.

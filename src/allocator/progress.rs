@@ -66,6 +66,8 @@ pub(super) enum Cause {
 pub(super) struct Progress {
     /// To be looked at.
     dirty: BTreeSet<u32>,
+    /// One of those is not as safe as it should be.
+    endangered: bool,
     /// Those that were looked at, and why they move, if they do.
     doing: BTreeMap<u32, (Doing, Option<Cause>)>,
     counts: BTreeMap<Doing, usize>,
@@ -80,6 +82,19 @@ impl Progress {
     pub(super) fn touch(&mut self, item: u32) {
         self.forget(item);
         self.dirty.insert(item);
+    }
+
+    /// One of the items to be looked at is not as safe as it should be.
+    pub(super) fn hurry(&mut self) {
+        self.endangered = true;
+    }
+
+    /// Whether there is something to be looked at, and nothing in it, or behind it, that should not wait:
+    /// no item is in danger, and none waits for the room or the budget of those that are done with.
+    pub(super) fn may_wait(&self) -> bool {
+        let waits = |doing| self.counts.contains_key(&doing);
+        let hurries = self.endangered || waits(Doing::NoRoom) || waits(Doing::OverBudget);
+        !self.dirty.is_empty() && !hurries
     }
 
     /// An item is gone, or stands as it is meant to.
@@ -135,6 +150,7 @@ impl Progress {
 
     /// The items to be looked at; those that wait for the budget too, if there is some.
     pub(super) fn take(&mut self, budget: bool) -> BTreeSet<u32> {
+        self.endangered = false;
         let mut items = std::mem::take(&mut self.dirty);
         if budget {
             items.extend(&self.over_budget);
@@ -170,6 +186,24 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_done_waits_unless_an_item_is_in_danger_or_others_wait_for_it() {
+        let mut progress = Progress::default();
+        assert!(!progress.may_wait(), "nothing is to be done");
+        progress.touch(1);
+        assert!(progress.may_wait());
+        progress.hurry();
+        assert!(!progress.may_wait());
+        progress.take(false);
+        progress.touch(1);
+        assert!(progress.may_wait(), "what was in danger was looked at");
+        for doing in [Doing::NoRoom, Doing::OverBudget, Doing::Copying] {
+            progress.wait(2, (doing, None), &[]);
+            assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
+            progress.settle(2);
+        }
+    }
 
     #[test]
     fn who_waits_is_looked_at_when_that_may_be_there() {

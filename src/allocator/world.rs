@@ -347,12 +347,15 @@ impl<W: Workload> World<W> {
 
     /// Has an item looked at of which something has changed, or forgets it.
     fn touch(&mut self, number: u32) {
-        if self.items.row(number).1.is_gone() {
+        let item = self.items.row(number).1;
+        if item.is_gone() {
             self.items.remove(number);
-            self.progress.settle(number);
-        } else {
-            self.progress.touch(number);
+            return self.progress.settle(number);
         }
+        if item.value().is_some_and(|value| item.consistent() < value.replication() as usize) {
+            self.progress.hurry();
+        }
+        self.progress.touch(number);
     }
 
     /// The revision.
@@ -395,6 +398,7 @@ impl<W: Workload> World<W> {
     /// An item was not changed as it was meant to be.
     pub(super) fn look_again(&mut self, name: &str) {
         if let Some(number) = self.items.find(name) {
+            self.progress.hurry();
             self.progress.touch(number);
         }
     }
