@@ -73,7 +73,9 @@ impl fmt::Display for Why {
             Self::Intended(kind) => {
                 write!(f, "an operator has announced: {kind}; wait, or take that back")
             }
-            Self::NoTarget => f.write_str("no other voter is fit to lead; wait until one is"),
+            Self::NoTarget => {
+                f.write_str("no other voter is fit to lead; wait until one is, or uncordon one")
+            }
         }
     }
 }

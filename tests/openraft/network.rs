@@ -235,14 +235,19 @@ impl<C: Types> RaftNetworkV2<C> for Link<C> {
         &mut self,
         vote: VoteOf<C>,
         snapshot: SnapshotOf<C, Image<C>>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        self.call(RPCTypes::InstallSnapshot, &option, |raft| async move {
+        let install = |raft: Raft<C, Machine<C>>| async move {
             raft.install_full_snapshot(vote, snapshot).await.map_err(RaftError::Fatal)
-        })
-        .await
-        .map_err(StreamingError::from)
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            answer = self.call(RPCTypes::InstallSnapshot, &option, install) => {
+                answer.map_err(StreamingError::from)
+            }
+        }
     }
 
     async fn transfer_leader(

@@ -297,12 +297,16 @@ impl RaftNetworkV2<Sim> for Wire {
         &mut self,
         vote: Vote,
         snapshot: openraft::alias::SnapshotOf<Sim, Vec<u8>>,
-        _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Sim>, StreamingError<Sim>> {
         let install = |raft: Raft3| async move {
             raft.install_full_snapshot(vote, snapshot).await.map_err(RaftError::Fatal)
         };
-        self.call(install).await.map_err(StreamingError::from)
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            answer = self.call(install) => answer.map_err(StreamingError::from),
+        }
     }
 }

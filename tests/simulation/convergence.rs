@@ -75,7 +75,11 @@ fn undone(world: &World, view: &View) -> Option<String> {
     }
     if let Some(ledger) = state.ledger.as_ref().filter(|ledger| !ledger.operations.is_empty()) {
         let (operations, held) = (&ledger.operations, &view.plan.held);
-        return Some(format!("operations in progress: {operations:?}; held: {held:?}"));
+        let voters: Vec<_> = state.voters().collect();
+        return Some(format!(
+            "operations in progress: {operations:?}; held: {held:?}; voters: {voters:?}; cordons: {:?}",
+            ledger.cordons
+        ));
     }
     let up = |s: &&ServerState| world.is_up(number(&s.server.id));
     if let Some(sick) = state.members().filter(up).find(|s| s.health.verdict != Verdict::Healthy) {

@@ -10,7 +10,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 use raft_autopilot::autopilot::{
-    Config, Handle, IntentKind, Reason, Record, Server, ServerId, VerbError,
+    Config, Handle, Held, IntentKind, Reason, Record, Server, ServerId, VerbError, Why,
 };
 
 use crate::autopilot::{name, number};
@@ -229,7 +229,9 @@ impl Operator {
                 self.world.oracle.note(format_args!("operator cannot resume: {error}"));
             }
             // Nobody who keeps a vote may lead, if it is them that somebody has cordoned.
-            let state = handle.state().filter(|state| state.membership.joint);
+            let no_target = |held: &Held| matches!(held.why, Why::NoTarget);
+            let stuck = handle.view().plan.held.iter().any(no_target);
+            let state = handle.state().filter(|state| stuck || state.membership.joint);
             for id in state.iter().flat_map(|state| state.members()).map(|s| &s.server.id) {
                 let cordoned = state.as_ref().is_some_and(|state| state.cordoned(id).is_some());
                 if cordoned && let Err(error) = handle.uncordon(id.clone()).await {

@@ -111,16 +111,20 @@ impl RaftNetworkV2<TypeConfig> for Link {
         &mut self,
         vote: Vote,
         snapshot: alias::SnapshotOf<TypeConfig, Arc<Image>>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let (sent, ours) = (clock(), vote);
-        let answer = self
-            .call(RPCTypes::InstallSnapshot, "snapshot", option.hard_ttl(), move |raft| {
+        let call =
+            self.call(RPCTypes::InstallSnapshot, "snapshot", option.hard_ttl(), move |raft| {
                 async move { raft.install_full_snapshot(vote, snapshot).await.ok() }.boxed()
-            })
-            .await
-            .map_err(StreamingError::from)?;
+            });
+        // Whoever does not lead any more has later snapshots than its vote can vouch for.
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(closed.into()),
+            answer = call => answer.map_err(StreamingError::from)?,
+        };
         // An installed snapshot is heard of its server, as an entry is.
         if answer.vote <= ours {
             self.network.oracle().acknowledged((self.from, self.to), sent);

@@ -246,7 +246,8 @@ impl<C> Truth<'_, C> {
         let grace = self.grace(id);
         let contact = self.world().oracle.contact(self.witness.id, id);
         let silent = self.at.saturating_sub(contact.unwrap_or_default());
-        if silent < grace && !self.world().lacks_disk(id) {
+        // As openraft dates it: see `loses`.
+        if silent + HEARTBEAT < grace && !self.world().lost_disk(id) {
             self.violated(format_args!("n{id} was in contact {silent:?} ago, not {grace:?}"));
         }
     }
@@ -287,7 +288,9 @@ impl<C> Truth<'_, C> {
         let age = |at: Option<Duration>| self.at.saturating_sub(at.unwrap_or_default());
         let up = age(world.started(id, world.boot(id)));
         let probe = age(world.oracle.last_probe(leader, id).map(|(_, at)| at));
-        let well = age(world.oracle.contact(leader, id)) < grace
+        let contact = age(world.oracle.contact(leader, id));
+        // openraft dates a heartbeat by the tick that it is due at; sent it is up to one later.
+        let well = contact + HEARTBEAT < grace
             && probe < grace
             && (up > grace + UNMASKED && world.is_up(id))
             && !world.lost_disk(id);
@@ -295,7 +298,8 @@ impl<C> Truth<'_, C> {
             let seen = self.view.state.as_ref().and_then(|s| s.server(&id.to_string().into()));
             let seen = seen.map(|server| (server.health, server.signs, server.status, server.lag));
             self.violated(format_args!(
-                "n{id} is well and loses its vote; {left} are left; it is seen as {seen:?}"
+                "n{id} is well and loses its vote; {left} are left; it was heard {contact:?} ago and \
+                 probed {probe:?} ago; it is seen as {seen:?}"
             ));
         }
     }
