@@ -77,8 +77,10 @@ fn least_loaded(problem: &Problem, desired: &Holdings, fits: impl Fn(u32) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::allocator::{Seat, ZoneRule};
+    use super::{
+        super::seat::{Seat, ZoneRule},
+        *,
+    };
 
     #[test]
     fn who_takes_no_primaries_gets_none_in_the_place_of_who_is_avoided() {
