@@ -220,10 +220,7 @@ impl Case {
             .collect();
         let mut held: BTreeMap<&str, Vec<Holder>> = BTreeMap::new();
         let mut orphans = 0;
-        // As their keys are ordered in a store.
-        let mut assignments: Vec<&CaseAssignment> = self.assignments.iter().collect();
-        assignments.sort_by_key(|held| (&held.item, &held.zone, &held.member, held.slot));
-        for assignment in assignments {
+        for assignment in self.ordered() {
             let member = numbers.get(&(assignment.zone.as_str(), assignment.member.as_str()));
             let (Some(member), true) = (member, items.contains_key(assignment.item.as_str()))
             else {
@@ -263,6 +260,13 @@ impl Case {
             orphans,
             ignored,
         }
+    }
+
+    /// The assignments as their keys are ordered in a store.
+    fn ordered(&self) -> Vec<&CaseAssignment> {
+        let mut assignments: Vec<&CaseAssignment> = self.assignments.iter().collect();
+        assignments.sort_by_key(|held| (&held.item, &held.zone, &held.member, held.slot));
+        assignments
     }
 
     /// The seats of the members, in the order of their names.
