@@ -7,7 +7,7 @@
 //!
 //! The first keeps everything in one process, the second runs each member as a process of its own.
 
-use std::{error::Error, io::IsTerminal, time::Duration};
+use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
 
 use raft_autopilot::{
     allocator::{
@@ -125,14 +125,14 @@ async fn play<M: Started>(
     draw(&handle, "three members", |report| report.assignments == replicas && members(report) == 3)
         .await?;
     two.kill();
-    draw(&handle, "two was killed, and its lease has ended", |report| {
+    draw(&handle, "two is killed, and its lease ends after a while", |report| {
         report.assignments == replicas && members(report) == 2
     })
     .await?;
     let mut four = start("b", "four")?;
-    draw(&handle, "four has joined", |report| members(report) == 3).await?;
+    draw(&handle, "four joins", |report| members(report) == 3).await?;
     one.drain();
-    draw(&handle, "one has drained and left", |report| {
+    draw(&handle, "one drains and leaves", |report| {
         members(report) == 2 && report.members.iter().all(|member| !member.exiting)
     })
     .await?;
@@ -194,20 +194,29 @@ mod processes {
 
     use super::{Failure, ROOT, Started, live, play};
 
+    /// A member's process, which does not outlive this one's work.
+    struct Process(Child);
+
+    impl Drop for Process {
+        fn drop(&mut self) {
+            self.kill();
+        }
+    }
+
     async fn connect(address: &str) -> Result<Etcd, Failure> {
         let options = Options { endpoints: vec![address.to_owned()], ..Options::default() };
         Ok(Etcd::connect(options, TokioRuntime).await?)
     }
 
-    impl Started for Child {
+    impl Started for Process {
         fn kill(&mut self) {
             // It may have ended by itself.
-            let _ = Child::kill(self);
-            let _ = self.wait();
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
 
         fn drain(&mut self) {
-            let _ = Command::new("kill").arg("-TERM").arg(self.id().to_string()).status();
+            let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
         }
     }
 
@@ -218,7 +227,8 @@ mod processes {
         store.commit(Txn::new([old])).await?;
         let program = std::env::current_exe()?;
         let start = |zone: &str, name: &str| {
-            Ok(Command::new(&program).args(["--etcd", address, "--member", zone, name]).spawn()?)
+            let arguments = ["--etcd", address, "--member", zone, name];
+            Ok(Process(Command::new(&program).args(arguments).spawn()?))
         };
         play(store, start).await
     }
@@ -233,7 +243,17 @@ mod processes {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {

@@ -196,6 +196,18 @@ async fn a_watch_that_is_cut_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_follows_the_store_again_says_so_though_nothing_happens_there() {
+    let store = faulty();
+    let mirror = mirror(&store, options()).await.unwrap();
+    for cut in [true, false] {
+        store.cut(cut);
+        // Longer than any pause before the next try.
+        TokioRuntime.sleep(2 * options().retry_interval).await;
+        assert_eq!(mirror.status().failing.is_some(), cut);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_compaction_it_shows_exactly_the_difference() {
     let store = faulty();
     for name in ["a", "b", "c", "d", "e", "f", "g"] {

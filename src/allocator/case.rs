@@ -220,7 +220,7 @@ impl Case {
             .collect();
         let mut held: BTreeMap<&str, Vec<Holder>> = BTreeMap::new();
         let mut orphans = 0;
-        for assignment in &self.assignments {
+        for assignment in self.ordered() {
             let member = numbers.get(&(assignment.zone.as_str(), assignment.member.as_str()));
             let (Some(member), true) = (member, items.contains_key(assignment.item.as_str()))
             else {
@@ -262,6 +262,13 @@ impl Case {
         }
     }
 
+    /// The assignments as their keys are ordered in a store.
+    fn ordered(&self) -> Vec<&CaseAssignment> {
+        let mut assignments: Vec<&CaseAssignment> = self.assignments.iter().collect();
+        assignments.sort_by_key(|held| (&held.item, &held.zone, &held.member, held.slot));
+        assignments
+    }
+
     /// The seats of the members, in the order of their names.
     fn seats(
         &self,
@@ -273,7 +280,7 @@ impl Case {
         for held in &self.assignments {
             *loads.entry((held.zone.as_str(), held.member.as_str())).or_default() += 1;
         }
-        let posts: Vec<(Post, u32)> = members
+        let posts: Vec<Post> = members
             .iter()
             .map(|(place, at)| {
                 let member = &self.members[*at];
@@ -284,12 +291,11 @@ impl Case {
                     let (zone, member) = place;
                     ignored.push(format!("member {zone}#{member}: its share is no weight"));
                 }
-                (post, member.standing.limit(limit, loads.get(place).copied().unwrap_or(0)))
+                post
             })
             .collect();
-        let (posts, limits): (Vec<Post>, Vec<u32>) = posts.into_iter().unzip();
-        let lowered =
-            seats(&posts).into_iter().zip(limits).map(|(seat, limit)| seat.lowered(limit));
-        lowered.collect()
+        let load = |place| loads.get(place).copied().unwrap_or(0);
+        let seats = seats(&posts).into_iter().zip(members);
+        seats.map(|(seat, (place, at))| self.members[*at].standing.of(seat, load(place))).collect()
     }
 }

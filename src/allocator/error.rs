@@ -26,8 +26,11 @@ pub enum AllocatorError {
     /// The member's lease has ended, and with it all that it held. Start another one.
     #[error("the lease has ended; all that was held was given up: start the member anew")]
     LeaseLost,
-    /// Somebody has deleted the member's key. What it held was given up.
-    #[error("the key of {0} was deleted; all that was held was given up: start the member anew")]
+    /// Somebody has deleted the member's key, or written it without the member's lease, as a person may
+    /// who changes a value by hand. What it held was given up.
+    #[error(
+        "the key of {0} was deleted, or written without its lease; all that was held was given up: delete the key if it stands, and start the member anew"
+    )]
     Removed(MemberKey),
     /// The member has left, or was dropped.
     #[error("the member has ended; nothing was changed: start it anew")]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     planner::{
-        Certificate, Holder, Holdings, Problem, Reason, Seat, ZoneRule, evade, retire, solve,
+        Certificate, Holder, Holdings, Less, Problem, Reason, Seat, ZoneRule, evade, retire_to,
+        solve,
     },
     state::{Post, Standing, seats},
     value::{ItemValue, MemberKey, MemberValue, Workload},
@@ -206,7 +207,7 @@ fn problem<W: Workload>(
     let numbers = numbers(world, &members);
     add_items(world, outside, &mut problem, &numbers, &zones);
     let lower = lower(world, outside, &members, &problem);
-    retire(&mut problem, &lower);
+    retire_to(&mut problem, lower.into_iter());
     (problem, members)
 }
 
@@ -217,17 +218,20 @@ fn lower<W: Workload>(
     outside: &Outside,
     members: &[u32],
     problem: &Problem,
-) -> Vec<(u32, u32)> {
+) -> Vec<Less> {
     let seats = || problem.seats().iter().zip(members.iter().map(|number| world.member(*number)));
     let judged = seats().zip(0..).map(|((seat, member), number)| {
-        (number, outside.standing(&member.key).limit(seat.limit, member.load))
+        let standing = outside.standing(&member.key);
+        let limit = standing.limit(seat.limit, member.load);
+        Less { member: number, limit, share: standing.keeps(seat.limit) }
     });
     let leaves = |member: &Member<W>| member.value().is_some_and(MemberValue::is_exiting);
     let leaving = seats().zip(0..).filter(|((_, member), _)| leaves(member));
     let mut leaving: Vec<(u64, u32)> =
         leaving.map(|((_, member), number)| (member.since(), number)).collect();
     leaving.sort_unstable();
-    judged.chain(leaving.into_iter().map(|(_, number)| (number, 0))).collect()
+    let leaving = leaving.into_iter().map(|(_, member)| Less { member, limit: 0, share: 0 });
+    judged.chain(leaving).collect()
 }
 
 /// The members' numbers in the plan, by those in the world.

@@ -112,11 +112,14 @@ fn drives<W: Workload>(world: &World<W>, intent: &Intent, number: u32) -> Option
     }
 }
 
+/// Why assignments end whose item is no more.
+pub(super) const DELETED: &str = "it is deleted";
+
 /// A cause, for people.
 pub(super) fn words<W: Workload>(world: &World<W>, outside: &Outside, cause: Cause) -> String {
     let key = |number| &world.member(number).key;
     match cause {
-        Cause::Deleted => "it is deleted".to_owned(),
+        Cause::Deleted => DELETED.to_owned(),
         Cause::Gone(number) => format!("{} is gone", key(number)),
         Cause::Leaves(number) => format!("{} leaves", key(number)),
         Cause::Judged(number) => {

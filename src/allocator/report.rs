@@ -12,10 +12,10 @@ use super::{
     converge::{Bounds, Round, round},
     intent::{Intent, Lacking, Outside, Rules},
     item::Keys,
-    moves::{Move, moves, words},
+    moves::{DELETED, Move, moves, words},
     planner::Certificate,
     progress::Doing,
-    state::Standing,
+    state::{Post, Standing},
     value::{Entity, MemberKey, MemberValue, Workload},
     world::World,
 };
@@ -138,9 +138,14 @@ impl Report {
         for (cause, count) in world.progress.causes() {
             *reasons.entry(words(world, outside, *cause)).or_default() += count;
         }
-        let problems = view.undecoded().take(LISTED).map(|entry| {
+        let problems = view.undecoded().map(|entry| {
             let why = entry.error.as_ref().map_or_else(String::new, ToString::to_string);
             (entry.kv.key.to_string(), why)
+        });
+        let odd_shares = world.members().filter_map(|(_, member)| {
+            let post = Post { share: member.value()?.share(), ..Post::default() };
+            let why = || "its share is no weight; its limit counts instead".to_owned();
+            (!post.has_sane_share()).then(|| (world.keys().join(&member.key.key()), why()))
         });
         Self {
             revision: world.revision(),
@@ -155,7 +160,7 @@ impl Report {
             certificate: intent.certificate().clone(),
             lacking: Arc::clone(intent.lacking()),
             unreadable: intent.unreadable(),
-            problems: problems.collect(),
+            problems: problems.chain(odd_shares).take(LISTED).collect(),
             done: Done::default(),
         }
     }
@@ -216,11 +221,10 @@ impl fmt::Display for Report {
         for member in &self.members {
             writeln!(f, "  {:width$} {member}", member.key.to_string())?;
         }
-        writeln!(
-            f,
-            "items: {} stand as they are meant to",
-            items.saturating_sub(self.unsettled())
-        )?;
+        // Nobody knows what is meant of some, and of others nothing is left but assignments.
+        let deleted = self.reasons.get(DELETED).copied().unwrap_or(0);
+        let others = self.unreadable + self.unsettled().saturating_sub(deleted);
+        writeln!(f, "items: {} stand as they are meant to", items.saturating_sub(others))?;
         for (doing, count) in &self.doing {
             writeln!(f, "  {count} {doing}")?;
         }

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     runtime::{Runtime, sleep_until},
     store::{
-        Compare, KeyRange, LeaseKeeper, LeaseStatus, Op, OpResponse, Store, StoreError, Txn,
+        Compare, KeyRange, LeaseId, LeaseKeeper, LeaseStatus, Op, OpResponse, Store, StoreError,
+        Txn,
         mirror::{self, Mirror},
     },
 };
@@ -275,8 +276,13 @@ impl<S: Store, R: Runtime, W: Workload, K: Worker<W>> Allocator<S, R, W, K> {
                 Some(_) if self.options.former == Former::Refuse => {
                     return Err(AllocatorError::Announced(self.core.me.clone()));
                 }
-                Some(_) => {
-                    tracing::info!("{} waits for the end of a former self", self.core.me);
+                Some(kv) => {
+                    let me = &self.core.me;
+                    if kv.lease == LeaseId::NONE {
+                        tracing::warn!("{me} waits until `{key}`, which has no lease, is deleted");
+                    } else {
+                        tracing::info!("{me} waits for the end of a former self");
+                    }
                     let mut view = mirror.wait(done.revision).await?;
                     while view.get(key.as_bytes()).is_some() {
                         view = mirror.changed(&view).await?;

@@ -40,6 +40,17 @@ impl Standing {
         }
     }
 
+    /// What is left of a seat, of a member that holds so many items. Its share shrinks with what is taken from
+    /// it; who only gets nothing new keeps its share of all.
+    pub(super) fn of(self, seat: Seat, load: u32) -> Seat {
+        seat.lowered(self.keeps(seat.limit)).limited(self.limit(seat.limit, load))
+    }
+
+    /// What is left of a limit, however many items the member holds.
+    pub(super) fn keeps(self, limit: u32) -> u32 {
+        self.limit(limit, u32::MAX)
+    }
+
     /// Of which items it may become the primary.
     pub fn primaries(self) -> Primaries {
         match self {
@@ -132,9 +143,7 @@ impl Post {
 
 /// The seats of members, with all that they may hold.
 pub fn seats(posts: &[Post]) -> Vec<Seat> {
-    // Shares are whole numbers to the planner; where one is a fraction, thousandths are counted.
-    let fractions = posts.iter().any(|post| post.weight().fract() != 0.0);
-    let scale = if fractions { 1000.0 } else { 1.0 };
+    let scale = scale(posts);
     let seat = |post: &Post| Seat {
         zone: post.zone,
         limit: post.limit,
@@ -143,6 +152,21 @@ pub fn seats(posts: &[Post]) -> Vec<Seat> {
     };
     posts.iter().map(seat).collect()
 }
+
+/// By what shares are multiplied, which are whole numbers to the planner: by one, if they are that and fit,
+/// else by the power of ten with which the largest has seven digits.
+fn scale(posts: &[Post]) -> f64 {
+    let most = posts.iter().map(Post::weight).fold(0.0, f64::max);
+    let are_whole = posts.iter().all(|post| post.weight().fract() == 0.0);
+    if are_whole && most <= f64::from(u32::MAX) {
+        return 1.0;
+    }
+    // The very smallest and largest numbers have no such power.
+    10f64.powf((DIGITS - 1.0 - most.log10().floor()).min(f64::from(f64::MAX_10_EXP)))
+}
+
+/// So many digits has the largest share where not all are whole numbers.
+const DIGITS: f64 = 7.0;
 
 /// The nearest whole number that a share can be.
 fn whole(share: f64) -> u32 {
@@ -154,6 +178,25 @@ fn whole(share: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_of_any_size_are_as_unequal_as_they_were_told() {
+        let shares = |told: &[f64]| {
+            let post = |share: &f64| Post { limit: 9, share: Some(*share), ..Post::default() };
+            let seats = seats(&told.iter().map(post).collect::<Vec<Post>>());
+            seats.iter().map(|seat| seat.share).collect::<Vec<u32>>()
+        };
+        assert_eq!(shares(&[1.0, 2.0, 0.0]), [1, 2, 0]);
+        assert_eq!(shares(&[1.5, 0.5]), [1_500_000, 500_000]);
+        // Bytes of a disk, and parts of one.
+        assert_eq!(shares(&[2e12, 1e12]), [2_000_000, 1_000_000]);
+        assert_eq!(shares(&[5_000_000.5, 10_000_001.0]), [500_000, 1_000_000]);
+        assert_eq!(shares(&[1e-9, 3e-9]), [1_000_000, 3_000_000]);
+        assert_eq!(shares(&[1e308, 1e300]), [1_000_000, 0]);
+        assert_eq!(shares(&[f64::MIN_POSITIVE, 0.0, 5e-324]), [2, 0, 0]);
+        // What is no weight counts as if it were not told.
+        assert_eq!(shares(&[-1.0, f64::NAN, f64::INFINITY, 18.0]), [9, 9, 9, 18]);
+    }
 
     #[test]
     fn two_words_leave_no_more_than_either_of_them() {

@@ -178,8 +178,8 @@ impl<W: Workload> Entity<W> {
             Key::Member { .. } => Self::Member(W::Member::decode(&kv.value)?),
             Key::Assignment { .. } if kv.value.is_empty() => Self::Assignment(None),
             Key::Assignment { .. } => Self::Assignment(Some(W::State::decode(&kv.value)?)),
-            Key::Leader => match key_of(keys, &kv.value)? {
-                Key::Member { .. } => Self::Leader,
+            Key::Leader => match key_of(keys, &kv.value) {
+                Ok(Key::Member { .. }) => Self::Leader,
                 _ => return Err("the value is no member's key".to_owned()),
             },
         })

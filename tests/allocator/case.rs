@@ -136,6 +136,53 @@ fn restrictions_shares_standings_and_rules_are_read() {
 }
 
 #[test]
+fn who_gets_nothing_new_keeps_what_it_has() {
+    let placed = |standing: &str| {
+        let member = |at: usize| {
+            let standing = if at == 0 { standing } else { "\"full\"" };
+            format!(r#"{{"zone":"a","id":"m{at}","limit":1000,"standing":{standing}}}"#)
+        };
+        let members: Vec<String> = (0..5).map(member).collect();
+        let item = |at: usize| format!(r#"{{"id":"i{at:03}","replication":1}}"#);
+        let held = |at: usize| {
+            format!(r#"{{"item":"i{at:03}","zone":"a","member":"m{}","slot":0}}"#, at % 5)
+        };
+        let items: Vec<String> = (0..110).map(item).collect();
+        let assignments: Vec<String> = (0..100).map(held).collect();
+        let (members, items) = (members.join(","), items.join(","));
+        let assignments = assignments.join(",");
+        let placement = place(&format!(
+            r#"{{"members":[{members}],"items":[{items}],"assignments":[{assignments}]}}"#
+        ));
+        let at_first = placement.desired.iter().filter(|desired| desired.member == "m0").count();
+        (at_first, placement.summary.removed)
+    };
+    assert_eq!(placed("\"full\""), (22, 0));
+    assert_eq!(placed("\"nothing_new\""), (20, 0));
+    assert_eq!(placed(r#"{"shed_only":0}"#), (20, 0));
+    // Of a thousandth of its limit the share is a thousandth too.
+    assert_eq!(placed(r#"{"shed":999}"#), (1, 19));
+    assert_eq!(placed(r#"{"shed_only":999}"#), (1, 19));
+}
+
+#[test]
+fn in_what_order_a_case_is_listed_means_nothing() {
+    let case = |turn: usize| {
+        let mut held = [("m1", 1), ("m1", 0), ("m2", 0), ("m2", 1)];
+        held.rotate_left(turn);
+        let held = held.map(|(member, slot)| {
+            format!(r#"{{"item":"i","zone":"a","member":"{member}","slot":{slot}}}"#)
+        });
+        place(&format!(
+            r#"{{"members":[{{"zone":"a","id":"m1","limit":9}},{{"zone":"a","id":"m2","limit":9}}],
+                "items":[{{"id":"i","replication":2}}],"assignments":[{}]}}"#,
+            held.join(",")
+        ))
+    };
+    assert!((1..4).all(|turn| case(turn) == case(0)));
+}
+
+#[test]
 fn what_makes_no_sense_is_left_out_and_said() {
     let placement = place(
         r#"{"members":[{"zone":"a","id":"m1","limit":99999999999},{"zone":"a","id":"m1","limit":3},

@@ -119,3 +119,21 @@ fn every_item_may_have_zones_of_its_own() {
     assert!(last > 1 << 16);
     assert!(many.allows(last, 378) && many.allows(last, 379) && !many.allows(last, 377));
 }
+
+/// So large that not every way is looked for that would keep loads fair.
+#[cfg(not(debug_assertions))]
+#[test]
+fn everything_is_placed_that_fits_though_not_everybody_gets_a_fair_share() {
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let mut problem = Problem::new(ZoneRule::Two, 0);
+    for member in 0..400 {
+        problem.add_member(Seat::new(member % 200, 100 + member));
+    }
+    for item in 0..20_000 {
+        problem.add_item(item % 5, &[]);
+        let zones: Vec<u32> = (0..5).map(|_| dice.below(200)).collect();
+        problem.restrict(&zones);
+    }
+    let planned = solve_by_counting(&problem).certificate;
+    assert_eq!((planned.placed, planned.beyond), (planned.placeable, planned.beyond_least));
+}

@@ -181,6 +181,54 @@ fn a_plan_of_what_changed_is_as_good_as_a_plan_of_all() {
     assert!(part * 3 > all, "{part} of {all} plans were made of what changed only");
 }
 
+#[test]
+fn a_zone_rule_that_could_not_be_kept_is_kept_as_soon_as_it_can_be() {
+    let mut broken = 0;
+    for seed in 1..=6u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut problem = Problem::new(ZoneRule::Two, 0);
+        for member in 0..12 {
+            problem.add_member(Seat::new(member % 2, 400));
+        }
+        for _ in 0..600 {
+            problem.add_item(2 + dice.below(3), &[]);
+        }
+        let mut planner = Planner::by_counting(problem);
+        for _ in 0..12 {
+            // The second zone can take one of each item, or cannot.
+            let limit = if dice.below(2) == 0 { 10 } else { 400 };
+            planner.change_member(1 + 2 * dice.below(6), Seat::new(1, limit));
+            check(&mut planner);
+            broken += u32::from(planner.certificate().beyond > 0);
+            carry_out_all(&mut planner);
+        }
+    }
+    assert!((10..62).contains(&broken), "{broken} of 72 plans break the rule");
+}
+
+#[test]
+fn items_of_very_many_kinds_may_change() {
+    let mut problem = Problem::new(ZoneRule::Two, 0);
+    for member in 0..90 {
+        problem.add_member(Seat::new(member % 3, 500));
+    }
+    for item in 0..300 {
+        problem.add_item(item % 80, &[]);
+    }
+    let mut planner = Planner::by_counting(problem);
+    for turn in 0..60 {
+        // There are more and more of one kind.
+        for item in [4 * turn, 4 * turn + 1, 4 * turn + 2, 4 * turn + 3] {
+            planner.change_item(item, 3, None);
+        }
+        if turn % 10 == 0 {
+            check(&mut planner);
+            carry_out_all(&mut planner);
+        }
+    }
+    check(&mut planner);
+}
+
 /// All that was planned is done, and consistent.
 fn carry_out_all(planner: &mut Planner) {
     for item in planner.moving().collect::<Vec<u32>>() {

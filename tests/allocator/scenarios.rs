@@ -3,7 +3,12 @@
 //! Where ours end otherwise than the reference's, the comment says why: the plan is exactly balanced,
 //! primaries are too, and slots are not renamed to close gaps.
 
-use raft_autopilot::{allocator::Doing, store::Op};
+use std::sync::Arc;
+
+use raft_autopilot::{
+    allocator::{Doing, Judgement, MemberKey, Standing},
+    store::Op,
+};
 
 use crate::scene::{
     Mode::{Hold, Mark},
@@ -309,6 +314,22 @@ async fn an_item_that_was_given_back_goes_to_somebody_else() {
     assert_eq!(scene.loads().iter().sum::<u32>(), 3);
     // Nothing that is held moves for it.
     assert_eq!(scene.removed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_gets_nothing_new_keeps_what_it_has() {
+    let items = words((0..30).map(|item| format!("i{item:02}:1")));
+    let mut scene = Scene::with(&format!("{items} a/A=90 a/B=90 a/C=90")).await;
+    scene.settle(Mark).await;
+    let judgement = Judgement { standing: Standing::NothingNew, why: "it is old".into() };
+    scene.outside.standings = Arc::new([(MemberKey::new("a", "A"), judgement)].into());
+    scene.put("i30:1 i31:1 i32:1 i33:1 i34:1 i35:1").await;
+    scene.settle(Mark).await;
+    assert_eq!((scene.loads(), scene.removed), (vec![10, 13, 13], 0));
+    // It leaves all the same if it wants to.
+    scene.put("a/A=90E").await;
+    scene.settle(Mark).await;
+    assert_eq!((scene.loads(), scene.removed), (vec![0, 18, 18], 10));
 }
 
 /// So many members of three zones, so many items of three replicas.

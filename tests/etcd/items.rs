@@ -108,14 +108,17 @@ async fn items_are_placed_and_moved_while_etcd_is_killed_and_comes_back() {
 }
 
 #[cfg(feature = "cli")]
+fn look(server: &Server, more: &[&str]) -> Command {
+    let address = format!("http://{}", server.socket());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raft-autopilot"));
+    command.args(["items", "--etcd", &address, "--root", ROOT]).args(more);
+    command
+}
+
+#[cfg(feature = "cli")]
 fn look_with_the_command(server: &Server) {
     let run = |more: &[&str]| {
-        let address = format!("http://{}", server.socket());
-        let output = Command::new(env!("CARGO_BIN_EXE_raft-autopilot"))
-            .args(["items", "--etcd", &address, "--root", ROOT])
-            .args(more)
-            .output()
-            .unwrap();
+        let output = look(server, more).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, text) = run(&[]);
@@ -126,9 +129,71 @@ fn look_with_the_command(server: &Server) {
     let (_, json) = run(&["--json"]);
     let report: Report = serde_json::from_str(&json).unwrap();
     assert!(report.is_settled() && report.certificate.is_best());
-    // By another rule it would look otherwise.
-    let (code, _) = run(&["--zone-rule", "0"]);
-    assert_eq!(code, Some(2));
+    // What makes no sense is not looked for.
+    for bad in [["--zone-rule", "0"], ["--every", "0s"]] {
+        assert_eq!(run(&bad).0, Some(2));
+    }
+}
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_reads_all_that_plans_depend_on_and_says_what_makes_no_sense() {
+    let server = Server::start().await;
+    let store = server.store().await;
+    let put = |key: &str, value: &str| Op::put(format!("{ROOT}/{key}"), value);
+    let mut ops = vec![
+        put("members/a#one", r#"{"limit":9}"#),
+        put("members/b#two", r#"{"limit":9,"share":-1}"#),
+        put("members/c#three", r#"{"limit":0,"share":"all"}"#),
+        put("items/bad", r#"{"replication":1,"zones":"a"}"#),
+        put("assign/gone#a#one#0", ""),
+    ];
+    for item in 0..4 {
+        ops.push(put(&format!("items/i{item}"), r#"{"replication":1,"zones":["a"]}"#));
+        ops.push(put(&format!("assign/i{item}#a#one#0"), r#"{"consistent":true}"#));
+    }
+    store.commit(Txn::new(ops)).await.unwrap();
+    let output = look(&server, &[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for said in [
+        "items: 4 stand as they are meant to\n  1 being changed\n",
+        "ignored: `/items/items/bad`: its `zones` is no list of names\n",
+        "ignored: `/items/members/b#two`: its share is no weight; its limit counts instead\n",
+        "ignored: `/items/members/c#three`: its `share` is no number\n",
+    ] {
+        assert!(text.contains(said), "{text}");
+    }
+    assert!(text.contains("moving: gone from a#one (being changed): it is deleted\n"), "{text}");
+    assert_eq!(text.matches("moving").count(), 1, "{text}");
+}
+
+/// The command while it looks again and again.
+#[cfg(feature = "cli")]
+struct Looking(std::process::Child);
+
+#[cfg(feature = "cli")]
+impl Drop for Looking {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_says_that_what_it_shows_is_old_while_etcd_does_not_answer() {
+    use std::io::{BufRead as _, BufReader};
+
+    let mut server = Server::start().await;
+    let mut command = look(&server, &["--watch", "--every", "50ms"]);
+    let mut looking = Looking(command.stdout(std::process::Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(looking.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("led by nobody")));
+    server.kill();
+    let said = move || lines.any(|line| line.contains("this is how it stood"));
+    let said = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(said)).await;
+    assert!(said.expect("it says so").unwrap());
 }
 
 #[cfg(not(feature = "cli"))]

@@ -11,12 +11,13 @@ use super::{
     draft::Draft,
     fill::{Fill, VACANT},
     kinds::{NOWHERE, narrow},
+    openings::Openings,
     problem::holds,
 };
 
 impl<D: Draft> Fill<'_, D> {
     /// Step 5 of [`fill`](super::fill::fill). Whatever is still vacant, or too much, afterwards could not
-    /// be helped in this way.
+    /// be helped in this way, nor by letting loads be less fair.
     pub(super) fn detours(&mut self) {
         let vacant = std::mem::take(&mut self.vacant);
         let above = |member: &u32| self.room(*member) < 0;
@@ -29,7 +30,9 @@ impl<D: Draft> Fill<'_, D> {
             for at in 0..detours.fill.draft.of(item as usize).len() {
                 if detours.fill.draft.of(item as usize)[at] == VACANT {
                     detours.help(item, at);
-                    detours.fill.stuck |= detours.fill.draft.of(item as usize)[at] == VACANT;
+                }
+                if detours.fill.draft.of(item as usize)[at] == VACANT {
+                    detours.fill.stuck |= !detours.fill.place_anywhere(item, at);
                 }
             }
         }
@@ -70,8 +73,37 @@ impl<D: Draft> Fill<'_, D> {
             let holder = std::mem::replace(&mut self.draft.of_mut(item as usize)[at], VACANT);
             self.leave(holder);
             self.touched.push(item);
-            self.stuck = true;
+            self.stuck |= !self.place_anywhere(item, at);
         }
+    }
+
+    /// Gives a vacant place to anybody within its limit, rather within the zone rule, and to who lacks most:
+    /// that it is held by somebody counts for more than both. False: there is nobody.
+    fn place_anywhere(&mut self, item: u32, at: usize) -> bool {
+        let class = self.class(item as usize);
+        let row = self.draft.of(item as usize);
+        let has_room = |member: &u32| {
+            let number = *member as usize;
+            i64::from(self.load(number)) < self.problem.limit(number)
+                && self.fair.is_open(class, self.zone(*member))
+                && !holds(row, *member)
+        };
+        let rank = |member: &u32| {
+            let crowds = !self.openings.fits(class, row, self.zone(*member), None);
+            (crowds, -self.room(*member))
+        };
+        let members = 0..narrow(self.targets.len());
+        let Some(member) = members.filter(has_room).min_by_key(rank) else { return false };
+        let zone = self.zone(member);
+        self.openings.settle(class, row, zone, None);
+        let Openings { takers, room, .. } = &mut self.openings;
+        let before = room[member as usize];
+        takers[zone].take_this(room, member);
+        // Who lacks nothing is no taker.
+        room[member as usize] = before - 1;
+        self.arrive(item as usize, at, member);
+        self.touched.push(item);
+        true
     }
 }
 

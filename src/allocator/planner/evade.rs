@@ -1,6 +1,11 @@
 //! Keeps an item away from a member that has just given it back, as far as the plan loses nothing.
 
-use super::problem::{Holder, Holdings, Problem};
+use std::collections::BTreeSet;
+
+use super::{
+    problem::{Holder, Holdings, Problem, holds},
+    seat::Primaries,
+};
 
 /// Sends the items named, each with the number of a member that is avoided, elsewhere.
 ///
@@ -12,7 +17,7 @@ pub(crate) fn evade(
     desired: &mut Holdings,
     avoided: impl Iterator<Item = (usize, u32)>,
 ) {
-    let avoided: Vec<(usize, u32)> = avoided.collect();
+    let avoided: BTreeSet<(usize, u32)> = avoided.collect();
     let is_avoided = |item: usize, member: u32| avoided.contains(&(item, member));
     for (item, member) in avoided.iter().copied() {
         let wanted = desired.of(item).iter().any(|holder| holder.member() == member);
@@ -35,22 +40,26 @@ pub(crate) fn evade(
             Some((at, new))
         });
         if let Some((at, other)) = swap {
-            replace(desired.of_mut(at), other, member);
-            replace(desired.of_mut(item), member, other);
+            replace(problem, desired.of_mut(at), other, member);
+            replace(problem, desired.of_mut(item), member, other);
         } else if let Some(other) = least_loaded(problem, desired, fits) {
-            replace(desired.of_mut(item), member, other);
+            replace(problem, desired.of_mut(item), member, other);
         }
     }
 }
 
-fn holds(holders: &[Holder], member: u32) -> bool {
-    holders.iter().any(|holder| holder.member() == member)
-}
-
-fn replace(holders: &mut [Holder], member: u32, by: u32) {
-    for holder in holders.iter_mut().filter(|holder| holder.member() == member) {
-        let new = Holder::new(by);
-        *holder = if holder.is_primary() { new.primary() } else { new };
+/// Puts one member in the place of another, and makes it the primary if that one was; but another holder,
+/// if the new one takes none.
+fn replace(problem: &Problem, holders: &mut [Holder], member: u32, by: u32) {
+    let Some(at) = holders.iter().position(|holder| holder.member() == member) else { return };
+    let was_primary = holders[at].is_primary();
+    holders[at] = Holder::new(by);
+    if was_primary {
+        let likes =
+            |holder: &Holder| problem.seats()[holder.member() as usize].primaries == Primaries::Any;
+        let other = holders.iter().position(likes).filter(|_| !likes(&holders[at]));
+        let primary = &mut holders[other.unwrap_or(at)];
+        *primary = primary.primary();
     }
 }
 
@@ -64,4 +73,30 @@ fn least_loaded(problem: &Problem, desired: &Holdings, fits: impl Fn(u32) -> boo
     let load = |member: u32| loads[member as usize];
     let open = (0..).take(loads.len()).filter(|other| load(*other) < limit(*other) && fits(*other));
     open.min_by(|a, b| (load(*a) * limit(*b), a).cmp(&(load(*b) * limit(*a), b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::seat::{Seat, ZoneRule},
+        *,
+    };
+
+    #[test]
+    fn who_takes_no_primaries_gets_none_in_the_place_of_who_is_avoided() {
+        let mut problem = Problem::new(ZoneRule::Two, 0);
+        for primaries in [Primaries::Any, Primaries::Any, Primaries::Kept] {
+            problem.add_member(Seat { primaries, ..Seat::new(0, 1) });
+        }
+        problem.add_item(2, &[Holder::new(1).consistent()]);
+        let plan = |row: &[Holder]| {
+            let mut desired = Holdings::default();
+            desired.push(row);
+            evade(&problem, &mut desired, [(0, 0)].into_iter());
+            desired.of(0).to_vec()
+        };
+        let (first, second, third) = (Holder::new(0), Holder::new(1), Holder::new(2));
+        assert_eq!(plan(&[second, first.primary()]), [second.primary(), third]);
+        assert_eq!(plan(&[second.primary(), first]), [second.primary(), third]);
+    }
 }

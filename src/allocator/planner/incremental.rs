@@ -50,12 +50,15 @@ use super::{
 /// assert_eq!(planner.plan().added, 150);
 /// ```
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else of the last plan")]
 pub struct Planner {
     /// Without who holds what: that is in `live`.
     problem: Problem,
     live: Live,
     /// The items by the replicas that they want, and their set of zones.
     kinds: BTreeMap<Kind, Alike>,
+    /// Whether what members are to hold is counted; with too many kinds it is not.
+    counted: bool,
     primaries: Vec<u32>,
     /// Replicas that are not consistent.
     raw: u64,
@@ -108,6 +111,7 @@ impl Planner {
             live: Live::unplanned(problem.seats.len(), &held),
             problem,
             kinds: BTreeMap::new(),
+            counted: false,
             primaries: Vec::new(),
             raw: 0,
             wanted: 0,
@@ -203,7 +207,9 @@ impl Planner {
         if self.still {
             return &self.certificate;
         }
-        let part = if self.whole { None } else { self.plan_part() };
+        // Items that break the zone rule are not moved unless all are looked at.
+        let is_whole = self.whole || self.certificate.beyond > 0;
+        let part = if is_whole { None } else { self.plan_part() };
         self.was_whole = part.is_none();
         match part {
             Some(certificate) => self.certificate = certificate,
@@ -378,11 +384,11 @@ impl Planner {
         for item in 0..self.live.len() {
             self.count_item(item, 1);
         }
-        if self.kinds.len() > KINDS_MAX {
-            return;
-        }
-        for item in 0..self.live.len() {
-            self.count_row(item, self.live.of(item).to_vec(), true);
+        self.counted = self.kinds.len() <= KINDS_MAX;
+        if self.counted {
+            for item in 0..self.live.len() {
+                self.count_row(item, self.live.of(item).to_vec(), true);
+            }
         }
     }
 
@@ -404,6 +410,9 @@ impl Planner {
 
     /// Counts the replicas of an item, or that they are no more.
     fn count_row(&mut self, item: usize, row: Vec<Holder>, more: bool) {
+        if !self.counted {
+            return;
+        }
         let by = |count: &mut u32, n: u32| *count = if more { *count + n } else { *count - n };
         let kind = self.problem.kind(item);
         let Some(alike) = self.kinds.get_mut(&kind) else { return };

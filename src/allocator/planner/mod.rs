@@ -42,4 +42,5 @@ pub use incremental::Planner;
 pub use network::{Reason, Solution, solve, solve_by_counting};
 pub use problem::{Holder, Holdings, Problem};
 pub use retire::retire;
+pub(super) use retire::{Less, retire_to};
 pub use seat::{Primaries, Seat, ZoneRule};

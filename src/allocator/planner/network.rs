@@ -79,8 +79,18 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::TooFewMembers(0) => f.write_str("no member may hold anything"),
+            Self::TooFewMembers(1) => {
+                f.write_str("only one member may hold anything, and it holds one replica")
+            }
             Self::TooFewMembers(members) => {
                 write!(f, "only {members} members may hold anything, and each holds one replica")
+            }
+            Self::TooFewMembersInItsZones(0) => {
+                f.write_str("no member in its zones may hold anything")
+            }
+            Self::TooFewMembersInItsZones(1) => {
+                f.write_str("only one member is in its zones, and it holds one replica")
             }
             Self::TooFewMembersInItsZones(members) => {
                 write!(f, "only {members} members are in its zones, and each holds one replica")

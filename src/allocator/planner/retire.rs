@@ -5,26 +5,54 @@ use super::{fair::placeable, kinds::Classes, problem::Problem, seat::Seat};
 /// How many members are tried one by one where not all can give up what they should.
 const TRIES: usize = 32;
 
+/// What a member should give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Less {
+    /// Its number.
+    pub member: u32,
+    /// The limit that it should go down to.
+    pub limit: u32,
+    /// The limit down to which its share shrinks with it.
+    pub share: u32,
+}
+
+impl Less {
+    /// What becomes of a seat whose limit goes down so far.
+    fn of(self, seat: Seat, limit: u32) -> Seat {
+        seat.lowered(limit.max(self.share)).limited(limit)
+    }
+}
+
 /// Lowers the limits of members to what is named, the first of them first, as far as no fewer
 /// replicas can be placed than before. Who gives up a part of its limit gives up as much of its share.
 ///
 /// Who cannot give it up yet goes on working, and is asked again when the picture changes.
 pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) {
-    let limit = |problem: &Problem, member: u32| {
-        problem.seats().get(member as usize).map_or(0, |seat| seat.limit)
-    };
-    let mut lower: Vec<(u32, u32)> = lower.to_vec();
-    lower.retain(|(member, to)| limit(problem, *member) > *to);
+    retire_to(
+        problem,
+        lower.iter().map(|(member, limit)| Less { member: *member, limit: *limit, share: 0 }),
+    );
+}
+
+/// The same, where not every share shrinks. A member may be named again with less.
+pub(crate) fn retire_to(problem: &mut Problem, lower: impl Iterator<Item = Less>) {
+    let seat = |problem: &Problem, member: u32| problem.seats().get(member as usize).copied();
+    let is_less =
+        |less: &Less| seat(problem, less.member).is_some_and(|seat| seat.limit > less.limit);
+    let lower: Vec<Less> = lower.filter(is_less).collect();
     if lower.is_empty() {
         return;
     }
     let classes = Classes::new(problem);
     let all = placeable(problem, &classes);
-    let stands = problem.seats().to_vec();
     let fits = |problem: &Problem| placeable(problem, &classes) == all;
+    let stands = problem.seats().to_vec();
     let set_first = |problem: &mut Problem, count: usize| {
-        for (at, (member, to)) in lower.iter().enumerate() {
-            set(problem, &stands, *member, if at < count { *to } else { u32::MAX });
+        for less in &lower {
+            set(problem, less.member, stands[less.member as usize]);
+        }
+        for less in &lower[..count] {
+            set(problem, less.member, less.of(problem.seats()[less.member as usize], less.limit));
         }
     };
     // The first so many do it together.
@@ -35,28 +63,32 @@ pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) {
     set_first(problem, count);
     // The next gives up what it can, and of the others some may be dispensable as a whole.
     let mut rest = lower[count..].iter();
-    if let Some((member, to)) = rest.next() {
-        let limit = stands[*member as usize].limit;
-        let fill = limit.min(u32::try_from(problem.replication().len()).unwrap_or(u32::MAX));
-        let kept =
-            |given: usize| fill.saturating_sub(u32::try_from(given).unwrap_or(fill)).max(*to);
-        let given = most(fill.saturating_sub(*to) as usize, |given| {
-            set(problem, &stands, *member, kept(given));
+    if let Some(less) = rest.next() {
+        let before = problem.seats()[less.member as usize];
+        let items = u32::try_from(problem.replication().len()).unwrap_or(u32::MAX);
+        let fill = before.limit.min(items);
+        let kept = |given: usize| {
+            fill.saturating_sub(u32::try_from(given).unwrap_or(fill)).max(less.limit)
+        };
+        let given = most(fill.saturating_sub(less.limit) as usize, |given| {
+            set(problem, less.member, less.of(before, kept(given)));
             fits(problem)
         });
-        set(problem, &stands, *member, if given == 0 { limit } else { kept(given) });
+        let seat = if given == 0 { before } else { less.of(before, kept(given)) };
+        set(problem, less.member, seat);
     }
-    for (member, to) in rest.take(TRIES) {
-        set(problem, &stands, *member, *to);
+    for less in rest.take(TRIES) {
+        let before = problem.seats()[less.member as usize];
+        set(problem, less.member, less.of(before, less.limit));
         if !fits(problem) {
-            set(problem, &stands, *member, u32::MAX);
+            set(problem, less.member, before);
         }
     }
 }
 
-fn set(problem: &mut Problem, stands: &[Seat], member: u32, limit: u32) {
+fn set(problem: &mut Problem, member: u32, to: Seat) {
     if let Some(seat) = problem.seat_mut(member) {
-        *seat = stands[member as usize].lowered(limit);
+        *seat = to;
     }
 }
 

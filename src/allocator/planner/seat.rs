@@ -66,4 +66,10 @@ impl Seat {
         let share = u64::from(self.share) * u64::from(limit) / u64::from(self.limit.max(1));
         Self { limit, share: u32::try_from(share).unwrap_or(self.share), ..self }
     }
+
+    /// The same with at most this limit, and the same share.
+    #[must_use]
+    pub fn limited(self, limit: u32) -> Self {
+        Self { limit: limit.min(self.limit), ..self }
+    }
 }

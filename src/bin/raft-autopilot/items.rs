@@ -10,7 +10,7 @@ use raft_autopilot::{
     },
     runtime::{Runtime, TokioRuntime},
     store::{
-        KeyRange,
+        KeyRange, RangeRequest, Store, StoreError,
         mirror::{Mirror, Options},
     },
 };
@@ -37,11 +37,18 @@ pub(super) struct Arguments {
     #[arg(long)]
     watch: bool,
     /// How often, with `--watch`.
-    #[arg(long, default_value = "1s", value_parser = raft_autopilot::duration::parse)]
+    #[arg(long, default_value = "1s", value_parser = every)]
     every: Duration,
     /// Print the answer as JSON; with `--watch` a line each time.
     #[arg(long)]
     json: bool,
+}
+
+fn every(text: &str) -> Result<Duration, String> {
+    match raft_autopilot::duration::parse(text) {
+        Ok(Duration::ZERO) => Err("it is not more than zero".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }
 
 fn zone_rule(text: &str) -> Result<ZoneRule, String> {
@@ -84,13 +91,28 @@ const REPLICATION: &[&str] = &["replication", "R"];
 const LIMIT: &[&str] = &["limit", "R"];
 const EXITING: &[&str] = &["exiting", "E"];
 
-impl ItemValue for Any {
+/// What of an item's value a plan depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Wanted {
+    replication: u32,
+    zones: Option<Vec<String>>,
+}
+
+impl ItemValue for Wanted {
     fn replication(&self) -> u32 {
-        self.number(REPLICATION).unwrap_or(0)
+        self.replication
+    }
+
+    fn zones(&self) -> Option<&[String]> {
+        self.zones.as_deref()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        Self::with_number(bytes, REPLICATION)
+        let value = Any::with_number(bytes, REPLICATION)?;
+        let zones = value.0.get("zones").cloned().unwrap_or_default();
+        let zones = serde_json::from_value(zones);
+        let zones = zones.map_err(|_| "its `zones` is no list of names".to_owned())?;
+        Ok(Self { replication: value.number(REPLICATION).unwrap_or(0), zones })
     }
 }
 
@@ -110,7 +132,11 @@ impl MemberValue for Any {
     fn set_exiting(&mut self) {}
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        Self::with_number(bytes, LIMIT)
+        let value = Self::with_number(bytes, LIMIT)?;
+        match value.0.get("share") {
+            None | Some(Value::Null | Value::Number(_)) => Ok(value),
+            Some(_) => Err("its `share` is no number".to_owned()),
+        }
     }
 }
 
@@ -125,13 +151,13 @@ impl AssignmentValue for Any {
 struct Usual;
 
 impl Workload for Usual {
-    type Item = Any;
+    type Item = Wanted;
     type Member = Any;
     type State = Any;
 
     /// What its member says `"consistent":true` of, or `consistent` as text; what says neither counts
     /// as consistent as soon as it says anything.
-    fn is_consistent(&self, _: &Any, one: usize, all: &[Replica<'_, Any>]) -> bool {
+    fn is_consistent(&self, _: &Wanted, one: usize, all: &[Replica<'_, Any>]) -> bool {
         all[one]
             .value
             .is_some_and(|Any(value)| value.get("consistent") != Some(&Value::Bool(false)))
@@ -146,32 +172,43 @@ pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
 }
 
 async fn look(arguments: &Arguments) -> Result<String, Failure> {
-    let answer = |error: raft_autopilot::store::StoreError| Failure::Answer(error.to_string());
+    let answer = |error: StoreError| Failure::Answer(error.to_string());
     let keys = Keys::new(arguments.root.as_str());
     let decoder = keys.clone();
+    let range = KeyRange::prefix(format!("{}/", keys.root()));
+    let store = arguments.connection.connect().await?;
     let mirror = Mirror::open(
-        arguments.connection.connect().await?,
+        store.clone(),
         TokioRuntime,
-        KeyRange::prefix(format!("{}/", keys.root())),
+        range.clone(),
         move |kv: &_| Entity::<Usual>::decode(&decoder, kv),
         Options::default(),
     );
     let mirror = mirror.await.map_err(answer)?;
     let rules = Rules { zone_rule: arguments.zone_rule, balance_slack: arguments.balance_slack };
-    let (mut pace, outside) = (Pace::default(), Outside::default());
+    let (mut pace, outside, mut silent) = (Pace::default(), Outside::default(), None);
     loop {
         let report =
             Report::of_view(keys.clone(), Arc::new(Usual), &mirror.view(), &rules, &outside);
         pace.see(TokioRuntime.now(), report.unsettled());
-        let text = text(arguments, &report, &pace)?;
+        let mut text = text(arguments, &report, &pace)?;
         if !arguments.watch {
             return Ok(text);
+        }
+        if let Some(error) = silent {
+            let stale = format!("this is how it stood: the store does not answer: {error}\n");
+            if arguments.json {
+                eprint!("{stale}");
+            } else {
+                text.insert_str(0, &stale);
+            }
         }
         let clear = if arguments.json { "" } else { "\x1b[2J\x1b[H" };
         if std::io::stdout().write_all(format!("{clear}{text}").as_bytes()).is_err() {
             return Ok(String::new());
         }
         TokioRuntime.sleep(arguments.every).await;
+        silent = store.range(RangeRequest::new(range.clone()).limit(1).keys_only()).await.err();
         if let Some(ended) = mirror.status().ended {
             return Err(answer(ended));
         }

@@ -195,6 +195,7 @@ where
             Err(error) if error.is_compacted() => return Leave::Reload,
             Err(error) => return Leave::Failed(error),
         };
+        self.shared.report(|status| status.failing = None);
         let mut check_at =
             self.options.check_interval.map(|every| self.runtime.now().saturating_add(every));
         let mut ask_at = Duration::ZERO;
