@@ -5,6 +5,9 @@ use super::{
     problem::{Holder, Holdings, Problem, unrolled},
 };
 
+/// Rows of three places, before and after.
+pub(super) type Threes<'a> = (&'a [[Holder; 3]], &'a [[Holder; 3]]);
+
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
 /// [`Planner`](super::Planner).
 pub(super) trait Draft {
@@ -24,6 +27,17 @@ pub(super) trait Draft {
 
     /// Who holds an item, and who is to hold it, to be changed.
     fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]);
+
+    /// Who holds the items now, and who is to hold them, if all rows are of three places, as most are: so that
+    /// the compiler knows their number.
+    fn threes(&self) -> Option<Threes<'_>> {
+        None
+    }
+
+    /// Who is to hold them then, to be changed.
+    fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
+        None
+    }
 
     /// Begins with who holds the items now, but for some: `write` writes the row of each, given the
     /// item and who holds it. They are in order, and their rows as long as `length` says.
@@ -119,6 +133,14 @@ impl Draft for Sheet<'_> {
         (self.problem.held().of(item), self.desired.of_mut(item))
     }
 
+    fn threes(&self) -> Option<Threes<'_>> {
+        Some((self.problem.held().threes()?, self.desired.threes()?))
+    }
+
+    fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
+        self.desired.threes_mut()
+    }
+
     fn begin(
         &mut self,
         items: &[u32],
@@ -130,10 +152,9 @@ impl Draft for Sheet<'_> {
     }
 
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
-        if self.desired.each() == Some(3) {
+        if let Some(rows) = self.desired.threes() {
             // Of rows whose length is known beforehand nothing has to be asked.
-            let rows = &self.desired.all().as_chunks::<3>().0[from..end];
-            return rows.iter().position(|row| is(row)).map(|at| from + at);
+            return rows[from..end].iter().position(|row| is(row)).map(|at| from + at);
         }
         (from..end).find(|item| unrolled(self.of(*item), &is))
     }
