@@ -1,8 +1,11 @@
 //! A plan in the making: who is to hold each item, beside who holds it now.
 
+use std::ops::Range;
+
 use super::{
+    kinds::narrow,
     lists::Lists,
-    problem::{Holder, Holdings, Problem, unrolled},
+    problem::{Holder, Holdings, Problem, pick, unrolled},
 };
 
 /// Rows of three places, before and after.
@@ -56,6 +59,21 @@ pub(super) trait Draft {
     /// The first item from one on, and before another one, whose row `is` what is looked for.
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
         (from..end).find(|item| unrolled(self.of(*item), &is))
+    }
+
+    /// Writes down the items of a range whose rows are what is looked for. Returns how many those are.
+    fn pick(
+        &self,
+        items: Range<usize>,
+        is: impl Fn(&[Holder]) -> bool,
+        found: &mut [u32],
+    ) -> usize {
+        let first = narrow(items.start);
+        if let Some((_, rows)) = self.threes() {
+            let rows = rows[items].iter().map(<[_; 3]>::as_slice);
+            return pick(found, first, rows, |_, row| is(row));
+        }
+        pick(found, first, items.map(|item| self.of(item)), |_, row| is(row))
     }
 
     /// Drops the places that are still vacant.

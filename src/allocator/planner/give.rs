@@ -41,6 +41,9 @@ enum Order {
 /// So many items of a list are read at once.
 const EACH: usize = 4;
 
+/// So many rows are asked what suits before any of it is given.
+const BLOCK: usize = 1 << 10;
+
 impl<D: Draft> Fill<'_, D> {
     /// Step 4 of [`fill`](super::fill::fill).
     pub(super) fn give(&mut self) {
@@ -206,13 +209,22 @@ impl<D: Draft> Fill<'_, D> {
         let suits = |asked: &[u32], holder: Holder| {
             asked.get(holder.member() as usize).is_some_and(|asked| *asked > 0) & suits(holder)
         };
-        for (mut from, end) in [(start, len), (0, start)] {
-            while left > 0 {
-                let any = |row: &[Holder]| {
-                    row.iter().fold(false, |any, holder| any | suits(&asked, *holder))
-                };
-                let Some(item) = self.draft.find(from, end, any) else { break };
-                from = item + 1;
+        let mut found = [0; BLOCK];
+        let blocks = |from: usize, end: usize| {
+            (from..end).step_by(BLOCK).map(move |at| at..end.min(at + BLOCK))
+        };
+        for block in blocks(start, len).chain(blocks(0, start)) {
+            if left == 0 {
+                break;
+            }
+            // What suits now, and when its turn comes still may.
+            let any = |row: &[Holder]| row.iter().fold(false, |any, one| any | suits(&asked, *one));
+            let end = self.draft.pick(block, any, &mut found);
+            for item in &found[..end] {
+                if left == 0 {
+                    break;
+                }
+                let item = *item as usize;
                 'places: for start in (0..self.draft.of(item).len()).step_by(64) {
                     let row = &self.draft.of(item)[start..];
                     let mut places = places(row, |holder| suits(&asked, holder));

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use super::{
     fair::Fair,
     kinds::{NOWHERE, Zones, narrow},
-    problem::{Holder, Holdings, Problem},
+    problem::{Holder, Holdings, Problem, pick},
 };
 
 /// Members that totals are counted together for: a group, or a whole zone where there are many groups.
@@ -295,24 +295,6 @@ impl<'a> Survey<'a> {
         }
         standing
     }
-}
-
-/// Writes down the items, from the first on, whose rows are off. Returns how many those are.
-#[inline]
-fn pick<'r>(
-    block: &mut [u32],
-    first: u32,
-    rows: impl Iterator<Item = &'r [Holder]>,
-    mut is_off: impl FnMut(u32, &[Holder]) -> bool,
-) -> usize {
-    // Written one after the other, each over the one before unless that is off: no branch, because
-    // nobody can guess where members were lost.
-    let mut found = 0;
-    for (item, held) in (first..).zip(rows) {
-        block[found] = item;
-        found += usize::from(is_off(item, held));
-    }
-    found
 }
 
 /// Whether an item does not have what it wants, which is so many replicas, in zones whose marks, all bits that
