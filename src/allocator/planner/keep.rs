@@ -141,11 +141,11 @@ impl<'a> Keeper<'a> {
     #[inline]
     fn keep(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         // Of rows of three, as most are, the compiler is to know that.
-        let three = match (<&[_; 3]>::try_from(held), <&mut [_; 3]>::try_from(&mut *row)) {
+        let in_place = match (<&[_; 3]>::try_from(held), <&mut [_; 3]>::try_from(&mut *row)) {
             (Ok(held), Ok(row)) => self.keep_in_place(held, class, row),
-            _ => None,
+            _ => return self.keep_any(held, class, row),
         };
-        three.unwrap_or_else(|| self.keep_any(held, class, row))
+        in_place.unwrap_or_else(|| self.keep_best(held, class, row))
     }
 
     /// The same of a row of any length.
@@ -161,8 +161,9 @@ impl<'a> Keeper<'a> {
         self.keep_in_place(held, class, row).unwrap_or_else(|| self.keep_best(held, class, row))
     }
 
-    /// The same where all stay who may, each in its place: if no more stay than a zone takes, no rule can
-    /// be broken. All of it without a branch, because nobody can guess where somebody was lost.
+    /// The same where all stay who may, each in its place: if no more stay than a zone takes, or each is in
+    /// a zone of its own, no rule can be broken. All of it without a branch, because nobody can guess where
+    /// somebody was lost.
     #[inline]
     fn keep_in_place<R>(&mut self, held: &R, class: usize, row: &mut R) -> Option<usize>
     where
@@ -170,12 +171,12 @@ impl<'a> Keeper<'a> {
     {
         let (held, row) = (held.as_ref(), row.as_mut());
         let (fair, cap) = (self.fair, self.fair.caps[class]);
-        if held.len() > row.len() || held.len() > cap + 1 {
+        if held.len() > row.len() {
             return None;
         }
         row[held.len()..].fill(Holder::VACANT);
         let Kept { kept, again } = Kept::of(fair, class, held, row);
-        if kept > cap {
+        if kept > cap && again != 0 {
             return None;
         }
         let vacancies = row.len() - kept;
@@ -199,6 +200,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// The same where there is a choice.
+    #[inline(never)]
     fn keep_best(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         let goal = row.len();
         let legal = |holder: &Holder| self.fair.is_legal(class, *holder);

@@ -278,14 +278,11 @@ impl<'a, D: Draft> Election<'a, D> {
             let wants = pass.wants(self.off);
             let (filled, marks) = (&*self.filled, &self.marks);
             let items = &filled.touched[from..touched];
-            let found = match filled.draft.threes() {
-                Some((_, rows)) => {
-                    items.iter().position(|item| wants.are_in(&rows[*item as usize], marks))
-                }
-                None => {
-                    let row = |item: &u32| filled.draft.of(*item as usize);
-                    items.iter().position(|item| wants.are_in(row(item), marks))
-                }
+            let found = if let Some((_, rows)) = filled.draft.threes() {
+                items.iter().position(|item| wants.are_in(&rows[*item as usize], marks))
+            } else {
+                let row = |item: &u32| filled.draft.of(*item as usize);
+                items.iter().position(|item| wants.are_in(row(item), marks))
             };
             let Some(found) = found else { return };
             self.hand_over(items[found] as usize, wants.room);

@@ -318,7 +318,8 @@ fn is_off<const COUNTS: bool>(
             *common = common.and(*holder);
         }
     }
-    (held.len() != wanted) | (any > OUT >> 1) | !kept(any, all)
+    let off = |is: bool| u8::from(is);
+    off(held.len() != wanted) | off(any > OUT >> 1) | off(!kept(any, all)) != 0
 }
 
 /// Rows that are all of this length, by block.
