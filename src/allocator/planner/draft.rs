@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     kinds::narrow,
     lists::Lists,
-    problem::{Holder, Holdings, Problem, pick, unrolled},
+    problem::{Holder, Holdings, Problem, unrolled},
 };
 
 /// Rows of three places, before and after.
@@ -195,4 +195,22 @@ impl Draft for Sheet<'_> {
             None => self.lists.gather_all(&self.desired),
         }
     }
+}
+
+/// Writes down the items, from the first on, whose rows are what is looked for. Returns how many those are.
+#[inline]
+pub(super) fn pick<'r>(
+    found: &mut [u32],
+    first: u32,
+    rows: impl Iterator<Item = &'r [Holder]>,
+    mut is: impl FnMut(u32, &[Holder]) -> bool,
+) -> usize {
+    // Written one after the other, each over the one before unless that is one: no branch, because nobody can
+    // guess which are.
+    let mut end = 0;
+    for (item, row) in (first..).zip(rows) {
+        found[end] = item;
+        end += usize::from(is(item, row));
+    }
+    end
 }

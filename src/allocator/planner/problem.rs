@@ -566,24 +566,6 @@ pub(super) fn places(row: &[Holder], suits: impl Fn(Holder) -> bool) -> u64 {
     })
 }
 
-/// Writes down the items, from the first on, whose rows are what is looked for. Returns how many those are.
-#[inline]
-pub(super) fn pick<'r>(
-    found: &mut [u32],
-    first: u32,
-    rows: impl Iterator<Item = &'r [Holder]>,
-    mut is: impl FnMut(u32, &[Holder]) -> bool,
-) -> usize {
-    // Written one after the other, each over the one before unless that is one: no branch, because nobody can
-    // guess which are.
-    let mut end = 0;
-    for (item, row) in (first..).zip(rows) {
-        found[end] = item;
-        end += usize::from(is(item, row));
-    }
-    end
-}
-
 /// The item's primary, among its holders; found without a branch, because nobody can guess where it is.
 #[inline]
 pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {

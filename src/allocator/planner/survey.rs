@@ -6,9 +6,10 @@
 use std::cmp::Ordering;
 
 use super::{
+    draft::pick,
     fair::Fair,
     kinds::{NOWHERE, Zones, narrow},
-    problem::{Holder, Holdings, Problem, pick},
+    problem::{Holder, Holdings, Problem},
 };
 
 /// Members that totals are counted together for: a group, or a whole zone where there are many groups.
