@@ -132,15 +132,12 @@ pub(super) fn certify(
         ..Certificate::default()
     };
     let cap_of = |item| fair.rule[fair.classes.of(problem, item)];
-    for item in touched {
-        let item = *item as usize;
-        let (row, held) = (draft.of(item), draft.held(item));
-        let cap = (fair.beyond == 0).then(|| cap_of(item));
-        // Of rows of three, as most are, the compiler is to know that.
-        match (<&[_; 3]>::try_from(row), <&[_; 3]>::try_from(held)) {
-            (Ok(row), Ok(held)) => certificate.count(fair, cap, row, held),
-            _ => certificate.count(fair, cap, row, held),
-        }
+    let cap = |item| (fair.beyond == 0).then(|| cap_of(item));
+    let items = touched.iter().map(|item| *item as usize);
+    if let Some((held, rows)) = draft.threes() {
+        items.for_each(|item| certificate.count(fair, cap(item), &rows[item], &held[item]));
+    } else {
+        items.for_each(|item| certificate.count(fair, cap(item), draft.of(item), draft.held(item)));
     }
     if fair.short {
         certificate.out_of_turn = out_of_turn(problem, fair, draft);

@@ -39,7 +39,8 @@ impl Crown {
     /// Makes the holder that has the fewest primaries the primary, one that takes primaries before
     /// others; of equals one that is consistent. Nothing, if there is a primary, or no holder.
     #[inline]
-    pub(super) fn choose(&self, row: &mut [Holder], primaries: &mut [u32]) {
+    pub(super) fn choose<R: AsMut<[Holder]> + ?Sized>(&self, row: &mut R, primaries: &mut [u32]) {
+        let row = row.as_mut();
         // Chosen whether it is asked for or not, and in one number, and so without a branch: nobody can
         // guess who has lost a primary, nor who comes next.
         let crowned = |holder: &Holder| {

@@ -1,9 +1,15 @@
 //! A plan in the making: who is to hold each item, beside who holds it now.
 
+use std::ops::Range;
+
 use super::{
+    kinds::narrow,
     lists::Lists,
     problem::{Holder, Holdings, Problem, unrolled},
 };
+
+/// Rows of three places, before and after.
+pub(super) type Threes<'a> = (&'a [[Holder; 3]], &'a [[Holder; 3]]);
 
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
 /// [`Planner`](super::Planner).
@@ -25,6 +31,17 @@ pub(super) trait Draft {
     /// Who holds an item, and who is to hold it, to be changed.
     fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]);
 
+    /// Who holds the items now, and who is to hold them, if all rows are of three places, as most are: so that
+    /// the compiler knows their number.
+    fn threes(&self) -> Option<Threes<'_>> {
+        None
+    }
+
+    /// Who is to hold them then, to be changed.
+    fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
+        None
+    }
+
     /// Begins with who holds the items now, but for some: `write` writes the row of each, given the
     /// item and who holds it. They are in order, and their rows as long as `length` says.
     fn begin(
@@ -42,6 +59,21 @@ pub(super) trait Draft {
     /// The first item from one on, and before another one, whose row `is` what is looked for.
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
         (from..end).find(|item| unrolled(self.of(*item), &is))
+    }
+
+    /// Writes down the items of a range whose rows are what is looked for. Returns how many those are.
+    fn pick(
+        &self,
+        items: Range<usize>,
+        is: impl Fn(&[Holder]) -> bool,
+        found: &mut [u32],
+    ) -> usize {
+        let first = narrow(items.start);
+        if let Some((_, rows)) = self.threes() {
+            let rows = rows[items].iter().map(<[_; 3]>::as_slice);
+            return pick(found, first, rows, |_, row| is(row));
+        }
+        pick(found, first, items.map(|item| self.of(item)), |_, row| is(row))
     }
 
     /// Drops the places that are still vacant.
@@ -119,6 +151,14 @@ impl Draft for Sheet<'_> {
         (self.problem.held().of(item), self.desired.of_mut(item))
     }
 
+    fn threes(&self) -> Option<Threes<'_>> {
+        Some((self.problem.held().threes()?, self.desired.threes()?))
+    }
+
+    fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
+        self.desired.threes_mut()
+    }
+
     fn begin(
         &mut self,
         items: &[u32],
@@ -130,10 +170,9 @@ impl Draft for Sheet<'_> {
     }
 
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
-        if self.desired.each() == Some(3) {
+        if let Some(rows) = self.desired.threes() {
             // Of rows whose length is known beforehand nothing has to be asked.
-            let rows = &self.desired.all().as_chunks::<3>().0[from..end];
-            return rows.iter().position(|row| is(row)).map(|at| from + at);
+            return rows[from..end].iter().position(|row| is(row)).map(|at| from + at);
         }
         (from..end).find(|item| unrolled(self.of(*item), &is))
     }
@@ -156,4 +195,22 @@ impl Draft for Sheet<'_> {
             None => self.lists.gather_all(&self.desired),
         }
     }
+}
+
+/// Writes down the items, from the first on, whose rows are what is looked for. Returns how many those are.
+#[inline]
+pub(super) fn pick<'r>(
+    found: &mut [u32],
+    first: u32,
+    rows: impl Iterator<Item = &'r [Holder]>,
+    mut is: impl FnMut(u32, &[Holder]) -> bool,
+) -> usize {
+    // Written one after the other, each over the one before unless that is one: no branch, because nobody can
+    // guess which are.
+    let mut end = 0;
+    for (item, row) in (first..).zip(rows) {
+        found[end] = item;
+        end += usize::from(is(item, row));
+    }
+    end
 }

@@ -92,11 +92,9 @@ impl<D: Draft> Election<'_, D> {
     fn ask_around(&mut self, is_done: bool) {
         let touched = if is_done { 0 } else { self.filled.touched.len() };
         for pass in [Pass::Pairs, Pass::Any] {
-            for at in 0..touched {
-                if pass.is_done(self.off, self.share) {
-                    return;
-                }
-                self.hand(self.filled.touched[at] as usize, pass);
+            self.hand_touched(touched, pass);
+            if pass.is_done(self.off, self.share) {
+                return;
             }
             self.ask_any(pass);
         }

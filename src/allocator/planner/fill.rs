@@ -246,52 +246,62 @@ impl<'a, D: Draft> Fill<'a, D> {
     fn fill_in(&mut self) {
         self.crownless_first();
         self.openings.lay_out(&self.empty);
-        let lists = self.draft.lists().are_any();
-        for number in std::mem::take(&mut self.vacant) {
-            let item = number as usize;
-            let class = self.fair.classes.of(self.problem, item);
-            let before = if lists { self.draft.of(item).to_vec() } else { Vec::new() };
-            if !self.fill_item(class, item) {
-                self.vacant.push(number);
-            }
-            if lists {
-                let came = |(before, now): (&Holder, &Holder)| *before == VACANT && *now != VACANT;
-                for (before, now) in before.iter().zip(self.draft.of(item).to_vec()) {
-                    if came((before, &now)) {
-                        self.draft.came(item, now.member());
-                    }
-                }
-            }
+        let mut vacant = std::mem::take(&mut self.vacant);
+        if self.draft.lists().are_any() {
+            vacant.retain(|item| !self.fill_listed(*item as usize));
+        } else if self.given_up {
+            vacant.retain(|item| !self.fill_item(*item as usize));
+        } else {
+            self.fill_new(&mut vacant);
         }
+        self.vacant = vacant;
         self.openings.count_in_columns();
     }
 
+    /// Fills the vacant places of items, whose new members held none of theirs before. Leaves those that keep
+    /// some vacant.
+    fn fill_new(&mut self, vacant: &mut Vec<u32>) {
+        let Self { problem, fair, draft, openings, crown, primaries, .. } = self;
+        let class = |item: usize| fair.classes.of(problem, item);
+        // Of rows of three, as most are, the compiler is to know that.
+        if let Some(rows) = draft.threes_mut() {
+            vacant.retain(|item| {
+                let item = *item as usize;
+                !fill_row(openings, crown, primaries, class(item), &[], &mut rows[item])
+            });
+        } else {
+            vacant.retain(|item| {
+                let item = *item as usize;
+                !fill_row(openings, crown, primaries, class(item), &[], draft.of_mut(item))
+            });
+        }
+    }
+
     /// Fills the vacant places of an item. False: some stay vacant.
-    #[inline]
-    fn fill_item(&mut self, class: usize, item: usize) -> bool {
+    fn fill_item(&mut self, item: usize) -> bool {
+        let class = self.class(item);
         let Self { draft, openings, crown, primaries, given_up, .. } = self;
         let (held, row) = draft.both(item);
         let held = if *given_up { held } else { &[] };
-        // Of a row of three, as most are, the compiler is to know that.
-        match <&mut [Holder; 3]>::try_from(&mut *row) {
-            Ok(row) => fill_row(openings, crown, primaries, class, held, row),
-            Err(_) => fill_row(openings, crown, primaries, class, held, row),
+        fill_row(openings, crown, primaries, class, held, row)
+    }
+
+    /// The same, and writes down who came.
+    fn fill_listed(&mut self, item: usize) -> bool {
+        let before = self.draft.of(item).to_vec();
+        let filled = self.fill_item(item);
+        for (before, now) in before.iter().zip(self.draft.of(item).to_vec()) {
+            if *before == VACANT && now != VACANT {
+                self.draft.came(item, now.member());
+            }
         }
+        filled
     }
 
     /// Gives a place of an item to a member whose room is counted already.
     pub(super) fn arrive(&mut self, item: usize, at: usize, member: u32) {
         let (held, row) = self.draft.both(item);
-        row[at] = as_before(held, member);
-        if row[at].is_primary() {
-            // Somebody may have become it meanwhile.
-            let others = row.iter_mut().enumerate().filter(|(place, _)| *place != at);
-            for (_, other) in others.filter(|(_, other)| **other != VACANT && other.is_primary()) {
-                *other = other.replica();
-                self.primaries[other.member() as usize] -= 1;
-            }
-            self.primaries[member as usize] += 1;
-        }
+        place(held, row, at, member, &mut self.primaries);
         self.draft.came(item, member);
     }
 
@@ -324,7 +334,7 @@ impl<'a, D: Draft> Fill<'a, D> {
 }
 
 #[inline]
-fn fill_row<R: AsMut<[Holder]> + ?Sized>(
+fn fill_row<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
     openings: &mut Openings<'_>,
     crown: &Crown,
     primaries: &mut [u32],
@@ -332,7 +342,6 @@ fn fill_row<R: AsMut<[Holder]> + ?Sized>(
     held: &[Holder],
     row: &mut R,
 ) -> bool {
-    let row = row.as_mut();
     let filled = openings.fill(class, row, |member| {
         let holder = as_before(held, member);
         if holder.is_primary() {
@@ -342,6 +351,27 @@ fn fill_row<R: AsMut<[Holder]> + ?Sized>(
     });
     crown.choose(row, primaries);
     filled
+}
+
+/// Writes a member into a place of a row.
+#[inline]
+pub(super) fn place(
+    held: &[Holder],
+    row: &mut [Holder],
+    at: usize,
+    member: u32,
+    primaries: &mut [u32],
+) {
+    row[at] = as_before(held, member);
+    if row[at].is_primary() {
+        // Somebody may have become it meanwhile.
+        let others = row.iter_mut().enumerate().filter(|(place, _)| *place != at);
+        for (_, other) in others.filter(|(_, other)| **other != VACANT && other.is_primary()) {
+            *other = other.replica();
+            primaries[other.member() as usize] -= 1;
+        }
+        primaries[member as usize] += 1;
+    }
 }
 
 /// A member that comes to an item is what it was if it held the item before.

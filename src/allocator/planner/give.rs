@@ -6,7 +6,7 @@
 
 use super::{
     draft::Draft,
-    fill::{Fill, VACANT},
+    fill::{Fill, VACANT, place},
     kinds::narrow,
     level::Share,
     problem::{Holder, holds, places, stays},
@@ -40,6 +40,9 @@ enum Order {
 
 /// So many items of a list are read at once.
 const EACH: usize = 4;
+
+/// So many rows are asked what suits before any of it is given.
+const BLOCK: usize = 1 << 10;
 
 impl<D: Draft> Fill<'_, D> {
     /// Step 4 of [`fill`](super::fill::fill).
@@ -202,31 +205,45 @@ impl<D: Draft> Fill<'_, D> {
         let seed = (asked.len() as u64) << 32 ^ len as u64;
         let start = spread(seed.wrapping_add(self.turn), len);
         let mut offered = Vec::new();
-        for item in (start..len).chain(0..start) {
+        // A place may be vacant.
+        let suits = |asked: &[u32], holder: Holder| {
+            asked.get(holder.member() as usize).is_some_and(|asked| *asked > 0) & suits(holder)
+        };
+        let mut found = [0; BLOCK];
+        let blocks = |from: usize, end: usize| {
+            (from..end).step_by(BLOCK).map(move |at| at..end.min(at + BLOCK))
+        };
+        for block in blocks(start, len).chain(blocks(0, start)) {
             if left == 0 {
                 break;
             }
-            'places: for start in (0..self.draft.of(item).len()).step_by(64) {
-                // A place may be vacant.
-                let is_asked =
-                    |holder: Holder| asked.get(holder.member() as usize).is_some_and(|n| *n > 0);
-                let suits = |holder: Holder| is_asked(holder) & suits(holder);
-                let mut places = places(&self.draft.of(item)[start..], suits);
-                while places != 0 {
-                    let at = start + places.trailing_zeros() as usize;
-                    places &= places - 1;
-                    let member = self.draft.of(item)[at].member();
-                    let asked = &mut asked[member as usize];
-                    *asked -= 1;
-                    self.give_place(item, at, *way);
-                    if alone {
-                        *asked *= u32::from(self.gives(member, *way));
-                    } else {
-                        offered.push((narrow(item), narrow(at)));
-                    }
-                    left -= usize::from(*asked == 0);
-                    if !all {
-                        break 'places;
+            // What suits now, and when its turn comes still may.
+            let any = |row: &[Holder]| row.iter().fold(false, |any, one| any | suits(&asked, *one));
+            let end = self.draft.pick(block, any, &mut found);
+            for item in &found[..end] {
+                if left == 0 {
+                    break;
+                }
+                let item = *item as usize;
+                'places: for start in (0..self.draft.of(item).len()).step_by(64) {
+                    let row = &self.draft.of(item)[start..];
+                    let mut places = places(row, |holder| suits(&asked, holder));
+                    while places != 0 {
+                        let at = start + places.trailing_zeros() as usize;
+                        places &= places - 1;
+                        let member = self.draft.of(item)[at].member();
+                        let asked = &mut asked[member as usize];
+                        *asked -= 1;
+                        self.give_place(item, at, *way);
+                        if alone {
+                            *asked *= u32::from(self.gives(member, *way));
+                        } else {
+                            offered.push((narrow(item), narrow(at)));
+                        }
+                        left -= usize::from(*asked == 0);
+                        if !all {
+                            break 'places;
+                        }
                     }
                 }
             }
@@ -271,10 +288,12 @@ impl<D: Draft> Fill<'_, D> {
         let (class, from) = (self.class(item), self.zone(holder.member()));
         let taker = self.openings.taker(class, row, from, any)?;
         self.leave(holder);
-        self.arrive(item, at, taker);
+        let (held, row) = self.draft.both(item);
+        place(held, row, at, taker, &mut self.primaries);
         if holder.is_primary() {
-            self.crown.choose(self.draft.of_mut(item), &mut self.primaries);
+            self.crown.choose(row, &mut self.primaries);
         }
+        self.draft.came(item, taker);
         self.touched.push(narrow(item));
         Some(taker)
     }

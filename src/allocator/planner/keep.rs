@@ -138,7 +138,19 @@ impl<'a> Keeper<'a> {
 
     /// Chooses what an item of a class keeps of what it has, and writes its row, as long as its goal, with
     /// vacant places. Returns how many those are.
+    #[inline]
     fn keep(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
+        // Of rows of three, as most are, the compiler is to know that.
+        let in_place = match (<&[_; 3]>::try_from(held), <&mut [_; 3]>::try_from(&mut *row)) {
+            (Ok(held), Ok(row)) => self.keep_in_place(held, class, row),
+            _ => return self.keep_any(held, class, row),
+        };
+        in_place.unwrap_or_else(|| self.keep_best(held, class, row))
+    }
+
+    /// The same of a row of any length.
+    #[inline(never)]
+    fn keep_any(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         if held.is_empty() {
             self.vacant.of_class[class] += index(row.len());
             self.vacant.empty[class] += 1;
@@ -149,26 +161,22 @@ impl<'a> Keeper<'a> {
         self.keep_in_place(held, class, row).unwrap_or_else(|| self.keep_best(held, class, row))
     }
 
-    /// The same where all stay who may, each in its place: if no more stay than a zone takes, no rule can
-    /// be broken. All of it without a branch, because nobody can guess where somebody was lost.
+    /// The same where all stay who may, each in its place: if no more stay than a zone takes, or each is in
+    /// a zone of its own, no rule can be broken. All of it without a branch, because nobody can guess where
+    /// somebody was lost.
     #[inline]
-    fn keep_in_place(
-        &mut self,
-        held: &[Holder],
-        class: usize,
-        row: &mut [Holder],
-    ) -> Option<usize> {
+    fn keep_in_place<R>(&mut self, held: &R, class: usize, row: &mut R) -> Option<usize>
+    where
+        R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
+    {
+        let (held, row) = (held.as_ref(), row.as_mut());
         let (fair, cap) = (self.fair, self.fair.caps[class]);
-        if held.len() > row.len() || held.len() > cap + 1 {
+        if held.len() > row.len() {
             return None;
         }
         row[held.len()..].fill(Holder::VACANT);
-        let Kept { kept, again } =
-            match (<&mut [_; 3]>::try_from(&mut *row), <&[_; 3]>::try_from(held)) {
-                (Ok(row), Ok(held)) => Kept::of(fair, class, held, row),
-                _ => Kept::of(fair, class, held, row),
-            };
-        if kept > cap {
+        let Kept { kept, again } = Kept::of(fair, class, held, row);
+        if kept > cap && again != 0 {
             return None;
         }
         let vacancies = row.len() - kept;
@@ -192,6 +200,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// The same where there is a choice.
+    #[inline(never)]
     fn keep_best(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         let goal = row.len();
         let legal = |holder: &Holder| self.fair.is_legal(class, *holder);
@@ -217,6 +226,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Counts vacant places of an item, and the zones where not all of them can be filled.
+    #[inline(never)]
     fn count_vacant(&mut self, class: usize, vacancies: usize, kept: &[Holder]) {
         let cap = self.fair.caps[class];
         let fits = vacancies.min(cap);
@@ -340,13 +350,9 @@ struct Kept {
 impl Kept {
     /// Writes who stays into the row.
     #[inline]
-    fn of<H, R>(fair: &Fair, class: usize, held: &H, row: &mut R) -> Self
-    where
-        H: AsRef<[Holder]> + ?Sized,
-        R: AsMut<[Holder]> + ?Sized,
-    {
+    fn of(fair: &Fair, class: usize, held: &[Holder], row: &mut [Holder]) -> Self {
         let (mut kept, mut seen, mut again) = (0, 0u64, 0);
-        for (place, holder) in row.as_mut().iter_mut().zip(held.as_ref()) {
+        for (place, holder) in row.iter_mut().zip(held) {
             let zone = fair.zones.of(*holder);
             let stays = fair.is_legal_in(class, zone);
             kept += usize::from(stays);

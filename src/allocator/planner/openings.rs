@@ -141,27 +141,30 @@ impl<'a> Openings<'a> {
     /// Finds members for the vacant places of an item, within the zone rule before beyond it, in the
     /// zones that are needed most. `arrive` makes a holder of a member. False: a place stays vacant.
     #[inline]
-    pub(super) fn fill(
+    pub(super) fn fill<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
         &mut self,
         class: usize,
-        row: &mut [Holder],
+        row: &mut R,
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
-        if self.columns[class].is_some() && row.iter().all(|holder| *holder == Holder::VACANT) {
-            if self.fill_laid_out(class, row, &mut arrive) {
+        let len = row.as_ref().len();
+        if self.columns[class].is_some()
+            && row.as_ref().iter().all(|holder| *holder == Holder::VACANT)
+        {
+            if self.fill_laid_out(class, row.as_mut(), &mut arrive) {
                 return true;
             }
             self.end_columns(class);
         }
         let mut filled = true;
-        for start in (0..row.len()).step_by(64) {
-            let mut places = places(&row[start..], |holder| holder == Holder::VACANT);
+        for start in (0..len).step_by(64) {
+            let mut places = places(&row.as_ref()[start..], |holder| holder == Holder::VACANT);
             while places != 0 && filled {
                 let at = start + places.trailing_zeros() as usize;
                 places &= places - 1;
                 let found = self.find(class, row);
                 filled = found.is_some();
-                row[at] = found.map_or(Holder::VACANT, &mut arrive);
+                row.as_mut()[at] = found.map_or(Holder::VACANT, &mut arrive);
             }
         }
         while let Some(zone) = self.hidden.pop() {
@@ -171,7 +174,8 @@ impl<'a> Openings<'a> {
     }
 
     #[inline]
-    fn find(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
+    fn find<R: AsRef<[Holder]> + ?Sized>(&mut self, class: usize, row: &R) -> Option<u32> {
+        let row = row.as_ref();
         if let Some(zone) = self.needs[class].best()
             && self.count_in(row, zone) < self.fair.caps[class]
             && let Some(member) = self.takers[zone].take(&mut self.room, row)
@@ -183,6 +187,7 @@ impl<'a> Openings<'a> {
     }
 
     /// The same where the zone that is needed most is of no use.
+    #[inline(never)]
     fn find_elsewhere(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
         let cap = self.fair.caps[class];
         while let Some(zone) = self.needs[class].best() {
@@ -225,6 +230,7 @@ impl<'a> Openings<'a> {
     /// Finds a member that lacks something and may take an item in place of one in zone `from`, and
     /// counts it as taken; that zone is preferred, then the zone that is needed most, if it needs any
     /// or the replica may go to `any`.
+    #[inline]
     pub(super) fn taker(
         &mut self,
         class: usize,
@@ -233,17 +239,21 @@ impl<'a> Openings<'a> {
         any: bool,
     ) -> Option<u32> {
         // A class that has too many in the giver's zone wants out of it.
-        let stays = self.need(class, from) >= 0;
-        let mut found = if stays { self.taker_in(class, row, from, from) } else { None };
-        if found.is_none() && (any || !stays) {
-            found = self.taker_elsewhere(class, row, from, any);
-            if found.is_none() && !stays {
-                found = self.taker_in(class, row, from, from);
-            }
+        if self.need(class, from) < 0 {
+            return self
+                .taker_elsewhere(class, row, from, any)
+                .or_else(|| self.taker_in(class, row, from, from));
         }
-        found
+        // Where the zone stays the same, nothing is to be counted.
+        let found = if self.fair.is_open(class, from) {
+            self.takers[from].take(&mut self.room, row)
+        } else {
+            None
+        };
+        if found.is_none() && any { self.taker_elsewhere(class, row, from, any) } else { found }
     }
 
+    #[inline(never)]
     fn taker_elsewhere(
         &mut self,
         class: usize,
@@ -329,6 +339,7 @@ impl<'a> Openings<'a> {
     }
 
     /// How many replicas are in a zone.
+    #[inline]
     pub(super) fn count_in(&self, row: &[Holder], zone: usize) -> usize {
         // A vacant place is nowhere; asked without a branch, because nobody can guess which that is.
         let there = |holder: &Holder| {

@@ -15,7 +15,7 @@ use super::{
     fill::Filled,
     kinds::narrow,
     level::Share,
-    problem::{Holder, Problem, holds, primary, said, unrolled},
+    problem::{Holder, Problem, holds, primary, said},
 };
 
 /// Chooses the primaries of what was filled. The items that were touched are asked first, and those
@@ -149,12 +149,7 @@ impl<'a, D: Draft> Election<'a, D> {
             if pass == Pass::Any && self.few_are_off() {
                 self.hand_any();
             }
-            for at in 0..touched {
-                if pass.is_done(self.off, self.share) {
-                    break;
-                }
-                self.hand(self.filled.touched[at] as usize, pass);
-            }
+            self.hand_touched(touched, pass);
         }
         if self.off == (0, 0) { Vec::new() } else { self.even_out() }
     }
@@ -275,13 +270,23 @@ impl<'a, D: Draft> Election<'a, D> {
             | mark(self.has_room(member), Mark::ROOM)
     }
 
-    /// Hands over the primary of `item`, if that makes it more even.
-    #[inline]
-    pub(super) fn hand(&mut self, item: usize, pass: Pass) {
-        // Without a branch, because nobody can guess whose it is: mostly that is all.
-        let wants = pass.wants(self.off);
-        if unrolled(self.filled.draft.of(item), |row| wants.are_in(row, &self.marks)) {
-            self.hand_over(item, wants.room);
+    /// Hands over the primaries of the first so many items that were touched where that makes it more even,
+    /// until that cannot make it better.
+    pub(super) fn hand_touched(&mut self, touched: usize, pass: Pass) {
+        let mut from = 0;
+        while !pass.is_done(self.off, self.share) {
+            let wants = pass.wants(self.off);
+            let (filled, marks) = (&*self.filled, &self.marks);
+            let items = &filled.touched[from..touched];
+            let found = if let Some((_, rows)) = filled.draft.threes() {
+                items.iter().position(|item| wants.are_in(&rows[*item as usize], marks))
+            } else {
+                let row = |item: &u32| filled.draft.of(*item as usize);
+                items.iter().position(|item| wants.are_in(row(item), marks))
+            };
+            let Some(found) = found else { return };
+            self.hand_over(items[found] as usize, wants.room);
+            from += found + 1;
         }
     }
 

@@ -259,6 +259,18 @@ impl Holdings {
         self.first.is_empty().then_some(self.each)
     }
 
+    /// All rows, if each is of three holders.
+    #[inline]
+    pub(super) fn threes(&self) -> Option<&[[Holder; 3]]> {
+        (self.each() == Some(3)).then(|| self.holders.as_chunks().0)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(super) fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
+        (self.each() == Some(3)).then(|| self.holders.as_chunks_mut().0)
+    }
+
     /// The number of items.
     pub fn len(&self) -> usize {
         self.len

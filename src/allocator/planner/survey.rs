@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use super::{
+    draft::pick,
     fair::Fair,
     kinds::{NOWHERE, Zones, narrow},
     problem::{Holder, Holdings, Problem},
@@ -195,10 +196,10 @@ impl<'a> Survey<'a> {
         // Of rows whose length is known beforehand nothing has to be asked.
         match held.each() {
             Some(0) => self.all_empty(),
-            Some(1) => self.read_rows::<COUNTS>(sized::<1>(held)),
-            Some(2) => self.read_rows::<COUNTS>(sized::<2>(held)),
-            Some(3) => self.read_rows::<COUNTS>(sized::<3>(held)),
-            _ => self.read_rows::<COUNTS>(held.iter()),
+            Some(1) => self.read_blocks::<COUNTS>(sized::<1>(held)),
+            Some(2) => self.read_blocks::<COUNTS>(sized::<2>(held)),
+            Some(3) => self.read_blocks::<COUNTS>(sized::<3>(held)),
+            _ => self.read_blocks::<COUNTS>(of_any_size(held)),
         }
     }
 
@@ -213,14 +214,12 @@ impl<'a> Survey<'a> {
 
     /// What is counted for a member that may hold nothing is taken back in the end.
     #[inline]
-    fn read_rows<'r, const COUNTS: bool>(
+    fn read_blocks<'r, const COUNTS: bool>(
         &mut self,
-        mut rows: impl ExactSizeIterator<Item = &'r [Holder]>,
+        blocks: impl Iterator<Item = impl Iterator<Item = &'r [Holder]>>,
     ) {
-        let mut item = 0;
-        while rows.len() > 0 {
-            self.read_block::<COUNTS>(item, rows.by_ref().take(BLOCK));
-            item += narrow(BLOCK);
+        for (number, rows) in blocks.enumerate() {
+            self.read_block::<COUNTS>(narrow(number * BLOCK), rows);
             for (both, (replicas, primaries)) in self.both.iter_mut().zip(&mut self.counted) {
                 *replicas += *both & 0xffff;
                 *primaries += *both >> 16;
@@ -238,24 +237,36 @@ impl<'a> Survey<'a> {
         let Self { problem, fair, marks, both, common, unsound, block, .. } = self;
         let (zones, members) = (&fair.zones, fair.zones.of_member.len());
         let of = |class: usize| (fair.classes.list[class].0.wanted as usize, fair.caps[class]);
-        // Written one after the other, each over the one before unless that is unsound: no branch,
-        // because nobody can guess where members were lost.
-        let mut found = 0;
-        if fair.classes.list.len() == 1 {
-            let of_one = of(0);
-            for (item, held) in (first..).zip(rows) {
-                block[found] = item;
-                found += is_off::<COUNTS>(zones, of_one, marks, both, common, held);
+        let found = if fair.classes.list.len() == 1 {
+            let (wanted, cap) = of(0);
+            // What the zone rule asks of all is not asked at each.
+            match (cap + 1).cmp(&wanted) {
+                Ordering::Less => pick(block, first, rows, |_, held| {
+                    let fits = |_, _| fits(zones, held, cap);
+                    is_off::<COUNTS>(wanted, marks, both, common, held, fits)
+                }),
+                Ordering::Equal => pick(block, first, rows, |_, held| {
+                    is_off::<COUNTS>(wanted, marks, both, common, held, |any, all| any != all)
+                }),
+                Ordering::Greater => pick(block, first, rows, |_, held| {
+                    is_off::<COUNTS>(wanted, marks, both, common, held, |_, _| true)
+                }),
             }
         } else {
-            for (item, held) in (first..).zip(rows) {
+            pick(block, first, rows, |item, held| {
                 let class = fair.classes.of(problem, item as usize);
                 let marks = &marks[class * members..][..members];
                 let both = both.get_mut(class * members..).unwrap_or_default();
-                block[found] = item;
-                found += is_off::<COUNTS>(zones, of(class), marks, both, common, held);
-            }
-        }
+                let (wanted, cap) = of(class);
+                is_off::<COUNTS>(wanted, marks, both, common, held, |any, all| {
+                    match (cap + 1).cmp(&wanted) {
+                        Ordering::Less => fits(zones, held, cap),
+                        Ordering::Equal => any != all,
+                        Ordering::Greater => true,
+                    }
+                })
+            })
+        };
         unsound.extend_from_slice(&block[..found]);
     }
 
@@ -287,17 +298,17 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Whether (one or zero) an item does not have what it wants, which is so many replicas, and at most so many in a zone;
-/// `marks` and what is counted in `both` are those of its class.
+/// Whether an item does not have what it wants, which is so many replicas, in zones whose marks, all bits that
+/// `any` and that `all` have, are `kept` apart; `marks` and what is counted in `both` are those of its class.
 #[inline]
 fn is_off<const COUNTS: bool>(
-    zones: &Zones,
-    (wanted, cap): (usize, usize),
+    wanted: usize,
     marks: &[u8],
     both: &mut [u32],
     common: &mut Holder,
     held: &[Holder],
-) -> usize {
+    kept: impl FnOnce(u8, u8) -> bool,
+) -> bool {
     // Zones are alike if each bit that any has, all have; and who is out has all bits.
     let (mut any, mut all) = (0, OUT);
     for holder in held {
@@ -308,17 +319,23 @@ fn is_off<const COUNTS: bool>(
             *common = common.and(*holder);
         }
     }
-    let kept = match (cap + 1).cmp(&wanted) {
-        Ordering::Less => zones.are_apart(held, cap) || zones.beyond(held, cap) == 0,
-        Ordering::Equal => any != all,
-        Ordering::Greater => true,
-    };
-    usize::from(held.len() != wanted) | usize::from(any > OUT >> 1) | usize::from(!kept)
+    let off = |is: bool| u8::from(is);
+    off(held.len() != wanted) | off(any > OUT >> 1) | off(!kept(any, all)) != 0
 }
 
-/// Rows that are all of this length.
-fn sized<const LEN: usize>(rows: &Holdings) -> impl ExactSizeIterator<Item = &[Holder]> {
-    rows.all().as_chunks::<LEN>().0.iter().map(<[_; LEN]>::as_slice)
+/// Rows that are all of this length, by block.
+fn sized<const LEN: usize>(
+    rows: &Holdings,
+) -> impl Iterator<Item = impl Iterator<Item = &[Holder]>> {
+    let blocks = rows.all().as_chunks::<LEN>().0.chunks(BLOCK);
+    blocks.map(|rows| rows.iter().map(<[_; LEN]>::as_slice))
+}
+
+/// The same where they may be of any length.
+fn of_any_size(rows: &Holdings) -> impl Iterator<Item = impl Iterator<Item = &[Holder]>> {
+    let end = |first: usize| rows.len().min(first + BLOCK);
+    let blocks = (0..rows.len()).step_by(BLOCK);
+    blocks.map(move |first| (first..end(first)).map(|item| rows.of(item)))
 }
 
 /// The same where items are of many classes.
@@ -342,9 +359,15 @@ fn survey_classes(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing, V
 
 /// Whether an item has as many replicas as it should, all of them may stay, and no zone has too many.
 pub(super) fn is_sound(fair: &Fair, class: usize, goal: usize, held: &[Holder]) -> bool {
-    let cap = fair.caps[class];
-    let fits = |held| fair.zones.are_apart(held, cap) || fair.zones.beyond(held, cap) == 0;
-    held.len() == goal && held.iter().all(|holder| fair.is_legal(class, *holder)) && fits(held)
+    held.len() == goal
+        && held.iter().all(|holder| fair.is_legal(class, *holder))
+        && fits(&fair.zones, held, fair.caps[class])
+}
+
+/// Whether no zone has more than so many of the holders.
+#[inline]
+fn fits(zones: &Zones, held: &[Holder], cap: usize) -> bool {
+    zones.are_apart(held, cap) || zones.beyond(held, cap) == 0
 }
 
 #[cfg(test)]

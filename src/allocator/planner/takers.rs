@@ -57,6 +57,7 @@ impl Takers {
     }
 
     /// The same where the next one does.
+    #[inline(never)]
     fn take_next(&mut self, room: &mut [i64], held: &[Holder]) -> Option<u32> {
         let free = |at: &usize| !holds(held, self.members[*at]);
         let lacks = |at: &usize| room[self.members[*at] as usize] > 0;
