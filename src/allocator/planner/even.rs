@@ -26,10 +26,13 @@ impl<D: Draft> Election<'_, D> {
     }
 
     /// Makes parts, the last first, each as even as it can be. Returns the parts of these, in order.
-    pub(super) fn even_parts(&mut self, mut parts: Vec<Vec<u32>>) -> Vec<Vec<u32>> {
+    pub(super) fn even_parts(&mut self, parts: Vec<Vec<u32>>) -> Vec<Vec<u32>> {
+        // Beside each, if that is known, the items that have a choice in it, and perhaps others.
+        let mut parts: Vec<(Vec<u32>, Option<Vec<u32>>)> =
+            parts.into_iter().map(|part| (part, None)).collect();
         let mut even = Vec::new();
         let mut names = 0;
-        while let Some(part) = parts.pop() {
+        while let Some((part, items)) = parts.pop() {
             names += 1;
             self.take_up(&part, names);
             if self.off == (0, 0) {
@@ -37,11 +40,11 @@ impl<D: Draft> Election<'_, D> {
                 continue;
             }
             if self.is_apart(&part) {
-                even.extend(self.even_apart(&part));
+                even.extend(self.even_apart(&part, items));
                 continue;
             }
             self.ask_around(part.len() == self.most.len());
-            let stuck = self.even_part(&part);
+            let (stuck, items) = self.even_part(&part);
             for member in &stuck {
                 self.part[*member as usize] = 0;
             }
@@ -51,10 +54,10 @@ impl<D: Draft> Election<'_, D> {
                 even.push(part);
             } else if self.end == End::Over {
                 // Nobody holds what these are primaries of, but they themselves.
-                parts.extend([stuck, rest]);
+                parts.extend([(stuck, items), (rest, None)]);
             } else {
                 // They are the primaries of all that they hold.
-                parts.extend([rest, stuck]);
+                parts.extend([(rest, None), (stuck, items)]);
             }
         }
         even
@@ -117,13 +120,14 @@ impl<D: Draft> Election<'_, D> {
         }
     }
 
-    /// Evens out a part in the rows of all. Returns members of it that stay off, with all whom they reach.
-    fn even_part(&mut self, part: &[u32]) -> Vec<u32> {
+    /// Evens out a part in the rows of all. Returns members of it that stay off, with all whom they reach, and
+    /// the items that have a choice among these, if that is known.
+    fn even_part(&mut self, part: &[u32]) -> (Vec<u32>, Option<Vec<u32>>) {
         let ends = self.ends(part);
         for end in ends {
             self.end = end;
-            if let Reading::Closed(closed) = self.read_rows(part) {
-                return closed;
+            if let Reading::Closed(closed, items) = self.read_rows(part) {
+                return (closed, items);
             }
         }
         self.meet();
@@ -133,11 +137,11 @@ impl<D: Draft> Election<'_, D> {
             if !off.is_empty() && self.patience > 0 {
                 let stuck = route(self, &off);
                 if !stuck.is_empty() {
-                    return stuck;
+                    return (stuck, None);
                 }
             }
         }
-        Vec::new()
+        (Vec::new(), None)
     }
 
     /// The ends at which members of a part may be off, the one with fewer items first.
@@ -154,14 +158,14 @@ impl<D: Draft> Election<'_, D> {
     }
 
     /// Evens out a small part as a world of its own. Returns the parts of it, in order.
-    fn even_apart(&mut self, part: &[u32]) -> Vec<Vec<u32>> {
+    fn even_apart(&mut self, part: &[u32], known: Option<Vec<u32>>) -> Vec<Vec<u32>> {
         let mut number = vec![u32::MAX; self.most.len()];
         for (at, member) in (0..).zip(part) {
             number[*member as usize] = at;
         }
         let (mut items, mut held, mut row) = (Vec::new(), Holdings::default(), Vec::new());
         let mut loads = vec![0; part.len()];
-        self.with_choice(part, |election, item| {
+        self.with_choice(part, known, |election, item| {
             row.clear();
             for holder in election.holders(item) {
                 let at = number[holder.member() as usize];
@@ -199,8 +203,14 @@ impl<D: Draft> Election<'_, D> {
         parts
     }
 
-    /// Finds the items whose primary is in a part, and somebody else of it could be.
-    fn with_choice(&self, part: &[u32], mut found: impl FnMut(&Self, usize)) {
+    /// Finds the items whose primary is in a part, and somebody else of it could be; all are among those that
+    /// are `known`.
+    fn with_choice(
+        &self,
+        part: &[u32],
+        known: Option<Vec<u32>>,
+        mut found: impl FnMut(&Self, usize),
+    ) {
         let mut inside = vec![0u8; self.most.len()];
         for member in part {
             inside[*member as usize] = 1;
@@ -217,16 +227,21 @@ impl<D: Draft> Election<'_, D> {
         let draft = &self.filled.draft;
         let loads = part.iter().map(|member| self.filled.loads[*member as usize] as usize);
         let lists = draft.lists();
-        if part.iter().all(|member| lists.knows(*member)) && loads.sum::<usize>() < draft.len() / 8
-        {
-            let mut items: Vec<u32> =
-                part.iter().flat_map(|member| draft.items_of(*member)).collect();
-            items.sort_unstable();
-            items.dedup();
-            items.retain(|item| is(draft.of(*item as usize)));
-            for item in items {
-                found(self, item as usize);
-            }
+        let listed = || {
+            part.iter().all(|member| lists.knows(*member)) && loads.sum::<usize>() < draft.len() / 8
+        };
+        let known = known.or_else(|| {
+            listed().then(|| {
+                let mut items: Vec<u32> =
+                    part.iter().flat_map(|member| draft.items_of(*member)).collect();
+                items.sort_unstable();
+                items.dedup();
+                items
+            })
+        });
+        if let Some(items) = known {
+            let items = items.into_iter().map(|item| item as usize);
+            items.filter(|item| is(draft.of(*item))).for_each(|item| found(self, item));
             return;
         }
         let mut from = 0;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    problem::{Holder, Problem},
+    problem::{Holder, Problem, unrolled},
     seat::Seat,
 };
 
@@ -133,7 +133,16 @@ impl Classes {
     /// The classes where not all that is wanted fits: those that have something are told from those
     /// that lack it.
     pub(super) fn with_standing(problem: &Problem) -> Self {
-        Self::by_item(problem, |item| standing(problem, item))
+        if !problem.zone_set.is_empty() {
+            return Self::by_item(problem, |item| standing(problem, item));
+        }
+        // Counted without a branch, because nobody can guess where members were lost.
+        let open: Vec<u8> = problem.seats.iter().map(|seat| u8::from(seat.limit > 0)).collect();
+        let is_open = |holder: &Holder| usize::from(open[holder.member() as usize]);
+        Self::by_item(problem, |item| {
+            let count = |row: &[Holder]| row.iter().map(is_open).sum();
+            narrow(unrolled(problem.held().of(item), count)).min(problem.wanted(item))
+        })
     }
 
     /// The classes of items that are counted already, by the replicas wanted and the set of zones.
@@ -170,22 +179,20 @@ impl Classes {
         let mut list: Vec<(Class, i64)> = Vec::new();
         let mut of = Vec::with_capacity(items);
         let mut known: BTreeMap<Class, usize> = BTreeMap::new();
-        let mut recent = 0;
+        // Of those that share a place the last is found at once; mostly none do.
+        let mut recent = [usize::MAX; RECENT];
         for item in 0..items {
             let set = problem.zone_set.get(item).copied().unwrap_or(0);
             let class = Class { wanted: problem.wanted(item), set, standing: standing(item) };
-            if list.get(recent).is_none_or(|(other, _)| *other != class) {
-                // A few classes are found faster by looking at each than in a tree.
-                let near = list.iter().take(8).position(|(other, _)| *other == class);
-                recent = near.unwrap_or_else(|| {
-                    *known.entry(class).or_insert_with(|| {
-                        list.push((class, 0));
-                        list.len() - 1
-                    })
+            let place = &mut recent[class.place()];
+            if list.get(*place).is_none_or(|(other, _)| *other != class) {
+                *place = *known.entry(class).or_insert_with(|| {
+                    list.push((class, 0));
+                    list.len() - 1
                 });
             }
-            list[recent].1 += 1;
-            of.push(narrow(recent));
+            list[*place].1 += 1;
+            of.push(narrow(*place));
         }
         let of = if list.len() <= 1 { Of::One } else { Of::Item(of) };
         Self { list, of }
@@ -221,6 +228,11 @@ impl Classes {
 }
 
 impl Class {
+    /// Where it is looked for first.
+    fn place(self) -> usize {
+        (self.standing % 8 + self.wanted % 8 * 8 + self.set % 4 * 64) as usize % RECENT
+    }
+
     /// The ranks of its replicas, and how many of each rank an item wants: rank zero are those that
     /// stand, then come the first, the second, and so on. Beyond [`RANKS`] a rank has twice as many
     /// replicas as the one before, because nobody minds and each rank costs.
@@ -239,6 +251,9 @@ impl Class {
         ranks
     }
 }
+
+/// So many classes are found at once.
+const RECENT: usize = 256;
 
 /// Up to so many replicas of an item are each a rank.
 const RANKS: u32 = 64;

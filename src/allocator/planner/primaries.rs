@@ -24,8 +24,10 @@ pub(super) fn elect<D: Draft>(problem: &Problem, filled: &mut Filled<D>) {
     let mut election = Election::new(problem, filled);
     election.fill_empty();
     election.bound();
+    let touched = election.filled.touched.len();
     if election.off == (0, 0) || !election.even_as_before() {
         let parts = election.make_even();
+        election.take_back(touched, &parts);
         election.keep_parts(&parts);
     }
 }
@@ -152,6 +154,38 @@ impl<'a, D: Draft> Election<'a, D> {
             self.hand_touched(touched, pass);
         }
         if self.off == (0, 0) { Vec::new() } else { self.even_out() }
+    }
+
+    /// Gives primaries that were handed on back to whom they were of, where that changes places of the two only:
+    /// who has one more gives it to who has one fewer, of the same part. `touched` were so many items before any
+    /// was handed on.
+    fn take_back(&mut self, touched: usize, parts: &[Vec<u32>]) {
+        let mut part = vec![0; self.most.len()];
+        for (number, members) in (0..).zip(parts) {
+            members.iter().for_each(|member| part[*member as usize] = number);
+        }
+        let mut items = self.filled.touched[touched..].to_vec();
+        let mut helped = true;
+        while helped {
+            helped = false;
+            items.retain(|number| {
+                let item = *number as usize;
+                let ends = primary(self.filled.draft.held(item)).zip(primary(self.holders(item)));
+                let Some((was, is)) = ends.map(|(was, is)| (was.member(), is.member())) else {
+                    return false;
+                };
+                let may = part[was as usize] == part[is as usize] && self.may(item, was);
+                if was == is || !may || !holds(self.holders(item), was) {
+                    return false;
+                }
+                let back = self.primaries(is) > self.primaries(was);
+                if back {
+                    self.move_primary(item, is, was);
+                    helped = true;
+                }
+                !back
+            });
+        }
     }
 
     pub(super) fn primaries(&self, member: u32) -> i64 {

@@ -5,19 +5,24 @@
 //! step nearer, whereby the next may become off instead. Who still is far when a reading changes nothing is
 //! closed: nobody of those finds any help. It needs no lists, and does not wait for the memory: where many
 //! are off that is less than to look each of them up.
+//!
+//! Mostly those who stay far have few rows in which they might be helped, as they are the primaries of nearly
+//! all that they hold. Such rows are listed as they come by, and then only those are read until nothing changes
+//! there: if all who are far or off were listed, they are closed, and nothing else has to be read for that.
 
 use super::{
     draft::Draft,
     kinds::narrow,
     primaries::{Election, End},
-    problem::{Holder, primary, said},
+    problem::{Holder, primary, said_apart},
     routes::Passing,
 };
 
 /// What all rows say of those of a part who are off.
 pub(super) enum Reading {
-    /// These find no help, and all are among them who are off.
-    Closed(Vec<u32>),
+    /// These find no help, and all are among them who are off; and, if that is known, the items of which one
+    /// of them may hand a primary to another one, and perhaps others.
+    Closed(Vec<u32>, Option<Vec<u32>>),
     /// Nobody is off any more, or there is help, but it is not found so.
     Open,
 }
@@ -38,7 +43,14 @@ impl<D: Draft> Election<'_, D> {
             // Where something was handed on, who is near is looked for anew.
             for _ in 0..READINGS {
                 let changes = reach.changes;
+                self.list(&mut reach, part);
                 self.read_once(&mut reach);
+                self.read_listed(&mut reach);
+                let far = part.iter().copied().filter(|member| reach.has_no_help(*member));
+                let far: Vec<u32> = far.collect();
+                if far.iter().all(|member| reach.is_listed(*member)) && self.left() > 0 {
+                    return Reading::Closed(far, Some(reach.rows));
+                }
                 settled = reach.changes == changes || reach.handed;
                 if settled || self.left() == 0 {
                     break;
@@ -46,7 +58,7 @@ impl<D: Draft> Election<'_, D> {
             }
             if settled && !reach.handed {
                 let far = |member: &u32| reach.seen[*member as usize] & Seen::FAR != 0;
-                return Reading::Closed(part.iter().copied().filter(far).collect());
+                return Reading::Closed(part.iter().copied().filter(far).collect(), None);
             }
             if self.left() == before {
                 return Reading::Open;
@@ -60,15 +72,52 @@ impl<D: Draft> Election<'_, D> {
         if self.end == End::Over { self.off.0 } else { self.off.1 }
     }
 
+    /// Has the rows listed in which those of a part who are far or off might get something, of those who are the
+    /// primaries of nearly all that they hold.
+    fn list(&self, reach: &mut Reach, part: &[u32]) {
+        reach.rows.clear();
+        reach.seen.iter_mut().for_each(|seen| *seen &= !Seen::LISTED);
+        let few = |member: &u32| {
+            let load = i64::from(self.filled.loads[*member as usize]);
+            FEW * (load - self.primaries(*member)) <= load
+        };
+        let lists = self.end == End::Under;
+        for member in part.iter().filter(|member| lists && few(member)) {
+            if reach.has_no_help(*member) {
+                reach.seen[*member as usize] |= Seen::LISTED;
+            }
+        }
+    }
+
+    /// Reads those that were listed, until nothing changes.
+    fn read_listed(&mut self, reach: &mut Reach) {
+        let rows = std::mem::take(&mut reach.rows);
+        let mut changes = usize::MAX;
+        while changes != reach.changes && self.left() > 0 {
+            changes = reach.changes;
+            for item in &rows {
+                self.read(*item as usize, reach);
+            }
+        }
+        reach.rows = rows;
+    }
+
     fn read_once(&mut self, reach: &mut Reach) {
         let (mut from, end) = (0, self.filled.draft.len());
         let hands_over = self.end == End::Over;
+        let ends = |seen: &[u8], row: &[Holder]| {
+            let (others, crowned) = said_apart(row, |member| seen[member as usize]);
+            if hands_over { (crowned, others) } else { (others, crowned) }
+        };
         let leads_on = |seen: &[u8], row: &[Holder]| {
-            let (any, crowned) = said(row, |member| seen[member as usize]);
-            let (from, to) = if hands_over { (crowned, any) } else { (any, crowned) };
-            (from & (Seen::FAR | Seen::OFF)).min(1) & (to & Seen::NEAR).min(1) != 0
+            let (from, to) = ends(seen, row);
+            let leads = (from & (Seen::FAR | Seen::OFF)).min(1) & (to & Seen::NEAR).min(1);
+            (leads | from & Seen::LISTED) != 0
         };
         while let Some(item) = self.filled.draft.find(from, end, |row| leads_on(&reach.seen, row)) {
+            if ends(&reach.seen, self.holders(item)).0 & Seen::LISTED != 0 {
+                reach.rows.push(narrow(item));
+            }
             self.read(item, reach);
             if self.left() == 0 {
                 return;
@@ -117,15 +166,19 @@ struct Reach {
     handed: bool,
     /// How often anything changed.
     changes: usize,
+    /// The rows in which those who are listed might be helped.
+    rows: Vec<u32>,
 }
 
-/// What is known of a member: it is far from all help, or near; and it is off.
+/// What is known of a member: it is far from all help, or near; and it is off; and its rows are listed, for as long
+/// as it is far or off.
 struct Seen;
 
 impl Seen {
     const FAR: u8 = 1;
     const NEAR: u8 = 2;
     const OFF: u8 = 4;
+    const LISTED: u8 = 8;
 }
 
 impl Reach {
@@ -140,7 +193,18 @@ impl Reach {
                 *seen = Seen::FAR | if election.gives(*member) { Seen::OFF } else { 0 };
             }
         }
-        Self { seen, steps, handed: false, changes: 0 }
+        Self { seen, steps, handed: false, changes: 0, rows: Vec::new() }
+    }
+
+    /// Whether a member is far, or was not helped though it is near.
+    fn has_no_help(&self, member: u32) -> bool {
+        self.seen[member as usize] & (Seen::FAR | Seen::OFF) != 0
+    }
+
+    /// Whether a member is far, and was so when its rows were listed, and since.
+    fn is_listed(&self, member: u32) -> bool {
+        let both = Seen::FAR | Seen::LISTED;
+        self.seen[member as usize] & both == both
     }
 
     /// A member may hand to one that is near, or take from there.
@@ -148,6 +212,9 @@ impl Reach {
         let seen = &mut self.seen[from as usize];
         if *seen & Seen::FAR != 0 {
             *seen ^= Seen::FAR | Seen::NEAR;
+            if *seen & Seen::OFF == 0 {
+                *seen &= !Seen::LISTED;
+            }
             self.steps[from as usize] = self.steps[to as usize] + 1;
             self.changes += 1;
         }
@@ -167,6 +234,9 @@ impl Reach {
 
 /// Who has one in so many of all items has so many that reading all is less than looking at those.
 const MANY: usize = 64;
+
+/// Up to one in so many of a member's rows are few.
+const FEW: i64 = 4;
 
 /// So often it is begun anew, as long as that helps, and so often all rows are read each time.
 const ROUNDS: usize = 12;
