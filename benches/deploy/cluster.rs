@@ -13,8 +13,9 @@ use raft_autopilot::{
     },
     runtime::TokioRuntime,
     store::{
-        KeyRange, Lease, LeaseId, LeaseState, Limits, Op, RangeRequest, RangeResponse, Store,
-        StoreError, Txn, TxnResponse, Update, Watch, etcd::Etcd, mirror::View,
+        Bytes, Compare, KeyRange, Lease, LeaseId, LeaseState, Limits, Op, OpResponse, RangeRequest,
+        RangeResponse, Store, StoreError, Txn, TxnResponse, Update, Watch, etcd::Etcd,
+        mirror::View,
     },
 };
 use tokio::{
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    replay::{self, Beside, RAW},
+    replay::{self, Beside},
     server::Server,
 };
 
@@ -35,11 +36,11 @@ const IN_FLIGHT: usize = 16;
 /// How long etcd is given to be done with what it does behind its answers.
 pub(crate) const SETTLE: Duration = Duration::from_millis(200);
 
-/// What was written, by how many compares it was fenced, and the revision that it made.
+/// What was written, by compares of what keys it was fenced, and the revision that it made.
 #[derive(Clone)]
 pub(crate) struct Written {
     pub(crate) revision: u64,
-    pub(crate) compares: usize,
+    pub(crate) compares: Vec<Bytes>,
     pub(crate) ops: Vec<Op>,
 }
 
@@ -48,6 +49,29 @@ pub(crate) struct Written {
 struct Recorder {
     store: Etcd,
     written: Arc<Mutex<Vec<Written>>>,
+}
+
+impl Recorder {
+    /// Writes a transaction down, or each of those that are nested in it.
+    fn record(&self, txn: Txn, done: &TxnResponse) {
+        if !done.succeeded {
+            return;
+        }
+        let (nested, ops): (Vec<Op>, Vec<Op>) =
+            txn.success.into_iter().partition(|op| matches!(op, Op::Txn(_)));
+        for (op, response) in nested.into_iter().zip(&done.responses) {
+            let (Op::Txn(txn), OpResponse::Txn(done)) = (op, response) else {
+                panic!("nobody writes beside what is nested")
+            };
+            self.record(txn, done);
+        }
+        if !ops.is_empty() {
+            let key = |compare: &Compare| compare.range.start().clone();
+            let compares = txn.compares.iter().map(key).collect();
+            let written = Written { revision: done.revision, compares, ops };
+            self.written.lock().unwrap().push(written);
+        }
+    }
 }
 
 impl Store for Recorder {
@@ -62,12 +86,8 @@ impl Store for Recorder {
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
-        let (compares, ops) = (txn.compares.len(), txn.success.clone());
-        let done = self.store.commit(txn).await?;
-        if done.succeeded {
-            let written = Written { revision: done.revision, compares, ops };
-            self.written.lock().unwrap().push(written);
-        }
+        let done = self.store.commit(txn.clone()).await?;
+        self.record(txn, &done);
         Ok(done)
     }
 
@@ -305,16 +325,16 @@ impl Cluster {
     /// What was written, sent again to the same etcd; what it deletes stands before.
     pub(crate) async fn replay(&self, written: &[Written], beside: Beside) -> Spent {
         let store = &self.store.store;
-        write(store, replay::deleted(written)).await;
+        write(store, replay::standing(written, beside)).await;
         let txns = written.iter().map(|written| replay::txn(written, beside)).collect();
         let (tell, mut seen) = watch::channel(u64::MAX);
         // It ends before the next replay, which nobody is to watch.
         let mut watcher = JoinSet::new();
         if let Beside::Fences { lost } = beside {
             let lease = self.grant().await;
-            let stood = write(store, replay::leased(lost, lease)).await;
+            let stood = write(store, replay::leased(lost, beside, lease)).await;
             tell.send_replace(stood);
-            let mut events = store.watch(KeyRange::prefix(RAW), stood + 1).await.unwrap();
+            let mut events = store.watch(KeyRange::prefix(beside.root()), stood + 1).await.unwrap();
             watcher.spawn(async move {
                 while let Ok(update) = events.next().await {
                     if let Update::Events(events) = update {
@@ -332,7 +352,7 @@ impl Cluster {
         seen.wait_for(|seen| *seen >= last).await.unwrap();
         let spent = self.spent() - before;
         watcher.shutdown().await;
-        let all = Op::Delete(KeyRange::prefix(RAW));
+        let all = Op::Delete(KeyRange::prefix(beside.root()));
         store.commit(Txn::new([all])).await.unwrap();
         spent
     }
