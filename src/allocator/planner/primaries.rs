@@ -162,7 +162,9 @@ impl<'a, D: Draft> Election<'a, D> {
     fn take_back(&mut self, touched: usize, parts: &[Vec<u32>]) {
         let mut part = vec![0; self.most.len()];
         for (number, members) in (0..).zip(parts) {
-            members.iter().for_each(|member| part[*member as usize] = number);
+            for member in members {
+                part[*member as usize] = number;
+            }
         }
         let mut items = self.filled.touched[touched..].to_vec();
         let mut helped = true;

@@ -556,17 +556,6 @@ pub(super) fn said(row: &[Holder], of: impl Fn(u32) -> u8) -> (u8, u8) {
     })
 }
 
-/// What `of` says of all holders of a row but the primary, together, and what it says of the primary; without a
-/// branch too.
-#[inline]
-pub(super) fn said_apart(row: &[Holder], of: impl Fn(u32) -> u8) -> (u8, u8) {
-    row.iter().fold((0, 0), |(others, crowned), holder| {
-        let said = of(holder.member());
-        let crowns = if holder.is_primary() { u8::MAX } else { 0 };
-        (others | said & !crowns, crowned | said & crowns)
-    })
-}
-
 /// The places of a row that suit, of the first 64, each a bit: all are found before anything is done with
 /// one, because nobody can guess where they are.
 #[inline]

@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 fn every(text: &str) -> Result<Duration, String> {
     match raft_autopilot::duration::parse(text) {
         Ok(Duration::ZERO) => Err("it is not more than zero".to_owned()),
-        parsed => parsed.map_err(|error| error.to_string()),
+        parsed => parsed,
     }
 }
 
