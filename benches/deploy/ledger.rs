@@ -11,7 +11,7 @@ use raft_autopilot::{
     store::{Bytes, KeyRange, Op},
 };
 
-use crate::cluster::ROOT;
+use crate::recorder::ROOT;
 
 /// What never happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod cluster;
 mod full;
 mod ledger;
 mod loss;
+mod recorder;
 mod replay;
 mod rolling;
 #[path = "../../tests/etcd/server.rs"]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use raft_autopilot::store::{Bytes, Compare, KeyRange, LeaseId, Op, Relation, Target, Txn};
 
-use crate::cluster::{ROOT, Written};
+use crate::recorder::{ROOT, Written};
 
 /// What goes along with the writes. Each is written where the other is not, so that both are new.
 #[derive(Clone, Copy)]

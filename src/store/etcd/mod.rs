@@ -5,6 +5,7 @@
 
 mod client;
 mod convert;
+mod store;
 mod watch;
 
 pub use client::{Etcd, Options, Tls};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    handle::{Options, Shared, went_back},
+    shared::{Options, Shared, went_back},
     view::View,
 };
 use crate::{

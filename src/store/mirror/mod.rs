@@ -2,7 +2,9 @@
 
 mod driver;
 mod handle;
+mod shared;
 mod view;
 
-pub use handle::{Changes, Mirror, Options, Status};
+pub use handle::{Changes, Mirror};
+pub use shared::{Options, Status};
 pub use view::{Change, Entry, View};
