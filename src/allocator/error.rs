@@ -29,7 +29,7 @@ pub enum AllocatorError {
     /// Somebody has deleted the member's key, or written it without the member's lease, as a person may
     /// who changes a value by hand. What it held was given up.
     #[error(
-        "the key of {0} was deleted, or written without its lease; all that was held was given up: delete the key if it stands, and start the member anew"
+        "the key of {0} was deleted, or written without its lease; all that was held was given up: start the member anew, once the key is deleted if it stands"
     )]
     Removed(MemberKey),
     /// The member has left, or was dropped.
