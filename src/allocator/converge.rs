@@ -25,6 +25,10 @@ const KEY_LEN: usize = 128;
 /// How many compares a transaction holds to say that who leads still does.
 const FENCE: usize = 2;
 
+/// So many transactions go in one request: what a store does for each request, whatever is in it, etcd
+/// above all, which copies what it has not written out yet, is done once for all of them.
+pub(super) const JOINED: usize = 4;
+
 /// What one round may do.
 #[derive(Clone, Debug)]
 pub struct Bounds {
@@ -369,6 +373,13 @@ fn is_exiting<W: Workload>(member: &Member<W>) -> bool {
     member.value().is_none_or(MemberValue::is_exiting)
 }
 
+/// How many operations a transaction may have, to go with others in one request.
+fn room(limits: &Limits) -> usize {
+    // What is nested in a list counts beside what stands in it. Where the limit is low, that would be missed more.
+    let own = limits.operations.saturating_sub(JOINED);
+    if own < 8 * JOINED { limits.operations } else { own }
+}
+
 /// Puts parts together into transactions that are as large as they may be.
 struct Packer<'a> {
     limits: &'a Limits,
@@ -405,9 +416,7 @@ impl<'a> Packer<'a> {
         // What binds the takers of the open one stands among its compares already.
         let compares = FENCE + open.compares.len() + txn.compares.len() + more;
         let ops = open.ops.len() + txn.success.len();
-        if alone
-            || compares.max(ops) > self.limits.operations
-            || open.bytes + bytes > self.limits.bytes
+        if alone || compares.max(ops) > room(self.limits) || open.bytes + bytes > self.limits.bytes
         {
             self.close();
         }

@@ -12,6 +12,7 @@ use super::{
     converge::{Batch, Bounds, Round},
     desk::Core,
     intent::{Intent, Outside, Rules, Standings},
+    joint::{self, Joint},
     leader::{self, Oldest},
     report::{Done, Report},
     state::Standing,
@@ -50,7 +51,7 @@ pub struct Leading {
     /// How many replicas may be on their way at once, and how many primaries may be handed over in
     /// one round. Default: any number.
     pub moves_in_flight: Option<usize>,
-    /// How many transactions are on their way at once. Default 16.
+    /// How many requests are on their way at once, of up to four transactions each. Default 16.
     pub batches_in_flight: usize,
     /// For how long an item that a member has given back is rather not given to it again. Default
     /// 60 s.
@@ -110,22 +111,25 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn add(&mut self, items: Vec<Arc<str>>, answer: Result<TxnResponse, StoreError>) {
-        match answer {
-            Ok(TxnResponse { revision, succeeded, .. }) => {
-                self.revision = self.revision.max(revision);
-                if succeeded {
-                    self.succeeded += 1;
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::info!("{} items wait for the next round: {error}", items.len());
-                self.unknown |= matches!(error, StoreError::Unknown(_));
+    /// Of the transactions of one request, each by its items.
+    fn add(&mut self, items: Vec<Vec<Arc<str>>>, answer: Result<TxnResponse, StoreError>) {
+        let answer = answer.inspect_err(|error| {
+            let items: usize = items.iter().map(Vec::len).sum();
+            tracing::info!("{items} items wait for the next round: {error}");
+            self.unknown |= matches!(error, StoreError::Unknown(_));
+        });
+        let answer = answer.ok();
+        self.revision = answer.as_ref().map_or(0, |answer| answer.revision).max(self.revision);
+        let many = items.len();
+        let mut done = answer.iter().flat_map(|answer| joint::done(many, answer));
+        for items in items {
+            if done.next().unwrap_or_default() {
+                self.succeeded += 1;
+            } else {
+                self.refused += 1;
+                self.failed.extend(items);
             }
         }
-        self.refused += 1;
-        self.failed.extend(items);
     }
 }
 
@@ -263,7 +267,9 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     fn gathers(&self, office: &mut Office<W>, outside: &Outside) -> bool {
         let Office { world, intent, view, gathering, .. } = office;
         let is_current = |intent: &Intent| intent.is_of(world, &self.options.rules, outside);
-        if !world.progress.may_wait() || !intent.as_ref().is_some_and(is_current) {
+        // Who is ready already brings nobody else with it.
+        let is_coming = world.copying() > 0 && world.progress.may_wait();
+        if !is_coming || !intent.as_ref().is_some_and(is_current) {
             *gathering = None;
             return false;
         }
@@ -388,8 +394,10 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                     office.done.count(&round);
                 }
             }
-            let free = (most - in_flight).min(round.batches.len());
-            for Batch { txn, items, .. } in round.batches.drain(..free) {
+            while in_flight < most
+                && let Some(Joint { txn, items }) =
+                    Joint::take(&mut round.batches, &bounds.limits, &office.apart)
+            {
                 let (store, sender) = (self.store.clone(), sender.clone());
                 in_flight += 1;
                 // Once sent it goes on, whatever becomes of this loop.

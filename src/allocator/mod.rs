@@ -9,6 +9,7 @@ mod error;
 mod handle;
 mod intent;
 pub mod item;
+mod joint;
 mod leader;
 mod local;
 mod moves;

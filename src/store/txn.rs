@@ -375,15 +375,25 @@ pub(super) fn check_range(range: &KeyRange) -> Result<(), Refusal> {
 /// The keys that a list puts or deletes, and whether it puts them, if it names each.
 fn single_writes(ops: &[Op]) -> Option<Vec<(&Bytes, bool)>> {
     let mut writes = Vec::with_capacity(ops.len());
-    for op in ops {
-        match op {
-            Op::Range(_) => {}
-            Op::Put { key, .. } => writes.push((key, true)),
-            Op::Delete(KeyRange::Key(key)) => writes.push((key, false)),
-            Op::Delete(KeyRange::Span { .. }) | Op::Txn(_) => return None,
+    collect_single(ops, &mut writes).then_some(writes)
+}
+
+/// Whether a list names each of its keys.
+fn collect_single<'a>(ops: &'a [Op], writes: &mut Vec<(&'a Bytes, bool)>) -> bool {
+    ops.iter().all(|op| match op {
+        Op::Range(_) => true,
+        Op::Put { key, .. } => {
+            writes.push((key, true));
+            true
         }
-    }
-    Some(writes)
+        Op::Delete(KeyRange::Key(key)) => {
+            writes.push((key, false));
+            true
+        }
+        Op::Delete(KeyRange::Span { .. }) => false,
+        // Of two branches only one is done.
+        Op::Txn(txn) => txn.failure.is_empty() && collect_single(&txn.success, writes),
+    })
 }
 
 fn check_single(mut writes: Vec<(&Bytes, bool)>) -> Result<(), Refusal> {
