@@ -137,7 +137,7 @@ impl Cluster {
         ops: impl FnOnce(LeaseId) -> I,
     ) -> Self {
         let server = Server::start().await;
-        let store = Recorder { store: server.store().await, written: Arc::default() };
+        let store = Recorder::new(server.store().await);
         let (started, before) = (Instant::now(), worked(std::process::id()));
         let lease = store.grant(Duration::from_secs(300), None).await.unwrap().id;
         let rules = Rules { balance_slack, ..Rules::default() };
@@ -232,16 +232,14 @@ impl Cluster {
 
     /// What was written since this was last asked, in the order of revisions.
     pub(crate) fn written(&self) -> Vec<Written> {
-        let mut written = std::mem::take(&mut *self.store.written.lock().unwrap());
-        written.sort_by_key(|written| written.revision);
-        written
+        self.store.take()
     }
 
     /// What was written, sent again to the same etcd; what it deletes stands before.
     pub(crate) async fn replay(&self, written: &[Written], beside: Beside) -> Spent {
         let store = &self.store.store;
         write(store, replay::standing(written, beside)).await;
-        let txns = written.iter().map(|written| replay::txn(written, beside)).collect();
+        let stages = replay::stages(written, beside);
         let (tell, mut seen) = watch::channel(u64::MAX);
         // It ends before the next replay, which nobody is to watch.
         let mut watcher = JoinSet::new();
@@ -263,7 +261,10 @@ impl Cluster {
             tokio::time::sleep(SETTLE).await;
         }
         let before = self.spent();
-        let last = send(store, txns).await;
+        let mut last = 0;
+        for stage in stages {
+            last = send(store, stage).await;
+        }
         seen.wait_for(|seen| *seen >= last).await.unwrap();
         let spent = self.spent() - before;
         watcher.shutdown().await;

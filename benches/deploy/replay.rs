@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use raft_autopilot::store::{Bytes, Compare, KeyRange, LeaseId, Op, Relation, Target, Txn};
 
-use crate::recorder::{ROOT, Written};
+use crate::recorder::{Part, ROOT, Written};
 
 /// What goes along with the writes. Each is written where the other is not, so that both are new.
 #[derive(Clone, Copy)]
 pub(crate) enum Beside {
     /// Nothing: they are sent raw.
     Nothing,
-    /// As many compares as they had, of keys that stand like those, one watcher that reads what happens and
-    /// does nothing with it, and, just before, the loss of so many keys that it watches: what etcd does for
-    /// any leader.
+    /// What etcd does for any leader: the same requests, with as many compares, of keys that stand like those,
+    /// each when those are answered that it came after; one watcher that reads what happens and
+    /// does nothing with it; and, just before, the loss of so many keys that it watches.
     Fences { lost: usize },
 }
 
@@ -43,7 +43,7 @@ fn key(op: &Op) -> &Bytes {
 pub(crate) fn standing(written: &[Written], beside: Beside) -> Vec<Op> {
     let (mut stands, mut puts) = (BTreeSet::new(), Vec::new());
     let mut put = |key: &Bytes| puts.push(Op::put(beside.renamed(key), r#"{"consistent":true}"#));
-    for Written { compares, ops, .. } in written {
+    for Part { compares, ops } in written.iter().flat_map(|written| &written.parts) {
         let compares: &[Bytes] = if matches!(beside, Beside::Nothing) { &[] } else { compares };
         compares.iter().filter(|key| stands.insert(*key)).for_each(&mut put);
         for op in ops {
@@ -61,15 +61,32 @@ pub(crate) fn leased(count: usize, beside: Beside, lease: LeaseId) -> impl Itera
     (0..count).map(move |at| Op::put_leased(key(at), r#"{"consistent":true}"#, lease))
 }
 
+/// The same writes, a list of requests for each time that all before have been answered.
+pub(crate) fn stages(written: &[Written], beside: Beside) -> Vec<Vec<Txn>> {
+    let parts = |written: &Written| -> Vec<Txn> {
+        written.parts.iter().map(|part| txn(part, beside)).collect()
+    };
+    if matches!(beside, Beside::Nothing) {
+        return vec![written.iter().flat_map(parts).collect()];
+    }
+    let joint = |written: &Written| match <[Txn; 1]>::try_from(parts(written)) {
+        Ok([alone]) => alone,
+        Err(parts) => Txn::new(parts.into_iter().map(Op::Txn)),
+    };
+    // Each request of a stage made a later revision than all of the stages before.
+    let stages = written.chunk_by(|one, next| one.stage == next.stage);
+    stages.map(|stage| stage.iter().map(joint).collect()).collect()
+}
+
 /// A transaction of the same writes.
-pub(crate) fn txn(written: &Written, beside: Beside) -> Txn {
-    let ops = written.ops.iter().map(|op| match op {
+fn txn(part: &Part, beside: Beside) -> Txn {
+    let ops = part.ops.iter().map(|op| match op {
         Op::Put { value, .. } => Op::put(beside.renamed(key(op)), value),
         op => Op::delete(beside.renamed(key(op))),
     });
     let compares = match beside {
         Beside::Nothing => &[][..],
-        Beside::Fences { .. } => &written.compares,
+        Beside::Fences { .. } => &part.compares,
     };
     let holds = compares.iter().map(|key| Compare {
         range: KeyRange::key(beside.renamed(key)),

@@ -71,8 +71,8 @@ pub(crate) async fn roll(n: usize, down_first: bool, slack: u32) -> Sums {
     let spent = cluster.spent();
     let written = cluster.written();
     let mut ledger = Ledger::default();
-    for written in &written {
-        ledger.enter(&written.ops);
+    for part in written.iter().flat_map(|written| &written.parts) {
+        ledger.enter(&part.ops);
     }
     let raw = cluster.replay(&written, Beside::Nothing).await;
     let fenced = cluster.replay(&written, Beside::Fences { lost: 0 }).await;
