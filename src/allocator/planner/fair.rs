@@ -55,7 +55,7 @@ pub(super) struct Fair {
     pub caps: Vec<usize>,
     /// By class, how many replicas an item can have within that.
     within: Vec<usize>,
-    /// By class and zone, whether items may be there; one more stands for nowhere, where none may.
+    /// By class, whether items may be nowhere, which they may not, and then in each zone.
     open: Vec<bool>,
 }
 
@@ -75,7 +75,7 @@ impl Fair {
         }
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
-            self.open.extend(open.clone().chain([false]));
+            self.open.extend([false].into_iter().chain(open.clone()));
             self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
             let cap = cap(problem, &self.zones, *class);
             let within = in_zone.iter().zip(open).filter(|(_, open)| *open);
@@ -87,7 +87,7 @@ impl Fair {
 
     /// Whether items of a class may be in a zone.
     pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
-        self.open[class * (self.zones.len() + 1) + zone]
+        self.open[class * (self.zones.len() + 1) + zone + 1]
     }
 
     /// How many of so many replicas of an item of a class are beyond the zone rule at least.
@@ -104,8 +104,8 @@ impl Fair {
     /// The same for a holder in a zone, or nowhere.
     #[inline]
     pub(super) fn is_legal_in(&self, class: usize, zone: u32) -> bool {
-        // Without a branch, because nobody can guess where members were lost.
-        self.is_open(class, (zone as usize).min(self.zones.len()))
+        // Without a branch, because nobody can guess where members were lost; nowhere comes round to the first.
+        self.open[class * (self.zones.len() + 1) + zone.wrapping_add(1) as usize]
     }
 }
 

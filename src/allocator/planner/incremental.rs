@@ -360,7 +360,7 @@ impl Planner {
             raw: self.raw,
         };
         for ((replication, set), alike) in &self.kinds {
-            let Some(class) = fair.classes.find((*replication).min(narrow(members)), *set) else {
+            let Some(class) = fair.classes.find(((*replication).min(narrow(members)), *set)) else {
                 continue;
             };
             let row = class * cells.list.len();
