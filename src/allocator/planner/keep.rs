@@ -109,22 +109,21 @@ impl<'a> Keeper<'a> {
         let stays = |((class, _), goal): (&(Class, i64), &(i64, i64))| {
             !has_all(class) || *goal == (i64::from(class.wanted), 0)
         };
-        let asked = if self.fair.classes.list.iter().zip(&self.goals).all(stays) {
-            std::mem::take(unsound)
-        } else {
+        if !self.fair.classes.list.iter().zip(&self.goals).all(stays) {
             unsound.clear();
-            (0..narrow(draft.len())).collect()
-        };
-        let mut goals = Vec::new();
-        for item in asked {
-            let class = self.fair.classes.of(self.problem, item as usize);
+            unsound.extend(0..narrow(draft.len()));
+        }
+        let mut goals = Vec::with_capacity(unsound.len());
+        unsound.retain(|item| {
+            let class = self.fair.classes.of(self.problem, *item as usize);
             let goal = self.goal(class);
-            let held = draft.held(item as usize);
-            if held.len() != goal || !is_sound(self.fair, class, goal, held) {
-                unsound.push(item);
+            let held = draft.held(*item as usize);
+            let changes = held.len() != goal || !is_sound(self.fair, class, goal, held);
+            if changes {
                 goals.push(narrow(goal));
             }
-        }
+            changes
+        });
         goals
     }
 
