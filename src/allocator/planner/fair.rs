@@ -63,15 +63,14 @@ impl Fair {
     /// With what follows when all is placed.
     fn with(mut self, problem: &Problem, mut shares: Shares) -> Self {
         self.beyond = shares.keep_the_zone_rule();
-        self.loads = vec![(0, 0); problem.seats.len()];
-        for (load, (_, members)) in shares.loads().into_iter().zip(&self.groups.list) {
-            for member in members {
-                self.loads[*member as usize] = load;
-            }
-        }
+        let loads = shares.loads();
+        let of_group = |group: &u32| loads.get(*group as usize).copied().unwrap_or((0, 0));
+        self.loads = self.groups.of_member.iter().map(of_group).collect();
         let mut in_zone = vec![0; self.zones.len()];
-        for ((zone, ..), members) in &self.groups.list {
-            in_zone[*zone as usize] += members.len();
+        for zone in &self.zones.of_member {
+            if let Some(members) = in_zone.get_mut(*zone as usize) {
+                *members += 1;
+            }
         }
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
@@ -192,7 +191,7 @@ impl Shares {
     fn new(
         problem: &Problem,
         zones: &Zones,
-        groups: &[(Group, Vec<u32>)],
+        groups: &[(Group, i64)],
         classes: &[(Class, i64)],
     ) -> Self {
         let mut shares = Self {
@@ -207,8 +206,8 @@ impl Shares {
         let network = &mut shares.network;
         shares.hubs = (0..zones.len()).map(|_| (network.add_node(), 0, 0)).collect();
         for ((zone, limit, share), members) in groups {
-            let members = index(members.len());
-            shares.groups.push(Node { members, limit: *limit, share: i64::from(*share) });
+            let share = i64::from(*share);
+            shares.groups.push(Node { members: *members, limit: *limit, share });
             let (_, total, most) = &mut shares.hubs[*zone as usize];
             (*total, *most) = (*total + members, (*most).max(*limit));
         }

@@ -290,7 +290,7 @@ impl Planner {
             return None;
         }
         let unsound = self.reset(&fair);
-        let cells = Cells::new(&self.problem, &fair);
+        let cells = Cells::new(&fair);
         let standing = self.standing(&fair, &cells);
         let live = std::mem::take(&mut self.live);
         let mut filled = fill(&self.problem, &fair, &cells, standing, unsound, live);

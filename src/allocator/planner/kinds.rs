@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::{
     problem::{Holder, Problem},
     seat::Seat,
+    takers::spread,
     tally::OfKind,
 };
 
@@ -300,39 +301,45 @@ const RANKS: u32 = 64;
 /// Zone, limit and share.
 pub(super) type Group = (u32, i64, u32);
 
-/// Up to so many groups are found faster by looking at each.
-const FEW: usize = 8;
-
 /// The groups of members that may hold something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Groups {
-    pub list: Vec<(Group, Vec<u32>)>,
+    /// Each with how many members it has.
+    pub list: Vec<(Group, i64)>,
+    /// By member, its group, or [`NOWHERE`].
+    pub of_member: Vec<u32>,
 }
 
 impl Groups {
     pub(super) fn new(problem: &Problem, zones: &Zones) -> Self {
-        let mut groups = Self::default();
-        // Where there are many, members that are alike are found by their order.
-        let mut others = Vec::new();
-        for ((member, seat), zone) in (0..).zip(&problem.seats).zip(&zones.of_member) {
+        let mut list: Vec<(Group, i64)> = Vec::new();
+        // Each group stands at a place that follows from what it is, or at the next that was free.
+        let mut table = vec![NOWHERE; 2 * problem.seats.len() + 1];
+        let mut find = |((member, seat), zone): ((usize, &Seat), &u32)| {
             if *zone == NOWHERE {
-                continue;
+                return NOWHERE;
             }
-            let key = (*zone, problem.limit(member as usize), seat.share.max(1));
-            let near = groups.list.iter().take(FEW).position(|(other, _)| *other == key);
-            match near {
-                Some(near) => groups.list[near].1.push(member),
-                None if groups.list.len() < FEW => groups.list.push((key, vec![member])),
-                None => others.push((key, member)),
+            let key = (*zone, problem.limit(member), seat.share.max(1));
+            let seed = key.1.unsigned_abs() << 32 ^ u64::from(*zone) << 16 ^ u64::from(key.2);
+            let mut place = spread(seed, table.len());
+            loop {
+                match list.get_mut(table[place] as usize) {
+                    Some((other, members)) if *other == key => *members += 1,
+                    Some(_) => {
+                        place = if place == 0 { table.len() - 1 } else { place - 1 };
+                        continue;
+                    }
+                    None => {
+                        table[place] = narrow(list.len());
+                        list.push((key, 1));
+                    }
+                }
+                return table[place];
             }
-        }
-        others.sort_unstable();
-        let alike = others.chunk_by(|(one, _), (other, _)| one == other);
-        groups.list.extend(alike.map(|alike| {
-            (alike[0].0, alike.iter().map(|(_, member)| *member).collect::<Vec<u32>>())
-        }));
-        groups.list.sort_unstable_by_key(|(_, members)| members[0]);
-        groups
+        };
+        let members = problem.seats.iter().enumerate().zip(&zones.of_member);
+        let of_member = members.map(&mut find).collect();
+        Self { list, of_member }
     }
 }
 

@@ -25,25 +25,18 @@ pub(super) struct Cells {
 const DETAIL: usize = 1 << 12;
 
 impl Cells {
-    pub(super) fn new(problem: &Problem, fair: &Fair) -> Self {
+    pub(super) fn new(fair: &Fair) -> Self {
         let groups = &fair.groups.list;
-        let list = if fair.classes.list.len().saturating_mul(groups.len()) <= DETAIL {
-            groups.iter().map(|((zone, ..), members)| (*zone as usize, members.clone())).collect()
+        let (zones, of_member) = if fair.classes.list.len().saturating_mul(groups.len()) <= DETAIL {
+            let zones = groups.iter().map(|((zone, ..), _)| *zone as usize).collect();
+            (zones, fair.groups.of_member.clone())
         } else {
-            let mut list: Vec<(usize, Vec<u32>)> =
-                (0..fair.zones.len()).map(|zone| (zone, Vec::new())).collect();
-            for (member, zone) in (0..).zip(&fair.zones.of_member) {
-                if let Some((_, members)) = list.get_mut(*zone as usize) {
-                    members.push(member);
-                }
-            }
-            list
+            ((0..fair.zones.len()).collect::<Vec<usize>>(), fair.zones.of_member.clone())
         };
-        let mut of_member = vec![NOWHERE; problem.seats.len()];
-        for (cell, (_, members)) in list.iter().enumerate() {
-            for member in members {
-                of_member[*member as usize] = narrow(cell);
-            }
+        let mut list: Vec<(usize, Vec<u32>)> =
+            zones.into_iter().map(|zone| (zone, Vec::new())).collect();
+        for (member, cell) in (0..).zip(&of_member).filter(|(_, cell)| **cell != NOWHERE) {
+            list[*cell as usize].1.push(member);
         }
         Self { list, of_member }
     }
@@ -427,7 +420,7 @@ mod tests {
                 problem.hold(held.clone());
             }
             let fair = fair(&problem);
-            let cells = Cells::new(&problem, &fair);
+            let cells = Cells::new(&fair);
             let mut survey = Survey::new(&problem, &fair);
             survey.read::<true>();
             let read = survey.standing(&cells);
