@@ -174,10 +174,15 @@ impl Classes {
         });
         let mut of: Vec<u32> = of.collect();
         if list.iter().any(|(_, items)| *items == 0) {
-            let some = |(_, items): &&(Class, i64)| *items > 0;
-            let before = |class| narrow(list[..class].iter().filter(some).count());
-            let numbers: Vec<u32> = (0..list.len()).map(before).collect();
-            of.iter_mut().for_each(|class| *class = numbers[*class as usize]);
+            let number = |next: &mut u32, (_, items): &(Class, i64)| {
+                let number = *next;
+                *next += u32::from(*items > 0);
+                Some(number)
+            };
+            let numbers: Vec<u32> = list.iter().scan(0, number).collect();
+            for class in &mut of {
+                *class = numbers[*class as usize];
+            }
             list.retain(|(_, items)| *items > 0);
         }
         Self { list, of: Of::Item(of) }

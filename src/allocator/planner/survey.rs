@@ -414,23 +414,28 @@ mod tests {
         }
         problem.add_member(Seat::new(0, 200));
         let held = problem.held().clone();
-        problem.seats[2].limit = 0;
-        for again in [false, true] {
+        for (again, limit) in [(false, 200), (true, 200), (true, 5)] {
+            problem.seats.iter_mut().for_each(|seat| seat.limit = limit);
+            problem.seats[2].limit = 0;
             if again {
                 problem.hold(held.clone());
             }
             let fair = fair(&problem);
+            assert_eq!(fair.short, limit == 5);
             let cells = Cells::new(&fair);
             let mut survey = Survey::new(&problem, &fair);
             survey.read::<true>();
             let read = survey.standing(&cells);
+            let unsound = survey.unsound();
             let mut counted = counted(&problem, &fair, &cells).unwrap_or_default();
             assert!(counted.raw > 0);
             counted.raw = read.raw;
+            assert_eq!(counted == read, !fair.short);
+            counted.tell_apart(&problem, &fair, &cells, &unsound);
             assert_eq!(counted, read);
-            let (by_class, unsound) = survey_classes(&problem, &fair, &cells);
+            let (by_class, lacking) = survey_classes(&problem, &fair, &cells);
             assert_eq!(Standing { raw: read.raw, ..by_class }, read);
-            assert_eq!(survey.unsound(), unsound);
+            assert_eq!(unsound, lacking);
         }
     }
 }
