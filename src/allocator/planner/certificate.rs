@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     fair::Fair,
-    problem::{Holder, Problem},
+    kinds::Class,
+    problem::{Holder, Problem, unrolled},
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -140,7 +141,7 @@ pub(super) fn certify(
         items.for_each(|item| certificate.count(fair, cap(item), draft.of(item), draft.held(item)));
     }
     if fair.short {
-        certificate.out_of_turn = out_of_turn(problem, fair, draft);
+        certificate.out_of_turn = out_of_turn(problem, fair, draft, touched);
     }
     if fair.beyond > 0 {
         for item in 0..draft.len() {
@@ -160,13 +161,18 @@ pub(super) fn certify(
 }
 
 /// How many replicas of a rank could be placed and are not, in favour of others of a later rank.
-fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft) -> u64 {
-    // By class, and by how many replicas are placed, the items.
-    let classes = fair.classes.list.iter();
-    let mut items: Vec<Vec<i64>> =
-        classes.map(|(class, _)| vec![0; class.wanted as usize + 1]).collect();
-    for item in 0..draft.len() {
-        items[fair.classes.of(problem, item)][draft.of(item).len()] += 1;
+fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft, touched: &[u32]) -> u64 {
+    // By class, and by how many replicas are placed, the items; of those that were not touched all stand.
+    let of_class = |(class, all): &(Class, i64)| {
+        let mut items = vec![0; class.wanted as usize + 1];
+        items[class.standing as usize] = *all;
+        items
+    };
+    let mut items: Vec<Vec<i64>> = fair.classes.list.iter().map(of_class).collect();
+    for item in touched.iter().map(|item| *item as usize) {
+        let class = fair.classes.of(problem, item);
+        items[class][fair.classes.list[class].0.standing as usize] -= 1;
+        items[class][draft.of(item).len()] += 1;
     }
     let mut missing = fair.ranks.clone();
     for ((class, _), items) in fair.classes.list.iter().zip(items) {
@@ -188,11 +194,16 @@ fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft) -> u64 {
 fn by_pairs<R: AsRef<[Holder]> + ?Sized>(row: &R, before: &R) -> (usize, u64) {
     let (holders, held) = (row.as_ref(), before.as_ref());
     let (mut kept, mut handed) = (0, 0);
-    for held in held {
-        for holder in holders {
-            let (stays, hands) = holder.after(*held);
-            (kept, handed) = (kept + stays as usize, handed + u64::from(hands));
-        }
+    for holder in holders {
+        let after = |held: &[Holder]| {
+            held.iter()
+                .map(|held| holder.after(*held))
+                .fold((0, 0), |(all, any), (stays, hands)| {
+                    (all + stays as usize, any + u64::from(hands))
+                })
+        };
+        let (stays, hands) = unrolled(held, after);
+        (kept, handed) = (kept + stays, handed + hands);
     }
     (kept, handed)
 }

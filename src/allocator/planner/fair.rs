@@ -55,7 +55,7 @@ pub(super) struct Fair {
     pub caps: Vec<usize>,
     /// By class, how many replicas an item can have within that.
     within: Vec<usize>,
-    /// By class and zone, whether items may be there; one more stands for nowhere, where none may.
+    /// By class, whether items may be nowhere, which they may not, and then in each zone.
     open: Vec<bool>,
 }
 
@@ -63,19 +63,18 @@ impl Fair {
     /// With what follows when all is placed.
     fn with(mut self, problem: &Problem, mut shares: Shares) -> Self {
         self.beyond = shares.keep_the_zone_rule();
-        self.loads = vec![(0, 0); problem.seats.len()];
-        for (load, (_, members)) in shares.loads().into_iter().zip(&self.groups.list) {
-            for member in members {
-                self.loads[*member as usize] = load;
-            }
-        }
+        let loads = shares.loads();
+        let of_group = |group: &u32| loads.get(*group as usize).copied().unwrap_or((0, 0));
+        self.loads = self.groups.of_member.iter().map(of_group).collect();
         let mut in_zone = vec![0; self.zones.len()];
-        for ((zone, ..), members) in &self.groups.list {
-            in_zone[*zone as usize] += members.len();
+        for zone in &self.zones.of_member {
+            if let Some(members) = in_zone.get_mut(*zone as usize) {
+                *members += 1;
+            }
         }
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
-            self.open.extend(open.clone().chain([false]));
+            self.open.extend([false].into_iter().chain(open.clone()));
             self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
             let cap = cap(problem, &self.zones, *class);
             let within = in_zone.iter().zip(open).filter(|(_, open)| *open);
@@ -87,7 +86,7 @@ impl Fair {
 
     /// Whether items of a class may be in a zone.
     pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
-        self.open[class * (self.zones.len() + 1) + zone]
+        self.open[class * (self.zones.len() + 1) + zone + 1]
     }
 
     /// How many of so many replicas of an item of a class are beyond the zone rule at least.
@@ -104,8 +103,8 @@ impl Fair {
     /// The same for a holder in a zone, or nowhere.
     #[inline]
     pub(super) fn is_legal_in(&self, class: usize, zone: u32) -> bool {
-        // Without a branch, because nobody can guess where members were lost.
-        self.is_open(class, (zone as usize).min(self.zones.len()))
+        // Without a branch, because nobody can guess where members were lost; nowhere comes round to the first.
+        self.open[class * (self.zones.len() + 1) + zone.wrapping_add(1) as usize]
     }
 }
 
@@ -156,12 +155,18 @@ const SINK: usize = 1;
 /// few items is treated like one with many; then not quite all that is aimed at may be possible.
 const DETAIL: usize = 1 << 20;
 
-/// A group in the network.
+/// Members of a zone that are alike.
 struct Node {
-    zone: usize,
     members: i64,
     limit: i64,
     share: i64,
+}
+
+/// Groups of a zone that are one in the network: all of them, if nothing goes past the hub.
+struct Pool {
+    zone: usize,
+    groups: Vec<usize>,
+    members: i64,
     /// Where its load comes in, where it lies, and the arc between.
     enters: usize,
     lies: usize,
@@ -176,6 +181,7 @@ struct Shares {
     /// The arcs beyond the zone rule.
     beyond: Vec<Arc>,
     groups: Vec<Node>,
+    pools: Vec<Pool>,
     /// By zone: its hub, its members, and the most that one of them may hold.
     hubs: Vec<(usize, i64, i64)>,
     arcs: usize,
@@ -185,7 +191,7 @@ impl Shares {
     fn new(
         problem: &Problem,
         zones: &Zones,
-        groups: &[(Group, Vec<u32>)],
+        groups: &[(Group, i64)],
         classes: &[(Class, i64)],
     ) -> Self {
         let mut shares = Self {
@@ -193,28 +199,48 @@ impl Shares {
             ranks: BTreeMap::new(),
             beyond: Vec::new(),
             groups: Vec::new(),
+            pools: Vec::new(),
             hubs: Vec::new(),
             arcs: 0,
         };
         let network = &mut shares.network;
         shares.hubs = (0..zones.len()).map(|_| (network.add_node(), 0, 0)).collect();
         for ((zone, limit, share), members) in groups {
-            let (zone, members) = (*zone as usize, index(members.len()));
-            let (enters, lies) = (shares.network.add_node(), shares.network.add_node());
-            let load = shares.arc(enters, lies, limit * members);
-            shares.arc(lies, SINK, limit * members);
-            let hub = &mut shares.hubs[zone];
-            let (at, total, most) = *hub;
-            *hub = (at, total + members, most.max(*limit));
-            shares.arc(at, enters, limit * members);
             let share = i64::from(*share);
-            shares.groups.push(Node { zone, members, limit: *limit, share, enters, lies, load });
+            shares.groups.push(Node { members: *members, limit: *limit, share });
+            let (_, total, most) = &mut shares.hubs[*zone as usize];
+            (*total, *most) = (*total + members, (*most).max(*limit));
         }
         let detailed = classes.len().saturating_mul(groups.len()) <= DETAIL;
+        let mut in_zone = vec![Vec::new(); zones.len()];
+        for (group, ((zone, ..), _)) in groups.iter().enumerate() {
+            in_zone[*zone as usize].push(group);
+        }
+        for (zone, groups) in in_zone.into_iter().enumerate() {
+            let (_, _, most) = shares.hubs[zone];
+            let each = if detailed && classes.iter().any(|(_, items)| *items < most) {
+                1
+            } else {
+                groups.len().max(1)
+            };
+            groups.chunks(each).for_each(|pool| shares.pool(zone, pool.to_vec()));
+        }
         for (class, items) in classes {
             shares.class(problem, zones, *class, *items, detailed);
         }
         shares
+    }
+
+    /// Adds a pool of groups of a zone.
+    fn pool(&mut self, zone: usize, groups: Vec<usize>) {
+        let of = |group: &usize| &self.groups[*group];
+        let members = groups.iter().map(|group| of(group).members).sum();
+        let limit = groups.iter().map(|group| of(group).limit * of(group).members).sum();
+        let (enters, lies) = (self.network.add_node(), self.network.add_node());
+        let load = self.arc(enters, lies, limit);
+        self.arc(lies, SINK, limit);
+        self.arc(self.hubs[zone].0, enters, limit);
+        self.pools.push(Pool { zone, groups, members, enters, lies, load });
     }
 
     fn arc(&mut self, from: usize, to: usize, capacity: i64) -> Arc {
@@ -259,8 +285,8 @@ impl Shares {
         if past_the_hub.iter().all(Option::is_none) {
             return;
         }
-        for group in 0..self.groups.len() {
-            let Node { zone, members, enters, .. } = self.groups[group];
+        for pool in 0..self.pools.len() {
+            let Pool { zone, members, enters, .. } = self.pools[pool];
             if let Some(at) = past_the_hub[zone] {
                 self.arc(at, enters, items * members);
             }
@@ -302,15 +328,18 @@ impl Shares {
     /// The least and the greatest fair load of a member, by group.
     fn loads(mut self) -> Vec<(i64, i64)> {
         let mut fair = vec![(0, 0); self.groups.len()];
-        // From here on loads are moved between the groups, never through the sink.
-        for group in &self.groups {
-            self.network.lock_out(group.lies, SINK);
+        // From here on loads are moved between the pools, never through the sink.
+        for pool in &self.pools {
+            self.network.lock_out(pool.lies, SINK);
         }
-        let mut parts = vec![(0..self.groups.len()).collect::<Vec<usize>>()];
+        let mut parts = vec![(0..self.pools.len()).collect::<Vec<usize>>()];
         while let Some(part) = parts.pop() {
             let aim = self.aim(&part);
             match self.cut(&part, &aim) {
-                None => part.iter().for_each(|group| fair[*group] = aim.of(&self.groups[*group])),
+                None => {
+                    let groups = part.iter().flat_map(|pool| &self.pools[*pool].groups);
+                    groups.for_each(|group| fair[*group] = aim.of(&self.groups[*group]));
+                }
                 Some((much, little)) => {
                     self.pour(&much, &little);
                     parts.push(much);
@@ -323,31 +352,34 @@ impl Shares {
 
     /// The same load by share for all of `part`, but for those that it would bring above their limit.
     fn aim(&self, part: &[usize]) -> Aim {
-        let mut total: i64 =
-            part.iter().map(|group| self.network.flow(self.groups[*group].load)).sum();
-        let mut shares: i128 = part.iter().map(|group| self.groups[*group].weight()).sum();
-        let mut order: Vec<&Node> = part.iter().map(|group| &self.groups[*group]).collect();
-        // By limit by share, in whole numbers.
-        order.sort_by(|one, other| {
-            let product = |a: &Node, b: &Node| i128::from(a.limit) * i128::from(b.share);
-            product(one, other).cmp(&product(other, one))
-        });
-        for group in order {
-            if i128::from(group.limit) * shares > i128::from(group.share) * i128::from(total) {
-                break;
-            }
-            total -= group.limit * group.members;
-            shares -= group.weight();
+        let pools = part.iter().map(|pool| &self.pools[*pool]);
+        let groups = pools.clone().flat_map(|pool| &pool.groups);
+        let mut open: Vec<&Node> = groups.map(|group| &self.groups[*group]).collect();
+        let total = pools.map(|pool| self.network.flow(pool.load)).sum();
+        let shares = open.iter().map(|group| group.weight()).sum();
+        let mut aim = Aim { total, shares };
+        // Whoever is full leaves more to each of the others.
+        let mut before = usize::MAX;
+        while open.len() < before {
+            before = open.len();
+            open.retain(|group| {
+                let full = aim.is_full(group);
+                if full {
+                    aim.total -= group.limit * group.members;
+                    aim.shares -= group.weight();
+                }
+                !full
+            });
         }
-        Aim { total, shares }
+        aim
     }
 
-    /// Tries to give each group of `part` what is aimed at. If that cannot be, the groups that keep
+    /// Tries to give each pool of `part` what is aimed at. If that cannot be, the pools that keep
     /// too much, and those that cannot have more.
     fn cut(&self, part: &[usize], aim: &Aim) -> Option<(Vec<usize>, Vec<usize>)> {
         // In units of one replica divided by the sum of shares everything is whole; where that does
         // not fit 62 bits, which takes shares beyond anything real, the last bits are let go.
-        let all: i64 = part.iter().map(|group| self.network.flow(self.groups[*group].load)).sum();
+        let all: i64 = part.iter().map(|pool| self.network.flow(self.pools[*pool].load)).sum();
         let mut scale = aim.shares.max(1);
         let mut lost = 0;
         while scale.saturating_mul(i128::from(all.max(1))) > i128::from(i64::MAX / 8) {
@@ -356,19 +388,22 @@ impl Shares {
         }
         let mut supply = vec![0; self.network.nodes()];
         let mut balance = 0;
-        for group in part {
+        let want = |group: &usize| {
             let group = &self.groups[*group];
-            let want = if aim.is_full(group) {
+            if aim.is_full(group) {
                 i128::from(group.limit * group.members) * scale
             } else {
                 (group.weight() * i128::from(aim.total)) >> lost
-            };
-            let extra = small(i128::from(self.network.flow(group.load)) * scale - want);
-            supply[group.lies] = extra;
+            }
+        };
+        for pool in part.iter().map(|pool| &self.pools[*pool]) {
+            let want: i128 = pool.groups.iter().map(want).sum();
+            let extra = small(i128::from(self.network.flow(pool.load)) * scale - want);
+            supply[pool.lies] = extra;
             balance += extra;
         }
         if let Some(first) = part.first() {
-            supply[self.groups[*first].lies] -= balance;
+            supply[self.pools[*first].lies] -= balance;
         }
         if supply.iter().all(|extra| *extra == 0) {
             return None;
@@ -381,19 +416,19 @@ impl Shares {
         }
         let reached = network.reachable(&left);
         let (much, little): (Vec<usize>, Vec<usize>) =
-            part.iter().partition(|group| reached[self.groups[**group].lies]);
+            part.iter().partition(|pool| reached[self.pools[**pool].lies]);
         (!much.is_empty() && !little.is_empty()).then_some((much, little))
     }
 
-    /// Moves as much load as can be from some groups to others.
+    /// Moves as much load as can be from some pools to others.
     fn pour(&mut self, from: &[usize], to: &[usize]) {
         let mut supply = vec![0; self.network.nodes()];
-        for group in from {
-            let group = &self.groups[*group];
-            supply[group.lies] = self.network.flow(group.load);
+        for pool in from {
+            let pool = &self.pools[*pool];
+            supply[pool.lies] = self.network.flow(pool.load);
         }
-        for group in to {
-            supply[self.groups[*group].lies] = i64::MIN / 4;
+        for pool in to {
+            supply[self.pools[*pool].lies] = i64::MIN / 4;
         }
         self.network.route(&mut supply);
     }

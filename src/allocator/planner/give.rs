@@ -314,13 +314,22 @@ impl<D: Draft> Fill<'_, D> {
         if crowned.is_empty() {
             return;
         }
-        let above_now = all().filter(|member| above(self, *member));
-        let above_now = above_now.map(|member| (member, narrow(EACH))).collect();
+        let above_now: Vec<u32> = all().filter(|member| above(self, *member)).collect();
         let suits = |fill: &Self, row: &[Holder], _: u32| fill.giver_beside(row, over).is_some();
         let give = |fill: &mut Self, item: usize, _: u32| fill.give_crown(item, over);
-        self.in_turns(above_now, Order::Newest, above, suits, give);
-        let crowned = crowned.iter().map(|member| (*member, u32::MAX));
-        self.in_turns(crowned.collect(), Order::Newest, over, suits, give);
+        let asked = |members: &[u32], asked: u32| {
+            members.iter().map(|member| (*member, asked)).collect::<Vec<(u32, u32)>>()
+        };
+        self.in_turns(asked(&above_now, narrow(EACH)), Order::Newest, above, suits, give);
+        // All such items are with the ones and with the others.
+        let items = |members: &[u32]| -> u64 {
+            members.iter().map(|member| u64::from(self.load(*member as usize))).sum()
+        };
+        if items(&crowned) <= items(&above_now) {
+            self.in_turns(asked(&crowned, u32::MAX), Order::Newest, over, suits, give);
+        } else {
+            self.in_turns(asked(&above_now, u32::MAX), Order::Newest, above, suits, give);
+        }
     }
 
     /// The place of an item's primary, if that is `over`, and of somebody else who has too much.

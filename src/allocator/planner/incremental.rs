@@ -290,7 +290,7 @@ impl Planner {
             return None;
         }
         let unsound = self.reset(&fair);
-        let cells = Cells::new(&self.problem, &fair);
+        let cells = Cells::new(&fair);
         let standing = self.standing(&fair, &cells);
         let live = std::mem::take(&mut self.live);
         let mut filled = fill(&self.problem, &fair, &cells, standing, unsound, live);
@@ -360,7 +360,7 @@ impl Planner {
             raw: self.raw,
         };
         for ((replication, set), alike) in &self.kinds {
-            let Some(class) = fair.classes.find((*replication).min(narrow(members)), *set) else {
+            let Some(class) = fair.classes.find(((*replication).min(narrow(members)), *set)) else {
                 continue;
             };
             let row = class * cells.list.len();

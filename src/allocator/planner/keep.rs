@@ -109,22 +109,21 @@ impl<'a> Keeper<'a> {
         let stays = |((class, _), goal): (&(Class, i64), &(i64, i64))| {
             !has_all(class) || *goal == (i64::from(class.wanted), 0)
         };
-        let asked = if self.fair.classes.list.iter().zip(&self.goals).all(stays) {
-            std::mem::take(unsound)
-        } else {
+        if !self.fair.classes.list.iter().zip(&self.goals).all(stays) {
             unsound.clear();
-            (0..narrow(draft.len())).collect()
-        };
-        let mut goals = Vec::new();
-        for item in asked {
-            let class = self.fair.classes.of(self.problem, item as usize);
+            unsound.extend(0..narrow(draft.len()));
+        }
+        let mut goals = Vec::with_capacity(unsound.len());
+        unsound.retain(|item| {
+            let class = self.fair.classes.of(self.problem, *item as usize);
             let goal = self.goal(class);
-            let held = draft.held(item as usize);
-            if held.len() != goal || !is_sound(self.fair, class, goal, held) {
-                unsound.push(item);
+            let held = draft.held(*item as usize);
+            let changes = held.len() != goal || !is_sound(self.fair, class, goal, held);
+            if changes {
                 goals.push(narrow(goal));
             }
-        }
+            changes
+        });
         goals
     }
 
@@ -161,9 +160,9 @@ impl<'a> Keeper<'a> {
         self.keep_in_place(held, class, row).unwrap_or_else(|| self.keep_best(held, class, row))
     }
 
-    /// The same where all stay who may, each in its place: if no more stay than a zone takes, or each is in
-    /// a zone of its own, no rule can be broken. All of it without a branch, because nobody can guess where
-    /// somebody was lost.
+    /// The same where all stay who may, each in its place if there are as many: if no more stay than a zone
+    /// takes, or each is in a zone of its own, no rule can be broken. All of it without a branch, because
+    /// nobody can guess where somebody was lost.
     #[inline]
     fn keep_in_place<R>(&mut self, held: &R, class: usize, row: &mut R) -> Option<usize>
     where
@@ -171,12 +170,8 @@ impl<'a> Keeper<'a> {
     {
         let (held, row) = (held.as_ref(), row.as_mut());
         let (fair, cap) = (self.fair, self.fair.caps[class]);
-        if held.len() > row.len() {
-            return None;
-        }
-        row[held.len()..].fill(Holder::VACANT);
         let Kept { kept, again } = Kept::of(fair, class, held, row);
-        if kept > cap && again != 0 {
+        if kept > row.len() || kept > cap && again != 0 {
             return None;
         }
         let vacancies = row.len() - kept;
@@ -348,17 +343,21 @@ struct Kept {
 }
 
 impl Kept {
-    /// Writes who stays into the row.
+    /// Writes who stays into the row, as far as there are places.
     #[inline]
     fn of(fair: &Fair, class: usize, held: &[Holder], row: &mut [Holder]) -> Self {
         let (mut kept, mut seen, mut again) = (0, 0u64, 0);
-        for (place, holder) in row.iter_mut().zip(held) {
+        let moves_up = held.len() > row.len();
+        row[if moves_up { 0 } else { held.len() }..].fill(Holder::VACANT);
+        for (at, holder) in held.iter().enumerate() {
             let zone = fair.zones.of(*holder);
             let stays = fair.is_legal_in(class, zone);
+            if let Some(place) = row.get_mut(if moves_up { kept } else { at }) {
+                *place = holder.or_vacant(stays);
+            }
             kept += usize::from(stays);
             let zone = u64::from(stays) << (zone % 64);
             (seen, again) = (seen | zone, again | seen & zone);
-            *place = holder.or_vacant(stays);
         }
         Self { kept, again }
     }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    problem::{Holder, Problem, unrolled},
+    problem::{Holder, Problem},
     seat::Seat,
+    takers::spread,
+    tally::OfKind,
 };
 
 /// The zone of a member that may hold nothing.
@@ -138,11 +140,52 @@ impl Classes {
         }
         // Counted without a branch, because nobody can guess where members were lost.
         let open: Vec<u8> = problem.seats.iter().map(|seat| u8::from(seat.limit > 0)).collect();
-        let is_open = |holder: &Holder| usize::from(open[holder.member() as usize]);
-        Self::by_item(problem, |item| {
-            let count = |row: &[Holder]| row.iter().map(is_open).sum();
-            narrow(unrolled(problem.held().of(item), count)).min(problem.wanted(item))
-        })
+        let is_open = |holder: &Holder| u32::from(open[holder.member() as usize]);
+        let count = |row: &[Holder]| row.iter().map(is_open).sum::<u32>();
+        let held = problem.held();
+        match (problem.tally().kinds(), held.threes()) {
+            (Some(kinds), Some(rows)) => {
+                Self::by_lack(problem, kinds, rows.iter().map(|row| count(row)))
+            }
+            (Some(kinds), None) => Self::by_lack(problem, kinds, held.iter().map(count)),
+            (None, _) => {
+                Self::by_item(problem, |item| count(held.of(item)).min(problem.wanted(item)))
+            }
+        }
+    }
+
+    /// The classes of items of few kinds, in any zones.
+    fn by_lack(problem: &Problem, kinds: &[OfKind], standing: impl Iterator<Item = u32>) -> Self {
+        let most = narrow(problem.seats.len());
+        // By the replicas wanted, the class of those of which nothing stands; behind it are the others.
+        let mut first = vec![0; problem.seats.len() + 1];
+        let mut list: Vec<(Class, i64)> = Vec::new();
+        for wanted in kinds.iter().map(|of_kind| of_kind.kind.0.min(most)) {
+            if list.last().is_none_or(|(class, _)| class.wanted != wanted) {
+                first[wanted as usize] = narrow(list.len());
+                list.extend((0..=wanted).map(|standing| (Class { wanted, set: 0, standing }, 0)));
+            }
+        }
+        let of = problem.replication.iter().zip(standing).map(|(wanted, standing)| {
+            let wanted = *wanted.min(&most);
+            let class = first[wanted as usize] + standing.min(wanted);
+            list[class as usize].1 += 1;
+            class
+        });
+        let mut of: Vec<u32> = of.collect();
+        if list.iter().any(|(_, items)| *items == 0) {
+            let number = |next: &mut u32, (_, items): &(Class, i64)| {
+                let number = *next;
+                *next += u32::from(*items > 0);
+                Some(number)
+            };
+            let numbers: Vec<u32> = list.iter().scan(0, number).collect();
+            for class in &mut of {
+                *class = numbers[*class as usize];
+            }
+            list.retain(|(_, items)| *items > 0);
+        }
+        Self { list, of: Of::Item(of) }
     }
 
     /// The classes of items that are counted already, by the replicas wanted and the set of zones.
@@ -201,10 +244,6 @@ impl Classes {
     /// The class of an item.
     #[inline]
     pub(super) fn of(&self, problem: &Problem, item: usize) -> usize {
-        if matches!(self.of, Of::One) { 0 } else { self.of_several(problem, item) }
-    }
-
-    fn of_several(&self, problem: &Problem, item: usize) -> usize {
         match &self.of {
             Of::One => 0,
             Of::Wanted(of) => of[problem.wanted(item) as usize] as usize,
@@ -216,9 +255,10 @@ impl Classes {
         }
     }
 
-    /// The class of items that want so many replicas, in a set of zones.
-    pub(super) fn find(&self, wanted: u32, set: u32) -> Option<usize> {
-        self.list.iter().position(|(class, _)| class.wanted == wanted && class.set == set)
+    /// The class of items that want so many replicas, in a set of zones: of several the one that lacks least.
+    pub(super) fn find(&self, kind: (u32, u32)) -> Option<usize> {
+        let alike = (0..self.list.len()).filter(|class| self.list[*class].0.kind() == kind);
+        alike.max_by_key(|class| self.list[*class].0.standing)
     }
 
     /// How many replicas are wanted, each on a member of its own.
@@ -228,6 +268,11 @@ impl Classes {
 }
 
 impl Class {
+    /// What its items want.
+    pub(super) fn kind(self) -> (u32, u32) {
+        (self.wanted, self.set)
+    }
+
     /// Where it is looked for first.
     fn place(self) -> usize {
         (self.standing % 8 + self.wanted % 8 * 8 + self.set % 4 * 64) as usize % RECENT
@@ -261,39 +306,45 @@ const RANKS: u32 = 64;
 /// Zone, limit and share.
 pub(super) type Group = (u32, i64, u32);
 
-/// Up to so many groups are found faster by looking at each.
-const FEW: usize = 8;
-
 /// The groups of members that may hold something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Groups {
-    pub list: Vec<(Group, Vec<u32>)>,
+    /// Each with how many members it has.
+    pub list: Vec<(Group, i64)>,
+    /// By member, its group, or [`NOWHERE`].
+    pub of_member: Vec<u32>,
 }
 
 impl Groups {
     pub(super) fn new(problem: &Problem, zones: &Zones) -> Self {
-        let mut groups = Self::default();
-        // Where there are many, members that are alike are found by their order.
-        let mut others = Vec::new();
-        for ((member, seat), zone) in (0..).zip(&problem.seats).zip(&zones.of_member) {
+        let mut list: Vec<(Group, i64)> = Vec::new();
+        // Each group stands at a place that follows from what it is, or at the next that was free.
+        let mut table = vec![NOWHERE; 2 * problem.seats.len() + 1];
+        let mut find = |((member, seat), zone): ((usize, &Seat), &u32)| {
             if *zone == NOWHERE {
-                continue;
+                return NOWHERE;
             }
-            let key = (*zone, problem.limit(member as usize), seat.share.max(1));
-            let near = groups.list.iter().take(FEW).position(|(other, _)| *other == key);
-            match near {
-                Some(near) => groups.list[near].1.push(member),
-                None if groups.list.len() < FEW => groups.list.push((key, vec![member])),
-                None => others.push((key, member)),
+            let key = (*zone, problem.limit(member), seat.share.max(1));
+            let seed = key.1.unsigned_abs() << 32 ^ u64::from(*zone) << 16 ^ u64::from(key.2);
+            let mut place = spread(seed, table.len());
+            loop {
+                match list.get_mut(table[place] as usize) {
+                    Some((other, members)) if *other == key => *members += 1,
+                    Some(_) => {
+                        place = if place == 0 { table.len() - 1 } else { place - 1 };
+                        continue;
+                    }
+                    None => {
+                        table[place] = narrow(list.len());
+                        list.push((key, 1));
+                    }
+                }
+                return table[place];
             }
-        }
-        others.sort_unstable();
-        let alike = others.chunk_by(|(one, _), (other, _)| one == other);
-        groups.list.extend(alike.map(|alike| {
-            (alike[0].0, alike.iter().map(|(_, member)| *member).collect::<Vec<u32>>())
-        }));
-        groups.list.sort_unstable_by_key(|(_, members)| members[0]);
-        groups
+        };
+        let members = problem.seats.iter().enumerate().zip(&zones.of_member);
+        let of_member = members.map(&mut find).collect();
+        Self { list, of_member }
     }
 }
 

@@ -142,7 +142,7 @@ fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
 }
 
 fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
-    let cells = Cells::new(problem, fair);
+    let cells = Cells::new(fair);
     let (standing, unsound) = survey(problem, fair, &cells);
     let mut filled = fill(problem, fair, &cells, standing, unsound, Sheet::new(problem));
     primaries::elect(problem, &mut filled);

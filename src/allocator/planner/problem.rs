@@ -133,15 +133,12 @@ impl Holdings {
     #[inline]
     fn close(&mut self) {
         let end = u32::try_from(self.holders.len()).expect("fewer than 2^32 assignments");
-        if self.first.is_empty() {
-            let holders = self.holders.len() - self.len * self.each;
-            if self.len == 0 {
-                self.each = holders;
-            } else if self.each != holders {
-                self.write_down();
-                self.first.push(end);
-            }
-        } else {
+        if self.len == 0 {
+            self.each = self.holders.len();
+        } else if self.first.is_empty() && self.holders.len() != (self.len + 1) * self.each {
+            self.write_down();
+        }
+        if !self.first.is_empty() {
             self.first.push(end);
         }
         self.len += 1;
@@ -152,18 +149,20 @@ impl Holdings {
     fn write_down(&mut self) {
         // As many as there are holders, which have been counted in 32 bits.
         let first = |item: usize| u32::try_from(item * self.each).unwrap_or(u32::MAX);
-        self.first = (0..=self.len).map(first).collect();
+        self.first.extend((0..=self.len).map(first));
         self.each = 0;
     }
 
     /// Where the holders of an item are.
     #[inline]
     fn span(&self, item: usize) -> std::ops::Range<usize> {
-        if self.first.is_empty() {
-            item * self.each..(item + 1) * self.each
-        } else {
-            self.first[item] as usize..self.first[item + 1] as usize
-        }
+        self.start(item)..self.start(item + 1)
+    }
+
+    /// Where an item starts, or would start after the last.
+    #[inline]
+    fn start(&self, item: usize) -> usize {
+        if self.first.is_empty() { item * self.each } else { self.first[item] as usize }
     }
 
     /// The same list with other rows for some items, which are in order and as long as `length` says:
@@ -190,9 +189,10 @@ impl Holdings {
             same.holders.extend_from_slice(&self.holders[same.holders.len()..]);
             return same;
         }
-        let places: usize = (0..items.len()).map(|at| length(at) as usize).sum();
-        let mut spliced = Self::with_capacity(places + self.holders.len());
-        let mut run = 0;
+        let places = |all, at: usize| all + length(at) as usize - before(items[at]);
+        let all = (0..items.len()).fold(self.holders.len(), places);
+        let (mut spliced, mut run) = (Self::with_capacity(all), 0);
+        spliced.first.reserve(self.len + 1);
         for (at, item) in items.iter().enumerate() {
             spliced.copy(self, run..*item as usize);
             let start = spliced.holders.len();
@@ -207,20 +207,18 @@ impl Holdings {
 
     /// Adds items of another list, as they are there.
     fn copy(&mut self, other: &Self, mut items: std::ops::Range<usize>) {
-        // One by one, as long as all have as many holders.
-        while !items.is_empty() && (self.first.is_empty() || other.first.is_empty()) {
+        // One by one, as long as all have as many holders, unless these are known to.
+        while !items.is_empty() && self.first.is_empty() && other.each() != Some(self.each) {
             self.push(other.of(items.start));
             items.start += 1;
         }
-        if items.is_empty() {
-            return;
-        }
-        let (start, end) = (other.first[items.start], other.first[items.end]);
-        let here = *self.first.last().unwrap_or(&0);
-        self.holders.extend_from_slice(&other.holders[start as usize..end as usize]);
-        let firsts = &other.first[items.start + 1..=items.end];
-        self.first.extend(firsts.iter().map(|first| first - start + here));
+        let (start, here) = (other.start(items.start), self.holders.len());
+        self.holders.extend_from_slice(&other.holders[start..other.start(items.end)]);
         self.len += items.len();
+        if !self.first.is_empty() {
+            let end = |item| u32::try_from(here + other.start(item + 1) - start);
+            self.first.extend(items.map(|item| end(item).unwrap_or(u32::MAX)));
+        }
     }
 
     /// Takes out the holders that `keep` does not want.

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use super::{
     draft::pick,
     fair::Fair,
-    kinds::{NOWHERE, Zones, narrow},
+    kinds::{Class, NOWHERE, Zones, narrow},
     problem::{Holder, Holdings, Problem},
 };
 
@@ -25,25 +25,18 @@ pub(super) struct Cells {
 const DETAIL: usize = 1 << 12;
 
 impl Cells {
-    pub(super) fn new(problem: &Problem, fair: &Fair) -> Self {
+    pub(super) fn new(fair: &Fair) -> Self {
         let groups = &fair.groups.list;
-        let list = if fair.classes.list.len().saturating_mul(groups.len()) <= DETAIL {
-            groups.iter().map(|((zone, ..), members)| (*zone as usize, members.clone())).collect()
+        let (zones, of_member) = if fair.classes.list.len().saturating_mul(groups.len()) <= DETAIL {
+            let zones = groups.iter().map(|((zone, ..), _)| *zone as usize).collect();
+            (zones, fair.groups.of_member.clone())
         } else {
-            let mut list: Vec<(usize, Vec<u32>)> =
-                (0..fair.zones.len()).map(|zone| (zone, Vec::new())).collect();
-            for (member, zone) in (0..).zip(&fair.zones.of_member) {
-                if let Some((_, members)) = list.get_mut(*zone as usize) {
-                    members.push(member);
-                }
-            }
-            list
+            ((0..fair.zones.len()).collect::<Vec<usize>>(), fair.zones.of_member.clone())
         };
-        let mut of_member = vec![NOWHERE; problem.seats.len()];
-        for (cell, (_, members)) in list.iter().enumerate() {
-            for member in members {
-                of_member[*member as usize] = narrow(cell);
-            }
+        let mut list: Vec<(usize, Vec<u32>)> =
+            zones.into_iter().map(|zone| (zone, Vec::new())).collect();
+        for (member, cell) in (0..).zip(&of_member).filter(|(_, cell)| **cell != NOWHERE) {
+            list[*cell as usize].1.push(member);
         }
         Self { list, of_member }
     }
@@ -86,6 +79,24 @@ impl Standing {
         self.of_cell[class * cells.list.len() + cells.of_member[member] as usize] += replicas;
     }
 
+    /// Counts items that lack something in their classes, where they were counted as if all stood.
+    fn tell_apart(&mut self, problem: &Problem, fair: &Fair, cells: &Cells, lacking: &[u32]) {
+        let classes = &fair.classes;
+        let whole = |(class, _): &(Class, i64)| classes.find(class.kind()).unwrap_or(0);
+        let whole: Vec<usize> = classes.list.iter().map(whole).collect();
+        for item in lacking.iter().map(|item| *item as usize) {
+            let class = classes.of(problem, item);
+            for holder in problem.held().of(item) {
+                // Without a branch, because nobody can guess who was lost.
+                let stands = fair.is_legal(class, *holder);
+                let cell = cells.of_member[holder.member() as usize];
+                let cell = std::hint::select_unpredictable(stands, cell, 0) as usize;
+                self.of_cell[whole[class] * cells.list.len() + cell] -= u32::from(stands);
+                self.of_cell[class * cells.list.len() + cell] += u32::from(stands);
+            }
+        }
+    }
+
     /// By class and zone.
     pub(super) fn of_zone(&self, fair: &Fair, cells: &Cells) -> Vec<u32> {
         let zones = fair.zones.len();
@@ -111,26 +122,27 @@ pub(super) fn survey(problem: &Problem, fair: &Fair, cells: &Cells) -> (Standing
         return survey_classes(problem, fair, cells);
     }
     let mut survey = Survey::new(problem, fair);
-    let standing = if let Some(standing) = counted(problem, fair, cells) {
+    if let Some(mut standing) = counted(problem, fair, cells) {
         survey.read::<false>();
-        standing
-    } else {
-        survey.read::<true>();
-        survey.standing(cells)
-    };
-    (standing, survey.unsound())
+        let unsound = survey.unsound();
+        if fair.short && !cells.list.is_empty() {
+            standing.tell_apart(problem, fair, cells, &unsound);
+        }
+        return (standing, unsound);
+    }
+    survey.read::<true>();
+    (survey.standing(cells), survey.unsound())
 }
 
-/// What stands, if it was counted as it came to stand, by kinds that are the classes now.
+/// What stands, if it was counted as it came to stand, as if of each kind all stood.
 fn counted(problem: &Problem, fair: &Fair, cells: &Cells) -> Option<Standing> {
-    let kinds = problem.tally().kinds().filter(|_| !fair.short)?;
+    let kinds = problem.tally().kinds()?;
     let members = problem.seats.len();
-    let raw = problem.tally().raw;
     let mut standing = Standing::of_nothing(members, fair.classes.list.len() * cells.list.len());
-    standing.raw = raw;
+    standing.raw = problem.tally().raw;
     for of_kind in kinds {
         let (wanted, set) = of_kind.kind;
-        let class = fair.classes.find(wanted.min(narrow(members)), set)?;
+        let class = fair.classes.find((wanted.min(narrow(members)), set))?;
         for (member, count) in of_kind.of_member().enumerate() {
             if fair.is_legal_in(class, fair.zones.of_member[member]) {
                 standing.add(cells, class, member, count);
@@ -237,7 +249,9 @@ impl<'a> Survey<'a> {
         let Self { problem, fair, marks, both, common, unsound, block, .. } = self;
         let (zones, members) = (&fair.zones, fair.zones.of_member.len());
         let of = |class: usize| (fair.classes.list[class].0.wanted as usize, fair.caps[class]);
-        let found = if fair.classes.list.len() == 1 {
+        let classes = &fair.classes.list;
+        let alike = |(class, _): &(Class, i64)| class.kind() == classes[0].0.kind();
+        let found = if classes.len() == 1 || !COUNTS && classes.iter().all(alike) {
             let (wanted, cap) = of(0);
             // What the zone rule asks of all is not asked at each.
             match (cap + 1).cmp(&wanted) {
@@ -400,23 +414,28 @@ mod tests {
         }
         problem.add_member(Seat::new(0, 200));
         let held = problem.held().clone();
-        problem.seats[2].limit = 0;
-        for again in [false, true] {
+        for (again, limit) in [(false, 200), (true, 200), (true, 5)] {
+            problem.seats.iter_mut().for_each(|seat| seat.limit = limit);
+            problem.seats[2].limit = 0;
             if again {
                 problem.hold(held.clone());
             }
             let fair = fair(&problem);
-            let cells = Cells::new(&problem, &fair);
+            assert_eq!(fair.short, limit == 5);
+            let cells = Cells::new(&fair);
             let mut survey = Survey::new(&problem, &fair);
             survey.read::<true>();
             let read = survey.standing(&cells);
+            let unsound = survey.unsound();
             let mut counted = counted(&problem, &fair, &cells).unwrap_or_default();
             assert!(counted.raw > 0);
             counted.raw = read.raw;
+            assert_eq!(counted == read, !fair.short);
+            counted.tell_apart(&problem, &fair, &cells, &unsound);
             assert_eq!(counted, read);
-            let (by_class, unsound) = survey_classes(&problem, &fair, &cells);
+            let (by_class, lacking) = survey_classes(&problem, &fair, &cells);
             assert_eq!(Standing { raw: read.raw, ..by_class }, read);
-            assert_eq!(survey.unsound(), unsound);
+            assert_eq!(unsound, lacking);
         }
     }
 }
