@@ -377,13 +377,14 @@ fn is_exiting<W: Workload>(member: &Member<W>) -> bool {
 fn room(limits: &Limits) -> usize {
     // What is nested in a list counts beside what stands in it. Where the limit is low, that would be missed more.
     let own = limits.operations.saturating_sub(JOINED);
-    if own < 8 * JOINED { limits.operations } else { own }
+    if own < 4 * JOINED { limits.operations } else { own }
 }
 
 /// Puts parts together into transactions that are as large as they may be.
 struct Packer<'a> {
     limits: &'a Limits,
-    fence: [Compare; FENCE],
+    /// Of every transaction, and how many bytes it takes.
+    fence: ([Compare; FENCE], usize),
     open: Open,
     done: Vec<Batch>,
 }
@@ -404,6 +405,7 @@ impl<'a> Packer<'a> {
         let nobody = || Compare::unchanged(world.keys().members(), u64::MAX);
         let leader = world.leader().map_or_else(nobody, |leader| member_unchanged(world, leader));
         let fence = [leader, world.nobody_takes_over()];
+        let fence = (fence.clone(), Txn::when(fence).size());
         Self { limits: &bounds.limits, fence, open: Open::default(), done: Vec::new() }
     }
 
@@ -416,8 +418,9 @@ impl<'a> Packer<'a> {
         // What binds the takers of the open one stands among its compares already.
         let compares = FENCE + open.compares.len() + txn.compares.len() + more;
         let ops = open.ops.len() + txn.success.len();
-        if alone || compares.max(ops) > room(self.limits) || open.bytes + bytes > self.limits.bytes
-        {
+        let too_many = compares.max(ops) > room(self.limits);
+        let too_large = self.fence.1 + open.bytes + bytes > self.limits.bytes;
+        if alone || too_many || too_large {
             self.close();
         }
         let open = &mut self.open;
@@ -441,7 +444,7 @@ impl<'a> Packer<'a> {
         if ops.is_empty() {
             return;
         }
-        compares.extend(self.fence.clone());
+        compares.extend(self.fence.0.clone());
         let txn = Txn { compares, success: ops, failure: Vec::new() };
         self.done.push(Batch { txn, items, ended });
     }

@@ -20,34 +20,35 @@ impl Joint {
         limits: &Limits,
         apart: &BTreeSet<Arc<str>>,
     ) -> Option<Self> {
-        // What is nested in a list counts beside what stands in it.
-        let (mut bytes, mut operations) = (0, 0);
-        let goes = |(at, batch): (usize, &Batch)| {
-            bytes += batch.txn.size();
-            operations = batch.txn.operations().max(operations);
-            let alone = batch.items.iter().any(|item| apart.contains(item));
-            !alone && operations + at < limits.operations && bytes <= limits.bytes
-        };
-        let many = batches.iter().take(JOINED).enumerate().map(goes).take_while(|goes| *goes);
-        let many = many.count().max(1).min(batches.len());
-        let (mut txns, mut items) = (Vec::with_capacity(many), Vec::with_capacity(many));
-        for batch in batches.drain(..many) {
-            txns.push(batch.txn);
-            items.push(batch.items);
-        }
+        let many = together(batches, limits, apart).max(1).min(batches.len());
+        let (mut txns, items): (Vec<Txn>, _) =
+            batches.drain(..many).map(|batch| (batch.txn, batch.items)).unzip();
         let txn = if many > 1 { Txn::new(txns.into_iter().map(Op::Txn)) } else { txns.pop()? };
         Some(Self { txn, items })
     }
 }
 
+/// How many of the first go together.
+fn together(batches: &[Batch], limits: &Limits, apart: &BTreeSet<Arc<str>>) -> usize {
+    let (mut bytes, mut operations) = (0, 0);
+    let fits = |(before, batch): &(usize, &Batch)| {
+        bytes += batch.txn.nested_size();
+        operations = batch.txn.operations().max(operations);
+        let alone = batch.items.iter().any(|item| apart.contains(item));
+        // What is nested in a list counts beside what stands in it.
+        !alone && before + 1 + operations <= limits.operations && bytes <= limits.bytes
+    };
+    batches.iter().take(JOINED).enumerate().take_while(fits).count()
+}
+
 /// Which of so many transactions in a request were done.
-pub(super) fn done(many: usize, answer: &TxnResponse) -> impl Iterator<Item = bool> {
-    let alone = (many == 1).then_some(answer.succeeded);
-    let others = if many == 1 { &[][..] } else { &answer.responses[..] };
-    let others = others
-        .iter()
-        .map(|response| matches!(response, OpResponse::Txn(answer) if answer.succeeded));
-    alone.into_iter().chain(others)
+pub(super) fn done(many: usize, answer: &TxnResponse) -> Vec<bool> {
+    if many == 1 {
+        return vec![answer.succeeded];
+    }
+    let done =
+        |response: &OpResponse| matches!(response, OpResponse::Txn(answer) if answer.succeeded);
+    answer.responses.iter().map(done).collect()
 }
 
 #[cfg(test)]
@@ -64,6 +65,7 @@ mod tests {
         let apart = apart.iter().map(|name| Arc::from(*name)).collect();
         let all = std::iter::from_fn(|| Joint::take(&mut batches, limits, &apart));
         let told = all.map(|joint| {
+            assert!(joint.txn.check(limits).is_ok(), "{:?}", joint.txn.check(limits));
             (joint.items.concat().iter().map(|item| &**item).collect(), joint.txn.operations())
         });
         told.collect()
@@ -81,7 +83,7 @@ mod tests {
         assert_eq!(joints(all(10), &limits, &[]).len(), 5, "there is room for one each");
         let apart = joints(all(6), &limits, &["b", "c"]);
         assert_eq!(apart, told(&[("a", 6), ("b", 6), ("c", 6), ("de", 8)]));
-        let limits = Limits { bytes: 2 * batch("a", 6).txn.size(), ..limits };
+        let limits = Limits { bytes: 2 * batch("a", 6).txn.nested_size(), ..limits };
         assert_eq!(joints(all(6), &limits, &[]), told(&[("ab", 8), ("cd", 8), ("e", 6)]));
     }
 
@@ -89,9 +91,8 @@ mod tests {
     fn each_is_done_or_not_as_if_it_were_alone() {
         let answer = |succeeded, responses| TxnResponse { revision: 1, succeeded, responses };
         let nested = [true, false].map(|done| OpResponse::Txn(answer(done, Vec::new())));
-        let told = |many, answer| done(many, &answer).collect::<Vec<_>>();
-        assert_eq!(told(2, answer(true, nested.into())), [true, false]);
-        assert_eq!(told(1, answer(true, vec![OpResponse::Put])), [true]);
-        assert_eq!(told(1, answer(false, Vec::new())), [false]);
+        assert_eq!(done(2, &answer(true, nested.into())), [true, false]);
+        assert_eq!(done(1, &answer(true, vec![OpResponse::Put])), [true]);
+        assert_eq!(done(1, &answer(false, Vec::new())), [false]);
     }
 }

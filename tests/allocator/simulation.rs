@@ -10,15 +10,15 @@ use raft_autopilot::{
     },
     runtime::{Runtime, TokioRuntime},
     store::{
-        Compare, Embedded, KeyRange, LocalWatch, Op, RangeRequest, Store, Target, Txn, Update,
-        Watch,
+        Compare, Embedded, KeyRange, Limits, LocalWatch, Op, RangeRequest, Store, Target, Txn,
+        Update, Watch, machine::Config,
     },
 };
 use tokio::sync::watch;
 
 use crate::{
     faulty::{self, Dice, Faults, Faulty},
-    town::{ROOT, Running, item, options, start_over, store},
+    town::{ROOT, Running, item, options, start_over},
     witness::Witness,
 };
 
@@ -80,6 +80,8 @@ struct Counts {
     ended: u64,
     promoted: u64,
     leaders: usize,
+    /// Requests of several transactions of which all were done, and of which only some were.
+    joint: (u64, u64),
     settled_after: Duration,
     rounds: u64,
 }
@@ -87,7 +89,10 @@ struct Counts {
 impl World {
     async fn new(seed: u64, without: Option<Without>) -> Self {
         let mut dice = Dice(seed);
-        let store = store();
+        // Of every other seed a round is several transactions, which go together.
+        let operations = if seed.is_multiple_of(2) { 20 } else { 128 };
+        let limits = Limits { operations, ..Limits::default() };
+        let store = Embedded::new(Config { limits, ..Config::default() }, TokioRuntime);
         let (standings, judged) = watch::channel(Some(Standings::default()));
         let zone_rule = match dice.roll(3) {
             0 => ZoneRule::Spread,
@@ -381,12 +386,18 @@ async fn story(seed: u64, without: Option<Without>) -> Result<Counts, String> {
         world.pass(millis).await?;
     }
     let (settled_after, rounds) = world.end().await?;
+    let lines = world.members.iter().flat_map(|member| &member.lines);
+    let joint = lines.fold((0, 0), |(all, some), line| {
+        let joint = *line.line.joint.lock().unwrap();
+        (all + joint.0, some + joint.1)
+    });
     Ok(Counts {
         revisions: world.witness.revisions,
         created: world.witness.created,
         ended: world.witness.ended,
         promoted: world.witness.promoted,
         leaders: world.witness.leaders.len(),
+        joint,
         settled_after,
         rounds,
     })
@@ -420,6 +431,7 @@ fn no_fault_breaks_an_item_and_after_the_last_it_settles() {
                 sum.ended += counts.ended;
                 sum.promoted += counts.promoted;
                 sum.leaders += counts.leaders;
+                sum.joint = (sum.joint.0 + counts.joint.0, sum.joint.1 + counts.joint.1);
                 sum.settled_after = sum.settled_after.max(counts.settled_after);
                 sum.rounds += counts.rounds;
                 most = most.max(counts.rounds);
@@ -432,6 +444,9 @@ fn no_fault_breaks_an_item_and_after_the_last_it_settles() {
     }
     println!("{sum:?}, at most {most} rounds after the last fault");
     assert!(most <= 30, "{most} rounds after the last fault");
+    // Few stories need not have them.
+    let joint = seeds().count() < 30 || sum.joint.0 > 0 && sum.joint.1 > 0;
+    assert!(joint, "some were refused of several that went together");
     assert!(sum.created > 0 && sum.ended > 0 && sum.promoted > 0 && sum.leaders > 0);
 }
 

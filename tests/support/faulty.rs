@@ -51,6 +51,16 @@ fn strip(txn: &mut Txn, without: &Without) {
     }
 }
 
+/// Whether each of several that are nested was done, if there are several.
+fn several(done: &TxnResponse) -> Option<bool> {
+    let nested = done.responses.iter().filter_map(|response| match response {
+        OpResponse::Txn(nested) => Some(nested.succeeded),
+        _ => None,
+    });
+    let nested: Vec<bool> = nested.collect();
+    (nested.len() > 1).then(|| nested.iter().all(|done| *done))
+}
+
 fn wrote(done: &TxnResponse) -> bool {
     done.responses.iter().any(|response| match response {
         OpResponse::Range(_) | OpResponse::Delete(0) => false,
@@ -91,6 +101,8 @@ pub(crate) struct Line {
     pub(crate) commits: Mutex<u64>,
     /// How often something was read, or progress was asked for.
     pub(crate) reads: Mutex<u64>,
+    /// How many of them were several in one, of which all were done, and of which only some were.
+    pub(crate) joint: Mutex<(u64, u64)>,
     /// The revisions at which one of them changed something.
     pub(crate) wrote: Mutex<BTreeSet<u64>>,
 }
@@ -118,6 +130,7 @@ impl Faulty {
             dice: Mutex::new(Dice(seed)),
             commits: Mutex::new(0),
             reads: Mutex::new(0),
+            joint: Mutex::default(),
             wrote: Mutex::default(),
         };
         Self { line: Arc::new(line), store }
@@ -281,6 +294,9 @@ impl Store for Faulty {
             // What one that only reads tells is somebody else's revision.
             if wrote(&done) {
                 line.wrote.lock().unwrap().insert(done.revision);
+                let mut joint = line.joint.lock().unwrap();
+                joint.0 += u64::from(several(&done) == Some(true));
+                joint.1 += u64::from(several(&done) == Some(false));
             }
             Ok(done)
         };
