@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A class with fewer items than a member of the zone may hold goes to each group by an arc of its
-//! own, past the hub, because a member holds each item once.
+//! own, past the hub, because a member holds each item once. Where no class does, all groups of a zone are
+//! one node, a pool.
 //!
 //! First the largest flow (the most replicas placed), then by rank (the replicas that stand stay;
 //! then every item's first comes before anybody's second), then the fewest beyond the zone rule. Among
@@ -155,6 +156,12 @@ const SINK: usize = 1;
 /// few items is treated like one with many; then not quite all that is aimed at may be possible.
 const DETAIL: usize = 1 << 20;
 
+/// Whether a class of so many items goes to each group by an arc of its own, where a member may hold so
+/// many at most.
+fn goes_past_a_hub(items: i64, most: i64, detailed: bool) -> bool {
+    detailed && items < most
+}
+
 /// Members of a zone that are alike.
 struct Node {
     members: i64,
@@ -218,12 +225,12 @@ impl Shares {
         }
         for (zone, groups) in in_zone.into_iter().enumerate() {
             let (_, _, most) = shares.hubs[zone];
-            let each = if detailed && classes.iter().any(|(_, items)| *items < most) {
+            let each = if classes.iter().any(|(_, items)| goes_past_a_hub(*items, most, detailed)) {
                 1
             } else {
                 groups.len().max(1)
             };
-            groups.chunks(each).for_each(|pool| shares.pool(zone, pool.to_vec()));
+            groups.chunks(each).for_each(|pool| shares.add_pool(zone, pool.to_vec()));
         }
         for (class, items) in classes {
             shares.class(problem, zones, *class, *items, detailed);
@@ -232,7 +239,7 @@ impl Shares {
     }
 
     /// Adds a pool of groups of a zone.
-    fn pool(&mut self, zone: usize, groups: Vec<usize>) {
+    fn add_pool(&mut self, zone: usize, groups: Vec<usize>) {
         let of = |group: &usize| &self.groups[*group];
         let members = groups.iter().map(|group| of(group).members).sum();
         let limit = groups.iter().map(|group| of(group).limit * of(group).members).sum();
@@ -276,10 +283,10 @@ impl Shares {
                 let arc = self.arc(node, at, items * (most - cap));
                 self.beyond.push(arc);
             }
-            if limit <= items || !detailed {
-                self.arc(at, hub, items * most);
-            } else {
+            if goes_past_a_hub(items, limit, detailed) {
                 past_the_hub[zone] = Some(at);
+            } else {
+                self.arc(at, hub, items * most);
             }
         }
         if past_the_hub.iter().all(Option::is_none) {

@@ -185,7 +185,8 @@ impl Classes {
             }
             list.retain(|(_, items)| *items > 0);
         }
-        Self { list, of: Of::Item(of) }
+        let of = if list.len() > 1 { Of::Item(of) } else { Of::One };
+        Self { list, of }
     }
 
     /// The classes of items that are counted already, by the replicas wanted and the set of zones.
@@ -320,32 +321,35 @@ impl Groups {
         let mut list: Vec<(Group, i64)> = Vec::new();
         // Each group stands at a place that follows from what it is, or at the next that was free.
         let mut table = vec![NOWHERE; 2 * problem.seats.len() + 1];
-        let mut find = |((member, seat), zone): ((usize, &Seat), &u32)| {
+        let members = problem.seats.iter().enumerate().zip(&zones.of_member);
+        let of_member = members.map(|((member, seat), zone)| {
             if *zone == NOWHERE {
                 return NOWHERE;
             }
             let key = (*zone, problem.limit(member), seat.share.max(1));
-            let seed = key.1.unsigned_abs() << 32 ^ u64::from(*zone) << 16 ^ u64::from(key.2);
-            let mut place = spread(seed, table.len());
-            loop {
-                match list.get_mut(table[place] as usize) {
-                    Some((other, members)) if *other == key => *members += 1,
-                    Some(_) => {
-                        place = if place == 0 { table.len() - 1 } else { place - 1 };
-                        continue;
-                    }
-                    None => {
-                        table[place] = narrow(list.len());
-                        list.push((key, 1));
-                    }
-                }
-                return table[place];
+            let place = place_of(&table, &list, key);
+            if let Some((_, members)) = list.get_mut(table[place] as usize) {
+                *members += 1;
+            } else {
+                table[place] = narrow(list.len());
+                list.push((key, 1));
             }
-        };
-        let members = problem.seats.iter().enumerate().zip(&zones.of_member);
-        let of_member = members.map(&mut find).collect();
+            table[place]
+        });
+        let of_member = of_member.collect();
         Self { list, of_member }
     }
+}
+
+/// Where a group stands in the table, or would.
+fn place_of(table: &[u32], list: &[(Group, i64)], key: Group) -> usize {
+    let (zone, limit, share) = key;
+    let seed = limit.unsigned_abs() << 32 ^ u64::from(zone) << 16 ^ u64::from(share);
+    let mut place = spread(seed, table.len());
+    while list.get(table[place] as usize).is_some_and(|(other, _)| *other != key) {
+        place = place.checked_sub(1).unwrap_or(table.len() - 1);
+    }
+    place
 }
 
 /// How many replicas of an item stand and may stay, of those that it wants.
