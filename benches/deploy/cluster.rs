@@ -25,7 +25,7 @@ use crate::{
     server::Server,
 };
 
-/// How many transactions are on their way at once, of the leader's and of the raw ones.
+/// How many requests are on their way at once, of the leader's and of the raw ones.
 const IN_FLIGHT: usize = 16;
 
 /// How long etcd is given to be done with what it does behind its answers.

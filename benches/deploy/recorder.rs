@@ -81,6 +81,9 @@ fn parts(txn: Txn, done: &TxnResponse) -> Vec<Part> {
     }
     let (nested, ops): (Vec<Op>, Vec<Op>) =
         txn.success.into_iter().partition(|op| matches!(op, Op::Txn(_)));
+    if nested.is_empty() && ops.is_empty() {
+        return Vec::new();
+    }
     if nested.is_empty() {
         let key = |compare: &Compare| compare.range.start().clone();
         return vec![Part { compares: txn.compares.iter().map(key).collect(), ops }];

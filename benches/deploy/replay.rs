@@ -12,7 +12,7 @@ pub(crate) enum Beside {
     /// Nothing: they are sent raw.
     Nothing,
     /// What etcd does for any leader: the same requests, with as many compares, of keys that stand like those,
-    /// each when those are answered that it came after; one watcher that reads what happens and
+    /// each when those are answered that it came after, which may be because the leader had made no more; one watcher that reads what happens and
     /// does nothing with it; and, just before, the loss of so many keys that it watches.
     Fences { lost: usize },
 }
