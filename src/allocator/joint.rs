@@ -1,4 +1,4 @@
-//! Several transactions of a round in one request, each of which is done or not as if it were alone.
+//! Several transactions of a round in one request, each done or refused by its own compares; an error is of all.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_done_or_not_as_if_it_were_alone() {
+    fn each_is_done_or_refused_by_itself() {
         let answer = |succeeded, responses| TxnResponse { revision: 1, succeeded, responses };
         let nested = [true, false].map(|done| OpResponse::Txn(answer(done, Vec::new())));
         assert_eq!(done(2, &answer(true, nested.into())), [true, false]);
