@@ -247,7 +247,7 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
                 // Whoever may have lost its lease sends nothing; it is told when it has.
                 self.keeper.changed(status).await;
             } else if self.gathers(&mut office, &outside) {
-                self.runtime.sleep(GATHER_STEP).await;
+                self.gather(&mut office).await?;
             } else if !self.round(&mut office, &outside).await? {
                 office.failures = 0;
                 self.wait(&mut office).await?;
@@ -280,6 +280,19 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         };
         *gathering = goes_on.then(|| (end, Arc::clone(view)));
         goes_on
+    }
+
+    /// Waits a while for more to come in, or until nothing more can.
+    async fn gather(&self, office: &mut Office<W>) -> Result<(), StoreError> {
+        let end = self.runtime.now().saturating_add(GATHER_STEP);
+        while office.world.copying() > 0 {
+            tokio::select! {
+                biased;
+                view = self.mirror.changed(&office.view) => self.follow(office, view?),
+                () = sleep_until(&self.runtime, Some(end)) => break,
+            }
+        }
+        Ok(())
     }
 
     /// What is known from outside now.

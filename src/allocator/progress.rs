@@ -68,6 +68,8 @@ pub(super) struct Progress {
     dirty: BTreeSet<u32>,
     /// One of those is not as safe as it should be.
     endangered: bool,
+    /// A replica of one of those has become consistent.
+    readier: bool,
     /// Those that were looked at, and why they move, if they do.
     doing: BTreeMap<u32, (Doing, Option<Cause>)>,
     counts: BTreeMap<Doing, usize>,
@@ -89,12 +91,17 @@ impl Progress {
         self.endangered = true;
     }
 
-    /// Whether there is something to be looked at, and nothing in it, or behind it, that should not wait:
-    /// no item is in danger, and none waits for the room or the budget of those that are done with.
+    /// A replica of one of the items to be looked at has become consistent.
+    pub(super) fn ready(&mut self) {
+        self.readier = true;
+    }
+
+    /// Whether there may be something to be done, because replicas have become consistent, and nothing in
+    /// it, or behind it, that should not wait: no item is in danger, and none waits for the room or the
+    /// budget of those that are done with.
     pub(super) fn may_wait(&self) -> bool {
         let waits = |doing| self.counts.contains_key(&doing);
-        let hurries = self.endangered || waits(Doing::NoRoom) || waits(Doing::OverBudget);
-        !self.dirty.is_empty() && !hurries
+        self.readier && !self.endangered && !waits(Doing::NoRoom) && !waits(Doing::OverBudget)
     }
 
     /// An item is gone, or stands as it is meant to.
@@ -150,7 +157,7 @@ impl Progress {
 
     /// The items to be looked at; those that wait for the budget too, if there is some.
     pub(super) fn take(&mut self, budget: bool) -> BTreeSet<u32> {
-        self.endangered = false;
+        (self.endangered, self.readier) = (false, false);
         let mut items = std::mem::take(&mut self.dirty);
         if budget {
             items.extend(&self.over_budget);
@@ -190,13 +197,15 @@ mod tests {
     #[test]
     fn what_is_to_be_done_waits_unless_an_item_is_in_danger_or_others_wait_for_it() {
         let mut progress = Progress::default();
-        assert!(!progress.may_wait(), "nothing is to be done");
         progress.touch(1);
+        assert!(!progress.may_wait(), "nobody is readier than when items were last looked at");
+        progress.ready();
         assert!(progress.may_wait());
         progress.hurry();
         assert!(!progress.may_wait());
         progress.take(false);
-        progress.touch(1);
+        assert!(!progress.may_wait(), "all was looked at");
+        progress.ready();
         assert!(progress.may_wait(), "what was in danger was looked at");
         for doing in [Doing::NoRoom, Doing::OverBudget, Doing::Copying] {
             progress.wait(2, (doing, None), &[]);

@@ -310,7 +310,8 @@ impl<W: Workload> World<W> {
     ) {
         let number = self.items.number(name);
         let (name, item) = self.items.row_mut(number);
-        self.copying -= item.copying();
+        let before = item.copying();
+        self.copying -= before;
         self.assignments -= item.held.len();
         let mut next = Some(first);
         while let Some(Change { key, after, .. }) = next {
@@ -326,6 +327,9 @@ impl<W: Workload> World<W> {
         item.judge(&*self.workload, &self.members);
         self.copying += item.copying();
         self.assignments += item.held.len();
+        if item.copying() < before {
+            self.progress.ready();
+        }
         self.touch(number);
     }
 

@@ -274,11 +274,15 @@ pub(super) fn elect(problem: &Problem, desired: &mut Holdings) {
             arcs.push(add(&mut network, node, 2 + member, asked));
         }
     }
+    // Each primary takes one step: with the mean taken off all of them the choice is the same, and the
+    // search begins near where it ends.
+    let holding = loads.iter().filter(|load| **load > 0).count();
+    let mean = index(desired.len() / holding.max(1));
     for (member, load) in loads.iter().enumerate() {
         for step in 1..=*load {
             network.add_arc(2 + member, SINK, 1);
             for (objective, costs) in costs.iter_mut().enumerate() {
-                costs.push(if objective == 1 { index(step) } else { 0 });
+                costs.push(if objective == 1 { index(step) - mean } else { 0 });
             }
         }
     }
