@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use raft_autopilot::{
     allocator::{
-        AllocatorError, Former, Handle, Happening, Judgement, Leading, Left, MemberKey, Options,
-        Standing, Standings, Status, Why,
+        AllocatorError, Doing, Former, Handle, Happening, Judgement, Leading, Left, MemberKey,
+        Options, Report, Standing, Standings, Status, Why,
         plain::{Plain, PlainMember, PlainState},
     },
     store::{KeyRange, LeaseId, Op, RangeRequest, Store, Txn},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     faulty::{Faults, Faulty},
@@ -68,6 +68,25 @@ async fn three_members_share_what_there_is_and_take_over_what_one_of_them_had() 
     for member in [&one, &three] {
         assert_eq!((member.handle.held().len(), primaries(&member.handle)), (30, 15));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leads_says_at_once_that_it_waits_for_replicas() {
+    let store = store();
+    put_items(&store, (0..30).map(|item| (format!("i{item:02}"), 2))).await;
+    let [one, two] = ["one", "two"].map(|name| start(&store, options(name, name, 100)));
+    settled(&[&one, &two]).await;
+    let leader = if one.handle.report().is_some() { &one } else { &two };
+    let begin = Instant::now();
+    // Nobody makes anything consistent there.
+    let new = Op::put(key("three#new"), r#"{"limit":100}"#);
+    let revision = store.commit(Txn::new([new])).await.unwrap().revision;
+    let waits = |report: &Report| {
+        report.revision > revision && report.doing.get(&Doing::Copying) == Some(&20)
+    };
+    let report = leader.handle.report_when(waits).await.unwrap();
+    assert_eq!(begin.elapsed(), Duration::ZERO, "the clock moves where all wait for something");
+    assert_eq!(report.doing.get(&Doing::Changing), None);
 }
 
 /// The same member, that follows what is said of all.
