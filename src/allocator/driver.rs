@@ -282,10 +282,10 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         goes_on
     }
 
-    /// Waits a while for more to come in, or until nothing more can.
+    /// Waits a while for more to come in, or until nothing more can or something presses.
     async fn gather(&self, office: &mut Office<W>) -> Result<(), StoreError> {
         let end = self.runtime.now().saturating_add(GATHER_STEP);
-        while office.world.copying() > 0 {
+        while office.world.copying() > 0 && office.world.progress.may_wait() {
             tokio::select! {
                 biased;
                 view = self.mirror.changed(&office.view) => self.follow(office, view?),
