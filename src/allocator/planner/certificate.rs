@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     fair::Fair,
+    holder::{Holder, unrolled},
     kinds::Class,
-    problem::{Holder, Problem, unrolled},
+    problem::Problem,
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -62,29 +63,6 @@ impl Certificate {
             && self.added <= self.lower_bound
     }
 
-    /// Counts what becomes of one item.
-    #[inline]
-    fn compare<R>(&mut self, row: &R, before: &R)
-    where
-        R: AsRef<[Holder]> + ?Sized,
-    {
-        let (holders, held) = (row.as_ref(), before.as_ref());
-        // Who stays mostly stays in its place: then that is counted without a branch, because nobody can
-        // guess who stays.
-        let (mut kept, mut handed) = (0, 0);
-        for (holder, held) in holders.iter().zip(held) {
-            let (stays, hands) = holder.after(*held);
-            (kept, handed) = (kept + stays as usize, handed + u64::from(hands));
-        }
-        // One that does not stay in its place is not in another one's, if all others stay.
-        if kept + 1 < holders.len().max(held.len()) {
-            (kept, handed) = by_pairs(row, before);
-        }
-        self.added += count(holders.len() - kept);
-        self.removed += count(held.len() - kept);
-        self.hand_offs += handed;
-    }
-
     /// Counts an item's replicas beyond what the zone rule lets a zone take.
     #[inline]
     fn count_zones(&mut self, fair: &Fair, cap: usize, holders: &[Holder]) {
@@ -96,16 +74,28 @@ impl Certificate {
         }
     }
 
-    /// Counts what becomes of one item, and its zones if that is asked.
+    /// Counts what becomes of items, each with the cap of its zones, if those are asked, its holders, and who
+    /// held it.
     #[inline]
-    fn count<R>(&mut self, fair: &Fair, cap: Option<usize>, holders: &R, held: &R)
-    where
-        R: AsRef<[Holder]> + ?Sized,
+    fn count<'r, R>(
+        &mut self,
+        fair: &Fair,
+        items: impl Iterator<Item = (Option<usize>, &'r R, &'r R)>,
+    ) where
+        R: AsRef<[Holder]> + ?Sized + 'r,
     {
-        self.compare(holders, held);
-        if let Some(cap) = cap {
-            self.count_zones(fair, cap, holders.as_ref());
+        let (mut are, mut were, mut kept, mut handed) = (0, 0, 0, 0);
+        for (cap, row, before) in items {
+            let (stay, hands) = compare(row, before);
+            (kept, handed) = (kept + stay, handed + hands);
+            (are, were) = (are + row.as_ref().len(), were + before.as_ref().len());
+            if let Some(cap) = cap {
+                self.count_zones(fair, cap, row.as_ref());
+            }
         }
+        self.added += count(are - kept);
+        self.removed += count(were - kept);
+        self.hand_offs += handed;
     }
 
     /// Replicas that could not be placed.
@@ -133,12 +123,19 @@ pub(super) fn certify(
         ..Certificate::default()
     };
     let cap_of = |item| fair.rule[fair.classes.of(problem, item)];
-    let cap = |item| (fair.beyond == 0).then(|| cap_of(item));
+    let within = fair.beyond == 0;
     let items = touched.iter().map(|item| *item as usize);
-    if let Some((held, rows)) = draft.threes() {
-        items.for_each(|item| certificate.count(fair, cap(item), &rows[item], &held[item]));
-    } else {
-        items.for_each(|item| certificate.count(fair, cap(item), draft.of(item), draft.held(item)));
+    match draft.threes() {
+        // Of rows of three, as most are, the compiler is to know that, and of one class nothing is to be asked.
+        Some((held, rows)) if fair.classes.list.len() == 1 => {
+            let cap = within.then(|| fair.rule[0]);
+            certificate.count(fair, items.map(|item| (cap, &rows[item], &held[item])));
+        }
+        _ => {
+            let cap = |item| within.then(|| cap_of(item));
+            let rows = items.map(|item| (cap(item), draft.of(item), draft.held(item)));
+            certificate.count(fair, rows);
+        }
     }
     if fair.short {
         certificate.out_of_turn = out_of_turn(problem, fair, draft, touched);
@@ -188,8 +185,25 @@ fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft, touched: &[u3
     missing.values().map(|missing| (*missing).max(0).unsigned_abs()).sum()
 }
 
-/// How many of the holders held the item before, and whether the primary is handed on by one of them. Pairs
-/// are counted without a branch too.
+/// How many of the holders held the item before, and whether the primary is handed on by one of them.
+#[inline]
+fn compare<R: AsRef<[Holder]> + ?Sized>(row: &R, before: &R) -> (usize, u64) {
+    let (holders, held) = (row.as_ref(), before.as_ref());
+    // Who stays mostly stays in its place: then that is counted without a branch, because nobody can
+    // guess who stays.
+    let (mut kept, mut handed) = (0, 0);
+    for (holder, held) in holders.iter().zip(held) {
+        let (stays, hands) = holder.after(*held);
+        (kept, handed) = (kept + stays, handed + hands);
+    }
+    // One that does not stay in its place is not in another one's, if all others stay.
+    if (kept as usize) + 1 < holders.len().max(held.len()) {
+        return by_pairs(row, before);
+    }
+    (kept as usize, handed.into())
+}
+
+/// The same of whatever places they are in. Pairs are counted without a branch too.
 #[inline(never)]
 fn by_pairs<R: AsRef<[Holder]> + ?Sized>(row: &R, before: &R) -> (usize, u64) {
     let (holders, held) = (row.as_ref(), before.as_ref());
@@ -260,9 +274,8 @@ mod tests {
     fn who_changed_places_has_not_moved() {
         let (a, b, c, d) = (Holder::new(1), Holder::new(2), Holder::new(3), Holder::new(4));
         let count = |row: &[Holder], held: &[Holder]| {
-            let mut certificate = Certificate::default();
-            certificate.compare(row, held);
-            (certificate.added, certificate.removed, certificate.hand_offs)
+            let (kept, handed) = compare(row, held);
+            (row.len() - kept, held.len() - kept, handed)
         };
         assert_eq!(count(&[a, b, c], &[a, b, c]), (0, 0, 0));
         assert_eq!(count(&[b, c, a], &[a, b, c]), (0, 0, 0));

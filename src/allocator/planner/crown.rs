@@ -1,7 +1,8 @@
 //! Who of an item's holders becomes its primary, when it has none.
 
 use super::{
-    problem::{Holder, Problem, unrolled},
+    holder::{Holder, unrolled},
+    problem::Problem,
     seat::Primaries,
 };
 

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use super::{
     draft::Draft,
     fill::{Fill, VACANT},
+    holder::holds,
     kinds::{NOWHERE, narrow},
     openings::Openings,
-    problem::holds,
 };
 
 impl<D: Draft> Fill<'_, D> {

@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::{
+    holder::{Holder, unrolled},
+    holdings::{Holdings, Rewrite},
     kinds::narrow,
     lists::Lists,
-    problem::{Holder, Holdings, Problem, unrolled},
+    problem::Problem,
 };
 
 /// Rows of three places, before and after.
@@ -42,14 +44,8 @@ pub(super) trait Draft {
         None
     }
 
-    /// Begins with who holds the items now, but for some: `write` writes the row of each, given the
-    /// item and who holds it. They are in order, and their rows as long as `length` says.
-    fn begin(
-        &mut self,
-        items: &[u32],
-        length: impl Fn(usize) -> u32,
-        write: impl FnMut(u32, &[Holder], &mut [Holder]),
-    );
+    /// Begins with who holds the items now, but for some, in order, whose rows are written anew.
+    fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite);
 
     /// Who was to hold an item by the last plan, if anything is known of it.
     fn wish(&self, _item: usize) -> &[Holder] {
@@ -159,14 +155,8 @@ impl Draft for Sheet<'_> {
         self.desired.threes_mut()
     }
 
-    fn begin(
-        &mut self,
-        items: &[u32],
-        length: impl Fn(usize) -> u32,
-        write: impl FnMut(u32, &[Holder], &mut [Holder]),
-    ) {
-        let held = self.problem.held();
-        self.desired = held.rewritten(items, length, write);
+    fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite) {
+        self.desired = self.problem.held().rewritten(items, rewrite);
     }
 
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
@@ -202,15 +192,25 @@ impl Draft for Sheet<'_> {
 pub(super) fn pick<'r>(
     found: &mut [u32],
     first: u32,
-    rows: impl Iterator<Item = &'r [Holder]>,
+    mut rows: impl Iterator<Item = &'r [Holder]>,
     mut is: impl FnMut(u32, &[Holder]) -> bool,
 ) -> usize {
-    // Written one after the other, each over the one before unless that is one: no branch, because nobody can
-    // guess which are.
-    let mut end = 0;
-    for (item, row) in (first..).zip(rows) {
-        found[end] = item;
-        end += usize::from(is(item, row));
+    // So many are asked, and each answer is a bit, without a branch, because nobody can guess which are.
+    let (mut next, mut end) = (first, 0);
+    loop {
+        let (from, mut are) = (next, 0u64);
+        for row in rows.by_ref().take(64) {
+            are = are << 1 | u64::from(is(next, row));
+            next += 1;
+        }
+        if next == from {
+            return end;
+        }
+        while are != 0 {
+            let behind = are.ilog2();
+            found[end] = next - 1 - behind;
+            end += 1;
+            are ^= 1 << behind;
+        }
     }
-    end
 }

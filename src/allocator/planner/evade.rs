@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    problem::{Holder, Holdings, Problem, holds},
+    holder::{Holder, holds},
+    holdings::Holdings,
+    problem::Problem,
     seat::Primaries,
 };
 

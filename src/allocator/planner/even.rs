@@ -10,10 +10,12 @@ use super::{
     crown::Crown,
     draft::{Draft, Sheet},
     fill::Filled,
+    holder::{Holder, primary},
+    holdings::Holdings,
     kinds::narrow,
     level::Share,
     primaries::{Election, End, Mark, Pass},
-    problem::{Holder, Holdings, Problem, primary},
+    problem::Problem,
     reach::Reading,
     routes::{Passing, route},
 };
@@ -79,8 +81,7 @@ impl<D: Draft> Election<'_, D> {
         let most: Vec<i64> = part.iter().map(|member| self.most[*member as usize]).collect();
         let total: i64 = part.iter().map(|member| self.primaries(*member)).sum();
         self.share = Share::of(&most, usize::try_from(total).unwrap_or(0));
-        self.marks.clear();
-        self.marks.resize(self.most.len(), 0);
+        self.marks.fill(0);
         self.off = (0, 0);
         for member in part {
             self.part[*member as usize] = name;

@@ -15,8 +15,10 @@
 use super::{
     fair::Fair,
     flow::{Arc, Network},
+    holder::Holder,
+    holdings::Holdings,
     kinds::{NOWHERE, narrow, standing},
-    problem::{Holder, Holdings, Problem, index},
+    problem::{Problem, index},
     seat::Primaries,
     takers::spread,
 };

@@ -27,8 +27,9 @@ use std::collections::BTreeMap;
 
 use super::{
     flow::{Arc, Network},
+    holder::Holder,
     kinds::{Class, Classes, Group, Groups, Zones},
-    problem::{Holder, Problem, index},
+    problem::{Problem, index},
 };
 
 /// What the best plans have in common.
@@ -68,7 +69,7 @@ impl Fair {
         let of_group = |group: &u32| loads.get(*group as usize).copied().unwrap_or((0, 0));
         self.loads = self.groups.of_member.iter().map(of_group).collect();
         let mut in_zone = vec![0; self.zones.len()];
-        for zone in &self.zones.of_member {
+        for zone in self.zones.of_member.iter() {
             if let Some(members) = in_zone.get_mut(*zone as usize) {
                 *members += 1;
             }
@@ -88,6 +89,13 @@ impl Fair {
     /// Whether items of a class may be in a zone.
     pub(super) fn is_open(&self, class: usize, zone: usize) -> bool {
         self.open[class * (self.zones.len() + 1) + zone + 1]
+    }
+
+    /// Where an item of a class may be held: nowhere, then by zone.
+    #[inline]
+    pub(super) fn open_to(&self, class: usize) -> &[bool] {
+        let places = self.zones.len() + 1;
+        &self.open[class * places..(class + 1) * places]
     }
 
     /// How many of so many replicas of an item of a class are beyond the zone rule at least.

@@ -18,10 +18,11 @@ use super::{
     crown::Crown,
     draft::Draft,
     fair::Fair,
+    holder::{Holder, holds},
     keep::Keeper,
     kinds::{NOWHERE, narrow},
     openings::Openings,
-    problem::{Holder, Problem, holds},
+    problem::Problem,
     quota::{quota, second_quota, windows},
     surplus::shift_surplus,
     survey::{Cells, Standing},
@@ -160,7 +161,7 @@ impl<'a, D: Draft> Fill<'a, D> {
                 *excess += (-self.openings.need(class, zone)).max(0);
             }
         }
-        for (room, zone) in self.openings.room.iter().zip(&self.fair.zones.of_member) {
+        for (room, zone) in self.openings.room.iter().zip(&*self.fair.zones.of_member) {
             if let Some(excess) = excess.get_mut(*zone as usize) {
                 *excess -= (-room).max(0);
             }
@@ -264,7 +265,12 @@ impl<'a, D: Draft> Fill<'a, D> {
         let Self { problem, fair, draft, openings, crown, primaries, .. } = self;
         let class = |item: usize| fair.classes.of(problem, item);
         // Of rows of three, as most are, the compiler is to know that.
-        if let Some(rows) = draft.threes_mut() {
+        let one = fair.classes.list.len() == 1 && !openings.is_laid_out(0);
+        if let Some(rows) = draft.threes_mut()
+            && one
+        {
+            openings.fill_all(0, vacant, rows, |row| crown.choose(row, primaries));
+        } else if let Some(rows) = draft.threes_mut() {
             vacant.retain(|item| {
                 let item = *item as usize;
                 !fill_row(openings, crown, primaries, class(item), &[], &mut rows[item])

@@ -7,9 +7,9 @@
 use super::{
     draft::Draft,
     fill::{Fill, VACANT, place},
+    holder::{Holder, holds, places, stays},
     kinds::narrow,
     level::Share,
-    problem::{Holder, holds, places, stays},
     takers::spread,
 };
 

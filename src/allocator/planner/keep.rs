@@ -1,10 +1,13 @@
 //! What an item keeps of what it has: as much as it wants, and as the zone rule allows.
 
 use super::{
+    by_member::Reading,
     draft::Draft,
     fair::Fair,
+    holder::Holder,
+    holdings::Rewrite,
     kinds::{Class, narrow},
-    problem::{Holder, Problem, index},
+    problem::{Problem, index},
     quota::{Quota, Vacant},
     survey::{Cells, Standing, is_sound},
 };
@@ -86,19 +89,9 @@ impl<'a> Keeper<'a> {
     pub(super) fn begin(&mut self, draft: &mut impl Draft, mut unsound: Vec<u32>) -> Vec<u32> {
         let fair = self.fair;
         let goals = if fair.short { self.find_changes(draft, &mut unsound) } else { Vec::new() };
-        let problem = self.problem;
-        let class = |item: u32| fair.classes.of(problem, item as usize);
-        let wanted = |class: usize| fair.classes.list[class].0.wanted;
-        let same = (fair.classes.list.len() == 1 && goals.is_empty()).then(|| wanted(0));
-        let goal = |at: usize| match same {
-            Some(goal) => goal,
-            None => goals.get(at).copied().unwrap_or_else(|| wanted(class(unsound[at]))),
-        };
-        draft.begin(&unsound, goal, |item, held, row| {
-            if self.keep(held, class(item), row) > 0 {
-                self.vacant_items.push(item);
-            }
-        });
+        let same = fair.classes.list.len() == 1 && goals.is_empty();
+        let same = same.then(|| fair.classes.list[0].0.wanted as usize);
+        draft.begin(&unsound, &mut Keeping { keeper: self, items: &unsound, goals, same });
         unsound
     }
 
@@ -168,9 +161,14 @@ impl<'a> Keeper<'a> {
     where
         R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
     {
-        let (held, row) = (held.as_ref(), row.as_mut());
-        let (fair, cap) = (self.fair, self.fair.caps[class]);
-        let Kept { kept, again } = Kept::of(fair, class, held, row);
+        let kept = AtHand::of(self.fair, class).keep(held.as_ref(), row.as_mut());
+        self.count_kept(kept, class, row.as_ref())
+    }
+
+    /// Counts what is vacant where all stayed who may; nothing, if they may not all stay.
+    #[inline]
+    fn count_kept(&mut self, kept: Kept, class: usize, row: &[Holder]) -> Option<usize> {
+        let (Kept { kept, again }, cap) = (kept, self.fair.caps[class]);
         if kept > row.len() || kept > cap && again != 0 {
             return None;
         }
@@ -192,6 +190,37 @@ impl<'a> Keeper<'a> {
             }
         }
         Some(vacancies)
+    }
+
+    /// The same for items of one class, of three places before and after.
+    fn keep_threes(
+        &mut self,
+        class: usize,
+        items: &[u32],
+        held: &[[Holder; 3]],
+        rows: &mut [[Holder; 3]],
+    ) {
+        let at_hand = AtHand::of(self.fair, class);
+        let mut vacant_items = std::mem::take(&mut self.vacant_items);
+        let mut vacant = 0;
+        for item in items {
+            let (held, row) = (&held[*item as usize], &mut rows[*item as usize]);
+            let kept = at_hand.keep(held, row);
+            let mut vacancies = row.len().saturating_sub(kept.kept);
+            if kept.again == 0 && vacancies < at_hand.cap {
+                // Every zone takes what is missing.
+                vacant += vacancies;
+            } else {
+                let counted = self.count_kept(kept, class, row);
+                vacancies = counted.unwrap_or_else(|| self.keep_best(held, class, row));
+            }
+            if vacancies > 0 {
+                vacant_items.push(*item);
+            }
+        }
+        self.vacant_items = vacant_items;
+        self.vacant.of_class[class] += index(vacant);
+        self.vacant.fits[class] += index(vacant);
     }
 
     /// The same where there is a choice.
@@ -336,22 +365,80 @@ impl<'a> Keeper<'a> {
     }
 }
 
+/// The rows of items whose replicas are kept or not.
+struct Keeping<'k, 'a> {
+    keeper: &'k mut Keeper<'a>,
+    items: &'k [u32],
+    /// How many replicas each gets, where not all fits.
+    goals: Vec<u32>,
+    /// How many all get, if that is all that is to be known.
+    same: Option<usize>,
+}
+
+impl Rewrite for Keeping<'_, '_> {
+    fn same(&self) -> Option<usize> {
+        self.same
+    }
+
+    fn length(&self, at: usize) -> u32 {
+        let Keeper { problem, fair, .. } = &*self.keeper;
+        let class = |at: usize| fair.classes.of(problem, self.items[at] as usize);
+        self.goals.get(at).copied().unwrap_or_else(|| fair.classes.list[class(at)].0.wanted)
+    }
+
+    fn write(&mut self, item: u32, held: &[Holder], row: &mut [Holder]) {
+        let class = self.keeper.fair.classes.of(self.keeper.problem, item as usize);
+        if self.keeper.keep(held, class, row) > 0 {
+            self.keeper.vacant_items.push(item);
+        }
+    }
+
+    fn write_threes(&mut self, items: &[u32], held: &[[Holder; 3]], rows: &mut [[Holder; 3]]) {
+        if self.same.is_some() {
+            return self.keeper.keep_threes(0, items, held, rows);
+        }
+        for item in items {
+            self.write(*item, &held[*item as usize], &mut rows[*item as usize]);
+        }
+    }
+}
+
+/// What is asked at each row of items of one class.
+struct AtHand<'a> {
+    /// By member, its zone.
+    zones: Reading<'a, u32>,
+    /// Whether items may be nowhere, and by zone, whether they may be there.
+    open: &'a [bool],
+    /// How many a zone takes.
+    cap: usize,
+}
+
 /// What an item keeps: how many replicas, and zones with more than one, each a bit, some of them alike.
 struct Kept {
     kept: usize,
     again: u64,
 }
 
-impl Kept {
+impl<'a> AtHand<'a> {
+    #[inline]
+    fn of(fair: &'a Fair, class: usize) -> Self {
+        Self {
+            zones: fair.zones.of_member.read(),
+            open: fair.open_to(class),
+            cap: fair.caps[class],
+        }
+    }
+
     /// Writes who stays into the row, as far as there are places.
     #[inline]
-    fn of(fair: &Fair, class: usize, held: &[Holder], row: &mut [Holder]) -> Self {
+    fn keep(&self, held: &[Holder], row: &mut [Holder]) -> Kept {
         let (mut kept, mut seen, mut again) = (0, 0u64, 0);
         let moves_up = held.len() > row.len();
         row[if moves_up { 0 } else { held.len() }..].fill(Holder::VACANT);
         for (at, holder) in held.iter().enumerate() {
-            let zone = fair.zones.of(*holder);
-            let stays = fair.is_legal_in(class, zone);
+            let zone = self.zones.of(*holder);
+            // Nowhere comes round to the first.
+            let stays = self.open[zone.wrapping_add(1) as usize];
             if let Some(place) = row.get_mut(if moves_up { kept } else { at }) {
                 *place = holder.or_vacant(stays);
             }
@@ -359,6 +446,6 @@ impl Kept {
             let zone = u64::from(stays) << (zone % 64);
             (seen, again) = (seen | zone, again | seen & zone);
         }
-        Self { kept, again }
+        Kept { kept, again }
     }
 }

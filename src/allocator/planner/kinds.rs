@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    problem::{Holder, Problem},
-    seat::Seat,
-    takers::spread,
+    by_member::ByMember, holder::Holder, problem::Problem, seat::Seat, takers::spread,
     tally::OfKind,
 };
 
@@ -22,7 +20,7 @@ const LONG: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Zones {
     /// By member: the number of its zone, or [`NOWHERE`].
-    pub of_member: Vec<u32>,
+    pub of_member: ByMember<u32>,
     /// What each zone is called in the problem.
     pub names: Vec<u32>,
 }
@@ -35,7 +33,7 @@ impl Zones {
         names.dedup();
         let number = |zone| names.binary_search(&zone).map_or(NOWHERE, narrow);
         let zone = |seat: &Seat| if seat.limit == 0 { NOWHERE } else { number(seat.zone) };
-        Self { of_member: problem.seats.iter().map(zone).collect(), names }
+        Self { of_member: ByMember::new(problem.seats.iter().map(zone), NOWHERE), names }
     }
 
     /// How many there are.
@@ -54,7 +52,8 @@ impl Zones {
     #[inline]
     pub(super) fn are_apart(&self, holders: &[Holder], cap: usize) -> bool {
         if let Ok(three) = <&[Holder; 3]>::try_from(holders) {
-            let [one, two, three] = three.map(|holder| self.of(holder));
+            let zones = self.of_member.read();
+            let [one, two, three] = three.map(|holder| zones.of(holder));
             let pairs = [one == two, two == three, one == three];
             return pairs.map(usize::from).iter().sum::<usize>() <= cap * cap.saturating_sub(1) / 2;
         }
@@ -321,7 +320,7 @@ impl Groups {
         let mut list: Vec<(Group, i64)> = Vec::new();
         // Each group stands at a place that follows from what it is, or at the next that was free.
         let mut table = vec![NOWHERE; 2 * problem.seats.len() + 1];
-        let members = problem.seats.iter().enumerate().zip(&zones.of_member);
+        let members = problem.seats.iter().enumerate().zip(&*zones.of_member);
         let of_member = members.map(|((member, seat), zone)| {
             if *zone == NOWHERE {
                 return NOWHERE;

@@ -35,16 +35,22 @@ impl Ladder {
 
     /// Finds those who lack most now, and shuffles them.
     fn deal(&mut self) {
-        let rest = &self.order[self.hidden..];
-        let most = rest.first().map(|zone| self.need[*zone as usize]);
-        let equal = |zone: &&u32| Some(self.need[**zone as usize]) == most;
-        self.top = self.hidden + rest.iter().take_while(equal).count();
-        for place in self.hidden + 1..self.top {
+        let Self { need, order, places, hidden, .. } = self;
+        let rest = order.get_mut(*hidden..).unwrap_or_default();
+        let most = rest.first().map(|zone| need[*zone as usize]);
+        let equal = |zone: &&u32| Some(need[**zone as usize]) == most;
+        let equals = rest.iter().take_while(equal).count();
+        let top = &mut rest[..equals];
+        for place in 1..top.len() {
             self.coin = self.coin.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-            let others = (place - self.hidden + 1) as u64;
+            let others = (place + 1) as u64;
             let other = usize::try_from(((self.coin >> 32) * others) >> 32).unwrap_or(0);
-            self.swap(place, self.hidden + other);
+            top.swap(place, other);
         }
+        for (place, zone) in (*hidden..).zip(top) {
+            places[*zone as usize] = place;
+        }
+        self.top = *hidden + equals;
     }
 
     #[inline]
@@ -84,6 +90,20 @@ impl Ladder {
     #[inline]
     pub(super) fn best(&self) -> Option<usize> {
         (self.top > self.hidden).then(|| self.order[self.top - 1] as usize)
+    }
+
+    /// Lets the zone that lacks most give something, which it then lacks no more, if it has anything to give.
+    #[inline]
+    pub(super) fn take<T>(&mut self, give: impl FnOnce(usize) -> Option<T>) -> Option<T> {
+        let zone = self.best()?;
+        let given = give(zone)?;
+        self.need[zone] -= 1;
+        // With one less it is the first of the next ones.
+        self.top -= 1;
+        if self.top == self.hidden {
+            self.deal();
+        }
+        Some(given)
     }
 
     /// How many replicas are still to come to a zone.

@@ -5,8 +5,9 @@
 //! a list to be taken out.
 
 use super::{
+    holder::{Holder, unrolled},
+    holdings::Holdings,
     kinds::narrow,
-    problem::{Holder, Holdings, unrolled},
 };
 
 /// See the [module](self).

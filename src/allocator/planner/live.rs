@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{
     draft::{Draft, UNPLACED},
+    holder::{Holder, holds},
+    holdings::{Holdings, Rewrite},
     kinds::narrow,
     lists::Lists,
-    problem::{Holder, Holdings, holds},
 };
 
 /// Who is to hold each item, and who holds those that are not yet so.
@@ -149,17 +150,12 @@ impl Draft for Live {
         (self.moving.entry(narrow(item)).or_insert_with(|| row.to_vec()), row)
     }
 
-    fn begin(
-        &mut self,
-        items: &[u32],
-        length: impl Fn(usize) -> u32,
-        mut write: impl FnMut(u32, &[Holder], &mut [Holder]),
-    ) {
+    fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite) {
         let mut row = Vec::new();
         for (at, item) in items.iter().enumerate() {
             self.touch(*item);
-            row.resize(length(at) as usize, Holder::VACANT);
-            write(*item, &self.moving[item], &mut row);
+            row.resize(rewrite.length(at) as usize, Holder::VACANT);
+            rewrite.write(*item, &self.moving[item], &mut row);
             // Who holds it now need not be whom the last plan wanted.
             for holder in row.iter().filter(|holder| **holder != Holder::VACANT) {
                 if !holds(self.rows.of(*item as usize), holder.member()) {

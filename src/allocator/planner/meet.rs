@@ -2,10 +2,10 @@
 
 use super::{
     draft::Draft,
+    holder::{Holder, primary},
     kinds::narrow,
     links::Links,
     primaries::{Election, Mark},
-    problem::{Holder, primary},
 };
 
 impl<D: Draft> Election<'_, D> {

@@ -1,5 +1,6 @@
 //! The planner: from an indexed problem to who is to hold what, as good as can be, and how good that is.
 
+mod by_member;
 mod certificate;
 mod columns;
 mod crown;
@@ -12,6 +13,8 @@ mod fair;
 mod fill;
 pub mod flow;
 mod give;
+mod holder;
+mod holdings;
 mod incremental;
 mod keep;
 mod kinds;
@@ -38,9 +41,11 @@ mod tally;
 
 pub use certificate::Certificate;
 pub(super) use evade::evade;
+pub use holder::Holder;
+pub use holdings::Holdings;
 pub use incremental::Planner;
 pub use network::{Reason, Solution, solve, solve_by_counting};
-pub use problem::{Holder, Holdings, Problem};
+pub use problem::Problem;
 pub use retire::retire;
 pub(super) use retire::{Less, retire_to};
 pub use seat::{Primaries, Seat, ZoneRule};

@@ -24,8 +24,9 @@ use super::{
     exact,
     fair::{Fair, fair},
     fill::{Filled, fill},
+    holdings::Holdings,
     primaries,
-    problem::{Holdings, Problem},
+    problem::Problem,
     survey::{Cells, survey},
 };
 

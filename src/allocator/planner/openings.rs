@@ -2,12 +2,17 @@
 //! needs in each zone.
 
 use super::{
+    by_member::Reading,
     columns::Columns,
     fair::Fair,
+    holder::{Holder, places, primary, unrolled},
     ladder::Ladder,
-    problem::{Holder, index, places, unrolled},
+    problem::index,
     takers::Takers,
 };
+
+/// So many rows are filled before their primaries are chosen.
+const PART: usize = 1 << 10;
 
 /// See the [module](self). Rows are those of the item at hand; a place may be vacant.
 pub(super) struct Openings<'a> {
@@ -58,7 +63,7 @@ impl<'a> Openings<'a> {
     /// Lets those who lack something be taken; `primaries` is by member.
     pub(super) fn open(&mut self, primaries: &[u32]) {
         let mut members = vec![Vec::new(); self.fair.zones.len()];
-        for (member, zone) in (0..).zip(&self.fair.zones.of_member) {
+        for (member, zone) in (0..).zip(&*self.fair.zones.of_member) {
             if self.room[member as usize] > 0 {
                 members[*zone as usize].push(member);
             }
@@ -99,6 +104,11 @@ impl<'a> Openings<'a> {
             let cap = index(self.fair.caps[class]);
             self.columns[class] = Columns::new(*items, wanted, cap, need);
         }
+    }
+
+    /// Whether anything of a class is laid out.
+    pub(super) fn is_laid_out(&self, class: usize) -> bool {
+        self.columns[class].is_some()
     }
 
     /// Counts what was filled in as laid out.
@@ -147,7 +157,6 @@ impl<'a> Openings<'a> {
         row: &mut R,
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
-        let len = row.as_ref().len();
         if self.columns[class].is_some()
             && row.as_ref().iter().all(|holder| *holder == Holder::VACANT)
         {
@@ -156,15 +165,67 @@ impl<'a> Openings<'a> {
             }
             self.end_columns(class);
         }
+        self.at_hand(class).fill(row, &mut arrive)
+            || self.fill_elsewhere(class, row.as_mut(), &mut arrive)
+    }
+
+    /// Fills the rows of items of a class that is not laid out, all of them new to whom they come to, and lets
+    /// `crown` see those that may have no primary. Leaves the items that keep a vacant place.
+    pub(super) fn fill_all(
+        &mut self,
+        class: usize,
+        items: &mut Vec<u32>,
+        rows: &mut [[Holder; 3]],
+        mut crown: impl FnMut(&mut [Holder; 3]),
+    ) {
+        let (mut left, mut at_hand) = (Vec::new(), self.at_hand(class));
+        let mut crownless = [0; PART];
+        // A part is looked at twice while it is in the near memory.
+        for part in items.chunks(PART) {
+            let mut end = 0;
+            for item in part {
+                let row = &mut rows[*item as usize];
+                crownless[end] = *item;
+                if at_hand.fill(row, &mut Holder::new) {
+                    // Without a branch, because nobody can guess who has lost a primary.
+                    end += usize::from(primary(row).is_none());
+                    continue;
+                }
+                end += 1;
+                if !self.fill_elsewhere(class, row, &mut Holder::new) {
+                    left.push(*item);
+                }
+                at_hand = self.at_hand(class);
+            }
+            crownless[..end].iter().for_each(|item| crown(&mut rows[*item as usize]));
+        }
+        *items = left;
+    }
+
+    fn at_hand(&mut self, class: usize) -> AtHand<'_> {
+        AtHand {
+            needs: &mut self.needs[class],
+            takers: &mut self.takers,
+            room: &mut self.room,
+            zones: self.fair.zones.of_member.read(),
+            cap: self.fair.caps[class],
+        }
+    }
+
+    /// The same of the places that are vacant yet, where the zone that is needed most is of no use.
+    #[inline(never)]
+    fn fill_elsewhere(
+        &mut self,
+        class: usize,
+        row: &mut [Holder],
+        arrive: &mut impl FnMut(u32) -> Holder,
+    ) -> bool {
         let mut filled = true;
-        for start in (0..len).step_by(64) {
-            let mut places = places(&row.as_ref()[start..], |holder| holder == Holder::VACANT);
-            while places != 0 && filled {
-                let at = start + places.trailing_zeros() as usize;
-                places &= places - 1;
+        for at in 0..row.len() {
+            if filled && row[at] == Holder::VACANT {
                 let found = self.find(class, row);
                 filled = found.is_some();
-                row.as_mut()[at] = found.map_or(Holder::VACANT, &mut arrive);
+                row[at] = found.map_or(Holder::VACANT, &mut *arrive);
             }
         }
         while let Some(zone) = self.hidden.pop() {
@@ -173,22 +234,8 @@ impl<'a> Openings<'a> {
         filled
     }
 
-    #[inline]
-    fn find<R: AsRef<[Holder]> + ?Sized>(&mut self, class: usize, row: &R) -> Option<u32> {
-        let row = row.as_ref();
-        if let Some(zone) = self.needs[class].best()
-            && self.count_in(row, zone) < self.fair.caps[class]
-            && let Some(member) = self.takers[zone].take(&mut self.room, row)
-        {
-            self.needs[class].change(zone, -1);
-            return Some(member);
-        }
-        self.find_elsewhere(class, row)
-    }
-
-    /// The same where the zone that is needed most is of no use.
-    #[inline(never)]
-    fn find_elsewhere(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
+    /// Finds a member for one of them.
+    fn find(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
         let cap = self.fair.caps[class];
         while let Some(zone) = self.needs[class].best() {
             let there = self.count_in(row, zone);
@@ -341,13 +388,7 @@ impl<'a> Openings<'a> {
     /// How many replicas are in a zone.
     #[inline]
     pub(super) fn count_in(&self, row: &[Holder], zone: usize) -> usize {
-        // A vacant place is nowhere; asked without a branch, because nobody can guess which that is.
-        let there = |holder: &Holder| {
-            let taken = usize::from(*holder != Holder::VACANT);
-            let of = self.fair.zones.of_member[holder.member() as usize * taken];
-            taken & usize::from(of as usize == zone)
-        };
-        unrolled(row, |row| row.iter().map(there).sum())
+        count_in(self.fair.zones.of_member.read(), row, zone)
     }
 
     /// Counts that a replica, not yet in the row, comes to a zone from another one, or from nowhere.
@@ -373,4 +414,44 @@ impl<'a> Openings<'a> {
             self.needs[class].change(from, 1);
         }
     }
+}
+
+/// All that is asked at each vacant place of items of one class.
+struct AtHand<'o> {
+    needs: &'o mut Ladder,
+    takers: &'o mut [Takers],
+    room: &'o mut [i64],
+    zones: Reading<'o, u32>,
+    cap: usize,
+}
+
+impl AtHand<'_> {
+    /// Finds members for the vacant places of a row while the zone that is needed most is of use. False: some
+    /// are vacant yet.
+    #[inline]
+    fn fill<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
+        &mut self,
+        row: &mut R,
+        arrive: &mut impl FnMut(u32) -> Holder,
+    ) -> bool {
+        let Self { needs, takers, room, zones, cap } = self;
+        let mut places = places(row.as_ref(), |holder| holder == Holder::VACANT);
+        while places != 0 {
+            let found = needs.take(|zone| {
+                let fits = count_in(*zones, row.as_ref(), zone) < *cap;
+                if fits { takers[zone].take(room, row.as_ref()) } else { None }
+            });
+            let Some(member) = found else { return false };
+            row.as_mut()[places.trailing_zeros() as usize] = arrive(member);
+            places &= places - 1;
+        }
+        row.as_ref().len() <= 64
+    }
+}
+
+/// How many replicas are in a zone, given the zone of each member. A vacant place is nowhere.
+#[inline]
+fn count_in(zones: Reading<'_, u32>, row: &[Holder], zone: usize) -> usize {
+    let there = |holder: &Holder| usize::from(zones.of(*holder) as usize == zone);
+    unrolled(row, |row| row.iter().map(there).sum())
 }

@@ -8,9 +8,9 @@
 
 use super::{
     draft::{Draft, UNPLACED},
+    holder::{Holder, primary},
     kinds::narrow,
     primaries::Election,
-    problem::{Holder, primary},
 };
 
 impl<D: Draft> Election<'_, D> {

@@ -10,12 +10,14 @@
 use std::collections::BTreeSet;
 
 use super::{
+    by_member::{ByMember, Reading},
     crown::Crown,
     draft::Draft,
     fill::Filled,
+    holder::{Holder, holds, primary, said},
     kinds::narrow,
     level::Share,
-    problem::{Holder, Problem, holds, primary, said},
+    problem::Problem,
 };
 
 /// Chooses the primaries of what was filled. The items that were touched are asked first, and those
@@ -72,8 +74,8 @@ struct Wants {
 impl Wants {
     /// Whether the primary of a row may be one that is to be handed over.
     #[inline]
-    fn are_in(self, row: &[Holder], marks: &[u8]) -> bool {
-        let (all, giver) = said(row, |member| marks[member as usize]);
+    fn are_in(self, row: &[Holder], marks: Reading<'_, u8>) -> bool {
+        let (all, giver) = said(row, |holder| marks.of(holder));
         let over = (giver & Mark::OVER).min(1) & (all & self.from_over).min(1);
         let under = (giver & self.to_under).min(1) & (all & Mark::UNDER).min(1);
         over | under != 0
@@ -106,7 +108,7 @@ pub(super) struct Election<'a, D> {
     /// The even share of the part at hand.
     pub(super) share: Share,
     /// By member, the [`Mark`]s of where that leaves it.
-    pub(super) marks: Vec<u8>,
+    pub(super) marks: ByMember<u8>,
     /// Primaries beyond what is even: too many, too few.
     pub(super) off: (i64, i64),
     /// Items that nobody who takes primaries holds, and that had none.
@@ -133,7 +135,7 @@ impl<'a, D: Draft> Election<'a, D> {
             crown,
             most,
             share: Share::default(),
-            marks: Vec::new(),
+            marks: ByMember::new(std::iter::repeat_n(0, filled.loads.len()), 0),
             off: (0, 0),
             stuck: BTreeSet::new(),
             part: vec![0; filled.loads.len()],
@@ -257,7 +259,8 @@ impl<'a, D: Draft> Election<'a, D> {
         self.off = (0, 0);
         self.part.fill(0);
         self.share = Share::of(&self.most, held);
-        self.marks = (0..narrow(self.most.len())).map(|member| self.mark(member)).collect();
+        let marks = (0..narrow(self.most.len())).map(|member| self.mark(member));
+        self.marks = ByMember::new(marks, 0);
         for member in 0..narrow(self.most.len()) {
             self.off.0 += self.over(member);
             self.off.1 += self.under(member);
@@ -279,7 +282,7 @@ impl<'a, D: Draft> Election<'a, D> {
             *primary = primary.replica();
             self.filled.primaries[member as usize] -= 1;
             self.crown.choose(row, &mut self.filled.primaries);
-            let chosen = super::problem::primary(row);
+            let chosen = super::holder::primary(row);
             if chosen.is_some_and(|chosen| !self.crown.likes(chosen.member())) {
                 self.stuck.insert(narrow(item));
             }
@@ -312,7 +315,7 @@ impl<'a, D: Draft> Election<'a, D> {
         let mut from = 0;
         while !pass.is_done(self.off, self.share) {
             let wants = pass.wants(self.off);
-            let (filled, marks) = (&*self.filled, &self.marks);
+            let (filled, marks) = (&*self.filled, self.marks.read());
             let items = &filled.touched[from..touched];
             let found = if let Some((_, rows)) = filled.draft.threes() {
                 items.iter().position(|item| wants.are_in(&rows[*item as usize], marks))
@@ -330,7 +333,7 @@ impl<'a, D: Draft> Election<'a, D> {
     pub(super) fn hand_all(&mut self, mut from: usize, end: usize, pass: Pass) {
         while !pass.is_done(self.off, self.share) {
             let wants = pass.wants(self.off);
-            let (draft, marks) = (&self.filled.draft, &self.marks);
+            let (draft, marks) = (&self.filled.draft, self.marks.read());
             let Some(item) = draft.find(from, end, |row| wants.are_in(row, marks)) else { return };
             self.hand_over(item, wants.room);
             from = item + 1;

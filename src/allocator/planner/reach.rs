@@ -12,9 +12,9 @@
 
 use super::{
     draft::Draft,
+    holder::{Holder, primary},
     kinds::narrow,
     primaries::{Election, End},
-    problem::{Holder, primary},
     routes::Passing,
 };
 

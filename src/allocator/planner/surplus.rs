@@ -7,10 +7,11 @@
 
 use super::{
     draft::Draft,
+    holder::{Holder, holds},
+    holdings::Holdings,
     keep::Keeper,
     kinds::narrow,
     lists::Lists,
-    problem::{Holder, Holdings, holds},
     routes::{Passing, route},
 };
 

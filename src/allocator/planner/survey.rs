@@ -6,10 +6,13 @@
 use std::cmp::Ordering;
 
 use super::{
+    by_member::{ByMember, Reading},
     draft::pick,
     fair::Fair,
+    holder::Holder,
+    holdings::Holdings,
     kinds::{Class, NOWHERE, Zones, narrow},
-    problem::{Holder, Holdings, Problem},
+    problem::Problem,
 };
 
 /// Members that totals are counted together for: a group, or a whole zone where there are many groups.
@@ -31,7 +34,7 @@ impl Cells {
             let zones = groups.iter().map(|((zone, ..), _)| *zone as usize).collect();
             (zones, fair.groups.of_member.clone())
         } else {
-            ((0..fair.zones.len()).collect::<Vec<usize>>(), fair.zones.of_member.clone())
+            ((0..fair.zones.len()).collect::<Vec<usize>>(), fair.zones.of_member.to_vec())
         };
         let mut list: Vec<(usize, Vec<u32>)> =
             zones.into_iter().map(|zone| (zone, Vec::new())).collect();
@@ -156,9 +159,9 @@ fn counted(problem: &Problem, fair: &Fair, cells: &Cells) -> Option<Standing> {
 struct Survey<'a> {
     problem: &'a Problem,
     fair: &'a Fair,
-    /// By class and member, in a byte, so that the nearest memory holds them all: what its zone is called
+    /// By class, then by member, in a byte, so that the nearest memory holds them all: what its zone is called
     /// there, or [`OUT`], where items of the class may not be.
-    marks: Vec<u8>,
+    marks: Vec<ByMember<u8>>,
     /// By class and member, what was counted in the block at hand: replicas in the lower half, primaries in
     /// the upper.
     both: Vec<u32>,
@@ -176,8 +179,7 @@ const OUT: u8 = u8::MAX;
 
 impl<'a> Survey<'a> {
     fn new(problem: &'a Problem, fair: &'a Fair) -> Self {
-        let mut marks = Vec::new();
-        for class in 0..fair.classes.list.len() {
+        let marks = |class: usize| {
             let mark = |zone: &u32| {
                 if fair.is_legal_in(class, *zone) {
                     zone.to_le_bytes()[0] & (OUT >> 1)
@@ -185,8 +187,9 @@ impl<'a> Survey<'a> {
                     OUT
                 }
             };
-            marks.extend(fair.zones.of_member.iter().map(mark));
-        }
+            ByMember::new(fair.zones.of_member.iter().map(mark), OUT)
+        };
+        let marks = (0..fair.classes.list.len()).map(marks).collect();
         Self {
             problem,
             fair,
@@ -202,16 +205,17 @@ impl<'a> Survey<'a> {
     /// Reads all rows, and counts them or not.
     fn read<const COUNTS: bool>(&mut self) {
         if COUNTS {
-            (self.both, self.counted) = (vec![0; self.marks.len()], vec![(0, 0); self.marks.len()]);
+            let all = self.marks.iter().map(|marks| marks.len()).sum();
+            (self.both, self.counted) = (vec![0; all], vec![(0, 0); all]);
         }
         let held = self.problem.held();
         // Of rows whose length is known beforehand nothing has to be asked.
         match held.each() {
             Some(0) => self.all_empty(),
-            Some(1) => self.read_blocks::<COUNTS>(sized::<1>(held)),
-            Some(2) => self.read_blocks::<COUNTS>(sized::<2>(held)),
-            Some(3) => self.read_blocks::<COUNTS>(sized::<3>(held)),
-            _ => self.read_blocks::<COUNTS>(of_any_size(held)),
+            Some(1) => self.read_blocks::<COUNTS, true>(sized::<1>(held)),
+            Some(2) => self.read_blocks::<COUNTS, true>(sized::<2>(held)),
+            Some(3) => self.read_blocks::<COUNTS, true>(sized::<3>(held)),
+            _ => self.read_blocks::<COUNTS, false>(of_any_size(held)),
         }
     }
 
@@ -226,12 +230,12 @@ impl<'a> Survey<'a> {
 
     /// What is counted for a member that may hold nothing is taken back in the end.
     #[inline]
-    fn read_blocks<'r, const COUNTS: bool>(
+    fn read_blocks<'r, const COUNTS: bool, const SIZED: bool>(
         &mut self,
         blocks: impl Iterator<Item = impl Iterator<Item = &'r [Holder]>>,
     ) {
         for (number, rows) in blocks.enumerate() {
-            self.read_block::<COUNTS>(narrow(number * BLOCK), rows);
+            self.read_block::<COUNTS, SIZED>(narrow(number * BLOCK), rows);
             for (both, (replicas, primaries)) in self.both.iter_mut().zip(&mut self.counted) {
                 *replicas += *both & 0xffff;
                 *primaries += *both >> 16;
@@ -241,7 +245,7 @@ impl<'a> Survey<'a> {
     }
 
     #[inline]
-    fn read_block<'r, const COUNTS: bool>(
+    fn read_block<'r, const COUNTS: bool, const SIZED: bool>(
         &mut self,
         first: u32,
         rows: impl Iterator<Item = &'r [Holder]>,
@@ -253,26 +257,31 @@ impl<'a> Survey<'a> {
         let alike = |(class, _): &(Class, i64)| class.kind() == classes[0].0.kind();
         let found = if classes.len() == 1 || !COUNTS && classes.iter().all(alike) {
             let (wanted, cap) = of(0);
+            let Some(marks) = marks.first() else { return };
+            let marks = marks.read();
+            // Where all rows are as long, that is not asked at each.
+            let all_lack = SIZED && problem.held().each() != Some(wanted);
+            let lacks = |held: &[Holder]| all_lack | (!SIZED && held.len() != wanted);
             // What the zone rule asks of all is not asked at each.
             match (cap + 1).cmp(&wanted) {
                 Ordering::Less => pick(block, first, rows, |_, held| {
                     let fits = |_, _| fits(zones, held, cap);
-                    is_off::<COUNTS>(wanted, marks, both, common, held, fits)
+                    is_off::<COUNTS>(lacks(held), marks, both, common, held, fits)
                 }),
                 Ordering::Equal => pick(block, first, rows, |_, held| {
-                    is_off::<COUNTS>(wanted, marks, both, common, held, |any, all| any != all)
+                    is_off::<COUNTS>(lacks(held), marks, both, common, held, |any, all| any != all)
                 }),
                 Ordering::Greater => pick(block, first, rows, |_, held| {
-                    is_off::<COUNTS>(wanted, marks, both, common, held, |_, _| true)
+                    is_off::<COUNTS>(lacks(held), marks, both, common, held, |_, _| true)
                 }),
             }
         } else {
             pick(block, first, rows, |item, held| {
                 let class = fair.classes.of(problem, item as usize);
-                let marks = &marks[class * members..][..members];
+                let marks = marks[class].read();
                 let both = both.get_mut(class * members..).unwrap_or_default();
                 let (wanted, cap) = of(class);
-                is_off::<COUNTS>(wanted, marks, both, common, held, |any, all| {
+                is_off::<COUNTS>(held.len() != wanted, marks, both, common, held, |any, all| {
                     match (cap + 1).cmp(&wanted) {
                         Ordering::Less => fits(zones, held, cap),
                         Ordering::Equal => any != all,
@@ -303,7 +312,8 @@ impl<'a> Survey<'a> {
         let mut standing =
             Standing::of_nothing(members, self.fair.classes.list.len() * cells.list.len());
         standing.raw = u64::from(!self.common.is_consistent());
-        for (at, (mark, count)) in self.marks.iter().zip(&self.counted).enumerate() {
+        let marks = self.marks.iter().flat_map(|marks| marks.iter());
+        for (at, (mark, count)) in marks.zip(&self.counted).enumerate() {
             if *mark != OUT {
                 standing.add(cells, at / members, at % members, *count);
             }
@@ -312,12 +322,13 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Whether an item does not have what it wants, which is so many replicas, in zones whose marks, all bits that
-/// `any` and that `all` have, are `kept` apart; `marks` and what is counted in `both` are those of its class.
+/// Whether an item does not have what it wants: it `lacks` replicas or has too many, or zones whose marks, all
+/// bits that `any` and that `all` have, are not `kept` apart; `marks` and what is counted in `both` are those of
+/// its class.
 #[inline]
 fn is_off<const COUNTS: bool>(
-    wanted: usize,
-    marks: &[u8],
+    lacks: bool,
+    marks: Reading<'_, u8>,
     both: &mut [u32],
     common: &mut Holder,
     held: &[Holder],
@@ -326,15 +337,15 @@ fn is_off<const COUNTS: bool>(
     // Zones are alike if each bit that any has, all have; and who is out has all bits.
     let (mut any, mut all) = (0, OUT);
     for holder in held {
-        let member = holder.member() as usize;
-        (any, all) = (any | marks[member], all & marks[member]);
+        let mark = marks.of(*holder);
+        (any, all) = (any | mark, all & mark);
         if COUNTS {
-            both[member] += 1 | u32::from(holder.is_primary()) << 16;
+            both[holder.member() as usize] += 1 | u32::from(holder.is_primary()) << 16;
             *common = common.and(*holder);
         }
     }
     let off = |is: bool| u8::from(is);
-    off(held.len() != wanted) | off(any > OUT >> 1) | off(!kept(any, all)) != 0
+    off(lacks) | off(any > OUT >> 1) | off(!kept(any, all)) != 0
 }
 
 /// Rows that are all of this length, by block.

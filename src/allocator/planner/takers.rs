@@ -1,6 +1,6 @@
 //! The members of one zone that should hold more, those that lack most first.
 
-use super::problem::{Holder, holds};
+use super::holder::{Holder, holds};
 
 /// Members by what they lack: the ones that lack most are `members[..top]`, and the last of those is
 /// the next.
@@ -97,10 +97,12 @@ impl Takers {
         let Some(most) = self.members.first().map(|member| room[*member as usize]) else { return };
         let equal = |member: &&u32| room[**member as usize] == most;
         self.top = if most <= 0 { 0 } else { self.members.iter().take_while(equal).count() };
-        for end in (2..=self.top).rev() {
-            self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            self.members.swap(end - 1, spread(self.seed, end));
+        let (top, mut seed) = (&mut self.members[..self.top], self.seed);
+        for end in (2..=top.len()).rev() {
+            seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            top.swap(end - 1, spread(seed, end));
         }
+        self.seed = seed;
     }
 }
 
