@@ -310,8 +310,8 @@ impl<W: Workload> World<W> {
     ) {
         let number = self.items.number(name);
         let (name, item) = self.items.row_mut(number);
-        let before = item.copying();
-        self.copying -= before;
+        let ready = item.consistent();
+        self.copying -= item.copying();
         self.assignments -= item.held.len();
         let mut next = Some(first);
         while let Some(Change { key, after, .. }) = next {
@@ -327,7 +327,7 @@ impl<W: Workload> World<W> {
         item.judge(&*self.workload, &self.members);
         self.copying += item.copying();
         self.assignments += item.held.len();
-        if item.copying() < before {
+        if item.consistent() > ready {
             self.progress.ready();
         }
         self.touch(number);
