@@ -462,6 +462,13 @@ impl<W: Workload> World<W> {
         self.copying
     }
 
+    /// Whether to wait while more copies get ready, because nothing is pressing: whoever gets ready
+    /// later is done with in the same round, and in fuller transactions.
+    pub(super) fn may_wait(&self) -> bool {
+        // Who is ready already brings nobody else with it.
+        self.copying > 0 && self.progress.may_wait()
+    }
+
     /// What the items are doing that do not stand as they are meant to, as far as they were looked at.
     pub fn doing(&self) -> &BTreeMap<Doing, usize> {
         self.progress.counts()

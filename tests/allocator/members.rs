@@ -115,6 +115,48 @@ async fn a_replica_that_is_taken_away_before_it_is_ready_is_nothing_to_wait_for(
     assert_eq!(begin.elapsed(), Duration::ZERO, "nobody has got ready");
 }
 
+#[tokio::test(start_paused = true)]
+async fn more_is_waited_for_while_replicas_change_and_not_for_what_happens_elsewhere() {
+    let store = store();
+    let (_members, leader) = two_settled(&store).await;
+    put_idle(&store, &leader, 100, 20).await;
+    let range = KeyRange::prefix(format!("{ROOT}/assign/"));
+    let found = store.range(RangeRequest::new(range)).await.unwrap().items;
+    let mut idle = found.iter().filter(|kv| kv.key.to_string().contains("#three#new#"));
+    let mut get_ready = async || {
+        let ready = Op::put(&idle.next().unwrap().key, r#"{"consistent":true}"#);
+        store.commit(Txn::new([ready])).await.unwrap();
+    };
+    let begin = Instant::now();
+    get_ready().await;
+    pause(5).await;
+    get_ready().await;
+    pause(10).await;
+    // The leader sees a later revision, and the same keys.
+    let elsewhere = store.commit(Txn::new([Op::put("/elsewhere", "")])).await.unwrap();
+    leader.mirror().unwrap().wait(elsewhere.revision).await.unwrap();
+    reported(&leader, |report| report.copying == 18).await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_get_ready_soon_after_another_are_done_with_together_and_no_later() {
+    let store = store();
+    let (_members, leader) = two_settled(&store).await;
+    let begin = Instant::now();
+    let _three = start(&store, options("three", "three", 100));
+    let line = Faulty::new(&store, 1, None);
+    let _four = start_over(line, options("four", "four", 100), Duration::from_millis(25));
+    let waits =
+        |report: &Report| report.members.len() == 4 && report.doing.keys().eq([&Doing::Copying]);
+    let all = reported(&leader, waits).await.copying;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    reported(&leader, |report| report.copying < all).await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(25), "the first waited for the second");
+    reported(&leader, Report::is_settled).await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(25), "there was nobody else to wait for");
+}
+
 /// The same member, that follows what is said of all.
 fn judged(options: Options<Plain>, standings: &watch::Sender<Option<Standings>>) -> Options<Plain> {
     let leading = Leading { standings: Some(standings.subscribe()), ..options.leading };
