@@ -95,8 +95,9 @@ struct Office<W: Workload> {
     apart: BTreeSet<Arc<str>>,
     done: Done,
     failures: u32,
-    /// Until when more is waited for, and what stood when that was last looked at.
-    gathering: Option<(Duration, Arc<View<Entity<W>>>)>,
+    /// Until when more is waited for, and the last revision that had changed anything when that was
+    /// last looked at.
+    gathering: Option<(Duration, u64)>,
 }
 
 /// What came of the transactions of a round.
@@ -262,34 +263,36 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         }
     }
 
-    /// Whether to wait while more is coming in, because nothing is pressing: whoever gets ready later is
-    /// done with in the same round, and in fuller transactions.
+    /// Whether to wait while more is coming in.
     fn gathers(&self, office: &mut Office<W>, outside: &Outside) -> bool {
         let Office { world, intent, view, gathering, .. } = office;
         let is_current = |intent: &Intent| intent.is_of(world, &self.options.rules, outside);
-        // Who is ready already brings nobody else with it.
-        let is_coming = world.copying() > 0 && world.progress.may_wait();
-        if !is_coming || !intent.as_ref().is_some_and(is_current) {
+        if !world.may_wait() || !intent.as_ref().is_some_and(is_current) {
             *gathering = None;
             return false;
         }
         let now = self.runtime.now();
         let (end, goes_on) = match gathering {
-            Some((end, seen)) => (*end, now < *end && !Arc::ptr_eq(seen, view)),
+            Some((end, seen)) => (*end, now < *end && *seen < view.changed()),
             None => (now.saturating_add(GATHER_MAX), true),
         };
-        *gathering = goes_on.then(|| (end, Arc::clone(view)));
+        *gathering = goes_on.then(|| (end, view.changed()));
         goes_on
     }
 
     /// Waits a while for more to come in, or until nothing more can or something presses.
     async fn gather(&self, office: &mut Office<W>) -> Result<(), StoreError> {
         let end = self.runtime.now().saturating_add(GATHER_STEP);
-        while office.world.copying() > 0 && office.world.progress.may_wait() {
+        while self.runtime.now() < end && office.world.may_wait() {
             tokio::select! {
                 biased;
-                view = self.mirror.changed(&office.view) => self.follow(office, view?),
-                () = sleep_until(&self.runtime, Some(end)) => break,
+                view = self.mirror.changed(&office.view) => {
+                    self.follow(office, view?);
+                    // The next may be there already, again and again: what else is done in this task
+                    // gets its turn.
+                    tokio::task::yield_now().await;
+                }
+                () = sleep_until(&self.runtime, Some(end)) => {}
             }
         }
         Ok(())

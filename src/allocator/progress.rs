@@ -25,6 +25,13 @@ pub enum Doing {
     TooLarge,
 }
 
+impl Doing {
+    /// Whether it waits for the room or the budget that others take up.
+    fn waits_for_others(self) -> bool {
+        matches!(self, Self::NoRoom | Self::OverBudget)
+    }
+}
+
 impl fmt::Display for Doing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -66,8 +73,8 @@ pub(super) enum Cause {
 pub(super) struct Progress {
     /// To be looked at.
     dirty: BTreeSet<u32>,
-    /// One of those is not as safe as it should be.
-    endangered: bool,
+    /// One of those is not as safe as it should be, or has waited for others already.
+    pressing: bool,
     /// A replica of one of those has become consistent.
     readier: bool,
     /// Those that were looked at, and why they move, if they do.
@@ -82,13 +89,14 @@ pub(super) struct Progress {
 impl Progress {
     /// An item has changed, or has to be looked at anew.
     pub(super) fn touch(&mut self, item: u32) {
-        self.forget(item);
+        // What it has waited for may be there: it waits for nothing else before it is looked at.
+        self.pressing |= self.forget(item).is_some_and(Doing::waits_for_others);
         self.dirty.insert(item);
     }
 
     /// One of the items to be looked at is not as safe as it should be.
     pub(super) fn hurry(&mut self) {
-        self.endangered = true;
+        self.pressing = true;
     }
 
     /// A replica of one of the items to be looked at has become consistent.
@@ -97,11 +105,10 @@ impl Progress {
     }
 
     /// Whether there may be something to be done, because replicas have become consistent, and nothing in
-    /// it, or behind it, that should not wait: no item is in danger, and none waits for the room or the
-    /// budget of those that are done with.
+    /// it, or behind it, that should not wait: no item is in danger, and none waits, or has waited, for
+    /// the room or the budget of those that are done with.
     pub(super) fn may_wait(&self) -> bool {
-        let waits = |doing| self.counts.contains_key(&doing);
-        self.readier && !self.endangered && !waits(Doing::NoRoom) && !waits(Doing::OverBudget)
+        self.readier && !self.pressing && !self.counts.keys().any(|doing| doing.waits_for_others())
     }
 
     /// An item is gone, or stands as it is meant to.
@@ -140,9 +147,11 @@ impl Progress {
         }
     }
 
-    fn forget(&mut self, item: u32) {
+    /// Returns what the item was doing.
+    fn forget(&mut self, item: u32) -> Option<Doing> {
         let before = self.doing.remove(&item);
         self.uncount(item, before);
+        before.map(|(doing, _)| doing)
     }
 
     fn uncount(&mut self, item: u32, before: Option<(Doing, Option<Cause>)>) {
@@ -157,7 +166,7 @@ impl Progress {
 
     /// The items to be looked at; those that wait for the budget too, if there is some.
     pub(super) fn take(&mut self, budget: bool) -> BTreeSet<u32> {
-        (self.endangered, self.readier) = (false, false);
+        (self.pressing, self.readier) = (false, false);
         let mut items = std::mem::take(&mut self.dirty);
         if budget {
             items.extend(&self.over_budget);
@@ -211,6 +220,20 @@ mod tests {
             progress.wait(2, (doing, None), &[]);
             assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
             progress.settle(2);
+        }
+    }
+
+    #[test]
+    fn who_has_waited_for_others_waits_no_longer_when_that_is_there() {
+        for doing in [Doing::NoRoom, Doing::OverBudget, Doing::Copying] {
+            let mut progress = Progress::default();
+            progress.wait(1, (doing, None), &[7]);
+            progress.freed(7);
+            progress.ready();
+            assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
+            progress.take(true);
+            progress.ready();
+            assert!(progress.may_wait(), "it was looked at");
         }
     }
 

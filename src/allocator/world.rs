@@ -310,8 +310,8 @@ impl<W: Workload> World<W> {
     ) {
         let number = self.items.number(name);
         let (name, item) = self.items.row_mut(number);
-        let before = item.copying();
-        self.copying -= before;
+        let ready = item.consistent();
+        self.copying -= item.copying();
         self.assignments -= item.held.len();
         let mut next = Some(first);
         while let Some(Change { key, after, .. }) = next {
@@ -327,7 +327,7 @@ impl<W: Workload> World<W> {
         item.judge(&*self.workload, &self.members);
         self.copying += item.copying();
         self.assignments += item.held.len();
-        if item.copying() < before {
+        if item.consistent() > ready {
             self.progress.ready();
         }
         self.touch(number);
@@ -460,6 +460,13 @@ impl<W: Workload> World<W> {
     /// How many of them are not consistent: copies on their way, as a rule.
     pub fn copying(&self) -> usize {
         self.copying
+    }
+
+    /// Whether to wait while more copies get ready, because nothing is pressing: whoever gets ready
+    /// later is done with in the same round, and in fuller transactions.
+    pub(super) fn may_wait(&self) -> bool {
+        // Who is ready already brings nobody else with it.
+        self.copying > 0 && self.progress.may_wait()
     }
 
     /// What the items are doing that do not stand as they are meant to, as far as they were looked at.

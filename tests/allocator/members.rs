@@ -9,7 +9,7 @@ use raft_autopilot::{
         Options, Report, Standing, Standings, Status, Why,
         plain::{Plain, PlainMember, PlainState},
     },
-    store::{KeyRange, LeaseId, Op, RangeRequest, Store, Txn},
+    store::{Embedded, KeyRange, LeaseId, Op, RangeRequest, Store, Txn},
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -70,23 +70,91 @@ async fn three_members_share_what_there_is_and_take_over_what_one_of_them_had() 
     }
 }
 
+/// Two members that share 30 items, and which of them leads.
+async fn two_settled(store: &Embedded) -> ([Running; 2], Handle<Plain>) {
+    put_items(store, (0..30).map(|item| (format!("i{item:02}"), 2))).await;
+    let members = ["one", "two"].map(|name| start(store, options(name, name, 100)));
+    let [one, two] = &members;
+    settled(&[one, two]).await;
+    let leader = if one.handle.report().is_some() { one } else { two }.handle.clone();
+    (members, leader)
+}
+
+/// Waits for a report of the leader.
+async fn reported(leader: &Handle<Plain>, enough: impl Fn(&Report) -> bool) -> Arc<Report> {
+    let report = tokio::time::timeout(Duration::from_secs(60), leader.report_when(enough));
+    report.await.expect("it does not come to that").unwrap()
+}
+
+/// Puts the key of a member where nobody makes anything consistent, and waits until it has so many.
+async fn put_idle(store: &Embedded, leader: &Handle<Plain>, limit: u32, copying: usize) {
+    let new = Op::put(key("three#new"), format!(r#"{{"limit":{limit}}}"#));
+    let revision = store.commit(Txn::new([new])).await.unwrap().revision;
+    let waits = |report: &Report| {
+        report.revision > revision && report.doing == [(Doing::Copying, copying)].into()
+    };
+    reported(leader, waits).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_leads_says_at_once_that_it_waits_for_replicas() {
     let store = store();
-    put_items(&store, (0..30).map(|item| (format!("i{item:02}"), 2))).await;
-    let [one, two] = ["one", "two"].map(|name| start(&store, options(name, name, 100)));
-    settled(&[&one, &two]).await;
-    let leader = if one.handle.report().is_some() { &one } else { &two };
+    let (_members, leader) = two_settled(&store).await;
     let begin = Instant::now();
-    // Nobody makes anything consistent there.
-    let new = Op::put(key("three#new"), r#"{"limit":100}"#);
-    let revision = store.commit(Txn::new([new])).await.unwrap().revision;
-    let waits = |report: &Report| {
-        report.revision > revision && report.doing.get(&Doing::Copying) == Some(&20)
-    };
-    let report = leader.handle.report_when(waits).await.unwrap();
+    put_idle(&store, &leader, 100, 20).await;
     assert_eq!(begin.elapsed(), Duration::ZERO, "the clock moves where all wait for something");
-    assert_eq!(report.doing.get(&Doing::Changing), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_taken_away_before_it_is_ready_is_nothing_to_wait_for() {
+    let store = store();
+    let (_members, leader) = two_settled(&store).await;
+    put_idle(&store, &leader, 100, 20).await;
+    let begin = Instant::now();
+    put_idle(&store, &leader, 50, 12).await;
+    assert_eq!(begin.elapsed(), Duration::ZERO, "nobody has got ready");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_is_waited_for_while_replicas_change_and_not_for_what_happens_elsewhere() {
+    let store = store();
+    let (_members, leader) = two_settled(&store).await;
+    put_idle(&store, &leader, 100, 20).await;
+    let range = KeyRange::prefix(format!("{ROOT}/assign/"));
+    let found = store.range(RangeRequest::new(range)).await.unwrap().items;
+    let mut idle = found.iter().filter(|kv| kv.key.to_string().contains("#three#new#"));
+    let mut get_ready = async || {
+        let ready = Op::put(&idle.next().unwrap().key, r#"{"consistent":true}"#);
+        store.commit(Txn::new([ready])).await.unwrap();
+    };
+    let begin = Instant::now();
+    get_ready().await;
+    pause(5).await;
+    get_ready().await;
+    pause(10).await;
+    // The leader sees a later revision, and the same keys.
+    let elsewhere = store.commit(Txn::new([Op::put("/elsewhere", "")])).await.unwrap();
+    leader.mirror().unwrap().wait(elsewhere.revision).await.unwrap();
+    reported(&leader, |report| report.copying == 18).await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_get_ready_soon_after_another_are_done_with_together_and_no_later() {
+    let store = store();
+    let (_members, leader) = two_settled(&store).await;
+    let begin = Instant::now();
+    let _three = start(&store, options("three", "three", 100));
+    let line = Faulty::new(&store, 1, None);
+    let _four = start_over(line, options("four", "four", 100), Duration::from_millis(25));
+    let waits =
+        |report: &Report| report.members.len() == 4 && report.doing.keys().eq([&Doing::Copying]);
+    let all = reported(&leader, waits).await.copying;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    reported(&leader, |report| report.copying < all).await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(25), "the first waited for the second");
+    reported(&leader, Report::is_settled).await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(25), "there was nobody else to wait for");
 }
 
 /// The same member, that follows what is said of all.

@@ -276,8 +276,9 @@ pub(super) fn elect(problem: &Problem, desired: &mut Holdings) {
             arcs.push(add(&mut network, node, 2 + member, asked));
         }
     }
-    // Each primary takes one step: with the mean taken off all of them the choice is the same, and the
-    // search begins near where it ends.
+    // Each primary takes one step: with the mean taken off all of them what is best stays the same,
+    // though another of equally good choices may be found; and where loads are alike the search begins
+    // near where it ends.
     let holding = loads.iter().filter(|load| **load > 0).count();
     let mean = index(desired.len() / holding.max(1));
     for (member, load) in loads.iter().enumerate() {
