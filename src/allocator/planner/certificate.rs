@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bits::Bits,
     draft::Draft,
     fair::Fair,
     holder::{Holder, unrolled},
@@ -233,17 +234,12 @@ pub(super) fn once(mut items: Vec<u32>, ordered: usize, end: usize) -> Vec<u32> 
         items.append(&mut more);
         return items;
     }
-    let mut seen = vec![0u64; end.div_ceil(64)];
+    let mut seen = Bits::none(end);
     for item in &items {
-        seen[*item as usize / 64] |= 1 << (item % 64);
+        seen.add(*item as usize);
     }
     items.clear();
-    for (block, mut bits) in (0u32..).zip(seen) {
-        while bits != 0 {
-            items.push(block * 64 + bits.trailing_zeros());
-            bits &= bits - 1;
-        }
-    }
+    items.extend(seen.iter());
     items
 }
 

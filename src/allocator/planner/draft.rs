@@ -13,6 +13,9 @@ use super::{
 /// Rows of three places, before and after.
 pub(super) type Threes<'a> = (&'a [[Holder; 3]], &'a [[Holder; 3]]);
 
+/// The same, the latter to be changed.
+pub(super) type ThreesMut<'a> = (&'a [[Holder; 3]], &'a mut [[Holder; 3]]);
+
 /// The rows that a plan changes: all of them once, as a [`Sheet`], or only those that must, as in a
 /// [`Planner`](super::Planner).
 pub(super) trait Draft {
@@ -39,8 +42,8 @@ pub(super) trait Draft {
         None
     }
 
-    /// Who is to hold them then, to be changed.
-    fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
+    /// The same, to be changed.
+    fn threes_mut(&mut self) -> Option<ThreesMut<'_>> {
         None
     }
 
@@ -151,8 +154,8 @@ impl Draft for Sheet<'_> {
         Some((self.problem.held().threes()?, self.desired.threes()?))
     }
 
-    fn threes_mut(&mut self) -> Option<&mut [[Holder; 3]]> {
-        self.desired.threes_mut()
+    fn threes_mut(&mut self) -> Option<ThreesMut<'_>> {
+        Some((self.problem.held().threes()?, self.desired.threes_mut()?))
     }
 
     fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite) {

@@ -15,6 +15,7 @@
 //! before; one that is new itself is asked first.
 
 use super::{
+    bits::Bits,
     crown::Crown,
     draft::Draft,
     fair::Fair,
@@ -99,7 +100,9 @@ pub(super) struct Fill<'a, D> {
     pub(super) crown: Crown,
     pub(super) primaries: Vec<u32>,
     /// Whether an item was given up by somebody who might have kept it.
-    given_up: bool,
+    pub(super) given_up: bool,
+    /// The items that somebody comes to who does not hold them yet; known once members [give](super::give).
+    pub(super) moving: Bits,
     /// Whether some of what stands is not consistent.
     pub(super) raw: bool,
     /// Items with vacant places.
@@ -128,6 +131,7 @@ impl<'a, D: Draft> Fill<'a, D> {
             crown: Crown::new(problem),
             primaries: standing.primaries,
             given_up: chose,
+            moving: Bits::default(),
             raw: standing.raw > 0,
             vacant: keeper.vacant_items,
             empty: keeper.vacant.empty,
@@ -266,11 +270,11 @@ impl<'a, D: Draft> Fill<'a, D> {
         let class = |item: usize| fair.classes.of(problem, item);
         // Of rows of three, as most are, the compiler is to know that.
         let one = fair.classes.list.len() == 1 && !openings.is_laid_out(0);
-        if let Some(rows) = draft.threes_mut()
+        if let Some((_, rows)) = draft.threes_mut()
             && one
         {
             openings.fill_all(0, vacant, rows, |row| crown.choose(row, primaries));
-        } else if let Some(rows) = draft.threes_mut() {
+        } else if let Some((_, rows)) = draft.threes_mut() {
             vacant.retain(|item| {
                 let item = *item as usize;
                 !fill_row(openings, crown, primaries, class(item), &[], &mut rows[item])

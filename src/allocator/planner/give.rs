@@ -5,11 +5,15 @@
 //! that few have to be handed over afterwards.
 
 use super::{
+    bits::Bits,
+    by_member::ByMember,
+    crown::Crown,
     draft::Draft,
     fill::{Fill, VACANT, place},
-    holder::{Holder, holds, places, stays},
+    holder::{Holder, first, holds, stays},
     kinds::narrow,
     level::Share,
+    openings::Openings,
     takers::spread,
 };
 
@@ -49,6 +53,13 @@ impl<D: Draft> Fill<'_, D> {
     pub(super) fn give(&mut self) {
         if self.openings.room.iter().all(|room| *room >= 0) {
             return;
+        }
+        self.moving = Bits::none(self.draft.len());
+        for item in &self.touched {
+            let item = *item as usize;
+            if is_moving(self.draft.held(item), self.draft.of(item)) {
+                self.moving.add(item);
+            }
         }
         let few = |excess: u32| excess.saturating_add(excess / 2 + 4);
         let all = |_: u32| u32::MAX;
@@ -119,6 +130,7 @@ impl<D: Draft> Fill<'_, D> {
             }
             return;
         }
+        let asked = ByMember::new(asked.into_iter(), 0);
         let places = self.offer(asked, ways, suits);
         for way in ways.get(1..).unwrap_or_default() {
             for (item, at) in &places {
@@ -194,108 +206,103 @@ impl<D: Draft> Fill<'_, D> {
     /// always the same items that move.
     fn offer(
         &mut self,
-        mut asked: Vec<u32>,
+        asked: ByMember<u32>,
         ways: &[Way],
         suits: impl Fn(Holder) -> bool,
     ) -> Vec<(u32, u32)> {
         let Some((way, others)) = ways.split_first() else { return Vec::new() };
-        let (all, alone) = (ways.contains(&Way::Any), others.is_empty());
-        let mut left = asked.iter().filter(|asked| **asked > 0).count();
+        let left = asked.iter().filter(|asked| **asked > 0).count();
         let len = self.draft.len();
         let seed = (asked.len() as u64) << 32 ^ len as u64;
         let start = spread(seed.wrapping_add(self.turn), len);
-        let mut offered = Vec::new();
-        // A place may be vacant.
-        let suits = |asked: &[u32], holder: Holder| {
-            asked.get(holder.member() as usize).is_some_and(|asked| *asked > 0) & suits(holder)
+        let Self {
+            problem,
+            fair,
+            draft,
+            openings,
+            crown,
+            primaries,
+            touched,
+            moving,
+            given_up,
+            ..
+        } = self;
+        let class = |item: usize| fair.classes.of(problem, item);
+        let mut offer = Offer {
+            giving: Giving { openings, crown, primaries, moving, given_up: *given_up },
+            asked,
+            left,
+            way: *way,
+            alone: others.is_empty(),
+            all: ways.contains(&Way::Any),
+            suits,
+            offered: Vec::new(),
+            taken: Vec::new(),
         };
         let mut found = [0; BLOCK];
         let blocks = |from: usize, end: usize| {
             (from..end).step_by(BLOCK).map(move |at| at..end.min(at + BLOCK))
         };
         for block in blocks(start, len).chain(blocks(0, start)) {
-            if left == 0 {
+            if offer.left == 0 {
                 break;
             }
             // What suits now, and when its turn comes still may.
-            let any = |row: &[Holder]| row.iter().fold(false, |any, one| any | suits(&asked, *one));
-            let end = self.draft.pick(block, any, &mut found);
-            for item in &found[..end] {
-                if left == 0 {
-                    break;
+            let asked = offer.asked.read();
+            let suits = |holder: Holder| (asked.of(holder) > 0) & (offer.suits)(holder);
+            let any = |row: &[Holder]| row.iter().fold(false, |any, one| any | suits(*one));
+            let end = draft.pick(block, any, &mut found);
+            let items = found[..end].iter().map(|item| *item as usize);
+            // Of rows of three, as most are, the compiler is to know that.
+            if let Some((held, rows)) = draft.threes_mut() {
+                for item in items {
+                    offer.give(item, class(item), &held[item], &mut rows[item]);
                 }
-                let item = *item as usize;
-                'places: for start in (0..self.draft.of(item).len()).step_by(64) {
-                    let row = &self.draft.of(item)[start..];
-                    let mut places = places(row, |holder| suits(&asked, holder));
-                    while places != 0 {
-                        let at = start + places.trailing_zeros() as usize;
-                        places &= places - 1;
-                        let member = self.draft.of(item)[at].member();
-                        let asked = &mut asked[member as usize];
-                        *asked -= 1;
-                        self.give_place(item, at, *way);
-                        if alone {
-                            *asked *= u32::from(self.gives(member, *way));
-                        } else {
-                            offered.push((narrow(item), narrow(at)));
-                        }
-                        left -= usize::from(*asked == 0);
-                        if !all {
-                            break 'places;
-                        }
-                    }
+            } else {
+                for item in items {
+                    let (held, row) = draft.both(item);
+                    offer.give(item, class(item), held, row);
                 }
             }
+            for (item, taker) in offer.taken.drain(..) {
+                draft.came(item as usize, taker);
+                touched.push(item);
+            }
         }
-        offered
+        offer.offered
     }
 
     /// Whether a member has too much, and may give it in this way.
     fn gives(&self, member: u32, way: Way) -> bool {
-        let excess = -self.room(member);
-        let primaries = i64::from(self.primaries[member as usize]);
-        excess > 0
-            && match way {
-                Way::Primaries(share) => primaries > share,
-                Way::Others(share) => excess > primaries - share,
-                Way::Raw | Way::Planned | Way::Any => true,
-            }
+        way.gives(&self.openings.room, &self.primaries, member)
     }
 
+    /// Gives a place of an item in this way, if it can be.
     fn give_place(&mut self, item: usize, at: usize, way: Way) {
-        let row = self.draft.of(item);
-        let holder = row[at];
-        if holder == VACANT || !self.gives(holder.member(), way) {
-            return;
-        }
-        let suits = match way {
-            Way::Raw => !holder.is_consistent(),
-            Way::Primaries(_) => holder.is_primary(),
-            Way::Others(_) => !holder.is_primary(),
-            Way::Planned | Way::Any => true,
-        };
-        // Where there is a choice, an item does not give two replicas at once.
-        if suits && (matches!(way, Way::Planned | Way::Any) || !self.is_moving(item)) {
-            self.pass_on(item, at, way == Way::Any);
+        let class = self.class(item);
+        let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
+        let (held, row) = draft.both(item);
+        let mut giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
+        if let Some(taker) = giving.give((item, class), held, row, at, way) {
+            self.gave(item, taker);
         }
     }
 
     /// Gives a place of an item to somebody who lacks something. Returns who that is.
-    fn pass_on(&mut self, item: usize, at: usize, any: bool) -> Option<u32> {
-        let row = self.draft.of(item);
-        let holder = row[at];
-        let (class, from) = (self.class(item), self.zone(holder.member()));
-        let taker = self.openings.taker(class, row, from, any)?;
-        self.leave(holder);
-        let (held, row) = self.draft.both(item);
-        place(held, row, at, taker, &mut self.primaries);
-        if holder.is_primary() {
-            self.crown.choose(row, &mut self.primaries);
-        }
+    fn pass_on(&mut self, item: usize, at: usize) -> Option<u32> {
+        let class = self.class(item);
+        let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
+        let (held, row) = draft.both(item);
+        let mut giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
+        let taker = giving.pass_on((item, class), held, row, at, false)?;
+        self.gave(item, taker);
+        Some(taker)
+    }
+
+    /// Writes down that an item came to somebody.
+    fn gave(&mut self, item: usize, taker: u32) {
         self.draft.came(item, taker);
         self.touched.push(narrow(item));
-        Some(taker)
     }
 
     /// Where one who has too much gives an item whose primary has too many of those, whoever comes becomes
@@ -349,8 +356,8 @@ impl<D: Draft> Fill<'_, D> {
     /// Gives a place of an item together with its primary.
     fn give_crown(&mut self, item: usize, over: impl Fn(&Self, u32) -> bool) {
         let beside = self.giver_beside(self.draft.of(item), over);
-        let Some((crowned, giver)) = beside.filter(|_| !self.is_moving(item)) else { return };
-        let Some(taker) = self.pass_on(item, giver, false) else { return };
+        let Some((crowned, giver)) = beside.filter(|_| !self.moving.has(item)) else { return };
+        let Some(taker) = self.pass_on(item, giver) else { return };
         if self.crown.likes(taker) {
             let row = self.draft.of_mut(item);
             self.primaries[row[crowned].member() as usize] -= 1;
@@ -358,11 +365,154 @@ impl<D: Draft> Fill<'_, D> {
             (row[crowned], row[giver]) = (row[crowned].replica(), row[giver].primary());
         }
     }
+}
 
-    /// Whether somebody comes to an item who does not hold it yet.
-    fn is_moving(&self, item: usize) -> bool {
-        let (held, row) = (self.draft.held(item), self.draft.of(item));
-        let comes = |holder: &Holder| *holder == VACANT || !holds(held, holder.member());
-        !stays(row, held) && row.iter().any(comes)
+impl Way {
+    /// Whether a member has too much, and may give it so.
+    #[inline]
+    fn gives(self, room: &[i64], primaries: &[u32], member: u32) -> bool {
+        let excess = -room[member as usize];
+        let primaries = i64::from(primaries[member as usize]);
+        excess > 0
+            && match self {
+                Self::Primaries(share) => primaries > share,
+                Self::Others(share) => excess > primaries - share,
+                Self::Raw | Self::Planned | Self::Any => true,
+            }
     }
+
+    /// Whether a replica may be given so.
+    #[inline]
+    fn suits(self, holder: Holder) -> bool {
+        match self {
+            Self::Raw => !holder.is_consistent(),
+            Self::Primaries(_) => holder.is_primary(),
+            Self::Others(_) => !holder.is_primary(),
+            Self::Planned | Self::Any => true,
+        }
+    }
+}
+
+/// What is offered of the items that are looked at, one after the other.
+struct Offer<'g, 'o, F> {
+    giving: Giving<'g, 'o>,
+    /// By member, how many replicas are asked for yet.
+    asked: ByMember<u32>,
+    /// How many members are asked for any.
+    left: usize,
+    way: Way,
+    /// Whether there is no other way.
+    alone: bool,
+    /// Whether an item may give several.
+    all: bool,
+    suits: F,
+    /// What was offered, as items and places in their rows, if there are other ways.
+    offered: Vec<(u32, u32)>,
+    /// The items that were given, and to whom.
+    taken: Vec<(u32, u32)>,
+}
+
+impl<F: Fn(Holder) -> bool> Offer<'_, '_, F> {
+    /// Gives what suits of an item.
+    #[inline]
+    fn give<R>(&mut self, item: usize, class: usize, held: &R, row: &mut R)
+    where
+        R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
+    {
+        let mut from = 0;
+        while self.left > 0 {
+            let asked = self.asked.read();
+            let suits = |holder: Holder| (asked.of(holder) > 0) & (self.suits)(holder);
+            let Some(at) = first(row.as_ref(), from, suits) else { return };
+            let member = row.as_ref()[at].member();
+            if let Some(taker) = self.giving.give((item, class), held, row, at, self.way) {
+                self.taken.push((narrow(item), taker));
+            }
+            let asked = &mut self.asked[member as usize];
+            *asked -= 1;
+            if self.alone {
+                let Giving { openings, primaries, .. } = &self.giving;
+                *asked *= u32::from(self.way.gives(&openings.room, primaries, member));
+            } else {
+                self.offered.push((narrow(item), narrow(at)));
+            }
+            self.left -= usize::from(*asked == 0);
+            if !self.all {
+                return;
+            }
+            from = at + 1;
+        }
+    }
+}
+
+/// What giving takes.
+struct Giving<'g, 'o> {
+    openings: &'g mut Openings<'o>,
+    crown: &'g Crown,
+    primaries: &'g mut [u32],
+    moving: &'g mut Bits,
+    /// Whether somebody who comes to an item may have given it up before.
+    given_up: bool,
+}
+
+impl Giving<'_, '_> {
+    /// Gives a place of an item, of a class, in this way, if it can be. Returns who takes it.
+    #[inline]
+    fn give<R>(
+        &mut self,
+        (item, class): (usize, usize),
+        held: &R,
+        row: &mut R,
+        at: usize,
+        way: Way,
+    ) -> Option<u32>
+    where
+        R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
+    {
+        let holder = row.as_ref()[at];
+        if holder == VACANT
+            || !way.gives(&self.openings.room, self.primaries, holder.member())
+            || !way.suits(holder)
+        {
+            return None;
+        }
+        // Where there is a choice, an item does not give two replicas at once.
+        let may = matches!(way, Way::Planned | Way::Any) || !self.moving.has(item);
+        if may { self.pass_on((item, class), held, row, at, way == Way::Any) } else { None }
+    }
+
+    /// Gives a place of an item, of a class, to somebody who lacks something. Returns who that is.
+    #[inline]
+    fn pass_on<R>(
+        &mut self,
+        (item, class): (usize, usize),
+        held: &R,
+        row: &mut R,
+        at: usize,
+        any: bool,
+    ) -> Option<u32>
+    where
+        R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
+    {
+        let holder = row.as_ref()[at];
+        let from = self.openings.zone(holder);
+        let taker = self.openings.taker(class, row, from, any)?;
+        self.openings.room[holder.member() as usize] += 1;
+        self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
+        // Who held the item is not read where nobody can have left it: of many items that is far away.
+        let held = if self.given_up || self.moving.has(item) { held.as_ref() } else { &[] };
+        place(held, row.as_mut(), at, taker, self.primaries);
+        self.moving.add(item);
+        if holder.is_primary() {
+            self.crown.choose(row, self.primaries);
+        }
+        Some(taker)
+    }
+}
+
+/// Whether somebody comes to an item who does not hold it yet.
+#[inline]
+fn is_moving(held: &[Holder], row: &[Holder]) -> bool {
+    let comes = |holder: &Holder| *holder == VACANT || !holds(held, holder.member());
+    !stays(row, held) && row.iter().any(comes)
 }

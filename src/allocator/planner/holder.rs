@@ -165,6 +165,17 @@ pub(super) fn places(row: &[Holder], suits: impl Fn(Holder) -> bool) -> u64 {
     })
 }
 
+/// The first place of a row, from one on, that suits.
+#[inline]
+pub(super) fn first(row: &[Holder], from: usize, suits: impl Fn(Holder) -> bool) -> Option<usize> {
+    // Of a row from its beginning, which has mostly one that suits, all are asked.
+    if from == 0 && row.len() <= 64 {
+        let places = places(row, suits);
+        return (places != 0).then(|| places.trailing_zeros() as usize);
+    }
+    (from..row.len()).find(|at| suits(row[*at]))
+}
+
 /// The item's primary, among its holders; found without a branch, because nobody can guess where it is.
 #[inline]
 pub(super) fn primary(holders: &[Holder]) -> Option<Holder> {

@@ -1,5 +1,6 @@
 //! The planner: from an indexed problem to who is to hold what, as good as can be, and how good that is.
 
+mod bits;
 mod by_member;
 mod certificate;
 mod columns;

@@ -278,7 +278,26 @@ impl<'a> Openings<'a> {
     /// counts it as taken; that zone is preferred, then the zone that is needed most, if it needs any
     /// or the replica may go to `any`.
     #[inline]
-    pub(super) fn taker(
+    pub(super) fn taker<R: AsRef<[Holder]> + ?Sized>(
+        &mut self,
+        class: usize,
+        row: &R,
+        from: usize,
+        any: bool,
+    ) -> Option<u32> {
+        let row = row.as_ref();
+        // Where the zone stays the same, nothing is to be counted.
+        if self.need(class, from) >= 0
+            && self.fair.is_open(class, from)
+            && let Some(taker) = self.takers[from].take(&mut self.room, row)
+        {
+            return Some(taker);
+        }
+        self.taker_otherwise(class, row, from, any)
+    }
+
+    #[inline(never)]
+    fn taker_otherwise(
         &mut self,
         class: usize,
         row: &[Holder],
@@ -291,16 +310,9 @@ impl<'a> Openings<'a> {
                 .taker_elsewhere(class, row, from, any)
                 .or_else(|| self.taker_in(class, row, from, from));
         }
-        // Where the zone stays the same, nothing is to be counted.
-        let found = if self.fair.is_open(class, from) {
-            self.takers[from].take(&mut self.room, row)
-        } else {
-            None
-        };
-        if found.is_none() && any { self.taker_elsewhere(class, row, from, any) } else { found }
+        if any { self.taker_elsewhere(class, row, from, any) } else { None }
     }
 
-    #[inline(never)]
     fn taker_elsewhere(
         &mut self,
         class: usize,
@@ -383,6 +395,12 @@ impl<'a> Openings<'a> {
             (zone.len() - left).saturating_sub(self.fair.caps[class])
         };
         index(zones.chunk_by(|one, other| one == other).map(beyond).sum())
+    }
+
+    /// The zone of a holder.
+    #[inline]
+    pub(super) fn zone(&self, holder: Holder) -> usize {
+        self.fair.zones.of(holder) as usize
     }
 
     /// How many replicas are in a zone.
