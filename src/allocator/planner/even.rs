@@ -7,6 +7,7 @@
 //! taken out of that again, so that parts within parts cost little.
 
 use super::{
+    by_member::ByMember,
     crown::Crown,
     draft::{Draft, Sheet},
     fill::Filled,
@@ -212,14 +213,15 @@ impl<D: Draft> Election<'_, D> {
         known: Option<Vec<u32>>,
         mut found: impl FnMut(&Self, usize),
     ) {
-        let mut inside = vec![0u8; self.most.len()];
+        let mut inside = ByMember::new(std::iter::repeat_n(0u8, self.most.len()), 0);
         for member in part {
             inside[*member as usize] = 1;
         }
         // Without a branch, because nobody can guess who is inside.
+        let inside = inside.read();
         let is = |row: &[Holder]| {
             let (_, two, crowned) = row.iter().fold((0, 0, 0), |(one, two, crowned), holder| {
-                let inside = inside[holder.member() as usize];
+                let inside = inside.of(*holder);
                 let crowns = if holder.is_primary() { inside } else { 0 };
                 (one | inside, two | one & inside, crowned | crowns)
             });
@@ -245,13 +247,16 @@ impl<D: Draft> Election<'_, D> {
             items.filter(|item| is(draft.of(*item))).for_each(|item| found(self, item));
             return;
         }
-        let mut from = 0;
-        while let Some(item) = draft.find(from, draft.len(), is) {
-            found(self, item);
-            from = item + 1;
+        let mut those = [0; BLOCK];
+        for from in (0..draft.len()).step_by(BLOCK) {
+            let are = draft.pick(from..draft.len().min(from + BLOCK), is, &mut those);
+            those[..are].iter().for_each(|item| found(self, *item as usize));
         }
     }
 }
+
+/// So many rows are asked at once who is inside.
+const BLOCK: usize = 1 << 10;
 
 /// All rows are asked in so many blocks, as long as one helps one in so many of those who are off.
 const BLOCKS: usize = 8;

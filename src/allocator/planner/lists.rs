@@ -5,6 +5,7 @@
 //! a list to be taken out.
 
 use super::{
+    by_member::ByMember,
     holder::{Holder, unrolled},
     holdings::Holdings,
     kinds::narrow,
@@ -88,7 +89,8 @@ impl Lists {
 
     /// Makes the lists of some members, if they are not there yet.
     pub(super) fn gather(&mut self, members: &[u32], rows: &Holdings) {
-        let mut wanted = vec![false; self.members.len()];
+        let none = std::iter::repeat_n(false, self.members.len());
+        let mut wanted = ByMember::new(none, false);
         let mut missing = 0;
         for member in members {
             let member = *member as usize;
@@ -101,20 +103,21 @@ impl Lists {
             self.gather_all(rows);
         } else if missing > 0 {
             let (mut found, mut lengths) = (Vec::new(), vec![0; wanted.len()]);
-            // A place may be vacant.
-            let is = |holder: &Holder| wanted.get(holder.member() as usize).is_some_and(|is| *is);
-            for (item, holders) in (0..).zip(rows.iter()) {
-                // Of most items nobody is.
-                if !unrolled(holders, |row| row.iter().fold(false, |any, holder| any | is(holder)))
-                {
-                    continue;
-                }
-                found.extend(
-                    holders
-                        .iter()
-                        .filter(|holder| is(holder))
-                        .map(|holder| (holder.member(), item)),
-                );
+            // Of most items nobody is.
+            let is = wanted.read();
+            let is_any =
+                |row: &[Holder]| row.iter().fold(false, |any, holder| any | is.of(*holder));
+            let mut add = |item: u32, row: &[Holder]| {
+                let those = row.iter().filter(|holder| is.of(**holder));
+                found.extend(those.map(|holder| (holder.member(), item)));
+            };
+            if let Some(rows) = rows.threes() {
+                // Of rows of three, as most are, the compiler is to know that.
+                let rows = (0..).zip(rows).filter(|(_, row)| is_any(&row[..]));
+                rows.for_each(|(item, row)| add(item, row));
+            } else {
+                let rows = (0..).zip(rows.iter()).filter(|(_, row)| unrolled(row, is_any));
+                rows.for_each(|(item, row)| add(item, row));
             }
             for (member, _) in &found {
                 lengths[*member as usize] += 1;
@@ -126,8 +129,8 @@ impl Lists {
                 }
                 list.push(item);
             }
-            let lists = self.members.iter_mut().zip(wanted);
-            lists.filter(|(_, wanted)| *wanted).for_each(|(list, _)| list.known = true);
+            let lists = self.members.iter_mut().zip(wanted.iter());
+            lists.filter(|(_, wanted)| **wanted).for_each(|(list, _)| list.known = true);
             self.any = true;
         }
     }

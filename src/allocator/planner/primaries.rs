@@ -82,6 +82,13 @@ impl Wants {
     }
 }
 
+/// Whether nobody who holds an item has too many primaries or too few.
+#[inline]
+fn nobody_is_off(row: &[Holder], marks: Reading<'_, u8>) -> bool {
+    let all = row.iter().fold(0, |all, holder| all | marks.of(*holder));
+    all & (Mark::OVER | Mark::UNDER) == 0
+}
+
 /// Which end of a route is looked for: members with too many, or with too few.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -331,10 +338,14 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// The same for all items from one on and before another one, until that cannot make it better.
     pub(super) fn hand_all(&mut self, mut from: usize, end: usize, pass: Pass) {
+        // Where few are off, nobody of most rows is: then that is guessed well.
+        let few = (self.off.0 + self.off.1).unsigned_abs() < (self.most.len() / 16) as u64;
         while !pass.is_done(self.off, self.share) {
             let wants = pass.wants(self.off);
             let (draft, marks) = (&self.filled.draft, self.marks.read());
-            let Some(item) = draft.find(from, end, |row| wants.are_in(row, marks)) else { return };
+            let is =
+                |row: &[Holder]| !(few && nobody_is_off(row, marks)) && wants.are_in(row, marks);
+            let Some(item) = draft.find(from, end, is) else { return };
             self.hand_over(item, wants.room);
             from = item + 1;
         }

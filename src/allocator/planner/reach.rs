@@ -11,6 +11,7 @@
 //! there: if all who are far or off were listed, they are closed, and nothing else has to be read for that.
 
 use super::{
+    by_member::{ByMember, Reading as Table},
     draft::Draft,
     holder::{Holder, primary},
     kinds::narrow,
@@ -105,17 +106,27 @@ impl<D: Draft> Election<'_, D> {
     fn read_once(&mut self, reach: &mut Reach) {
         let (mut from, end) = (0, self.filled.draft.len());
         let hands_over = self.end == End::Over;
-        let ends = |seen: &[u8], row: &[Holder]| {
-            let (others, crowned) = said_apart(row, |member| seen[member as usize]);
+        let ends = |seen: Table<'_, u8>, row: &[Holder]| {
+            let (others, crowned) = said_apart(row, |holder| seen.of(holder));
             if hands_over { (crowned, others) } else { (others, crowned) }
         };
-        let leads_on = |seen: &[u8], row: &[Holder]| {
+        // Where few look for help, nobody of most rows does: then that is guessed well.
+        let looks = Seen::FAR | Seen::OFF | Seen::LISTED;
+        let looking = reach.seen.iter().filter(|seen| **seen & looks != 0).count();
+        let few = looking < reach.seen.len() / 16;
+        let leads_on = |seen: Table<'_, u8>, row: &[Holder]| {
+            if few && row.iter().fold(0, |all, holder| all | seen.of(*holder)) & looks == 0 {
+                return false;
+            }
             let (from, to) = ends(seen, row);
             let leads = (from & (Seen::FAR | Seen::OFF)).min(1) & (to & Seen::NEAR).min(1);
             (leads | from & Seen::LISTED) != 0
         };
-        while let Some(item) = self.filled.draft.find(from, end, |row| leads_on(&reach.seen, row)) {
-            if ends(&reach.seen, self.holders(item)).0 & Seen::LISTED != 0 {
+        loop {
+            let seen = reach.seen.read();
+            let found = self.filled.draft.find(from, end, |row| leads_on(seen, row));
+            let Some(item) = found else { return };
+            if ends(seen, self.holders(item)).0 & Seen::LISTED != 0 {
                 reach.rows.push(narrow(item));
             }
             self.read(item, reach);
@@ -159,7 +170,7 @@ impl<D: Draft> Election<'_, D> {
 /// Who is near to help.
 struct Reach {
     /// By member, what is [`Seen`] of it.
-    seen: Vec<u8>,
+    seen: ByMember<u8>,
     /// By member who is near, how many steps it is from there to help.
     steps: Vec<u32>,
     /// Whether any primary was handed on.
@@ -184,7 +195,8 @@ impl Seen {
 impl Reach {
     fn new<D: Draft>(election: &Election<'_, D>, part: &[u32]) -> Self {
         let members = election.most.len();
-        let (mut seen, mut steps) = (vec![0; members], vec![u32::MAX; members]);
+        let mut seen = ByMember::new(std::iter::repeat_n(0, members), 0);
+        let mut steps = vec![u32::MAX; members];
         for member in part {
             let (seen, steps) = (&mut seen[*member as usize], &mut steps[*member as usize]);
             if election.takes(*member) {
@@ -245,9 +257,9 @@ const READINGS: usize = 6;
 /// What `of` says of all holders of a row but the primary, together, and what it says of the primary; without a
 /// branch too.
 #[inline]
-fn said_apart(row: &[Holder], of: impl Fn(u32) -> u8) -> (u8, u8) {
+fn said_apart(row: &[Holder], of: impl Fn(Holder) -> u8) -> (u8, u8) {
     row.iter().fold((0, 0), |(others, crowned), holder| {
-        let said = of(holder.member());
+        let said = of(*holder);
         let crowns = if holder.is_primary() { u8::MAX } else { 0 };
         (others | said & !crowns, crowned | said & crowns)
     })
