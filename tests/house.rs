@@ -178,7 +178,7 @@ const PLANTED: &[Planted] = &[
         "files_of_a_wing_import_only_from_their_floor_and_below",
         &[(
             "src/allocator/planner/flow.rs",
-            "//! A.\nuse super::{problem::Holder, quota::Quota};\nuse super::super::value::Value;\n",
+            "//! A.\nuse super::{holder::Holder, quota::Quota};\nuse super::super::value::Value;\n",
         )],
         &["src/allocator/planner/flow.rs:3", "src/allocator/planner/flow.rs:2"],
     ),

@@ -155,7 +155,18 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator/planner",
         &[
-            &["columns", "flow", "ladder", "level", "links", "problem", "routes", "seat", "tally"],
+            &[
+                "bits",
+                "by_member",
+                "columns",
+                "flow",
+                "holder",
+                "holdings",
+                "ladder",
+                "level",
+                "links",
+            ],
+            &["problem", "routes", "seat", "tally"],
             &["crown", "evade", "kinds", "takers"],
             &["fair", "lists"],
             &["draft", "exact", "openings", "retire", "survey"],

@@ -80,7 +80,7 @@ impl Columns {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::problem::index, *};
+    use super::{super::flow::index, *};
 
     /// How many places each zone gets of each item, by item and zone.
     fn dealt(items: i64, places: u32, cap: i64, need: &[i64]) -> Option<Vec<Vec<i64>>> {

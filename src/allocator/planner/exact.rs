@@ -14,11 +14,11 @@
 
 use super::{
     fair::Fair,
-    flow::{Arc, Network},
+    flow::{Arc, Network, index},
     holder::Holder,
     holdings::Holdings,
     kinds::{NOWHERE, narrow, standing},
-    problem::{Problem, index},
+    problem::Problem,
     seat::Primaries,
     takers::spread,
 };

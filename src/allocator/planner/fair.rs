@@ -26,10 +26,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    flow::{Arc, Network},
+    flow::{Arc, Network, index},
     holder::Holder,
     kinds::{Class, Classes, Group, Groups, Zones},
-    problem::{Problem, index},
+    problem::Problem,
 };
 
 /// What the best plans have in common.

@@ -375,3 +375,8 @@ impl Admits for Costs<'_> {
 fn index32(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(NONE)
 }
+
+/// A count as the solver counts.
+pub(super) fn index(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

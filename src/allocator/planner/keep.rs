@@ -4,10 +4,11 @@ use super::{
     by_member::Reading,
     draft::Draft,
     fair::Fair,
+    flow::index,
     holder::Holder,
     holdings::Rewrite,
     kinds::{Class, narrow},
-    problem::{Problem, index},
+    problem::Problem,
     quota::{Quota, Vacant},
     survey::{Cells, Standing, is_sound},
 };

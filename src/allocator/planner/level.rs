@@ -10,11 +10,11 @@ pub(super) struct Share {
 impl Share {
     /// How `total` is shared by members each of whom can have at most so many.
     pub(super) fn of(most: &[i64], total: usize) -> Self {
-        let total = super::problem::index(total);
+        let total = super::flow::index(total);
         let sum = |level: i64| most.iter().map(|most| level.min(*most)).sum::<i64>();
         let mut high = most.iter().copied().max().unwrap_or(0).min(total);
         // Nobody is below the mean but those who can have no more, and mostly nobody is far above it.
-        let mut low = high.min(total / super::problem::index(most.len()).max(1));
+        let mut low = high.min(total / super::flow::index(most.len()).max(1));
         let mut step = 1;
         while low < high {
             let level = high.min(low + step);

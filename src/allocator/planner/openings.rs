@@ -5,9 +5,9 @@ use super::{
     by_member::Reading,
     columns::Columns,
     fair::Fair,
+    flow::index,
     holder::{Holder, places, primary, unrolled},
     ladder::Ladder,
-    problem::index,
     takers::Takers,
 };
 

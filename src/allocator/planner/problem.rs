@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    flow::index,
     holder::{Holder, sanitised},
     holdings::Holdings,
     seat::{Seat, ZoneRule},
@@ -225,9 +226,4 @@ fn counted(row: &[Holder]) -> impl Iterator<Item = Held> + Clone {
         is_primary: holder.is_primary(),
         is_consistent: holder.is_consistent(),
     })
-}
-
-/// A count as the solver counts.
-pub(super) fn index(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

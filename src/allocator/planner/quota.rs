@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 
 use super::{
     fair::Fair,
-    flow::{Arc, Network},
-    problem::{Problem, index},
+    flow::{Arc, Network, index},
+    problem::Problem,
     survey::{Cells, Standing},
 };
 
