@@ -47,6 +47,11 @@ pub(super) trait Draft {
         None
     }
 
+    /// Who is to hold them, to be changed, if all rows will be of three places, whatever they were.
+    fn new_threes(&mut self) -> Option<&mut [[Holder; 3]]> {
+        None
+    }
+
     /// Begins with who holds the items now, but for some, in order, whose rows are written anew.
     fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite);
 
@@ -156,6 +161,10 @@ impl Draft for Sheet<'_> {
 
     fn threes_mut(&mut self) -> Option<ThreesMut<'_>> {
         Some((self.problem.held().threes()?, self.desired.threes_mut()?))
+    }
+
+    fn new_threes(&mut self) -> Option<&mut [[Holder; 3]]> {
+        self.desired.threes_mut()
     }
 
     fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite) {

@@ -381,12 +381,17 @@ impl Rewrite for Keeping<'_, '_> {
         self.same
     }
 
+    #[inline]
     fn length(&self, at: usize) -> u32 {
+        if let Some(same) = self.same {
+            return narrow(same);
+        }
         let Keeper { problem, fair, .. } = &*self.keeper;
         let class = |at: usize| fair.classes.of(problem, self.items[at] as usize);
         self.goals.get(at).copied().unwrap_or_else(|| fair.classes.list[class(at)].0.wanted)
     }
 
+    #[inline]
     fn write(&mut self, item: u32, held: &[Holder], row: &mut [Holder]) {
         let class = self.keeper.fair.classes.of(self.keeper.problem, item as usize);
         if self.keeper.keep(held, class, row) > 0 {

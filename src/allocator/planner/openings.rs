@@ -106,50 +106,14 @@ impl<'a> Openings<'a> {
         }
     }
 
-    /// Whether anything of a class is laid out.
-    pub(super) fn is_laid_out(&self, class: usize) -> bool {
-        self.columns[class].is_some()
-    }
-
     /// Counts what was filled in as laid out.
     pub(super) fn count_in_columns(&mut self) {
-        (0..self.columns.len()).for_each(|class| self.end_columns(class));
+        (0..self.columns.len()).for_each(|class| self.at_hand(class).end_columns());
     }
 
-    fn end_columns(&mut self, class: usize) {
-        if let Some(columns) = self.columns[class].take() {
-            for (zone, taken) in columns.taken().into_iter().enumerate().filter(|(_, n)| *n > 0) {
-                self.needs[class].change(zone, -taken);
-            }
-        }
-    }
-
-    /// Finds members for the places of an item that nobody holds, as laid out. False: some are vacant.
-    #[inline]
-    fn fill_laid_out(
-        &mut self,
-        class: usize,
-        row: &mut [Holder],
-        arrive: &mut impl FnMut(u32) -> Holder,
-    ) -> bool {
-        if let Some(columns) = &mut self.columns[class] {
-            columns.begin();
-        }
-        for at in 0..row.len() {
-            let zone = self.columns[class].as_mut().and_then(|columns| columns.next(at));
-            let Some(zone) = zone else { return false };
-            let Some(member) = self.takers[zone].take(&mut self.room, row) else {
-                // It needs that still.
-                self.needs[class].change(zone, 1);
-                return false;
-            };
-            row[at] = arrive(member);
-        }
-        true
-    }
-
-    /// Finds members for the vacant places of an item, within the zone rule before beyond it, in the
-    /// zones that are needed most. `arrive` makes a holder of a member. False: a place stays vacant.
+    /// Finds members for the vacant places of an item, as laid out if nobody holds it, within the zone rule
+    /// before beyond it, in the zones that are needed most. `arrive` makes a holder of a member. False: a
+    /// place stays vacant.
     #[inline]
     pub(super) fn fill<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
         &mut self,
@@ -157,20 +121,12 @@ impl<'a> Openings<'a> {
         row: &mut R,
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
-        if self.columns[class].is_some()
-            && row.as_ref().iter().all(|holder| *holder == Holder::VACANT)
-        {
-            if self.fill_laid_out(class, row.as_mut(), &mut arrive) {
-                return true;
-            }
-            self.end_columns(class);
-        }
         self.at_hand(class).fill(row, &mut arrive)
             || self.fill_elsewhere(class, row.as_mut(), &mut arrive)
     }
 
-    /// Fills the rows of items of a class that is not laid out, all of them new to whom they come to, and lets
-    /// `crown` see those that may have no primary. Leaves the items that keep a vacant place.
+    /// Fills the rows of items of a class, all of them new to whom they come to, and lets `crown` see those
+    /// that may have no primary. Leaves the items that keep a vacant place.
     pub(super) fn fill_all(
         &mut self,
         class: usize,
@@ -205,6 +161,7 @@ impl<'a> Openings<'a> {
     fn at_hand(&mut self, class: usize) -> AtHand<'_> {
         AtHand {
             needs: &mut self.needs[class],
+            columns: &mut self.columns[class],
             takers: &mut self.takers,
             room: &mut self.room,
             zones: self.fair.zones.of_member.read(),
@@ -437,6 +394,7 @@ impl<'a> Openings<'a> {
 /// All that is asked at each vacant place of items of one class.
 struct AtHand<'o> {
     needs: &'o mut Ladder,
+    columns: &'o mut Option<Columns>,
     takers: &'o mut [Takers],
     room: &'o mut [i64],
     zones: Reading<'o, u32>,
@@ -452,7 +410,10 @@ impl AtHand<'_> {
         row: &mut R,
         arrive: &mut impl FnMut(u32) -> Holder,
     ) -> bool {
-        let Self { needs, takers, room, zones, cap } = self;
+        if self.columns.is_some() && self.fill_laid_out(row, arrive) {
+            return true;
+        }
+        let Self { needs, takers, room, zones, cap, .. } = self;
         let mut places = places(row.as_ref(), |holder| holder == Holder::VACANT);
         while places != 0 {
             let found = needs.take(|zone| {
@@ -464,6 +425,43 @@ impl AtHand<'_> {
             places &= places - 1;
         }
         row.as_ref().len() <= 64
+    }
+
+    /// The same of a row that nobody holds, as laid out. False: it is not that, or not all can be filled so.
+    #[inline]
+    fn fill_laid_out<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
+        &mut self,
+        row: &mut R,
+        arrive: &mut impl FnMut(u32) -> Holder,
+    ) -> bool {
+        let Some(columns) = self.columns else { return false };
+        if row.as_ref().iter().any(|holder| *holder != Holder::VACANT) {
+            return false;
+        }
+        columns.begin();
+        for at in 0..row.as_ref().len() {
+            let zone = columns.next(at);
+            let member = zone.and_then(|zone| self.takers[zone].take(self.room, row.as_ref()));
+            let Some(member) = member else {
+                if let Some(zone) = zone {
+                    // It needs that still.
+                    self.needs.change(zone, 1);
+                }
+                self.end_columns();
+                return false;
+            };
+            row.as_mut()[at] = arrive(member);
+        }
+        true
+    }
+
+    /// Counts what was filled in as laid out.
+    fn end_columns(&mut self) {
+        if let Some(columns) = self.columns.take() {
+            for (zone, taken) in columns.taken().into_iter().enumerate().filter(|(_, n)| *n > 0) {
+                self.needs.change(zone, -taken);
+            }
+        }
     }
 }
 
