@@ -16,6 +16,13 @@ impl Bits {
         self.0[item / 64] |= 1 << (item % 64);
     }
 
+    /// Adds one, or takes it out.
+    #[inline]
+    pub(super) fn set(&mut self, item: usize, is: bool) {
+        let bits = &mut self.0[item / 64];
+        *bits = *bits & !(1 << (item % 64)) | u64::from(is) << (item % 64);
+    }
+
     /// Whether one is among them.
     #[inline]
     pub(super) fn has(&self, item: usize) -> bool {
@@ -32,5 +39,23 @@ impl Bits {
                 item
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_added_and_not_taken_out_in_order() {
+        let mut bits = Bits::none(131);
+        for item in [130, 0, 63, 64, 65, 7] {
+            bits.add(item);
+        }
+        bits.set(63, false);
+        bits.set(7, true);
+        bits.set(1, true);
+        assert_eq!(bits.iter().collect::<Vec<u32>>(), [0, 1, 7, 64, 65, 130]);
+        assert!((0..131).all(|item| bits.has(item as usize) == bits.iter().any(|has| has == item)));
     }
 }

@@ -23,10 +23,10 @@ impl<T: Copy> ByMember<T> {
 
     /// The same for many readings.
     #[inline]
-    pub(super) fn read(&self) -> Reading<'_, T> {
+    pub(super) fn read(&self) -> Table<'_, T> {
         // With that, the compiler knows that any number has a place under the mask.
         assert!(!self.of.is_empty(), "there is always a place for nobody");
-        Reading { of: &self.of, mask: self.of.len() - 1 }
+        Table { of: &self.of, mask: self.of.len() - 1 }
     }
 }
 
@@ -50,17 +50,18 @@ impl<T> DerefMut for ByMember<T> {
     }
 }
 
-/// Reads a table.
+/// The table, to be read.
 #[derive(Clone, Copy)]
-pub(super) struct Reading<'t, T> {
+pub(super) struct Table<'t, T> {
     of: &'t [T],
     mask: usize,
 }
 
-impl<T: Copy> Reading<'_, T> {
-    /// What is known of a holder; of one that is not there, and of a vacant place, what is said of nobody.
+impl<T: Copy> Table<'_, T> {
+    /// What is known of a holder, which is one of the members; of a vacant place, what is said of nobody.
     #[inline]
     pub(super) fn of(self, holder: Holder) -> T {
+        debug_assert!(holder == Holder::VACANT || holder.member() as usize <= self.mask);
         self.of[holder.bits() as usize & self.mask]
     }
 }

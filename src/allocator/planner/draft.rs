@@ -226,3 +226,21 @@ pub(super) fn pick<'r>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_are_looked_for_are_found_in_order_however_many_rows_there_are() {
+        for rows in [0, 1, 63, 64, 65, 200] {
+            let row = [Holder::new(1)];
+            let is = |item: u32| item % 3 == 1 || item.is_multiple_of(64);
+            let mut found = vec![0; rows];
+            let all = (0..rows).map(|_| &row[..]);
+            let are = pick(&mut found, 5, all, |item, _| is(item));
+            let expected: Vec<u32> = (5..).take(rows).filter(|item| is(*item)).collect();
+            assert_eq!(found[..are], expected);
+        }
+    }
+}

@@ -279,30 +279,25 @@ impl<D: Draft> Fill<'_, D> {
 
     /// Gives a place of an item in this way, if it can be.
     fn give_place(&mut self, item: usize, at: usize, way: Way) {
-        let class = self.class(item);
         let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
-        let (held, row) = draft.both(item);
-        let mut giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
-        if let Some(taker) = giving.give((item, class), held, row, at, way) {
-            self.gave(item, taker);
+        let giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
+        if giving.may(item, draft.of(item)[at], way) {
+            self.pass_on(item, at, way == Way::Any);
         }
     }
 
     /// Gives a place of an item to somebody who lacks something. Returns who that is.
-    fn pass_on(&mut self, item: usize, at: usize) -> Option<u32> {
+    fn pass_on(&mut self, item: usize, at: usize, any: bool) -> Option<u32> {
         let class = self.class(item);
         let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
-        let (held, row) = draft.both(item);
         let mut giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
-        let taker = giving.pass_on((item, class), held, row, at, false)?;
-        self.gave(item, taker);
-        Some(taker)
-    }
-
-    /// Writes down that an item came to somebody.
-    fn gave(&mut self, item: usize, taker: u32) {
-        self.draft.came(item, taker);
+        let taker = giving.taker(class, draft.of(item), at, any)?;
+        // A draft keeps in mind whose rows it gave out to be changed.
+        let (held, row) = draft.both(item);
+        giving.hand(item, held, row, at, taker);
+        draft.came(item, taker);
         self.touched.push(narrow(item));
+        Some(taker)
     }
 
     /// Where one who has too much gives an item whose primary has too many of those, whoever comes becomes
@@ -357,7 +352,7 @@ impl<D: Draft> Fill<'_, D> {
     fn give_crown(&mut self, item: usize, over: impl Fn(&Self, u32) -> bool) {
         let beside = self.giver_beside(self.draft.of(item), over);
         let Some((crowned, giver)) = beside.filter(|_| !self.moving.has(item)) else { return };
-        let Some(taker) = self.pass_on(item, giver) else { return };
+        let Some(taker) = self.pass_on(item, giver, false) else { return };
         if self.crown.likes(taker) {
             let row = self.draft.of_mut(item);
             self.primaries[row[crowned].member() as usize] -= 1;
@@ -425,7 +420,10 @@ impl<F: Fn(Holder) -> bool> Offer<'_, '_, F> {
             let suits = |holder: Holder| (asked.of(holder) > 0) & (self.suits)(holder);
             let Some(at) = first(row.as_ref(), from, suits) else { return };
             let member = row.as_ref()[at].member();
-            if let Some(taker) = self.giving.give((item, class), held, row, at, self.way) {
+            if self.giving.may(item, row.as_ref()[at], self.way)
+                && let Some(taker) = self.giving.taker(class, row, at, self.way == Way::Any)
+            {
+                self.giving.hand(item, held, row, at, taker);
                 self.taken.push((narrow(item), taker));
             }
             let asked = &mut self.asked[member as usize];
@@ -456,57 +454,43 @@ struct Giving<'g, 'o> {
 }
 
 impl Giving<'_, '_> {
-    /// Gives a place of an item, of a class, in this way, if it can be. Returns who takes it.
+    /// Whether a holder of an item may give it in this way.
     #[inline]
-    fn give<R>(
-        &mut self,
-        (item, class): (usize, usize),
-        held: &R,
-        row: &mut R,
-        at: usize,
-        way: Way,
-    ) -> Option<u32>
-    where
-        R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
-    {
-        let holder = row.as_ref()[at];
-        if holder == VACANT
-            || !way.gives(&self.openings.room, self.primaries, holder.member())
-            || !way.suits(holder)
-        {
-            return None;
-        }
+    fn may(&self, item: usize, holder: Holder, way: Way) -> bool {
         // Where there is a choice, an item does not give two replicas at once.
         let may = matches!(way, Way::Planned | Way::Any) || !self.moving.has(item);
-        if may { self.pass_on((item, class), held, row, at, way == Way::Any) } else { None }
+        holder != VACANT
+            && way.gives(&self.openings.room, self.primaries, holder.member())
+            && way.suits(holder)
+            && may
     }
 
-    /// Gives a place of an item, of a class, to somebody who lacks something. Returns who that is.
+    /// Finds somebody who lacks something, for a place of an item of a class, and counts it as taken.
     #[inline]
-    fn pass_on<R>(
-        &mut self,
-        (item, class): (usize, usize),
-        held: &R,
-        row: &mut R,
-        at: usize,
-        any: bool,
-    ) -> Option<u32>
+    fn taker<R>(&mut self, class: usize, row: &R, at: usize, any: bool) -> Option<u32>
+    where
+        R: AsRef<[Holder]> + ?Sized,
+    {
+        let from = self.openings.zone(row.as_ref()[at]);
+        self.openings.taker(class, row, from, any)
+    }
+
+    /// Hands a place of an item to who takes it.
+    #[inline]
+    fn hand<R>(&mut self, item: usize, held: &R, row: &mut R, at: usize, taker: u32)
     where
         R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
     {
         let holder = row.as_ref()[at];
-        let from = self.openings.zone(holder);
-        let taker = self.openings.taker(class, row, from, any)?;
         self.openings.room[holder.member() as usize] += 1;
         self.primaries[holder.member() as usize] -= u32::from(holder.is_primary());
         // Who held the item is not read where nobody can have left it: of many items that is far away.
-        let held = if self.given_up || self.moving.has(item) { held.as_ref() } else { &[] };
+        let held = if self.given_up { held.as_ref() } else { &[] };
         place(held, row.as_mut(), at, taker, self.primaries);
-        self.moving.add(item);
+        self.moving.set(item, !self.given_up || is_moving(held, row.as_ref()));
         if holder.is_primary() {
             self.crown.choose(row, self.primaries);
         }
-        Some(taker)
     }
 }
 

@@ -203,3 +203,22 @@ pub(super) fn holds(holders: &[Holder], member: u32) -> bool {
         holders.iter().fold(false, |any, holder| any | (holder.member() == member))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_that_suits_is_found_in_rows_of_any_length() {
+        for len in [0, 1, 3, 64, 65, 130] {
+            let row: Vec<Holder> = (0..len).map(Holder::new).collect();
+            for from in [0, 1, 64, 129] {
+                for sought in [0, 2, 63, 64, 129] {
+                    let found = first(&row, from, |holder| holder.member() == sought);
+                    let is_there = sought < len && from <= sought as usize;
+                    assert_eq!(found, is_there.then_some(sought as usize), "{len} {from}");
+                }
+            }
+        }
+    }
+}

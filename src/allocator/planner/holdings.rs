@@ -16,7 +16,7 @@ pub(super) trait Rewrite {
     /// Writes the row of an item, given who holds it.
     fn write(&mut self, item: u32, held: &[Holder], row: &mut [Holder]);
 
-    /// The same for several whose rows become three places, as most do, and were that before.
+    /// The same for several, where all rows become three places, as is known of most, and were that before.
     fn write_threes(&mut self, items: &[u32], held: &[[Holder; 3]], rows: &mut [[Holder; 3]]);
 }
 

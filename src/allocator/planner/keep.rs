@@ -1,7 +1,7 @@
 //! What an item keeps of what it has: as much as it wants, and as the zone rule allows.
 
 use super::{
-    by_member::Reading,
+    by_member::Table,
     draft::Draft,
     fair::Fair,
     flow::index,
@@ -162,7 +162,7 @@ impl<'a> Keeper<'a> {
     where
         R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
     {
-        let kept = AtHand::of(self.fair, class).keep(held.as_ref(), row.as_mut());
+        let kept = ClassRule::of(self.fair, class).keep(held.as_ref(), row.as_mut());
         self.count_kept(kept, class, row.as_ref())
     }
 
@@ -193,7 +193,8 @@ impl<'a> Keeper<'a> {
         Some(vacancies)
     }
 
-    /// The same for items of one class, of three places before and after.
+    /// Chooses what items of one class keep, all of three places before and after, and lists those with vacant
+    /// places.
     fn keep_threes(
         &mut self,
         class: usize,
@@ -201,14 +202,14 @@ impl<'a> Keeper<'a> {
         held: &[[Holder; 3]],
         rows: &mut [[Holder; 3]],
     ) {
-        let at_hand = AtHand::of(self.fair, class);
+        let rule = ClassRule::of(self.fair, class);
         let mut vacant_items = std::mem::take(&mut self.vacant_items);
         let mut vacant = 0;
         for item in items {
             let (held, row) = (&held[*item as usize], &mut rows[*item as usize]);
-            let kept = at_hand.keep(held, row);
+            let kept = rule.keep(held, row);
             let mut vacancies = row.len().saturating_sub(kept.kept);
-            if kept.again == 0 && vacancies < at_hand.cap {
+            if kept.again == 0 && vacancies < rule.cap {
                 // Every zone takes what is missing.
                 vacant += vacancies;
             } else {
@@ -224,7 +225,7 @@ impl<'a> Keeper<'a> {
         self.vacant.fits[class] += index(vacant);
     }
 
-    /// The same where there is a choice.
+    /// Chooses what an item keeps where there is a choice.
     #[inline(never)]
     fn keep_best(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         let goal = row.len();
@@ -400,19 +401,15 @@ impl Rewrite for Keeping<'_, '_> {
     }
 
     fn write_threes(&mut self, items: &[u32], held: &[[Holder; 3]], rows: &mut [[Holder; 3]]) {
-        if self.same.is_some() {
-            return self.keeper.keep_threes(0, items, held, rows);
-        }
-        for item in items {
-            self.write(*item, &held[*item as usize], &mut rows[*item as usize]);
-        }
+        // What all get is known beforehand only where there is one class.
+        self.keeper.keep_threes(0, items, held, rows);
     }
 }
 
-/// What is asked at each row of items of one class.
-struct AtHand<'a> {
+/// What items of one class have to keep to.
+struct ClassRule<'a> {
     /// By member, its zone.
-    zones: Reading<'a, u32>,
+    zones: Table<'a, u32>,
     /// Whether items may be nowhere, and by zone, whether they may be there.
     open: &'a [bool],
     /// How many a zone takes.
@@ -425,7 +422,7 @@ struct Kept {
     again: u64,
 }
 
-impl<'a> AtHand<'a> {
+impl<'a> ClassRule<'a> {
     #[inline]
     fn of(fair: &'a Fair, class: usize) -> Self {
         Self {

@@ -194,7 +194,11 @@ mod tests {
                 if let Some(zone) = hidden.take() {
                     ladder.show(zone);
                 } else if let Some(zone) = best {
+                    let mut other = ladder.clone();
+                    assert_eq!(other.take(Some), Some(zone));
                     ladder.change(zone, -1);
+                    assert_eq!((&other.need, &other.order), (&ladder.need, &ladder.order));
+                    assert_eq!((&other.places, other.top), (&ladder.places, ladder.top));
                     needs[zone] -= 1;
                     if turn % 3 == 0 {
                         ladder.hide(zone);

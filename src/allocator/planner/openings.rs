@@ -2,7 +2,7 @@
 //! needs in each zone.
 
 use super::{
-    by_member::Reading,
+    by_member::Table,
     columns::Columns,
     fair::Fair,
     flow::index,
@@ -169,7 +169,8 @@ impl<'a> Openings<'a> {
         }
     }
 
-    /// The same of the places that are vacant yet, where the zone that is needed most is of no use.
+    /// Fills the places of an item that are vacant yet: where the zone that is needed most is of no use, and
+    /// those behind the first 64.
     #[inline(never)]
     fn fill_elsewhere(
         &mut self,
@@ -397,7 +398,7 @@ struct AtHand<'o> {
     columns: &'o mut Option<Columns>,
     takers: &'o mut [Takers],
     room: &'o mut [i64],
-    zones: Reading<'o, u32>,
+    zones: Table<'o, u32>,
     cap: usize,
 }
 
@@ -467,7 +468,7 @@ impl AtHand<'_> {
 
 /// How many replicas are in a zone, given the zone of each member. A vacant place is nowhere.
 #[inline]
-fn count_in(zones: Reading<'_, u32>, row: &[Holder], zone: usize) -> usize {
+fn count_in(zones: Table<'_, u32>, row: &[Holder], zone: usize) -> usize {
     let there = |holder: &Holder| usize::from(zones.of(*holder) as usize == zone);
     unrolled(row, |row| row.iter().map(there).sum())
 }

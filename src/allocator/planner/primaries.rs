@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    by_member::{ByMember, Reading},
+    by_member::{ByMember, Table},
     crown::Crown,
     draft::Draft,
     fill::Filled,
@@ -74,7 +74,7 @@ struct Wants {
 impl Wants {
     /// Whether the primary of a row may be one that is to be handed over.
     #[inline]
-    fn are_in(self, row: &[Holder], marks: Reading<'_, u8>) -> bool {
+    fn are_in(self, row: &[Holder], marks: Table<'_, u8>) -> bool {
         let (all, giver) = said(row, |holder| marks.of(holder));
         let over = (giver & Mark::OVER).min(1) & (all & self.from_over).min(1);
         let under = (giver & self.to_under).min(1) & (all & Mark::UNDER).min(1);
@@ -84,7 +84,7 @@ impl Wants {
 
 /// Whether nobody who holds an item has too many primaries or too few.
 #[inline]
-fn nobody_is_off(row: &[Holder], marks: Reading<'_, u8>) -> bool {
+fn nobody_is_off(row: &[Holder], marks: Table<'_, u8>) -> bool {
     let all = row.iter().fold(0, |all, holder| all | marks.of(*holder));
     all & (Mark::OVER | Mark::UNDER) == 0
 }

@@ -11,7 +11,7 @@
 //! there: if all who are far or off were listed, they are closed, and nothing else has to be read for that.
 
 use super::{
-    by_member::{ByMember, Reading as Table},
+    by_member::{ByMember, Table},
     draft::Draft,
     holder::{Holder, primary},
     kinds::narrow,

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::{
-    by_member::{ByMember, Reading},
+    by_member::{ByMember, Table},
     draft::pick,
     fair::Fair,
     holder::Holder,
@@ -257,8 +257,7 @@ impl<'a> Survey<'a> {
         let alike = |(class, _): &(Class, i64)| class.kind() == classes[0].0.kind();
         let found = if classes.len() == 1 || !COUNTS && classes.iter().all(alike) {
             let (wanted, cap) = of(0);
-            let Some(marks) = marks.first() else { return };
-            let marks = marks.read();
+            let marks = marks[0].read();
             // Where all rows are as long, that is not asked at each.
             let all_lack = SIZED && problem.held().each() != Some(wanted);
             let lacks = |held: &[Holder]| all_lack | (!SIZED && held.len() != wanted);
@@ -328,7 +327,7 @@ impl<'a> Survey<'a> {
 #[inline]
 fn is_off<const COUNTS: bool>(
     lacks: bool,
-    marks: Reading<'_, u8>,
+    marks: Table<'_, u8>,
     both: &mut [u32],
     common: &mut Holder,
     held: &[Holder],
