@@ -75,24 +75,17 @@ impl Certificate {
         }
     }
 
-    /// Counts what becomes of items, each with the cap of its zones, if those are asked, its holders, and who
-    /// held it.
+    /// Counts what becomes of items, each given with its holders, and who held it.
     #[inline]
-    fn count<'r, R>(
-        &mut self,
-        fair: &Fair,
-        items: impl Iterator<Item = (Option<usize>, &'r R, &'r R)>,
-    ) where
+    fn count<'r, R>(&mut self, items: impl Iterator<Item = (&'r R, &'r R)>)
+    where
         R: AsRef<[Holder]> + ?Sized + 'r,
     {
         let (mut are, mut were, mut kept, mut handed) = (0, 0, 0, 0);
-        for (cap, row, before) in items {
+        for (row, before) in items {
             let (stay, hands) = compare(row, before);
             (kept, handed) = (kept + stay, handed + hands);
             (are, were) = (are + row.as_ref().len(), were + before.as_ref().len());
-            if let Some(cap) = cap {
-                self.count_zones(fair, cap, row.as_ref());
-            }
         }
         self.added += count(are - kept);
         self.removed += count(were - kept);
@@ -104,6 +97,9 @@ impl Certificate {
         self.wanted - self.placed
     }
 }
+
+/// So many items are counted at once.
+const PART: usize = 1 << 10;
 
 /// Counts what a plan that wants so many replicas does to the items that were touched, given that all
 /// others are as they were, and, where that is possible at all, within the zone rule.
@@ -125,17 +121,22 @@ pub(super) fn certify(
     };
     let cap_of = |item| fair.rule[fair.classes.of(problem, item)];
     let within = fair.beyond == 0;
-    let items = touched.iter().map(|item| *item as usize);
-    match draft.threes() {
-        // Of rows of three, as most are, the compiler is to know that, and of one class nothing is to be asked.
-        Some((held, rows)) if fair.classes.list.len() == 1 => {
-            let cap = within.then(|| fair.rule[0]);
-            certificate.count(fair, items.map(|item| (cap, &rows[item], &held[item])));
-        }
-        _ => {
-            let cap = |item| within.then(|| cap_of(item));
-            let rows = items.map(|item| (cap(item), draft.of(item), draft.held(item)));
-            certificate.count(fair, rows);
+    // Of one class that is not asked at each.
+    let one = (fair.classes.list.len() == 1).then(|| fair.rule[0]);
+    // One thing is counted after the other, of a part while it is in the near memory.
+    for part in touched.chunks(PART) {
+        let items = part.iter().map(|item| *item as usize);
+        if let (Some((held, rows)), Some(cap)) = (draft.threes(), one) {
+            // Of rows of three, as most are, the compiler is to know that.
+            certificate.count(items.clone().map(|item| (&rows[item], &held[item])));
+            if within {
+                items.for_each(|item| certificate.count_zones(fair, cap, &rows[item]));
+            }
+        } else {
+            certificate.count(items.clone().map(|item| (draft.of(item), draft.held(item))));
+            if within {
+                items.for_each(|item| certificate.count_zones(fair, cap_of(item), draft.of(item)));
+            }
         }
     }
     if fair.short {

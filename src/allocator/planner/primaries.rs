@@ -52,9 +52,10 @@ impl Pass {
     }
 
     /// Between whom something is handed over.
-    fn wants(self, (over, under): (i64, i64)) -> Wants {
+    fn wants(self, (over, under): (i64, i64), members: usize) -> Wants {
         let (room, spares) = (self == Self::Any || over > under, self == Self::Any || under > over);
         Wants {
+            few: (over + under).unsigned_abs() < (members / 16) as u64,
             room,
             from_over: Mark::UNDER | if room { Mark::ROOM } else { 0 },
             to_under: Mark::OVER | if spares { Mark::SPARES } else { 0 },
@@ -65,6 +66,8 @@ impl Pass {
 /// Who may take from those who have too many, and from whom those with too few may take.
 #[derive(Clone, Copy)]
 struct Wants {
+    /// Whether few are off: then nobody of most rows is, and that is guessed well.
+    few: bool,
     /// Whether that is anybody who has room.
     room: bool,
     from_over: u8,
@@ -75,6 +78,9 @@ impl Wants {
     /// Whether the primary of a row may be one that is to be handed over.
     #[inline]
     fn are_in(self, row: &[Holder], marks: Table<'_, u8>) -> bool {
+        if self.few && nobody_is_off(row, marks) {
+            return false;
+        }
         let (all, giver) = said(row, |holder| marks.of(holder));
         let over = (giver & Mark::OVER).min(1) & (all & self.from_over).min(1);
         let under = (giver & self.to_under).min(1) & (all & Mark::UNDER).min(1);
@@ -321,7 +327,7 @@ impl<'a, D: Draft> Election<'a, D> {
     pub(super) fn hand_touched(&mut self, touched: usize, pass: Pass) {
         let mut from = 0;
         while !pass.is_done(self.off, self.share) {
-            let wants = pass.wants(self.off);
+            let wants = pass.wants(self.off, self.most.len());
             let (filled, marks) = (&*self.filled, self.marks.read());
             let items = &filled.touched[from..touched];
             let found = if let Some((_, rows)) = filled.draft.threes() {
@@ -338,14 +344,10 @@ impl<'a, D: Draft> Election<'a, D> {
 
     /// The same for all items from one on and before another one, until that cannot make it better.
     pub(super) fn hand_all(&mut self, mut from: usize, end: usize, pass: Pass) {
-        // Where few are off, nobody of most rows is: then that is guessed well.
-        let few = (self.off.0 + self.off.1).unsigned_abs() < (self.most.len() / 16) as u64;
         while !pass.is_done(self.off, self.share) {
-            let wants = pass.wants(self.off);
+            let wants = pass.wants(self.off, self.most.len());
             let (draft, marks) = (&self.filled.draft, self.marks.read());
-            let is =
-                |row: &[Holder]| !(few && nobody_is_off(row, marks)) && wants.are_in(row, marks);
-            let Some(item) = draft.find(from, end, is) else { return };
+            let Some(item) = draft.find(from, end, |row| wants.are_in(row, marks)) else { return };
             self.hand_over(item, wants.room);
             from = item + 1;
         }
