@@ -48,7 +48,7 @@ const EACH: usize = 4;
 /// So many rows are asked what suits before any of it is given.
 const BLOCK: usize = 1 << 10;
 
-impl<D: Draft> Fill<'_, D> {
+impl<'a, D: Draft> Fill<'a, D> {
     /// Step 4 of [`fill`](super::fill::fill).
     pub(super) fn give(&mut self) {
         if self.openings.room.iter().all(|room| *room >= 0) {
@@ -215,21 +215,11 @@ impl<D: Draft> Fill<'_, D> {
         let len = self.draft.len();
         let seed = (asked.len() as u64) << 32 ^ len as u64;
         let start = spread(seed.wrapping_add(self.turn), len);
-        let Self {
-            problem,
-            fair,
-            draft,
-            openings,
-            crown,
-            primaries,
-            touched,
-            moving,
-            given_up,
-            ..
-        } = self;
+        let (problem, fair) = (self.problem, self.fair);
         let class = |item: usize| fair.classes.of(problem, item);
+        let (draft, giving) = self.giving();
         let mut offer = Offer {
-            giving: Giving { openings, crown, primaries, moving, given_up: *given_up },
+            giving,
             asked,
             left,
             way: *way,
@@ -264,12 +254,19 @@ impl<D: Draft> Fill<'_, D> {
                     offer.give(item, class(item), held, row);
                 }
             }
-            for (item, taker) in offer.taken.drain(..) {
-                draft.came(item as usize, taker);
-                touched.push(item);
-            }
         }
-        offer.offered
+        let Offer { offered, taken, .. } = offer;
+        for (item, taker) in &taken {
+            draft.came(*item as usize, *taker);
+        }
+        self.touched.extend(taken.into_iter().map(|(item, _)| item));
+        offered
+    }
+
+    /// The draft, and what giving takes beside it.
+    fn giving(&mut self) -> (&mut D, Giving<'_, 'a>) {
+        let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
+        (draft, Giving { openings, crown, primaries, moving, given_up: *given_up })
     }
 
     /// Whether a member has too much, and may give it in this way.
@@ -279,8 +276,7 @@ impl<D: Draft> Fill<'_, D> {
 
     /// Gives a place of an item in this way, if it can be.
     fn give_place(&mut self, item: usize, at: usize, way: Way) {
-        let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
-        let giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
+        let (draft, giving) = self.giving();
         if giving.may(item, draft.of(item)[at], way) {
             self.pass_on(item, at, way == Way::Any);
         }
@@ -289,8 +285,7 @@ impl<D: Draft> Fill<'_, D> {
     /// Gives a place of an item to somebody who lacks something. Returns who that is.
     fn pass_on(&mut self, item: usize, at: usize, any: bool) -> Option<u32> {
         let class = self.class(item);
-        let Self { draft, openings, crown, primaries, moving, given_up, .. } = self;
-        let mut giving = Giving { openings, crown, primaries, moving, given_up: *given_up };
+        let (draft, mut giving) = self.giving();
         let taker = giving.taker(class, draft.of(item), at, any)?;
         // A draft keeps in mind whose rows it gave out to be changed.
         let (held, row) = draft.both(item);

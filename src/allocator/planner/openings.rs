@@ -194,18 +194,13 @@ impl<'a> Openings<'a> {
 
     /// Finds a member for one of them.
     fn find(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
-        let cap = self.fair.caps[class];
         while let Some(zone) = self.needs[class].best() {
-            let there = self.count_in(row, zone);
-            let (needs, takers) = (&mut self.needs[class], &mut self.takers[zone]);
-            if there < cap
-                && let Some(member) = takers.take(&mut self.room, row)
-            {
-                needs.change(zone, -1);
-                return Some(member);
+            let found = self.at_hand(class).find(row);
+            if found.is_some() {
+                return found;
             }
-            needs.hide(zone);
-            if !takers.is_empty() {
+            self.needs[class].hide(zone);
+            if !self.takers[zone].is_empty() {
                 self.hidden.push(zone);
             }
         }
@@ -414,21 +409,26 @@ impl AtHand<'_> {
         if self.columns.is_some() && self.fill_laid_out(row, arrive) {
             return true;
         }
-        let Self { needs, takers, room, zones, cap, .. } = self;
         let mut places = places(row.as_ref(), |holder| holder == Holder::VACANT);
         while places != 0 {
-            let found = needs.take(|zone| {
-                let fits = count_in(*zones, row.as_ref(), zone) < *cap;
-                if fits { takers[zone].take(room, row.as_ref()) } else { None }
-            });
-            let Some(member) = found else { return false };
+            let Some(member) = self.find(row) else { return false };
             row.as_mut()[places.trailing_zeros() as usize] = arrive(member);
             places &= places - 1;
         }
         row.as_ref().len() <= 64
     }
 
-    /// The same of a row that nobody holds, as laid out. False: it is not that, or not all can be filled so.
+    /// Finds a member for a vacant place of a row in the zone that is needed most, if that is of use.
+    #[inline]
+    fn find<R: AsRef<[Holder]> + ?Sized>(&mut self, row: &R) -> Option<u32> {
+        let Self { needs, takers, room, zones, cap, .. } = self;
+        needs.take(|zone| {
+            let fits = count_in(*zones, row.as_ref(), zone) < *cap;
+            if fits { takers[zone].take(room, row.as_ref()) } else { None }
+        })
+    }
+
+    /// Fills a row that nobody holds, as laid out. False: it is not that, or not all can be filled so.
     #[inline]
     fn fill_laid_out<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
         &mut self,
