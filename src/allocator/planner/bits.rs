@@ -31,15 +31,19 @@ impl Bits {
 
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        (0u32..).zip(&self.0).flat_map(|(block, bits)| {
-            let mut bits = *bits;
-            std::iter::from_fn(move || {
-                let item = (bits != 0).then(|| block * 64 + bits.trailing_zeros());
-                bits &= bits.wrapping_sub(1);
-                item
-            })
-        })
+        let blocks = (0u32..).step_by(64).zip(&self.0);
+        blocks.flat_map(|(first, bits)| ones(*bits).map(move |at| first + at))
     }
+}
+
+/// The places of the bits that are set, in order.
+#[inline]
+pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let first = (bits != 0).then(|| bits.trailing_zeros());
+        bits &= bits.wrapping_sub(1);
+        first
+    })
 }
 
 #[cfg(test)]

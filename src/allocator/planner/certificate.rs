@@ -75,18 +75,16 @@ impl Certificate {
         }
     }
 
-    /// Counts what becomes of items, each given with its holders, and who held it.
+    /// Counts what becomes of items.
     #[inline]
-    fn count<'r, R>(&mut self, items: impl Iterator<Item = (&'r R, &'r R)>)
-    where
-        R: AsRef<[Holder]> + ?Sized + 'r,
-    {
-        let (mut are, mut were, mut kept, mut handed) = (0, 0, 0, 0);
-        for (row, before) in items {
-            let (stay, hands) = compare(row, before);
-            (kept, handed) = (kept + stay, handed + hands);
-            (are, were) = (are + row.as_ref().len(), were + before.as_ref().len());
-        }
+    fn count(&mut self, changes: impl Iterator<Item = Change>) {
+        let add = |all: Change, one: Change| Change {
+            are: all.are + one.are,
+            were: all.were + one.were,
+            kept: all.kept + one.kept,
+            handed: all.handed + one.handed,
+        };
+        let Change { are, were, kept, handed } = changes.fold(Change::default(), add);
         self.added += count(are - kept);
         self.removed += count(were - kept);
         self.hand_offs += handed;
@@ -119,23 +117,26 @@ pub(super) fn certify(
         slack: u64::from(problem.slack),
         ..Certificate::default()
     };
-    let cap_of = |item| fair.rule[fair.classes.of(problem, item)];
+    let cap_of = |item| problem.zone_rule.cap(problem.wanted(item)) as usize;
     let within = fair.beyond == 0;
     // Of one class that is not asked at each.
     let one = (fair.classes.list.len() == 1).then(|| fair.rule[0]);
-    // One thing is counted after the other, of a part while it is in the near memory.
-    for part in touched.chunks(PART) {
-        let items = part.iter().map(|item| *item as usize);
-        if let (Some((held, rows)), Some(cap)) = (draft.threes(), one) {
-            // Of rows of three, as most are, the compiler is to know that.
-            certificate.count(items.clone().map(|item| (&rows[item], &held[item])));
+    // Of rows of three of one class, as most are, the compiler is to know that.
+    if let (Some((held, rows)), Some(cap)) = (draft.threes(), one) {
+        // One thing is counted after the other, of a part while it is in the near memory.
+        for part in touched.chunks(PART) {
+            let items = part.iter().map(|item| *item as usize);
+            certificate.count(items.clone().map(|item| Change::between(&held[item], &rows[item])));
             if within {
                 items.for_each(|item| certificate.count_zones(fair, cap, &rows[item]));
             }
-        } else {
-            certificate.count(items.clone().map(|item| (draft.of(item), draft.held(item))));
+        }
+    } else {
+        for item in touched.iter().map(|item| *item as usize) {
+            let row = draft.of(item);
+            certificate.count(std::iter::once(Change::between(draft.held(item), row)));
             if within {
-                items.for_each(|item| certificate.count_zones(fair, cap_of(item), draft.of(item)));
+                certificate.count_zones(fair, cap_of(item), row);
             }
         }
     }
@@ -187,28 +188,43 @@ fn out_of_turn(problem: &Problem, fair: &Fair, draft: &impl Draft, touched: &[u3
     missing.values().map(|missing| (*missing).max(0).unsigned_abs()).sum()
 }
 
-/// How many of the holders held the item before, and whether the primary is handed on by one of them.
+/// What becomes of an item: how many hold it, and did, and do still, and whether its primary is handed from one
+/// of those to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Change {
+    are: usize,
+    were: usize,
+    kept: usize,
+    handed: u64,
+}
+
+impl Change {
+    #[inline]
+    fn between<R: AsRef<[Holder]> + ?Sized>(held: &R, row: &R) -> Self {
+        let (are, were) = (row.as_ref().len(), held.as_ref().len());
+        let (mut kept, mut handed) = in_place(held, row);
+        // One that does not stay in its place is not in another one's, if all others stay.
+        if kept + 1 < are.max(were) {
+            (kept, handed) = by_pairs(held, row);
+        }
+        Self { are, were, kept, handed }
+    }
+}
+
+/// How many of the holders held the item before, and whether the primary is handed on by one of them, as far as
+/// they stay in their places, as most do: without a branch, because nobody can guess who stays.
 #[inline]
-fn compare<R: AsRef<[Holder]> + ?Sized>(row: &R, before: &R) -> (usize, u64) {
-    let (holders, held) = (row.as_ref(), before.as_ref());
-    // Who stays mostly stays in its place: then that is counted without a branch, because nobody can
-    // guess who stays.
-    let (mut kept, mut handed) = (0, 0);
-    for (holder, held) in holders.iter().zip(held) {
-        let (stays, hands) = holder.after(*held);
-        (kept, handed) = (kept + stays, handed + hands);
-    }
-    // One that does not stay in its place is not in another one's, if all others stay.
-    if (kept as usize) + 1 < holders.len().max(held.len()) {
-        return by_pairs(row, before);
-    }
+fn in_place<R: AsRef<[Holder]> + ?Sized>(held: &R, row: &R) -> (usize, u64) {
+    let pairs = row.as_ref().iter().zip(held.as_ref()).map(|(holder, held)| holder.after(*held));
+    let add = |(all, any): (u32, u32), (stays, hands)| (all + stays, any + hands);
+    let (kept, handed) = pairs.fold((0, 0), add);
     (kept as usize, handed.into())
 }
 
 /// The same of whatever places they are in. Pairs are counted without a branch too.
 #[inline(never)]
-fn by_pairs<R: AsRef<[Holder]> + ?Sized>(row: &R, before: &R) -> (usize, u64) {
-    let (holders, held) = (row.as_ref(), before.as_ref());
+fn by_pairs<R: AsRef<[Holder]> + ?Sized>(held: &R, row: &R) -> (usize, u64) {
+    let (holders, held) = (row.as_ref(), held.as_ref());
     let (mut kept, mut handed) = (0, 0);
     for holder in holders {
         let after = |held: &[Holder]| {
@@ -271,8 +287,8 @@ mod tests {
     fn who_changed_places_has_not_moved() {
         let (a, b, c, d) = (Holder::new(1), Holder::new(2), Holder::new(3), Holder::new(4));
         let count = |row: &[Holder], held: &[Holder]| {
-            let (kept, handed) = compare(row, held);
-            (row.len() - kept, held.len() - kept, handed)
+            let Change { are, were, kept, handed } = Change::between(held, row);
+            (are - kept, were - kept, handed)
         };
         assert_eq!(count(&[a, b, c], &[a, b, c]), (0, 0, 0));
         assert_eq!(count(&[b, c, a], &[a, b, c]), (0, 0, 0));

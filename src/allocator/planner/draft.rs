@@ -10,6 +10,32 @@ use super::{
     problem::Problem,
 };
 
+/// The rows of all items, to be changed.
+pub(super) trait Rows {
+    type Row: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized;
+
+    /// The row of an item.
+    fn row(&mut self, item: usize) -> &mut Self::Row;
+}
+
+impl Rows for [[Holder; 3]] {
+    type Row = [Holder; 3];
+
+    #[inline]
+    fn row(&mut self, item: usize) -> &mut [Holder; 3] {
+        &mut self[item]
+    }
+}
+
+impl<D: Draft> Rows for D {
+    type Row = [Holder];
+
+    #[inline]
+    fn row(&mut self, item: usize) -> &mut [Holder] {
+        self.of_mut(item)
+    }
+}
+
 /// Rows of three places, before and after.
 pub(super) type Threes<'a> = (&'a [[Holder; 3]], &'a [[Holder; 3]]);
 
@@ -151,6 +177,11 @@ impl Draft for Sheet<'_> {
     }
 
     #[inline]
+    fn of_mut(&mut self, item: usize) -> &mut [Holder] {
+        self.desired.of_mut(item)
+    }
+
+    #[inline]
     fn both(&mut self, item: usize) -> (&[Holder], &mut [Holder]) {
         (self.problem.held().of(item), self.desired.of_mut(item))
     }
@@ -176,7 +207,10 @@ impl Draft for Sheet<'_> {
             // Of rows whose length is known beforehand nothing has to be asked.
             return rows[from..end].iter().position(|row| is(row)).map(|at| from + at);
         }
-        (from..end).find(|item| unrolled(self.of(*item), &is))
+        (from..end)
+            .zip(self.desired.range(from..end))
+            .find(|(_, row)| is(row))
+            .map(|(item, _)| item)
     }
 
     fn close(&mut self) {
@@ -201,11 +235,11 @@ impl Draft for Sheet<'_> {
 
 /// Writes down the items, from the first on, whose rows are what is looked for. Returns how many those are.
 #[inline]
-pub(super) fn pick<'r>(
+pub(super) fn pick<R>(
     found: &mut [u32],
     first: u32,
-    mut rows: impl Iterator<Item = &'r [Holder]>,
-    mut is: impl FnMut(u32, &[Holder]) -> bool,
+    mut rows: impl Iterator<Item = R>,
+    mut is: impl FnMut(u32, R) -> bool,
 ) -> usize {
     // So many are asked, and each answer is a bit, without a branch, because nobody can guess which are.
     let (mut next, mut end) = (first, 0);

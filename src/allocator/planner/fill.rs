@@ -268,20 +268,12 @@ impl<'a, D: Draft> Fill<'a, D> {
     fn fill_new(&mut self, vacant: &mut Vec<u32>) {
         let Self { problem, fair, draft, openings, crown, primaries, .. } = self;
         let class = |item: usize| fair.classes.of(problem, item);
-        let one = fair.classes.list.len() == 1;
         match draft.new_threes() {
-            // Of rows of three, as most are, the compiler is to know that.
-            Some(rows) if one => {
-                openings.fill_all(0, vacant, rows, |row| crown.choose(row, primaries));
+            // Of rows of three of one class, as most are, the compiler is to know that.
+            Some(rows) if fair.classes.list.len() == 1 => {
+                openings.fill_all(|_| 0, vacant, rows, |row| crown.choose(row, primaries));
             }
-            Some(rows) => vacant.retain(|item| {
-                let item = *item as usize;
-                !fill_row(openings, crown, primaries, class(item), &[], &mut rows[item])
-            }),
-            None => vacant.retain(|item| {
-                let item = *item as usize;
-                !fill_row(openings, crown, primaries, class(item), &[], draft.of_mut(item))
-            }),
+            _ => openings.fill_all(class, vacant, draft, |row| crown.choose(row, primaries)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Who holds what: the rows of all items, as a list of lists in one piece.
 
+use std::ops::Range;
+
 use super::holder::Holder;
 
 /// So many rows are rewritten at once.
@@ -73,7 +75,7 @@ impl Holdings {
 
     /// Where the holders of an item are.
     #[inline]
-    fn span(&self, item: usize) -> std::ops::Range<usize> {
+    fn span(&self, item: usize) -> Range<usize> {
         self.start(item)..self.start(item + 1)
     }
 
@@ -135,7 +137,7 @@ impl Holdings {
     }
 
     /// Adds items of another list, as they are there.
-    fn copy(&mut self, other: &Self, mut items: std::ops::Range<usize>) {
+    fn copy(&mut self, other: &Self, mut items: Range<usize>) {
         // One by one, as long as all have as many holders, unless these are known to.
         while !items.is_empty() && self.first.is_empty() && other.each() != Some(self.each) {
             self.push(other.of(items.start));
@@ -206,6 +208,29 @@ impl Holdings {
     /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Who holds the items of a range.
+    #[inline]
+    pub(super) fn range(&self, items: Range<usize>) -> impl Iterator<Item = &[Holder]> {
+        // Of what is written down, each end is read once.
+        let ends = self.first.get(items.start..=items.end).unwrap_or_default().windows(2);
+        let all = self.holders.as_slice();
+        let of_ends = ends.map(|ends| &all[ends[0] as usize..ends[1] as usize]);
+        let each = if self.first.is_empty() { items } else { 0..0 };
+        of_ends.chain(each.map(|item| self.of(item)))
+    }
+
+    /// The item that the holder at a place of [all](Self::all) holds, which is not before `item`.
+    #[inline]
+    pub(super) fn item_at(&self, place: usize, mut item: usize) -> usize {
+        if self.first.is_empty() {
+            return place / self.each;
+        }
+        while self.start(item + 1) <= place {
+            item += 1;
+        }
+        item
     }
 
     /// Each item's holders.

@@ -131,19 +131,12 @@ impl<'a> Keeper<'a> {
 
     /// Chooses what an item of a class keeps of what it has, and writes its row, as long as its goal, with
     /// vacant places. Returns how many those are.
+    ///
+    /// Where all stay who may, each stays in its place if there are as many: if no more stay than a zone takes,
+    /// or each is in a zone of its own, no rule can be broken. All of it without a branch, because nobody can
+    /// guess where somebody was lost.
     #[inline]
     fn keep(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
-        // Of rows of three, as most are, the compiler is to know that.
-        let in_place = match (<&[_; 3]>::try_from(held), <&mut [_; 3]>::try_from(&mut *row)) {
-            (Ok(held), Ok(row)) => self.keep_in_place(held, class, row),
-            _ => return self.keep_any(held, class, row),
-        };
-        in_place.unwrap_or_else(|| self.keep_best(held, class, row))
-    }
-
-    /// The same of a row of any length.
-    #[inline(never)]
-    fn keep_any(&mut self, held: &[Holder], class: usize, row: &mut [Holder]) -> usize {
         if held.is_empty() {
             self.vacant.of_class[class] += index(row.len());
             self.vacant.empty[class] += 1;
@@ -151,35 +144,35 @@ impl<'a> Keeper<'a> {
             row.fill(Holder::VACANT);
             return row.len();
         }
-        self.keep_in_place(held, class, row).unwrap_or_else(|| self.keep_best(held, class, row))
-    }
-
-    /// The same where all stay who may, each in its place if there are as many: if no more stay than a zone
-    /// takes, or each is in a zone of its own, no rule can be broken. All of it without a branch, because
-    /// nobody can guess where somebody was lost.
-    #[inline]
-    fn keep_in_place<R>(&mut self, held: &R, class: usize, row: &mut R) -> Option<usize>
-    where
-        R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized,
-    {
-        let kept = ClassRule::of(self.fair, class).keep(held.as_ref(), row.as_mut());
-        self.count_kept(kept, class, row.as_ref())
-    }
-
-    /// Counts what is vacant where all stayed who may; nothing, if they may not all stay.
-    #[inline]
-    fn count_kept(&mut self, kept: Kept, class: usize, row: &[Holder]) -> Option<usize> {
-        let (Kept { kept, again }, cap) = (kept, self.fair.caps[class]);
-        if kept > row.len() || kept > cap && again != 0 {
-            return None;
+        let rule = ClassRule::of(self.fair, class);
+        let kept = rule.keep(held, row);
+        if let Some(vacancies) = kept.seen_to_fit(row.len(), rule.cap) {
+            self.vacant.of_class[class] += index(vacancies);
+            self.vacant.fits[class] += index(vacancies);
+            return vacancies;
         }
-        let vacancies = row.len() - kept;
-        if again != 0 {
+        self.keep_otherwise(&kept, held, class, row)
+    }
+
+    /// The same where it is not seen at once that all who may stay do, and that every zone takes what is vacant.
+    #[inline(never)]
+    fn keep_otherwise(
+        &mut self,
+        Kept { stay, again, .. }: &Kept,
+        held: &[Holder],
+        class: usize,
+        row: &mut [Holder],
+    ) -> usize {
+        let cap = self.fair.caps[class];
+        if *stay > row.len() || *stay > cap && *again != 0 {
+            return self.keep_best(held, class, row);
+        }
+        let vacancies = row.len() - stay;
+        if *again != 0 {
             self.count_vacant(class, vacancies, row);
-            return Some(vacancies);
+            return vacancies;
         }
-        // Mostly each is in a zone of its own, which then takes what is missing as any other, or all of it
-        // but one.
+        // Each is in a zone of its own, which then takes all that is missing, or all of it but one.
         let fits = vacancies.min(cap);
         self.vacant.of_class[class] += index(vacancies);
         self.vacant.fits[class] += index(fits);
@@ -190,7 +183,7 @@ impl<'a> Keeper<'a> {
                 self.vacant.crowded[class * self.fair.zones.len() + zone] += index(crowded);
             }
         }
-        Some(vacancies)
+        vacancies
     }
 
     /// Chooses what items of one class keep, all of three places before and after, and lists those with vacant
@@ -208,14 +201,12 @@ impl<'a> Keeper<'a> {
         for item in items {
             let (held, row) = (&held[*item as usize], &mut rows[*item as usize]);
             let kept = rule.keep(held, row);
-            let mut vacancies = row.len().saturating_sub(kept.kept);
-            if kept.again == 0 && vacancies < rule.cap {
-                // Every zone takes what is missing.
+            let vacancies = if let Some(vacancies) = kept.seen_to_fit(row.len(), rule.cap) {
                 vacant += vacancies;
+                vacancies
             } else {
-                let counted = self.count_kept(kept, class, row);
-                vacancies = counted.unwrap_or_else(|| self.keep_best(held, class, row));
-            }
+                self.keep_otherwise(&kept, held, class, row)
+            };
             if vacancies > 0 {
                 vacant_items.push(*item);
             }
@@ -387,9 +378,8 @@ impl Rewrite for Keeping<'_, '_> {
         if let Some(same) = self.same {
             return narrow(same);
         }
-        let Keeper { problem, fair, .. } = &*self.keeper;
-        let class = |at: usize| fair.classes.of(problem, self.items[at] as usize);
-        self.goals.get(at).copied().unwrap_or_else(|| fair.classes.list[class(at)].0.wanted)
+        let wanted = || self.keeper.problem.wanted(self.items[at] as usize);
+        self.goals.get(at).copied().unwrap_or_else(wanted)
     }
 
     #[inline]
@@ -416,10 +406,26 @@ struct ClassRule<'a> {
     cap: usize,
 }
 
-/// What an item keeps: how many replicas, and zones with more than one, each a bit, some of them alike.
+/// What an item keeps: how many replicas, their zones, and zones with more than one, each a bit, some of them
+/// alike.
 struct Kept {
-    kept: usize,
+    stay: usize,
+    seen: u64,
     again: u64,
+}
+
+impl Kept {
+    /// How many places of so many are vacant, if it is seen at once that all these may stay, and that every zone
+    /// takes what is vacant.
+    #[inline]
+    fn seen_to_fit(&self, places: usize, cap: usize) -> Option<usize> {
+        let vacancies = places.wrapping_sub(self.stay);
+        // Each is in a zone of its own; or they are in several, and none of those has more than all but one.
+        let several = || self.seen & self.seen.wrapping_sub(1) != 0;
+        let fit = self.again == 0 && vacancies < cap
+            || self.stay <= places && places <= cap + 1 && several();
+        fit.then_some(vacancies)
+    }
 }
 
 impl<'a> ClassRule<'a> {
@@ -435,20 +441,72 @@ impl<'a> ClassRule<'a> {
     /// Writes who stays into the row, as far as there are places.
     #[inline]
     fn keep(&self, held: &[Holder], row: &mut [Holder]) -> Kept {
-        let (mut kept, mut seen, mut again) = (0, 0u64, 0);
-        let moves_up = held.len() > row.len();
-        row[if moves_up { 0 } else { held.len() }..].fill(Holder::VACANT);
-        for (at, holder) in held.iter().enumerate() {
-            let zone = self.zones.of(*holder);
+        let (mut stay, mut seen, mut again) = (0, 0u64, 0);
+        let mut count = |holder: Holder| {
+            let zone = self.zones.of(holder);
             // Nowhere comes round to the first.
             let stays = self.open[zone.wrapping_add(1) as usize];
-            if let Some(place) = row.get_mut(if moves_up { kept } else { at }) {
-                *place = holder.or_vacant(stays);
-            }
-            kept += usize::from(stays);
             let zone = u64::from(stays) << (zone % 64);
             (seen, again) = (seen | zone, again | seen & zone);
+            let place = stay;
+            stay += usize::from(stays);
+            (place, holder.or_vacant(stays))
+        };
+        if held.len() <= row.len() {
+            let (places, behind) = row.split_at_mut(held.len());
+            for (place, holder) in places.iter_mut().zip(held) {
+                *place = count(*holder).1;
+            }
+            behind.fill(Holder::VACANT);
+        } else {
+            // Those who stay move up.
+            row.fill(Holder::VACANT);
+            for holder in held {
+                let (at, holder) = count(*holder);
+                if let Some(place) = row.get_mut(at) {
+                    *place = holder;
+                }
+            }
         }
-        Kept { kept, again }
+        Kept { stay, seen, again }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::by_member::ByMember, *};
+
+    #[test]
+    fn what_is_seen_to_fit_fits_in_whatever_zones_and_whoever_is_lost() {
+        let (open, nowhere) = ([false, true, true, true], u32::MAX);
+        let mut seen = 0;
+        for held in 1..=5usize {
+            // Each is lost, or in one of three zones.
+            for world in 0..4u32.pow(narrow(held)) {
+                let zone = |member: usize| world / 4u32.pow(narrow(member)) % 4;
+                let zone_of = |member| zone(member).checked_sub(1).unwrap_or(nowhere);
+                let zones = ByMember::new((0..held).map(zone_of), nowhere);
+                let holders: Vec<Holder> = (0..narrow(held)).map(Holder::new).collect();
+                for (places, cap) in
+                    (1..=6).flat_map(|places| (1..=6).map(move |cap| (places, cap)))
+                {
+                    let rule = ClassRule { zones: zones.read(), open: &open, cap };
+                    let mut row = vec![Holder::VACANT; places];
+                    let kept = rule.keep(&holders, &mut row);
+                    let stay = |zone: u32| (0..held).filter(|m| zone_of(*m) == zone).count();
+                    let all = stay(0) + stay(1) + stay(2);
+                    let placed = row.iter().filter(|holder| **holder != Holder::VACANT).count();
+                    assert!(placed == all.min(places) || places < held && placed <= all);
+                    if let Some(vacancies) = kept.seen_to_fit(places, cap) {
+                        assert_eq!(vacancies + all, places);
+                        assert!((0..3).all(|zone| stay(zone) <= cap));
+                        let takes = |zone| vacancies <= cap - stay(zone);
+                        assert!((0..3).all(takes), "{held} {world} {places} {cap}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert!(seen > 1_000);
     }
 }

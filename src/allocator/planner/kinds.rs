@@ -51,15 +51,15 @@ impl Zones {
     /// a branch, because nobody can guess which those are.
     #[inline]
     pub(super) fn are_apart(&self, holders: &[Holder], cap: usize) -> bool {
+        let zones = self.of_member.read();
         if let Ok(three) = <&[Holder; 3]>::try_from(holders) {
-            let zones = self.of_member.read();
             let [one, two, three] = three.map(|holder| zones.of(holder));
             let pairs = [one == two, two == three, one == three];
             return pairs.map(usize::from).iter().sum::<usize>() <= cap * cap.saturating_sub(1) / 2;
         }
         let (mut seen, mut again) = (0u64, 0);
         for holder in holders {
-            let zone = 1 << (self.of(*holder) % 64);
+            let zone = 1 << (zones.of(*holder) % 64);
             (seen, again) = (seen | zone, again | seen & zone);
         }
         let several = seen & seen.wrapping_sub(1) != 0;

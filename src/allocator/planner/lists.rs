@@ -4,12 +4,7 @@
 //! being held any more; whoever reads a list looks at the item's row. So nothing needs to be found in
 //! a list to be taken out.
 
-use super::{
-    by_member::ByMember,
-    holder::{Holder, unrolled},
-    holdings::Holdings,
-    kinds::narrow,
-};
+use super::{bits::ones, by_member::ByMember, holder::Holder, holdings::Holdings, kinds::narrow};
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
@@ -33,6 +28,9 @@ struct List {
 
 /// Up to one in so many members is listed alone, and not with everybody.
 const FEW: usize = 8;
+
+/// So many holders are asked at once, each answer a bit.
+const WORD: usize = 64;
 
 /// A list is put in order when it has more items beyond twice what its member holds than this.
 const STALE: usize = 64;
@@ -102,23 +100,28 @@ impl Lists {
         if missing * FEW > wanted.len() {
             self.gather_all(rows);
         } else if missing > 0 {
-            let (mut found, mut lengths) = (Vec::new(), vec![0; wanted.len()]);
-            // Of most items nobody is.
             let is = wanted.read();
-            let is_any =
-                |row: &[Holder]| row.iter().fold(false, |any, holder| any | is.of(*holder));
-            let mut add = |item: u32, row: &[Holder]| {
-                let those = row.iter().filter(|holder| is.of(**holder));
-                found.extend(those.map(|holder| (holder.member(), item)));
-            };
+            let mut found = Vec::new();
             if let Some(rows) = rows.threes() {
-                // Of rows of three, as most are, the compiler is to know that.
-                let rows = (0..).zip(rows).filter(|(_, row)| is_any(&row[..]));
-                rows.for_each(|(item, row)| add(item, row));
+                // Of rows of three, as most are, the compiler is to know that; and of most items nobody is.
+                for (item, row) in (0..).zip(rows) {
+                    if row.iter().fold(false, |any, holder| any | is.of(*holder)) {
+                        let those = row.iter().filter(|holder| is.of(**holder));
+                        found.extend(those.map(|holder| (holder.member(), item)));
+                    }
+                }
             } else {
-                let rows = (0..).zip(rows.iter()).filter(|(_, row)| unrolled(row, is_any));
-                rows.for_each(|(item, row)| add(item, row));
+                // All holders are asked, whatever their rows, and only of those it is looked up what they hold.
+                let mut item = 0;
+                for (first, holders) in (0..).step_by(WORD).zip(rows.all().chunks(WORD)) {
+                    let bit = |are, holder: &Holder| are << 1 | u64::from(is.of(*holder));
+                    for at in ones(holders.iter().rev().fold(0, bit)) {
+                        item = rows.item_at(first + at as usize, item);
+                        found.push((holders[at as usize].member(), narrow(item)));
+                    }
+                }
             }
+            let mut lengths = vec![0; wanted.len()];
             for (member, _) in &found {
                 lengths[*member as usize] += 1;
             }
@@ -181,5 +184,35 @@ impl Lists {
         items.retain(|item| holds(*item));
         let list = &mut self.members[member as usize];
         (list.part, list.more) = ((0, 0), items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_of_some_are_those_of_all_whatever_the_lengths_of_rows() {
+        let members = 40;
+        for length in [|_| 3, |item| item % 6, |item| item % 2 * 5] as [fn(u32) -> u32; 3] {
+            let mut rows = Holdings::default();
+            for item in 0..150 {
+                let row = (0..length(item)).map(|at| Holder::new((item * 7 + at) % members));
+                rows.push(&row.collect::<Vec<Holder>>());
+            }
+            let all = Lists::new(members as usize, &rows);
+            for some in [&[0, 39][..], &[17]] {
+                let mut lists = Lists::of_nobody(members as usize);
+                lists.gather(some, &rows);
+                for member in 0..members {
+                    assert_eq!(lists.knows(member), some.contains(&member));
+                    let of = |lists: &Lists| lists.of(member).collect::<Vec<u32>>();
+                    if lists.knows(member) {
+                        assert!(!of(&lists).is_empty());
+                        assert_eq!(of(&lists), of(&all));
+                    }
+                }
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 use super::{
     by_member::Table,
     columns::Columns,
+    draft::Rows,
     fair::Fair,
     flow::index,
     holder::{Holder, places, primary, unrolled},
@@ -108,7 +109,7 @@ impl<'a> Openings<'a> {
 
     /// Counts what was filled in as laid out.
     pub(super) fn count_in_columns(&mut self) {
-        (0..self.columns.len()).for_each(|class| self.at_hand(class).end_columns());
+        (0..self.columns.len()).for_each(|class| self.at_hand().end_columns(class));
     }
 
     /// Finds members for the vacant places of an item, as laid out if nobody holds it, within the zone rule
@@ -121,51 +122,54 @@ impl<'a> Openings<'a> {
         row: &mut R,
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
-        self.at_hand(class).fill(row, &mut arrive)
+        self.at_hand().fill(class, row, &mut arrive)
             || self.fill_elsewhere(class, row.as_mut(), &mut arrive)
     }
 
-    /// Fills the rows of items of a class, all of them new to whom they come to, and lets `crown` see those
-    /// that may have no primary. Leaves the items that keep a vacant place.
-    pub(super) fn fill_all(
+    /// Fills the rows of items, of which `class` tells the class, with members who are all new to them, and lets
+    /// `crown` see the rows that may have no primary. Leaves the items that keep a vacant place.
+    #[inline]
+    pub(super) fn fill_all<R: Rows + ?Sized>(
         &mut self,
-        class: usize,
+        class: impl Fn(usize) -> usize,
         items: &mut Vec<u32>,
-        rows: &mut [[Holder; 3]],
-        mut crown: impl FnMut(&mut [Holder; 3]),
+        rows: &mut R,
+        mut crown: impl FnMut(&mut R::Row),
     ) {
-        let (mut left, mut at_hand) = (Vec::new(), self.at_hand(class));
+        let (mut left, mut at_hand) = (Vec::new(), self.at_hand());
         let mut crownless = [0; PART];
         // A part is looked at twice while it is in the near memory.
         for part in items.chunks(PART) {
             let mut end = 0;
-            for item in part {
-                let row = &mut rows[*item as usize];
-                crownless[end] = *item;
-                if at_hand.fill(row, &mut Holder::new) {
+            for number in part {
+                let item = *number as usize;
+                let (row, class) = (rows.row(item), class(item));
+                crownless[end] = *number;
+                if at_hand.fill(class, row, &mut Holder::new) {
                     // Without a branch, because nobody can guess who has lost a primary.
-                    end += usize::from(primary(row).is_none());
+                    end += usize::from(primary(row.as_ref()).is_none());
                     continue;
                 }
                 end += 1;
-                if !self.fill_elsewhere(class, row, &mut Holder::new) {
-                    left.push(*item);
+                if !self.fill_elsewhere(class, row.as_mut(), &mut Holder::new) {
+                    left.push(*number);
                 }
-                at_hand = self.at_hand(class);
+                at_hand = self.at_hand();
             }
-            crownless[..end].iter().for_each(|item| crown(&mut rows[*item as usize]));
+            crownless[..end].iter().for_each(|item| crown(rows.row(*item as usize)));
         }
         *items = left;
     }
 
-    fn at_hand(&mut self, class: usize) -> AtHand<'_> {
+    #[inline]
+    fn at_hand(&mut self) -> AtHand<'_> {
         AtHand {
-            needs: &mut self.needs[class],
-            columns: &mut self.columns[class],
+            needs: &mut self.needs,
+            columns: &mut self.columns,
             takers: &mut self.takers,
             room: &mut self.room,
             zones: self.fair.zones.of_member.read(),
-            cap: self.fair.caps[class],
+            caps: &self.fair.caps,
         }
     }
 
@@ -195,7 +199,7 @@ impl<'a> Openings<'a> {
     /// Finds a member for one of them.
     fn find(&mut self, class: usize, row: &[Holder]) -> Option<u32> {
         while let Some(zone) = self.needs[class].best() {
-            let found = self.at_hand(class).find(row);
+            let found = self.at_hand().find(class, row);
             if found.is_some() {
                 return found;
             }
@@ -387,14 +391,14 @@ impl<'a> Openings<'a> {
     }
 }
 
-/// All that is asked at each vacant place of items of one class.
+/// All that is asked at each vacant place.
 struct AtHand<'o> {
-    needs: &'o mut Ladder,
-    columns: &'o mut Option<Columns>,
+    needs: &'o mut [Ladder],
+    columns: &'o mut [Option<Columns>],
     takers: &'o mut [Takers],
     room: &'o mut [i64],
     zones: Table<'o, u32>,
-    cap: usize,
+    caps: &'o [usize],
 }
 
 impl AtHand<'_> {
@@ -403,15 +407,16 @@ impl AtHand<'_> {
     #[inline]
     fn fill<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
         &mut self,
+        class: usize,
         row: &mut R,
         arrive: &mut impl FnMut(u32) -> Holder,
     ) -> bool {
-        if self.columns.is_some() && self.fill_laid_out(row, arrive) {
+        if self.columns[class].is_some() && self.fill_laid_out(class, row, arrive) {
             return true;
         }
         let mut places = places(row.as_ref(), |holder| holder == Holder::VACANT);
         while places != 0 {
-            let Some(member) = self.find(row) else { return false };
+            let Some(member) = self.find(class, row) else { return false };
             row.as_mut()[places.trailing_zeros() as usize] = arrive(member);
             places &= places - 1;
         }
@@ -420,10 +425,10 @@ impl AtHand<'_> {
 
     /// Finds a member for a vacant place of a row in the zone that is needed most, if that is of use.
     #[inline]
-    fn find<R: AsRef<[Holder]> + ?Sized>(&mut self, row: &R) -> Option<u32> {
-        let Self { needs, takers, room, zones, cap, .. } = self;
-        needs.take(|zone| {
-            let fits = count_in(*zones, row.as_ref(), zone) < *cap;
+    fn find<R: AsRef<[Holder]> + ?Sized>(&mut self, class: usize, row: &R) -> Option<u32> {
+        let Self { needs, takers, room, zones, caps, .. } = self;
+        needs[class].take(|zone| {
+            let fits = count_in(*zones, row.as_ref(), zone) < caps[class];
             if fits { takers[zone].take(room, row.as_ref()) } else { None }
         })
     }
@@ -432,10 +437,11 @@ impl AtHand<'_> {
     #[inline]
     fn fill_laid_out<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
         &mut self,
+        class: usize,
         row: &mut R,
         arrive: &mut impl FnMut(u32) -> Holder,
     ) -> bool {
-        let Some(columns) = self.columns else { return false };
+        let Some(columns) = &mut self.columns[class] else { return false };
         if row.as_ref().iter().any(|holder| *holder != Holder::VACANT) {
             return false;
         }
@@ -446,9 +452,9 @@ impl AtHand<'_> {
             let Some(member) = member else {
                 if let Some(zone) = zone {
                     // It needs that still.
-                    self.needs.change(zone, 1);
+                    self.needs[class].change(zone, 1);
                 }
-                self.end_columns();
+                self.end_columns(class);
                 return false;
             };
             row.as_mut()[at] = arrive(member);
@@ -457,10 +463,10 @@ impl AtHand<'_> {
     }
 
     /// Counts what was filled in as laid out.
-    fn end_columns(&mut self) {
-        if let Some(columns) = self.columns.take() {
+    fn end_columns(&mut self, class: usize) {
+        if let Some(columns) = self.columns[class].take() {
             for (zone, taken) in columns.taken().into_iter().enumerate().filter(|(_, n)| *n > 0) {
-                self.needs.change(zone, -taken);
+                self.needs[class].change(zone, -taken);
             }
         }
     }

@@ -162,11 +162,11 @@ impl<'a, D: Draft> Election<'a, D> {
     /// Makes it as even as it can be, whatever was before. Returns the parts, in order.
     fn make_even(&mut self) -> Vec<Vec<u32>> {
         let touched = self.filled.touched.len();
-        for pass in [Pass::Pairs, Pass::Any] {
-            if pass == Pass::Any && self.few_are_off() {
-                self.hand_any();
-            }
-            self.hand_touched(touched, pass);
+        self.hand_touched(touched, Pass::Pairs);
+        if self.few_are_off() {
+            self.hand_any();
+        } else {
+            self.hand_touched(touched, Pass::Any);
         }
         if self.off == (0, 0) { Vec::new() } else { self.even_out() }
     }

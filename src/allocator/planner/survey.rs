@@ -234,8 +234,9 @@ impl<'a> Survey<'a> {
         &mut self,
         blocks: impl Iterator<Item = impl Iterator<Item = &'r [Holder]>>,
     ) {
+        let asks = Asks::of(self.problem, self.fair, COUNTS);
         for (number, rows) in blocks.enumerate() {
-            self.read_block::<COUNTS, SIZED>(narrow(number * BLOCK), rows);
+            self.read_block::<COUNTS, SIZED>(narrow(number * BLOCK), rows, &asks);
             for (both, (replicas, primaries)) in self.both.iter_mut().zip(&mut self.counted) {
                 *replicas += *both & 0xffff;
                 *primaries += *both >> 16;
@@ -249,45 +250,49 @@ impl<'a> Survey<'a> {
         &mut self,
         first: u32,
         rows: impl Iterator<Item = &'r [Holder]>,
+        asks: &Asks,
     ) {
         let Self { problem, fair, marks, both, common, unsound, block, .. } = self;
         let (zones, members) = (&fair.zones, fair.zones.of_member.len());
-        let of = |class: usize| (fair.classes.list[class].0.wanted as usize, fair.caps[class]);
-        let classes = &fair.classes.list;
-        let alike = |(class, _): &(Class, i64)| class.kind() == classes[0].0.kind();
-        let found = if classes.len() == 1 || !COUNTS && classes.iter().all(alike) {
-            let (wanted, cap) = of(0);
-            let marks = marks[0].read();
-            // Where all rows are as long, that is not asked at each.
-            let all_lack = SIZED && problem.held().each() != Some(wanted);
-            let lacks = |held: &[Holder]| all_lack | (!SIZED && held.len() != wanted);
-            // What the zone rule asks of all is not asked at each.
-            match (cap + 1).cmp(&wanted) {
-                Ordering::Less => pick(block, first, rows, |_, held| {
-                    let fits = |_, _| fits(zones, held, cap);
-                    is_off::<COUNTS>(lacks(held), marks, both, common, held, fits)
-                }),
-                Ordering::Equal => pick(block, first, rows, |_, held| {
-                    is_off::<COUNTS>(lacks(held), marks, both, common, held, |any, all| any != all)
-                }),
-                Ordering::Greater => pick(block, first, rows, |_, held| {
-                    is_off::<COUNTS>(lacks(held), marks, both, common, held, |_, _| true)
-                }),
+        let found = match asks {
+            Asks::Same(wanted, cap) => {
+                let (wanted, cap) = (*wanted, *cap);
+                let marks = marks[0].read();
+                // Where all rows are as long, that is not asked at each.
+                let all_lack = SIZED && problem.held().each() != Some(wanted);
+                let lacks = |held: &[Holder]| all_lack | (!SIZED && held.len() != wanted);
+                // What the zone rule asks of all is not asked at each.
+                match (cap + 1).cmp(&wanted) {
+                    Ordering::Less => pick(block, first, rows, |_, held| {
+                        let fits = |_, _| fits(zones, held, cap);
+                        is_off::<COUNTS>(lacks(held), marks, both, common, held, fits)
+                    }),
+                    Ordering::Equal => pick(block, first, rows, |_, held| {
+                        let apart = |any, all| any != all;
+                        is_off::<COUNTS>(lacks(held), marks, both, common, held, apart)
+                    }),
+                    Ordering::Greater => pick(block, first, rows, |_, held| {
+                        is_off::<COUNTS>(lacks(held), marks, both, common, held, |_, _| true)
+                    }),
+                }
             }
-        } else {
-            pick(block, first, rows, |item, held| {
+            Asks::ByWanted(caps) => {
+                let (marks, most) = (marks[0].read(), caps.len() - 1);
+                let wanted = problem.replication.get(first as usize..).unwrap_or_default();
+                pick(block, first, rows.zip(wanted), |_, (held, wanted)| {
+                    let wanted = (*wanted as usize).min(most);
+                    let kept = |any, all| keeps(zones, held, (wanted, caps[wanted]), (any, all));
+                    is_off::<COUNTS>(held.len() != wanted, marks, both, common, held, kept)
+                })
+            }
+            Asks::ByClass => pick(block, first, rows, |item, held| {
                 let class = fair.classes.of(problem, item as usize);
+                let (wanted, cap) = (fair.classes.list[class].0.wanted as usize, fair.caps[class]);
                 let marks = marks[class].read();
                 let both = both.get_mut(class * members..).unwrap_or_default();
-                let (wanted, cap) = of(class);
-                is_off::<COUNTS>(held.len() != wanted, marks, both, common, held, |any, all| {
-                    match (cap + 1).cmp(&wanted) {
-                        Ordering::Less => fits(zones, held, cap),
-                        Ordering::Equal => any != all,
-                        Ordering::Greater => true,
-                    }
-                })
-            })
+                let kept = |any, all| keeps(zones, held, (wanted, cap), (any, all));
+                is_off::<COUNTS>(held.len() != wanted, marks, both, common, held, kept)
+            }),
         };
         unsound.extend_from_slice(&block[..found]);
     }
@@ -319,6 +324,50 @@ impl<'a> Survey<'a> {
         }
         standing
     }
+}
+
+/// What is asked of items.
+enum Asks {
+    /// All want as many replicas, and of those a zone takes so many.
+    Same(usize, usize),
+    /// All may be in the same zones; by the replicas wanted, how many of those a zone takes.
+    ByWanted(Vec<usize>),
+    /// What its class wants.
+    ByClass,
+}
+
+impl Asks {
+    /// Where replicas are counted, classes are told apart.
+    fn of(problem: &Problem, fair: &Fair, counts: bool) -> Self {
+        let classes = &fair.classes.list;
+        let Some((first, _)) = classes.first() else { return Self::ByClass };
+        let alike = |is: fn(Class) -> (u32, u32)| {
+            classes.len() == 1
+                || !counts && classes.iter().all(|(class, _)| is(*class) == is(*first))
+        };
+        if alike(Class::kind) {
+            return Self::Same(first.wanted as usize, fair.caps[0]);
+        }
+        if !alike(|class| (0, class.set)) {
+            return Self::ByClass;
+        }
+        let mut caps = vec![0; problem.seats.len() + 1];
+        for ((class, _), cap) in classes.iter().zip(&fair.caps) {
+            caps[class.wanted as usize] = *cap;
+        }
+        Self::ByWanted(caps)
+    }
+}
+
+/// Whether zones that take `cap` of the `wanted` replicas take these: `any` and `all` are as in [`is_off`].
+#[inline]
+fn keeps(
+    zones: &Zones,
+    held: &[Holder],
+    (wanted, cap): (usize, usize),
+    (any, all): (u8, u8),
+) -> bool {
+    if cap + 1 < wanted { fits(zones, held, cap) } else { any != all || cap >= wanted }
 }
 
 /// Whether an item does not have what it wants: it `lacks` replicas or has too many, or zones whose marks, all
@@ -359,7 +408,7 @@ fn sized<const LEN: usize>(
 fn of_any_size(rows: &Holdings) -> impl Iterator<Item = impl Iterator<Item = &[Holder]>> {
     let end = |first: usize| rows.len().min(first + BLOCK);
     let blocks = (0..rows.len()).step_by(BLOCK);
-    blocks.map(move |first| (first..end(first)).map(|item| rows.of(item)))
+    blocks.map(move |first| rows.range(first..end(first)))
 }
 
 /// The same where items are of many classes.
@@ -406,23 +455,36 @@ mod tests {
 
     #[test]
     fn what_was_counted_as_it_came_to_stand_is_what_stands() {
-        let mut problem = Problem::new(ZoneRule::Two, 0);
+        for (restricted, rule) in
+            [(true, ZoneRule::Two), (false, ZoneRule::Two), (false, ZoneRule::Spread)]
+        {
+            is_counted_as_it_stands(problem(restricted, rule));
+        }
+    }
+
+    fn problem(restricted: bool, rule: ZoneRule) -> Problem {
+        let mut problem = Problem::new(rule, 0);
         for member in 0..12 {
             problem.add_member(Seat::new(member % 4, 200));
         }
         for item in 0..90 {
-            let replicas = (0..item % 4).map(|at| Holder::new((item * 5 + at) % 12));
+            let replicas =
+                (0..item % 4).map(|at| Holder::new((item * 5 + at * (1 + item % 5)) % 12));
             let mut row: Vec<Holder> = replicas.collect();
             row.iter_mut().step_by(2).for_each(|holder| *holder = holder.consistent());
             if let Some(first) = row.first_mut().filter(|_| item % 3 > 0) {
                 *first = first.primary();
             }
             problem.add_item(1 + item % 2, &row);
-            if item % 7 == 0 {
+            if restricted && item % 7 == 0 {
                 problem.restrict(&[0, 1, 3]);
             }
         }
         problem.add_member(Seat::new(0, 200));
+        problem
+    }
+
+    fn is_counted_as_it_stands(mut problem: Problem) {
         let held = problem.held().clone();
         for (again, limit) in [(false, 200), (true, 200), (true, 5)] {
             problem.seats.iter_mut().for_each(|seat| seat.limit = limit);
@@ -446,6 +508,9 @@ mod tests {
             let (by_class, lacking) = survey_classes(&problem, &fair, &cells);
             assert_eq!(Standing { raw: read.raw, ..by_class }, read);
             assert_eq!(unsound, lacking);
+            let mut quick = Survey::new(&problem, &fair);
+            quick.read::<false>();
+            assert_eq!(quick.unsound(), lacking);
         }
     }
 }
