@@ -50,7 +50,7 @@ const PLAIN: World = World {
     alike: false,
 };
 
-const WORLDS: [World; 8] = [
+const WORLDS: [World; 9] = [
     PLAIN,
     World { name: "spread", rule: ZoneRule::Spread, ..PLAIN },
     World { name: "mixed replication", replication: |item| 1 + (item % 5) as u32, ..PLAIN },
@@ -68,6 +68,13 @@ const WORLDS: [World; 8] = [
         ..PLAIN
     },
     World { name: "same members", alike: true, ..PLAIN },
+    World {
+        name: "all at once",
+        replication: |item| 1 + (item % 5) as u32,
+        limit: |m, fair| (fair + fair / 50 + 1) * if m % 3 == 0 { 6 } else { 3 } / 4,
+        alike: true,
+        ..PLAIN
+    },
 ];
 
 impl World {
@@ -97,13 +104,14 @@ impl World {
         problem.hold(desired);
     }
 
-    /// Three members after the other share their items.
+    /// Members after the other, as many as an item wants, share their items.
     fn groups(&self) -> Holdings {
         let mut held = Holdings::default();
         for item in 0..self.items as u32 {
-            let first = 3 * (item % (self.members / 3));
-            let primary = Holder::new(first + item / self.members % 3).primary();
-            let others = (first..first + 3).map(Holder::new);
+            let wanted = (self.replication)(item as usize);
+            let first = wanted * (item % (self.members / wanted));
+            let primary = Holder::new(first + item / self.members % wanted).primary();
+            let others = (first..first + wanted).map(Holder::new);
             let others = others.filter(|holder| holder.member() != primary.member());
             held.push(&std::iter::once(primary).chain(others).collect::<Vec<Holder>>());
         }

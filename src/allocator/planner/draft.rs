@@ -203,14 +203,15 @@ impl Draft for Sheet<'_> {
     }
 
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
-        if let Some(rows) = self.desired.threes() {
-            // Of rows whose length is known beforehand nothing has to be asked.
-            return rows[from..end].iter().position(|row| is(row)).map(|at| from + at);
+        // Of rows whose length is known beforehand nothing has to be asked.
+        match (self.desired.threes(), self.desired.each()) {
+            (Some(rows), _) => rows[from..end].iter().position(|row| is(row)).map(|at| from + at),
+            (None, Some(_)) => (from..end).find(|item| is(self.of(*item))),
+            (None, None) => {
+                let mut rows = (from..end).zip(self.desired.uneven(from..end));
+                rows.find(|(_, row)| is(row)).map(|(item, _)| item)
+            }
         }
-        (from..end)
-            .zip(self.desired.range(from..end))
-            .find(|(_, row)| is(row))
-            .map(|(item, _)| item)
     }
 
     fn close(&mut self) {

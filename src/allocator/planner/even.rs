@@ -295,20 +295,22 @@ impl<D: Draft> Passing for Election<'_, D> {
         if self.patience == 0 { Vec::new() } else { items }
     }
 
-    fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
-        let holders = self.holders(item as usize);
-        let Some(primary) = primary(holders).map(Holder::member) else { return };
+    fn ways(&self, member: u32, items: &[u32], ways: &mut Vec<(u32, u32)>) {
+        // All are read at once, so that the memory is asked for the next while it looks for one.
+        let crowned = |item: &u32| Some((*item, primary(self.holders(*item as usize))?.member()));
+        ways.extend(items.iter().filter_map(crowned));
         match self.end {
-            End::Over if primary == member => {
-                let others = holders.iter().map(|holder| holder.member());
-                to.extend(others.filter(|other| {
-                    *other != member
-                        && self.is_near(*other, member)
-                        && self.may(item as usize, *other)
-                }));
+            End::Under => ways.retain(|(item, from)| self.giver(*item, member) == Some(*from)),
+            End::Over => {
+                ways.retain(|(_, crowned)| *crowned == member);
+                let others = |(item, _)| {
+                    let others = self.holders(item as usize).iter().map(|holder| holder.member());
+                    let may = move |other: &u32| self.giver(item, *other) == Some(member);
+                    others.filter(may).map(move |other| (item, other))
+                };
+                let on: Vec<(u32, u32)> = ways.drain(..).flat_map(others).collect();
+                *ways = on;
             }
-            End::Under => to.extend(self.giver(item, member)),
-            End::Over => {}
         }
     }
 

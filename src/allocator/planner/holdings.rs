@@ -210,15 +210,12 @@ impl Holdings {
         self.len() == 0
     }
 
-    /// Who holds the items of a range.
+    /// Who holds the items of a range, where not all have as many holders: then each end is read once.
     #[inline]
-    pub(super) fn range(&self, items: Range<usize>) -> impl Iterator<Item = &[Holder]> {
-        // Of what is written down, each end is read once.
+    pub(super) fn uneven(&self, items: Range<usize>) -> impl Iterator<Item = &[Holder]> {
         let ends = self.first.get(items.start..=items.end).unwrap_or_default().windows(2);
         let all = self.holders.as_slice();
-        let of_ends = ends.map(|ends| &all[ends[0] as usize..ends[1] as usize]);
-        let each = if self.first.is_empty() { items } else { 0..0 };
-        of_ends.chain(each.map(|item| self.of(item)))
+        ends.map(|ends| &all[ends[0] as usize..ends[1] as usize])
     }
 
     /// The item that the holder at a place of [all](Self::all) holds, which is not before `item`.

@@ -28,8 +28,8 @@ pub(super) trait Passing {
     /// What a member may pass on: all of it, and perhaps more.
     fn items(&mut self, member: u32) -> Vec<u32>;
 
-    /// Whether a member may pass an item on, and to whom.
-    fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>);
+    /// Which of some items a member may pass on, and to whom each.
+    fn ways(&self, member: u32, items: &[u32], ways: &mut Vec<(u32, u32)>);
 
     /// Passes an item on.
     fn pass(&mut self, item: u32, from: u32, to: u32);
@@ -81,6 +81,9 @@ const A_FEW_TIMES: u32 = 3;
 const ENOUGH: usize = 30_000;
 const ENOUGH_EACH: usize = 500;
 
+/// So many items of a member are looked at at once.
+const AT_ONCE: usize = 64;
+
 /// The depth of a member that was not reached yet, and of one that helps nobody any more.
 const FAR: u32 = u32::MAX;
 const CLOSED: u32 = u32::MAX - 1;
@@ -92,9 +95,8 @@ struct Search {
     came: Vec<(u32, u32)>,
     /// Who was reached, in order.
     queue: Vec<u32>,
-    /// What was looked through last.
-    items: Vec<u32>,
-    ways: Vec<u32>,
+    /// What was looked through last: items, and to whom they may be passed on.
+    ways: Vec<(u32, u32)>,
     closed: Vec<u32>,
     /// How often it was prepared to look further.
     prepared: u32,
@@ -108,7 +110,6 @@ impl Search {
             depth: vec![FAR; members],
             came: vec![(0, 0); members],
             queue: Vec::new(),
-            items: Vec::new(),
             ways: Vec::new(),
             closed: Vec::new(),
             prepared: 0,
@@ -138,14 +139,18 @@ impl Search {
 
     /// Passes on from a member to those next to it that have room.
     fn beside(&mut self, passing: &mut impl Passing, source: u32) {
-        for item in passing.items(source) {
-            if !passing.gives(source) {
-                return;
-            }
+        for items in passing.items(source).chunks(AT_ONCE) {
             self.ways.clear();
-            passing.ways(item, source, &mut self.ways);
-            if let Some(to) = self.ways.iter().copied().find(|to| passing.takes(*to)) {
-                passing.pass(item, source, to);
+            passing.ways(source, items, &mut self.ways);
+            let mut passed = None;
+            for (item, to) in &self.ways {
+                if !passing.gives(source) {
+                    return;
+                }
+                if passed != Some(*item) && passing.takes(*to) {
+                    passing.pass(*item, source, *to);
+                    passed = Some(*item);
+                }
             }
         }
     }
@@ -154,9 +159,8 @@ impl Search {
     fn near(&mut self, passing: &mut impl Passing, sources: &[u32]) -> Vec<u32> {
         self.begin(sources.iter().copied());
         for source in sources {
-            for item in passing.items(*source) {
-                self.look(passing, item, *source, 1, false);
-            }
+            let items = passing.items(*source);
+            self.look(passing, &items, *source, 1, false);
         }
         let near = self.queue[sources.len()..].to_vec();
         self.looks = 0;
@@ -173,10 +177,8 @@ impl Search {
                 self.look_further(passing, next);
             }
             next += 1;
-            self.items = passing.items(member);
-            for at in 0..self.items.len() {
-                let item = self.items[at];
-                if let Some(to) = self.look(passing, item, member, depth + 1, true) {
+            for items in passing.items(member).chunks(AT_ONCE) {
+                if let Some(to) = self.look(passing, items, member, depth + 1, true) {
                     self.go_back(passing, source, to);
                     return true;
                 }
@@ -186,23 +188,23 @@ impl Search {
         false
     }
 
-    /// Reaches those whom an item may be passed on to; at last one that has room, if `nearest` is
+    /// Reaches those whom items of a member may be passed on to; at last one that has room, if `nearest` is
     /// looked for.
     fn look(
         &mut self,
         passing: &impl Passing,
-        item: u32,
+        items: &[u32],
         member: u32,
         depth: u32,
         nearest: bool,
     ) -> Option<u32> {
-        self.looks += 1;
+        self.looks += items.len();
         self.ways.clear();
-        passing.ways(item, member, &mut self.ways);
-        for to in &self.ways {
+        passing.ways(member, items, &mut self.ways);
+        for (item, to) in &self.ways {
             if self.depth[*to as usize] == FAR {
                 self.depth[*to as usize] = depth;
-                self.came[*to as usize] = (member, item);
+                self.came[*to as usize] = (member, *item);
                 self.queue.push(*to);
                 if nearest && passing.takes(*to) {
                     return Some(*to);
@@ -243,7 +245,7 @@ impl Search {
         }
         self.begin(sources.iter().copied());
         passing.prepare(None);
-        let mut items: Vec<Vec<u32>> = vec![Vec::new(); self.depth.len()];
+        let mut ways: Vec<Vec<(u32, u32)>> = vec![Vec::new(); self.depth.len()];
         let (mut next, mut end) = (0, FAR);
         while let Some(member) = self.queue.get(next).copied() {
             let depth = self.depth[member as usize] + 1;
@@ -252,11 +254,10 @@ impl Search {
             }
             next += 1;
             let before = self.queue.len();
-            let list = passing.items(member);
-            for item in &list {
-                self.look(passing, *item, member, depth, false);
-            }
-            items[member as usize] = list;
+            let items = passing.items(member);
+            self.look(passing, &items, member, depth, false);
+            let on = self.ways.iter().filter(|(_, to)| self.depth[*to as usize] == depth);
+            ways[member as usize] = on.copied().collect();
             if self.queue[before..].iter().any(|to| passing.takes(*to)) {
                 end = depth;
             }
@@ -267,7 +268,7 @@ impl Search {
         }
         let mut cursors = vec![0; self.depth.len()];
         for source in sources {
-            while passing.gives(source) && self.follow(passing, &items, &mut cursors, source) {}
+            while passing.gives(source) && self.follow(passing, &ways, &mut cursors, source) {}
         }
         true
     }
@@ -277,7 +278,7 @@ impl Search {
     fn follow(
         &mut self,
         passing: &mut impl Passing,
-        items: &[Vec<u32>],
+        ways: &[Vec<(u32, u32)>],
         cursors: &mut [usize],
         source: u32,
     ) -> bool {
@@ -285,7 +286,7 @@ impl Search {
         let mut path: Vec<(u32, u32)> = Vec::new();
         let mut at = source;
         while path.is_empty() || !passing.takes(at) {
-            let step = self.step(passing, &items[at as usize], &mut cursors[at as usize], at);
+            let step = self.step(passing, &ways[at as usize], &mut cursors[at as usize], at);
             if let Some(step) = step {
                 path.push(step);
                 at = step.1;
@@ -310,17 +311,19 @@ impl Search {
     fn step(
         &mut self,
         passing: &impl Passing,
-        items: &[u32],
+        ways: &[(u32, u32)],
         cursor: &mut usize,
         member: u32,
     ) -> Option<(u32, u32)> {
         let next = self.depth[member as usize] + 1;
-        while let Some(item) = items.get(*cursor) {
-            self.looks += 1;
+        while let Some(way) = ways.get(*cursor) {
             self.ways.clear();
-            passing.ways(*item, member, &mut self.ways);
-            if let Some(to) = self.ways.iter().find(|to| self.depth[**to as usize] == next) {
-                return Some((*item, *to));
+            if self.depth[way.1 as usize] == next {
+                // It may have been passed on meanwhile.
+                passing.ways(member, &[way.0], &mut self.ways);
+            }
+            if self.ways.contains(way) {
+                return Some(*way);
             }
             *cursor += 1;
         }

@@ -130,15 +130,15 @@ impl<D: Draft> Passing for Surplus<'_, '_, D> {
         lists.of(member).map(|number| self.items[number as usize]).collect()
     }
 
-    fn ways(&self, item: u32, member: u32, to: &mut Vec<u32>) {
-        let item = item as usize;
-        let others = self.held(item).map(Holder::member);
-        to.extend(match self.end {
-            End::TooMuch => {
-                others.filter(|other| self.may(item, member, *other)).collect::<Vec<_>>()
-            }
-            End::TooLittle => others.filter(|other| self.may(item, *other, member)).collect(),
-        });
+    fn ways(&self, member: u32, items: &[u32], ways: &mut Vec<(u32, u32)>) {
+        let may = |item: u32, other: u32| match self.end {
+            End::TooMuch => self.may(item as usize, member, other),
+            End::TooLittle => self.may(item as usize, other, member),
+        };
+        for item in items {
+            let others = self.held(*item as usize).map(Holder::member);
+            ways.extend(others.filter(|other| may(*item, *other)).map(|other| (*item, other)));
+        }
     }
 
     fn pass(&mut self, item: u32, from: u32, to: u32) {

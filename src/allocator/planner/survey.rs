@@ -3,7 +3,7 @@
 //! This is the one reading of all assignments that a plan needs, and mostly only to find those items: what
 //! stands is [counted](super::tally) as it comes to stand.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Range};
 
 use super::{
     by_member::{ByMember, Table},
@@ -215,7 +215,9 @@ impl<'a> Survey<'a> {
             Some(1) => self.read_blocks::<COUNTS, true>(sized::<1>(held)),
             Some(2) => self.read_blocks::<COUNTS, true>(sized::<2>(held)),
             Some(3) => self.read_blocks::<COUNTS, true>(sized::<3>(held)),
-            _ => self.read_blocks::<COUNTS, false>(of_any_size(held)),
+            Some(_) => self
+                .read_blocks::<COUNTS, true>(blocks(held, |items| items.map(|item| held.of(item)))),
+            None => self.read_blocks::<COUNTS, false>(blocks(held, |items| held.uneven(items))),
         }
     }
 
@@ -404,11 +406,13 @@ fn sized<const LEN: usize>(
     blocks.map(|rows| rows.iter().map(<[_; LEN]>::as_slice))
 }
 
-/// The same where they may be of any length.
-fn of_any_size(rows: &Holdings) -> impl Iterator<Item = impl Iterator<Item = &[Holder]>> {
-    let end = |first: usize| rows.len().min(first + BLOCK);
-    let blocks = (0..rows.len()).step_by(BLOCK);
-    blocks.map(move |first| rows.range(first..end(first)))
+/// The rows of all items, by block.
+fn blocks<'r, R: Iterator<Item = &'r [Holder]>>(
+    rows: &Holdings,
+    of: impl Fn(Range<usize>) -> R,
+) -> impl Iterator<Item = R> {
+    let end = rows.len();
+    (0..end).step_by(BLOCK).map(move |first| of(first..end.min(first + BLOCK)))
 }
 
 /// The same where items are of many classes.
