@@ -11,14 +11,14 @@ use super::{
 };
 
 /// The rows of all items, to be changed.
-pub(super) trait Rows {
+pub(super) trait RowsMut {
     type Row: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized;
 
     /// The row of an item.
     fn row(&mut self, item: usize) -> &mut Self::Row;
 }
 
-impl Rows for [[Holder; 3]] {
+impl RowsMut for [[Holder; 3]] {
     type Row = [Holder; 3];
 
     #[inline]
@@ -27,7 +27,7 @@ impl Rows for [[Holder; 3]] {
     }
 }
 
-impl<D: Draft> Rows for D {
+impl<D: Draft> RowsMut for D {
     type Row = [Holder];
 
     #[inline]
@@ -203,7 +203,7 @@ impl Draft for Sheet<'_> {
     }
 
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
-        // Of rows whose length is known beforehand nothing has to be asked.
+        // Of rows of three, as most are, the compiler is to know that; else it is not asked at each what is known of all.
         match (self.desired.threes(), self.desired.each()) {
             (Some(rows), _) => rows[from..end].iter().position(|row| is(row)).map(|at| from + at),
             (None, Some(_)) => (from..end).find(|item| is(self.of(*item))),

@@ -92,7 +92,7 @@ impl<D: Draft> Election<'_, D> {
         }
     }
 
-    /// Asks the items that were touched, unless that `is_done`, and then others, as long as that helps: of
+    /// Asks the items that were touched, unless that `is_done` as far as it pays, and then others, as long as that helps: of
     /// the few who are left those have most.
     fn ask_around(&mut self, is_done: bool) {
         let touched = if is_done { 0 } else { self.filled.touched.len() };
@@ -296,20 +296,18 @@ impl<D: Draft> Passing for Election<'_, D> {
     }
 
     fn ways(&self, member: u32, items: &[u32], ways: &mut Vec<(u32, u32)>) {
-        // All are read at once, so that the memory is asked for the next while it looks for one.
-        let crowned = |item: &u32| Some((*item, primary(self.holders(*item as usize))?.member()));
-        ways.extend(items.iter().filter_map(crowned));
-        match self.end {
-            End::Under => ways.retain(|(item, from)| self.giver(*item, member) == Some(*from)),
-            End::Over => {
-                ways.retain(|(_, crowned)| *crowned == member);
-                let others = |(item, _)| {
+        ways.clear();
+        for (item, crowned) in self.crowned(items) {
+            match self.end {
+                End::Under if crowned != Some(member) => {
+                    ways.extend(self.giver(item, member).map(|giver| (item, giver)));
+                }
+                End::Over if crowned == Some(member) => {
                     let others = self.holders(item as usize).iter().map(|holder| holder.member());
-                    let may = move |other: &u32| self.giver(item, *other) == Some(member);
-                    others.filter(may).map(move |other| (item, other))
-                };
-                let on: Vec<(u32, u32)> = ways.drain(..).flat_map(others).collect();
-                *ways = on;
+                    let takers = others.filter(|other| self.giver(item, *other) == Some(member));
+                    ways.extend(takers.map(|taker| (item, taker)));
+                }
+                End::Under | End::Over => {}
             }
         }
     }

@@ -213,6 +213,7 @@ impl Holdings {
     /// Who holds the items of a range, where not all have as many holders: then each end is read once.
     #[inline]
     pub(super) fn uneven(&self, items: Range<usize>) -> impl Iterator<Item = &[Holder]> {
+        debug_assert!(!self.first.is_empty());
         let ends = self.first.get(items.start..=items.end).unwrap_or_default().windows(2);
         let all = self.holders.as_slice();
         ends.map(|ends| &all[ends[0] as usize..ends[1] as usize])

@@ -6,12 +6,13 @@ use super::{
     kinds::narrow,
     links::Links,
     primaries::{Election, Mark},
+    routes::AT_ONCE,
 };
 
 impl<D: Draft> Election<'_, D> {
     /// The items of a list with their primaries. They are read at once, so that the memory is asked for the
     /// next while it looks for one.
-    fn crowned(&self, items: &[u32]) -> Vec<(u32, Option<u32>)> {
+    pub(super) fn crowned(&self, items: &[u32]) -> Vec<(u32, Option<u32>)> {
         let crowned = |item| primary(self.holders(item as usize)).map(Holder::member);
         items.iter().map(|item| (*item, crowned(*item))).collect()
     }
@@ -121,6 +122,3 @@ impl<D: Draft> Election<'_, D> {
 
 /// If so many, and one more, cannot be helped, the others are not tried.
 const A_FEW: usize = 16;
-
-/// So many items are read at once.
-const AT_ONCE: usize = 64;

@@ -4,7 +4,7 @@
 use super::{
     by_member::Table,
     columns::Columns,
-    draft::Rows,
+    draft::RowsMut,
     fair::Fair,
     flow::index,
     holder::{Holder, places, primary, unrolled},
@@ -129,7 +129,7 @@ impl<'a> Openings<'a> {
     /// Fills the rows of items, of which `class` tells the class, with members who are all new to them, and lets
     /// `crown` see the rows that may have no primary. Leaves the items that keep a vacant place.
     #[inline]
-    pub(super) fn fill_all<R: Rows + ?Sized>(
+    pub(super) fn fill_all<R: RowsMut + ?Sized>(
         &mut self,
         class: impl Fn(usize) -> usize,
         items: &mut Vec<u32>,

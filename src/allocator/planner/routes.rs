@@ -1,7 +1,7 @@
 //! Passing things on between members, along the shortest ways that there are, until nobody who has too
 //! many finds anybody who has room.
 //!
-//! The network is never written down: what a member may pass on, and to whom, is asked when a search
+//! The network is not written down beforehand: what a member may pass on, and to whom, is asked when a search
 //! gets there. At first each who has too many looks next to it, and then for the nearest who has room, which
 //! is the least work where that is near. If it becomes too much, all look together: each phase measures how far
 //! everybody is, up to the nearest that have room, and then follows ways of that length until none is
@@ -25,10 +25,10 @@ pub(super) trait Passing {
     /// Whether a member's items may be asked for.
     fn knows(&self, member: u32) -> bool;
 
-    /// What a member may pass on: all of it, and perhaps more.
+    /// What a member may pass on: all of it, and perhaps more, and perhaps some of it twice.
     fn items(&mut self, member: u32) -> Vec<u32>;
 
-    /// Which of some items a member may pass on, and to whom each.
+    /// Writes down, in the place of what was there, which of some items a member may pass on, and to whom each.
     fn ways(&self, member: u32, items: &[u32], ways: &mut Vec<(u32, u32)>);
 
     /// Passes an item on.
@@ -81,8 +81,8 @@ const A_FEW_TIMES: u32 = 3;
 const ENOUGH: usize = 30_000;
 const ENOUGH_EACH: usize = 500;
 
-/// So many items of a member are looked at at once.
-const AT_ONCE: usize = 64;
+/// So many items of a member are read at once, so that the memory is asked for the next while it looks for one.
+pub(super) const AT_ONCE: usize = 64;
 
 /// The depth of a member that was not reached yet, and of one that helps nobody any more.
 const FAR: u32 = u32::MAX;
@@ -140,19 +140,26 @@ impl Search {
     /// Passes on from a member to those next to it that have room.
     fn beside(&mut self, passing: &mut impl Passing, source: u32) {
         for items in passing.items(source).chunks(AT_ONCE) {
-            self.ways.clear();
-            passing.ways(source, items, &mut self.ways);
-            let mut passed = None;
-            for (item, to) in &self.ways {
-                if !passing.gives(source) {
-                    return;
-                }
-                if passed != Some(*item) && passing.takes(*to) {
-                    passing.pass(*item, source, *to);
-                    passed = Some(*item);
+            if !passing.gives(source) {
+                return;
+            }
+            let mut ways = Vec::new();
+            passing.ways(source, items, &mut ways);
+            for (item, to) in ways {
+                if passing.gives(source)
+                    && passing.takes(to)
+                    && self.is_way(passing, source, (item, to))
+                {
+                    passing.pass(item, source, to);
                 }
             }
         }
+    }
+
+    /// Whether a member may pass an item on still: it may have done so meanwhile.
+    fn is_way(&mut self, passing: &impl Passing, member: u32, way: (u32, u32)) -> bool {
+        passing.ways(member, &[way.0], &mut self.ways);
+        self.ways.contains(&way)
     }
 
     /// Those next to some members.
@@ -199,7 +206,6 @@ impl Search {
         nearest: bool,
     ) -> Option<u32> {
         self.looks += items.len();
-        self.ways.clear();
         passing.ways(member, items, &mut self.ways);
         for (item, to) in &self.ways {
             if self.depth[*to as usize] == FAR {
@@ -317,16 +323,74 @@ impl Search {
     ) -> Option<(u32, u32)> {
         let next = self.depth[member as usize] + 1;
         while let Some(way) = ways.get(*cursor) {
-            self.ways.clear();
-            if self.depth[way.1 as usize] == next {
-                // It may have been passed on meanwhile.
-                passing.ways(member, &[way.0], &mut self.ways);
-            }
-            if self.ways.contains(way) {
+            if self.depth[way.1 as usize] == next && self.is_way(passing, member, *way) {
                 return Some(*way);
             }
             *cursor += 1;
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who has each item, and who else may have it; everybody should have one.
+    struct Hands {
+        has: Vec<u32>,
+        others: Vec<Vec<u32>>,
+        count: Vec<i32>,
+    }
+
+    impl Passing for Hands {
+        fn members(&self) -> usize {
+            self.count.len()
+        }
+
+        fn gives(&self, member: u32) -> bool {
+            self.count[member as usize] > 1
+        }
+
+        fn takes(&self, member: u32) -> bool {
+            self.count[member as usize] < 1
+        }
+
+        fn prepare(&mut self, _members: Option<&[u32]>) {}
+
+        fn knows(&self, _member: u32) -> bool {
+            true
+        }
+
+        fn items(&mut self, member: u32) -> Vec<u32> {
+            let all = || (0..).zip(&self.has).filter(|(_, has)| **has == member);
+            let items = all().chain(all()).map(|(item, _)| item);
+            items.collect()
+        }
+
+        fn ways(&self, member: u32, items: &[u32], ways: &mut Vec<(u32, u32)>) {
+            ways.clear();
+            for item in items.iter().filter(|item| self.has[**item as usize] == member) {
+                ways.extend(self.others[*item as usize].iter().map(|other| (*item, *other)));
+            }
+        }
+
+        fn pass(&mut self, item: u32, from: u32, to: u32) {
+            assert_eq!(self.has[item as usize], from, "who does not have it cannot pass it on");
+            self.has[item as usize] = to;
+            self.count[from as usize] -= 1;
+            self.count[to as usize] += 1;
+        }
+    }
+
+    #[test]
+    fn what_is_listed_twice_is_passed_on_once() {
+        // The first item may go to two who take one, the second to a third.
+        let others = vec![vec![1, 2], vec![3], vec![], vec![]];
+        let mut hands = Hands { has: vec![0; 4], others, count: vec![4, 0, 0, 0] };
+        let closed = route(&mut hands, &[0]);
+        assert_eq!(hands.has, [1, 3, 0, 0]);
+        assert_eq!(hands.count, [2, 1, 0, 1]);
+        assert!(closed.contains(&0));
     }
 }

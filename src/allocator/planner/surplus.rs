@@ -135,6 +135,7 @@ impl<D: Draft> Passing for Surplus<'_, '_, D> {
             End::TooMuch => self.may(item as usize, member, other),
             End::TooLittle => self.may(item as usize, other, member),
         };
+        ways.clear();
         for item in items {
             let others = self.held(*item as usize).map(Holder::member);
             ways.extend(others.filter(|other| may(*item, *other)).map(|other| (*item, other)));
