@@ -151,7 +151,15 @@ fn measure<T>(items: usize, runs: usize, mut run: impl FnMut() -> T) -> (Cost, T
     (Cost { time, bytes }, best.unwrap())
 }
 
+/// What is to be seen of every plan: all is placed that fits, the zone rule is kept as far as that goes, every
+/// member is within one of its fair share, and nearly as few move as the bound says.
+fn assert_best(case: &str, c: &Certificate) {
+    assert_eq!((c.placed, c.beyond), (c.placeable, c.beyond_least), "{case}: {c:?}");
+    assert!(c.spread <= 1 && c.gap() <= c.lower_bound / 1_000, "{case}: {c:?}");
+}
+
 fn print(case: &str, cost: &Cost, c: &Certificate) {
+    assert_best(case, c);
     println!(
         "  {case:<22}{:>10.2} ms {:>4} B  unplaced {}  moves {:>8} / {:>8}  spread {}  beyond {}/{}  zones {}  load {}..{}  hand-offs {}{}",
         cost.time.as_secs_f64() * 1e3,

@@ -205,6 +205,8 @@ impl<W: Workload> Now<'_, W> {
         }
         let budget = self.bounds.moves.unwrap_or(usize::MAX);
         let (mut over_budget, mut coming, mut full) = (false, 0, Vec::new());
+        // Whom nobody holds does not wait for others, which may never become consistent.
+        let nobody = self.item.held.is_empty();
         let wanted: Vec<Wanted<u32>> = wanted
             .into_iter()
             .map(|(member, primary)| {
@@ -212,7 +214,7 @@ impl<W: Workload> Now<'_, W> {
                 if !self.item.held.iter().any(|held| held.member == member) {
                     if !self.has_room(member, spent) {
                         full.push(member);
-                    } else if spent.copying + coming >= budget {
+                    } else if spent.copying + coming >= budget && !(nobody && coming == 0) {
                         over_budget = true;
                     } else {
                         room = true;

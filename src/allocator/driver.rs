@@ -49,7 +49,8 @@ pub struct Leading {
     /// By what rules items are placed.
     pub rules: Rules,
     /// How many replicas may be on their way at once, and how many primaries may be handed over in
-    /// one round. Default: any number.
+    /// one round; an item that nobody holds gets its first replica whatever is on its way. Default: any
+    /// number.
     pub moves_in_flight: Option<usize>,
     /// How many requests are on their way at once, of up to four transactions each. Default 16.
     pub batches_in_flight: usize,

@@ -10,7 +10,10 @@
 //! Slot 0 is the primary. `#` and everything below it in ASCII is refused in names, so the order of
 //! the keys is that of the parts they are made of.
 
-use std::fmt::{self, Write};
+use std::{
+    cmp::Ordering,
+    fmt::{self, Write},
+};
 
 /// Parts a key.
 pub(super) const SEPARATOR: char = '#';
@@ -73,8 +76,8 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     }
 }
 
-/// What a key names, in the order of keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a key names, in the order of keys: slots as they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key<'a> {
     /// An assignment.
     Assignment {
@@ -98,6 +101,32 @@ pub enum Key<'a> {
         /// Its name, unique within the zone.
         member: &'a str,
     },
+}
+
+impl Key<'_> {
+    /// What decides the order: the prefix, the names, and a slot as it is written.
+    fn parts(&self) -> (u8, [&str; 3], Option<String>) {
+        match self {
+            Self::Assignment { item, zone, member, slot } => {
+                (0, [item, zone, member], Some(slot.to_string()))
+            }
+            Self::Item(item) => (1, [item, "", ""], None),
+            Self::Leader => (2, [""; 3], None),
+            Self::Member { zone, member } => (3, [zone, member, ""], None),
+        }
+    }
+}
+
+impl Ord for Key<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl PartialOrd for Key<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// The keys under one root.

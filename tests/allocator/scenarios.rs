@@ -265,6 +265,20 @@ async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_that_nobody_holds_does_not_wait_for_those_on_their_way() {
+    let mut scene = Scene::with("i1:1 a/A=9 b/B=9").await;
+    scene.moves = Some(1);
+    scene.settle(Hold).await;
+    // The first never becomes consistent.
+    scene.put("i2:2").await;
+    scene.settle(Hold).await;
+    assert_eq!(scene.world.item("i2").unwrap().held.len(), 1);
+    assert_eq!(scene.doing(Doing::OverBudget), 1);
+    scene.settle(Mark).await;
+    assert_eq!(scene.world.item("i2").unwrap().held.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_be_lost_is_replaced_first() {
     let items = words((0..9).map(|item| format!("i{item}:2")));
     let mut scene = Scene::with(&format!("{items} a/A=9 b/B=9")).await;

@@ -22,6 +22,22 @@ fn keys_are_laid_out_as_the_reference_has_them() {
 }
 
 #[test]
+fn the_natural_order_is_that_of_the_keys() {
+    let keys = Keys::new("/root");
+    let names = ["a", "a$", "a/b", "ab", "b", "ü"];
+    let mut all: Vec<Key<'_>> = names.map(Key::Item).into_iter().chain([Key::Leader]).collect();
+    for (zone, member) in names.iter().flat_map(|zone| names.map(|member| (*zone, member))) {
+        all.push(Key::Member { zone, member });
+        let slots = [0, 1, 2, 9, 10, 100, u32::MAX];
+        all.extend(slots.map(|slot| Key::Assignment { item: "a", zone, member, slot }));
+        all.push(Key::Assignment { item: zone, zone: "a", member, slot: 10 });
+    }
+    all.sort_unstable();
+    let text: Vec<String> = all.iter().map(|key| keys.encode(key).unwrap()).collect();
+    assert!(text.is_sorted(), "{text:?}");
+}
+
+#[test]
 fn bad_keys_are_refused_with_the_reason() {
     let keys = Keys::new("/root");
     let parts = |found, expected| Err(KeyError::Parts { found, expected });

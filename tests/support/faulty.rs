@@ -242,24 +242,29 @@ pub(crate) struct FaultyWatch {
     watch: LocalWatch,
     line: Arc<Line>,
     store: watch::Receiver<Embedded>,
+    /// What has come while the process was stopped. Whoever waits may give up meanwhile, and ask again.
+    arrived: Option<Result<Update, StoreError>>,
 }
 
 impl Watch for FaultyWatch {
     async fn next(&mut self) -> Result<Update, StoreError> {
         self.line.running().await;
-        let exchanged = async {
-            if self.store.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let update = tokio::select! {
-            biased;
-            () = exchanged => Err(StoreError::Unknown("the store was exchanged".to_owned())),
-            update = self.watch.next() => update,
-        };
+        if self.arrived.is_none() {
+            let exchanged = async {
+                if self.store.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            self.arrived = Some(tokio::select! {
+                biased;
+                () = exchanged => Err(StoreError::Unknown("the store was exchanged".to_owned())),
+                update = self.watch.next() => update,
+            });
+        }
         // It arrives when the process goes on.
         self.line.running().await;
-        update
+        let arrived = self.arrived.take();
+        arrived.unwrap_or_else(|| Err(StoreError::Unknown("nothing has come".to_owned())))
     }
 
     fn request_progress(&mut self) {
@@ -308,7 +313,7 @@ impl Store for Faulty {
         let mut store = self.store.clone();
         let now = store.borrow_and_update().clone();
         let watch = now.watch(range, from).await?;
-        Ok(FaultyWatch { watch, line: Arc::clone(&self.line), store })
+        Ok(FaultyWatch { watch, line: Arc::clone(&self.line), store, arrived: None })
     }
 
     async fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Result<Lease, StoreError> {

@@ -64,6 +64,12 @@ impl Certificate {
             && self.added <= self.lower_bound
     }
 
+    /// Is told how few new assignments a plan has at least that places all that fits; of one that does not, that
+    /// says nothing.
+    pub(super) fn bound_from_below(&mut self, least: u64) {
+        self.lower_bound = if self.placed < self.placeable { self.added } else { least };
+    }
+
     /// Counts an item's replicas beyond what the zone rule lets a zone take.
     #[inline]
     fn count_zones(&mut self, fair: &Fair, cap: usize, holders: &[Holder]) {

@@ -299,7 +299,7 @@ impl Planner {
         let Filled { draft, loads, lower_bound, .. } = filled;
         let moving: Vec<u32> = draft.moving().collect();
         let mut certificate = certify(&self.problem, &fair, &draft, self.wanted, &moving, &loads);
-        certificate.lower_bound = lower_bound;
+        certificate.bound_from_below(lower_bound);
         self.live = draft;
         for item in moving {
             let legal = self.legal(&fair, item as usize);

@@ -13,6 +13,19 @@
 //! 5. primaries as even as the placement allows, then the fewest hand-offs.
 //!
 //! So planning the result of a plan changes nothing.
+//!
+//! All of it is one network. Its arcs have limits, and what a unit of flow costs in them is asked by one
+//! objective after the other, each among the flows that are best for those before it:
+//!
+//! ```text
+//!           items            an item in a zone       members
+//!           ┌───┐  cap of the zone  ┌─────┐    1     ┌───┐  limit; fair load
+//!  source ──┤ i ├──────────────────>│ i,z ├─────────>│ m ├──────────────────> sink
+//!   wanted  └───┘                   └─────┘          └───┘
+//! ```
+//!
+//! What is small is planned in that network as it is: [`exact`](super::exact). In one whose items of a kind are
+//! one node, and members of a kind another, the totals of any size are found: [`fair`](super::fair).
 
 use std::fmt;
 
@@ -105,7 +118,7 @@ impl fmt::Display for Reason {
 const SMALL: usize = 1 << 13;
 
 /// Items times members up to which that is still bearable where counting did not find the best.
-const BEARABLE: usize = 1 << 18;
+const BEARABLE: usize = 1 << 20;
 
 /// Whether a problem is planned by one flow.
 pub(super) fn is_small(problem: &Problem) -> bool {
@@ -150,7 +163,7 @@ fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
     let Filled { draft, touched, ordered, loads, lower_bound, .. } = filled;
     let touched = once(touched, ordered, problem.replication.len());
     let mut solution = finish(problem, fair, draft, &touched, &loads);
-    solution.certificate.lower_bound = lower_bound;
+    solution.certificate.bound_from_below(lower_bound);
     solution
 }
 

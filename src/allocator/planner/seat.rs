@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 /// How the replicas of one item are spread over zones.
 ///
 /// Each rule caps how many replicas of an item one zone takes. Where not all replicas can be placed
-/// within it, more are placed, and the plan says how many items break the rule; it is the fewest
-/// possible.
+/// within it, more are placed, as few beyond it as possible, and the plan says how many items break
+/// the rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZoneRule {
