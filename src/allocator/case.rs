@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    item::check_name,
     planner::{Holder, Problem, Reason, Seat, ZoneRule, retire, solve},
     state::{Post, Standing, seats},
 };
@@ -135,6 +136,9 @@ pub struct Unplaced {
     pub words: String,
 }
 
+/// Where each member is listed, by its zone and its name.
+type Members<'a> = BTreeMap<(&'a str, &'a str), usize>;
+
 /// A case with numbers for names.
 struct Indexed<'a> {
     problem: Problem,
@@ -188,25 +192,34 @@ impl Case {
         Placement { desired, summary, unplaced, ignored }
     }
 
-    fn index(&self) -> Indexed<'_> {
-        let mut ignored = Vec::new();
-        let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
-        let mut members: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    /// The members by zone and name, and the items by name: where each is listed.
+    fn names(&self, ignored: &mut Vec<String>) -> (Members<'_>, BTreeMap<&str, usize>) {
+        let mut members = Members::new();
         for (at, member) in self.members.iter().enumerate() {
             let key = (member.zone.as_str(), member.id.as_str());
-            if *members.entry(key).or_insert(at) != at {
+            if let Err(error) = check_name(key.0).and_then(|()| check_name(key.1)) {
+                ignored.push(format!("member {}#{}: {error}", key.0, key.1));
+            } else if *members.entry(key).or_insert(at) != at {
                 ignored.push(format!("member {}#{} is listed twice", key.0, key.1));
             }
-            zones.insert(key.0, 0);
-        }
-        for (zone, number) in zones.values_mut().zip(0..) {
-            *zone = number;
         }
         let mut items: BTreeMap<&str, usize> = BTreeMap::new();
         for (at, item) in self.items.iter().enumerate() {
-            if *items.entry(item.id.as_str()).or_insert(at) != at {
+            if let Err(error) = check_name(&item.id) {
+                ignored.push(format!("item {}: {error}", item.id));
+            } else if *items.entry(item.id.as_str()).or_insert(at) != at {
                 ignored.push(format!("item {} is listed twice", item.id));
             }
+        }
+        (members, items)
+    }
+
+    fn index(&self) -> Indexed<'_> {
+        let mut ignored = Vec::new();
+        let (members, items) = self.names(&mut ignored);
+        let mut zones: BTreeMap<&str, u32> = members.keys().map(|(zone, _)| (*zone, 0)).collect();
+        for (zone, number) in zones.values_mut().zip(0..) {
+            *zone = number;
         }
         let mut problem = Problem::new(self.zone_rule, self.balance_slack);
         for seat in self.seats(&members, &zones, &mut ignored) {
@@ -272,7 +285,7 @@ impl Case {
     /// The seats of the members, in the order of their names.
     fn seats(
         &self,
-        members: &BTreeMap<(&str, &str), usize>,
+        members: &Members<'_>,
         zones: &BTreeMap<&str, u32>,
         ignored: &mut Vec<String>,
     ) -> Vec<Seat> {

@@ -186,15 +186,18 @@ fn in_what_order_a_case_is_listed_means_nothing() {
 fn what_makes_no_sense_is_left_out_and_said() {
     let placement = place(
         r#"{"members":[{"zone":"a","id":"m1","limit":99999999999},{"zone":"a","id":"m1","limit":3},
-              {"zone":"a","id":"m2","limit":4,"share":-2}],
-            "items":[{"id":"i1","replication":1},{"id":"i1","replication":3},
+              {"zone":"a","id":"m2","limit":4,"share":-2},{"zone":"","id":"m3","limit":9}],
+            "items":[{"id":"i1","replication":1},{"id":"i1","replication":3},{"id":"i#3","replication":1},
               {"id":"i2","replication":4000000000}],
             "assignments":[{"item":"gone","zone":"a","member":"m1","slot":0},
               {"item":"i1","zone":"x","member":"gone","slot":0},
               {"item":"i1","zone":"a","member":"m1","slot":1},
               {"item":"i1","zone":"a","member":"m1","slot":0}]}"#,
     );
-    assert_eq!(placement.ignored.len(), 3);
+    assert_eq!(placement.ignored.len(), 5);
+    let no_key =
+        r#"item i#3: "i#3" holds '#' at byte 1: only characters above '#' may be in a name"#;
+    assert!(placement.ignored.iter().any(|ignored| ignored == no_key), "{:?}", placement.ignored);
     assert_eq!(lines(&placement), ["i1@a/m1*", "i2@a/m1", "i2@a/m2*"]);
     assert_eq!((placement.summary.unchanged, placement.summary.removed), (1, 3));
     assert_eq!(placement.summary.unplaced, 4_000_000_000 - 2);
