@@ -205,7 +205,7 @@ impl<W: Workload> Now<'_, W> {
         }
         let budget = self.bounds.moves.unwrap_or(usize::MAX);
         let (mut over_budget, mut coming, mut full) = (false, 0, Vec::new());
-        // Whom nobody holds does not wait for others, which may never become consistent.
+        // What nobody holds does not wait for others, which may never become consistent.
         let nobody = self.item.held.is_empty();
         let wanted: Vec<Wanted<u32>> = wanted
             .into_iter()

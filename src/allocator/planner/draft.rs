@@ -203,7 +203,8 @@ impl Draft for Sheet<'_> {
     }
 
     fn find(&self, from: usize, end: usize, is: impl Fn(&[Holder]) -> bool) -> Option<usize> {
-        // Of rows of three, as most are, the compiler is to know that; else it is not asked at each what is known of all.
+        // Of rows of three, as most are, the compiler is to know that; of others, what is known of all is not
+        // asked at each.
         match (self.desired.threes(), self.desired.each()) {
             (Some(rows), _) => rows[from..end].iter().position(|row| is(row)).map(|at| from + at),
             (None, Some(_)) => (from..end).find(|item| is(self.of(*item))),

@@ -92,8 +92,8 @@ impl<D: Draft> Election<'_, D> {
         }
     }
 
-    /// Asks the items that were touched, unless that `is_done` as far as it pays, and then others, as long as that helps: of
-    /// the few who are left those have most.
+    /// Asks the items that were touched, unless that `is_done` as far as it pays, and then others, as long as
+    /// that helps: of the few who are left those have most.
     fn ask_around(&mut self, is_done: bool) {
         let touched = if is_done { 0 } else { self.filled.touched.len() };
         for pass in [Pass::Pairs, Pass::Any] {

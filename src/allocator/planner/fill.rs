@@ -334,13 +334,13 @@ impl<'a, D: Draft> Fill<'a, D> {
 }
 
 #[inline]
-fn fill_row<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
+fn fill_row(
     openings: &mut Openings<'_>,
     crown: &Crown,
     primaries: &mut [u32],
     class: usize,
     held: &[Holder],
-    row: &mut R,
+    row: &mut [Holder],
 ) -> bool {
     let filled = openings.fill(class, row, |member| {
         let holder = as_before(held, member);

@@ -116,14 +116,13 @@ impl<'a> Openings<'a> {
     /// before beyond it, in the zones that are needed most. `arrive` makes a holder of a member. False: a
     /// place stays vacant.
     #[inline]
-    pub(super) fn fill<R: AsRef<[Holder]> + AsMut<[Holder]> + ?Sized>(
+    pub(super) fn fill(
         &mut self,
         class: usize,
-        row: &mut R,
+        row: &mut [Holder],
         mut arrive: impl FnMut(u32) -> Holder,
     ) -> bool {
-        self.at_hand().fill(class, row, &mut arrive)
-            || self.fill_elsewhere(class, row.as_mut(), &mut arrive)
+        self.at_hand().fill(class, row, &mut arrive) || self.fill_elsewhere(class, row, &mut arrive)
     }
 
     /// Fills the rows of items, of which `class` tells the class, with members who are all new to them, and lets
