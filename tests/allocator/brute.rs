@@ -4,9 +4,9 @@
 //! remembered is, for every vector of loads, the best of all ways that lead there. From the vectors
 //! that are best in what comes first follow the fair shares, as the fairest point of their hull.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use raft_autopilot::allocator::{Holder, Holdings, Primaries, Problem};
+use raft_autopilot::allocator::{Holder, Holdings, Primaries, Problem, ZoneRule};
 
 /// What a plan is judged by, in order; less is better.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -41,6 +41,25 @@ fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap()
 }
 
+/// How many zones are open to an item that gets so many replicas at best, and how many a zone takes by the rule.
+pub(crate) fn rule(problem: &Problem, item: usize, wanted: u32) -> (usize, usize) {
+    let open = problem.seats().iter().filter(|seat| seat.limit > 0);
+    let zones: BTreeSet<u32> =
+        open.map(|seat| seat.zone).filter(|zone| problem.allows(item, *zone)).collect();
+    let zones = zones.len();
+    let wanted = wanted as usize;
+    let cap = match problem.zone_rule() {
+        ZoneRule::Two => wanted.max(2) - 1,
+        ZoneRule::MaxPerZone(cap) => cap.max(1) as usize,
+        // As even as can be, where nobody can be so and leave out a zone.
+        ZoneRule::Spread => {
+            let even = wanted.div_ceil(zones.max(1));
+            if even * zones.saturating_sub(1) < wanted { even.max(1) } else { 1 }
+        }
+    };
+    (zones, cap)
+}
+
 /// What one item adds to the score with one set of members.
 fn score_item(problem: &Problem, item: usize, set: u32) -> Score {
     let replication = problem.replication()[item].min(problem.seats().len() as u32) as usize;
@@ -65,7 +84,7 @@ fn score_item(problem: &Problem, item: usize, set: u32) -> Score {
             given_up += i64::from(holder.is_some_and(|holder| holder.is_consistent()));
         }
     }
-    let cap = i64::from(problem.zone_rule().cap(replication as u32));
+    let cap = whole(rule(problem, item, replication as u32).1);
     let beyond = zones.values().map(|count| (count - cap).max(0)).sum();
     let unplaced = whole(replication - placed);
     Score { unplaced, ranks, beyond, off: 0, added, given_up }

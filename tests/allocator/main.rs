@@ -26,3 +26,4 @@ mod steps;
 mod town;
 #[path = "../support/items.rs"]
 mod witness;
+mod zones;

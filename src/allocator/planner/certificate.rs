@@ -9,6 +9,7 @@ use super::{
     holder::{Holder, unrolled},
     kinds::Class,
     problem::Problem,
+    seat::ZoneRule,
 };
 
 /// Shows that a plan is as good as can be, or how far from that it is at most.
@@ -43,7 +44,8 @@ pub struct Certificate {
     pub spread: u64,
     /// How far it may be.
     pub slack: u64,
-    /// Items that have more replicas in a zone than the zone rule says.
+    /// Items that break the zone rule: they have more replicas in a zone than it says; where it asks for as
+    /// many zones as possible, only if they could be in more.
     pub zones_violated: u64,
     /// Items whose primary is handed from a member that keeps holding the item to another one.
     pub hand_offs: u64,
@@ -72,12 +74,15 @@ impl Certificate {
 
     /// Counts an item's replicas beyond what the zone rule lets a zone take.
     #[inline]
-    fn count_zones(&mut self, fair: &Fair, cap: usize, holders: &[Holder]) {
+    fn count_zones(&mut self, zone_rule: ZoneRule, fair: &Fair, class: usize, holders: &[Holder]) {
+        let cap = fair.rule[class];
         // Where all are within it, which is nearly always, that is seen at once.
         if !fair.zones.are_apart(holders, cap) {
-            let beyond = fair.zones.beyond(holders, cap);
-            self.beyond += count(beyond);
-            self.zones_violated += u64::from(beyond > 0);
+            let beyond = count(fair.zones.beyond(holders, cap));
+            let within = count(cap.saturating_mul(fair.open_zones[class]));
+            self.beyond += beyond;
+            let is_broken = zone_rule.is_broken(beyond, count(holders.len()), within);
+            self.zones_violated += u64::from(is_broken);
         }
     }
 
@@ -123,18 +128,17 @@ pub(super) fn certify(
         slack: u64::from(problem.slack),
         ..Certificate::default()
     };
-    let cap_of = |item| problem.zone_rule.cap(problem.wanted(item)) as usize;
-    let within = fair.beyond == 0;
-    // Of one class that is not asked at each.
-    let one = (fair.classes.list.len() == 1).then(|| fair.rule[0]);
+    let class_of = |item| fair.classes.of(problem, item);
+    let (zone_rule, within) = (problem.zone_rule, fair.beyond == 0);
+    let one_class = fair.classes.list.len() == 1;
     // Of rows of three of one class, as most are, the compiler is to know that.
-    if let (Some((held, rows)), Some(cap)) = (draft.threes(), one) {
+    if let (Some((held, rows)), true) = (draft.threes(), one_class) {
         // One thing is counted after the other, of a part while it is in the near memory.
         for part in touched.chunks(PART) {
             let items = part.iter().map(|item| *item as usize);
             certificate.count(items.clone().map(|item| Change::between(&held[item], &rows[item])));
             if within {
-                items.for_each(|item| certificate.count_zones(fair, cap, &rows[item]));
+                items.for_each(|item| certificate.count_zones(zone_rule, fair, 0, &rows[item]));
             }
         }
     } else {
@@ -142,7 +146,7 @@ pub(super) fn certify(
             let row = draft.of(item);
             certificate.count(std::iter::once(Change::between(draft.held(item), row)));
             if within {
-                certificate.count_zones(fair, cap_of(item), row);
+                certificate.count_zones(zone_rule, fair, class_of(item), row);
             }
         }
     }
@@ -151,7 +155,7 @@ pub(super) fn certify(
     }
     if fair.beyond > 0 {
         for item in 0..draft.len() {
-            certificate.count_zones(fair, cap_of(item), draft.of(item));
+            certificate.count_zones(zone_rule, fair, class_of(item), draft.of(item));
         }
     }
     certificate.unchanged = certificate.placed - certificate.added;

@@ -138,7 +138,7 @@ impl<'a> Dense<'a> {
             ranks.push((rank, self.arc(SOURCE, node, 1)));
         }
         self.ranks.push(ranks);
-        let cap = i64::from(problem.zone_rule.cap(wanted));
+        let cap = index(self.fair.rule[self.fair.classes.of(problem, item)]);
         let mut in_zone = vec![None; self.fair.zones.len()];
         let mut places = Vec::new();
         for member in order(item, problem.seats.len()) {

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use super::{
     flow::{Arc, Network, index},
     holder::Holder,
-    kinds::{Class, Classes, Group, Groups, Zones},
+    kinds::{Class, Classes, Group, Groups, Zones, narrow},
     problem::Problem,
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Fair {
     pub zones: Zones,
     /// By class, how many replicas of an item the rule says that a zone takes.
     pub rule: Vec<usize>,
+    /// By class, how many zones are open to it.
+    pub open_zones: Vec<usize>,
     /// The same, but all where there is no other zone.
     pub caps: Vec<usize>,
     /// By class, how many replicas an item can have within that.
@@ -77,7 +79,9 @@ impl Fair {
         for (class, _) in &self.classes.list {
             let open = self.zones.names.iter().map(|zone| problem.set_allows(class.set, *zone));
             self.open.extend([false].into_iter().chain(open.clone()));
-            self.rule.push(problem.zone_rule.cap(class.wanted) as usize);
+            let (zones, rule) = rule(problem, &self.zones, *class);
+            self.open_zones.push(zones);
+            self.rule.push(rule);
             let cap = cap(problem, &self.zones, *class);
             let within = in_zone.iter().zip(open).filter(|(_, open)| *open);
             self.within.push(within.map(|(members, _)| cap.min(*members)).sum());
@@ -120,9 +124,14 @@ impl Fair {
 /// How many replicas of an item of a class a zone takes: as the rule says, or all, if there is no other
 /// zone.
 pub(super) fn cap(problem: &Problem, zones: &Zones, class: Class) -> usize {
-    let cap = problem.zone_rule.cap(class.wanted);
-    let open = zones.names.iter().filter(|zone| problem.set_allows(class.set, **zone));
-    if open.count() > 1 { cap as usize } else { cap.max(class.wanted) as usize }
+    let (open, cap) = rule(problem, zones, class);
+    if open > 1 { cap } else { cap.max(class.wanted as usize) }
+}
+
+/// How many zones are open to items of a class, and how many replicas of one the rule lets each take.
+fn rule(problem: &Problem, zones: &Zones, class: Class) -> (usize, usize) {
+    let open = zones.names.iter().filter(|zone| problem.set_allows(class.set, **zone)).count();
+    (open, problem.zone_rule.cap(class.wanted, narrow(open)) as usize)
 }
 
 /// The fair shares of all members.
@@ -277,7 +286,7 @@ impl Shares {
             let arc = self.arc(SOURCE, node, items * each);
             self.ranks.entry(rank).or_default().push(arc);
         }
-        let cap = i64::from(problem.zone_rule.cap(class.wanted));
+        let cap = index(rule(problem, zones, class).1);
         let mut past_the_hub = vec![None; zones.len()];
         for (zone, name) in zones.names.iter().enumerate() {
             if !problem.set_allows(class.set, *name) {

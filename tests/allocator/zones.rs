@@ -1,0 +1,80 @@
+//! What the zone rules ask for, and what counts as breaking them.
+
+use std::collections::BTreeMap;
+
+use raft_autopilot::allocator::{
+    Certificate, Problem, Seat, Solution, ZoneRule, solve, solve_by_counting,
+};
+
+/// So many members in each zone, and items that want so many replicas.
+fn world(rule: ZoneRule, zones: &[u32], limit: u32, items: &[(usize, u32)]) -> Problem {
+    let mut problem = Problem::new(rule, 0);
+    for (zone, members) in (0..).zip(zones) {
+        for _ in 0..*members {
+            problem.add_member(Seat::new(zone, limit));
+        }
+    }
+    for (items, replication) in items {
+        for _ in 0..*items {
+            problem.add_item(*replication, &[]);
+        }
+    }
+    problem
+}
+
+/// How many items have how many replicas in their zones, the most first.
+fn patterns(problem: &Problem, solution: &Solution) -> BTreeMap<Vec<usize>, usize> {
+    let mut patterns = BTreeMap::new();
+    for row in solution.desired.iter() {
+        let mut in_zone: BTreeMap<u32, usize> = BTreeMap::new();
+        for holder in row {
+            *in_zone.entry(problem.seats()[holder.member() as usize].zone).or_default() += 1;
+        }
+        let mut pattern: Vec<usize> = in_zone.into_values().collect();
+        pattern.sort_unstable_by_key(|replicas| std::cmp::Reverse(*replicas));
+        *patterns.entry(pattern).or_default() += 1;
+    }
+    patterns
+}
+
+#[test]
+fn of_more_replicas_than_zones_each_zone_has_its_part_and_no_rule_is_broken() {
+    let cases: [(&[u32], u32, &[usize]); 7] = [
+        (&[9], 3, &[3]),
+        (&[9, 9], 3, &[2, 1]),
+        (&[9, 9], 4, &[2, 2]),
+        (&[9, 9], 5, &[3, 2]),
+        (&[9, 9, 9], 4, &[2, 1, 1]),
+        (&[9, 9, 9], 5, &[2, 2, 1]),
+        (&[9, 9, 9, 9], 5, &[2, 1, 1, 1]),
+    ];
+    for (zones, replication, pattern) in cases {
+        let problem = world(ZoneRule::Spread, zones, 1_000, &[(300, replication)]);
+        for solution in [solve(&problem), solve_by_counting(&problem)] {
+            let found = patterns(&problem, &solution);
+            assert_eq!(
+                found,
+                BTreeMap::from([(pattern.to_vec(), 300)]),
+                "{replication} in {zones:?}"
+            );
+            let Certificate { zones_violated, .. } = solution.certificate;
+            assert_eq!(zones_violated, 0, "{replication} in {zones:?}");
+            assert!(solution.certificate.is_best());
+        }
+    }
+}
+
+#[test]
+fn an_item_that_could_be_in_more_zones_breaks_the_rule() {
+    // The second zone has room for ten of thirty.
+    let mut problem = world(ZoneRule::Spread, &[9], 1_000, &[(30, 2)]);
+    problem.add_member(Seat::new(1, 10));
+    let Certificate { zones_violated, beyond, beyond_least, .. } = solve(&problem).certificate;
+    assert_eq!((zones_violated, beyond, beyond_least), (20, 20, 20));
+}
+
+#[test]
+fn two_zones_are_asked_for_where_there_is_one() {
+    let problem = world(ZoneRule::Two, &[9], 1_000, &[(20, 1), (30, 3)]);
+    assert_eq!(solve(&problem).certificate.zones_violated, 30);
+}
