@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     item::check_name,
-    planner::{Holder, Problem, Reason, Seat, ZoneRule, retire, solve},
+    planner::{Holder, Problem, Reason, Seat, Stays, ZoneRule, retire, solve},
     state::{Post, Standing, seats},
 };
 
@@ -90,8 +90,25 @@ pub struct Placement {
     pub summary: Summary,
     /// The items that lack replicas, and why.
     pub unplaced: Vec<Unplaced>,
-    /// What of the case made no sense and was left out.
+    /// What of the case made no sense and was left out; not written where there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
+    /// Members that cannot leave yet, as they want to, and why; not written where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staying: Vec<Staying>,
+}
+
+/// A member that cannot leave yet: it may go on holding what the others cannot take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staying {
+    /// Its zone.
+    pub zone: String,
+    /// Its name.
+    pub member: String,
+    /// Why.
+    pub reason: Stays,
+    /// Why, for people.
+    pub words: String,
 }
 
 /// A desired assignment.
@@ -147,12 +164,14 @@ struct Indexed<'a> {
     /// Assignments that cannot stay, because their item or their member is not there.
     orphans: u64,
     ignored: Vec<String>,
+    /// The members that cannot leave yet, by number.
+    stays: Vec<(u32, Stays)>,
 }
 
 impl Case {
     /// Plans.
     pub fn place(&self) -> Placement {
-        let Indexed { problem, members, items, orphans, ignored } = self.index();
+        let Indexed { problem, members, items, orphans, ignored, stays } = self.index();
         let solution = solve(&problem);
         let mut desired = Vec::with_capacity(solution.desired.all().len());
         let mut unplaced = Vec::new();
@@ -189,7 +208,12 @@ impl Case {
             zones_violated: found.zones_violated,
             hand_offs: found.hand_offs,
         };
-        Placement { desired, summary, unplaced, ignored }
+        let staying = stays.into_iter().map(|(number, reason)| {
+            let CaseMember { zone, id, .. } = members[number as usize];
+            let (zone, member) = (zone.clone(), id.clone());
+            Staying { zone, member, reason, words: reason.to_string() }
+        });
+        Placement { desired, summary, unplaced, ignored, staying: staying.collect() }
     }
 
     /// The members by zone and name, and the items by name: where each is listed.
@@ -265,13 +289,14 @@ impl Case {
         exiting.retain(|(at, _)| self.members[*at].exiting);
         exiting.sort_unstable();
         let exiting: Vec<(u32, u32)> = exiting.into_iter().map(|(_, number)| (number, 0)).collect();
-        retire(&mut problem, &exiting);
+        let stays = retire(&mut problem, &exiting);
         Indexed {
             problem,
             members: members.values().map(|at| &self.members[*at]).collect(),
             items: items.values().map(|at| &self.items[*at]).collect(),
             orphans,
             ignored,
+            stays,
         }
     }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     planner::{
-        Certificate, Holder, Holdings, Less, Problem, Reason, Seat, ZoneRule, evade, retire_to,
-        solve,
+        Certificate, Holder, Holdings, Keep, Less, Problem, Reason, Seat, ZoneRule, evade,
+        retire_to, solve,
     },
     state::{Post, Standing, seats},
     value::{ItemValue, MemberKey, MemberValue, Workload},
@@ -207,7 +207,7 @@ fn problem<W: Workload>(
     let numbers = numbers(world, &members);
     add_items(world, outside, &mut problem, &numbers, &zones);
     let lower = lower(world, outside, &members, &problem);
-    retire_to(&mut problem, lower.into_iter());
+    retire_to(&mut problem, &lower);
     (problem, members)
 }
 
@@ -223,14 +223,15 @@ fn lower<W: Workload>(
     let judged = seats().zip(0..).map(|((seat, member), number)| {
         let standing = outside.standing(&member.key);
         let limit = standing.limit(seat.limit, member.load);
-        Less { member: number, limit, share: standing.keeps(seat.limit) }
+        Less { member: number, limit, share: standing.keeps(seat.limit), keep: Keep::Replicas }
     });
     let leaves = |member: &Member<W>| member.value().is_some_and(MemberValue::is_exiting);
     let leaving = seats().zip(0..).filter(|((_, member), _)| leaves(member));
     let mut leaving: Vec<(u64, u32)> =
         leaving.map(|((_, member), number)| (member.since(), number)).collect();
     leaving.sort_unstable();
-    let leaving = leaving.into_iter().map(|(_, member)| Less { member, limit: 0, share: 0 });
+    let keep = Keep::ZoneRule;
+    let leaving = leaving.into_iter().map(|(_, member)| Less { member, limit: 0, share: 0, keep });
     judged.chain(leaving).collect()
 }
 

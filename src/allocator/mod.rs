@@ -34,8 +34,8 @@ pub use intent::{Intent, Judgement, Lacking, Outside, Rules, Standings};
 pub use local::{Happening, Held, Why};
 pub use moves::Move;
 pub use planner::{
-    Certificate, Holder, Holdings, Planner, Primaries, Problem, Reason, Seat, Solution, ZoneRule,
-    flow, retire, solve, solve_by_counting,
+    Certificate, Holder, Holdings, Planner, Primaries, Problem, Reason, Seat, Solution, Stays,
+    ZoneRule, flow, retire, solve, solve_by_counting,
 };
 pub use progress::Doing;
 pub use report::{Done, MemberReport, Report};

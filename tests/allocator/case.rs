@@ -112,6 +112,22 @@ fn who_cannot_leave_does_not_keep_those_that_can() {
 }
 
 #[test]
+fn who_cannot_leave_is_named_with_the_reason() {
+    let placement = place(
+        r#"{"members":[{"zone":"a","id":"m1","limit":9},{"zone":"a","id":"m2","limit":9},
+              {"zone":"b","id":"m3","limit":9,"exiting":true}],
+            "items":[{"id":"i1","replication":2}]}"#,
+    );
+    assert_eq!(placement.summary.zones_violated, 0);
+    let staying: Vec<String> = placement
+        .staying
+        .iter()
+        .map(|staying| format!("{}#{}: {}", staying.zone, staying.member, staying.words))
+        .collect();
+    assert_eq!(staying, ["b#m3: without it the zone rule would be broken"]);
+}
+
+#[test]
 fn restrictions_shares_standings_and_rules_are_read() {
     let placement = place(
         r#"{"members":[{"zone":"a","id":"m1","limit":10,"share":1.5},

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use raft_autopilot::allocator::{
-    Certificate, Problem, Seat, Solution, ZoneRule, solve, solve_by_counting,
+    Certificate, Problem, Seat, Solution, Stays, ZoneRule, retire, solve, solve_by_counting,
 };
 
 /// So many members in each zone, and items that want so many replicas.
@@ -77,4 +77,41 @@ fn an_item_that_could_be_in_more_zones_breaks_the_rule() {
 fn two_zones_are_asked_for_where_there_is_one() {
     let problem = world(ZoneRule::Two, &[9], 1_000, &[(20, 1), (30, 3)]);
     assert_eq!(solve(&problem).certificate.zones_violated, 30);
+}
+
+/// What is left of the limits of all members, once these have left as far as they can, and who stays, and why.
+fn left(problem: &mut Problem, leave: &[u32]) -> (Vec<u32>, Vec<(u32, Stays)>) {
+    let leave: Vec<(u32, u32)> = leave.iter().map(|member| (*member, 0)).collect();
+    let stays = retire(problem, &leave);
+    (problem.seats().iter().map(|seat| seat.limit).collect(), stays)
+}
+
+#[test]
+fn who_leaves_waits_while_the_zone_rule_would_be_broken_without_it() {
+    // Ten items want to be in two zones, and the last member of the second one wants to leave.
+    let mut problem = world(ZoneRule::Two, &[3, 1], 100, &[(10, 3)]);
+    assert_eq!(left(&mut problem, &[3]), (vec![100; 4], vec![(3, Stays::ZoneRule)]));
+    let Certificate { zones_violated, .. } = solve(&problem).certificate;
+    assert_eq!(zones_violated, 0);
+    // One more there, and it may go.
+    let mut problem = world(ZoneRule::Two, &[3, 2], 100, &[(10, 3)]);
+    assert_eq!(left(&mut problem, &[3]), (vec![100, 100, 100, 0, 100], vec![]));
+    // Room is missing first.
+    let mut problem = world(ZoneRule::Two, &[2, 1], 100, &[(10, 3)]);
+    assert_eq!(left(&mut problem, &[2, 0]).1, [(2, Stays::NoRoom), (0, Stays::NoRoom)]);
+}
+
+#[test]
+fn a_zone_may_leave_where_the_rule_asks_for_no_more_zones_than_there_are() {
+    let mut problem = world(ZoneRule::Spread, &[3, 3, 2], 100, &[(10, 3)]);
+    assert_eq!(left(&mut problem, &[6, 7]), (vec![100, 100, 100, 100, 100, 100, 0, 0], vec![]));
+    let mut problem = world(ZoneRule::MaxPerZone(1), &[3, 3, 2], 100, &[(10, 3)]);
+    let (limits, stays) = left(&mut problem, &[6, 7]);
+    assert_eq!((&limits[6..], stays), (&[0, 100][..], vec![(7, Stays::ZoneRule)]));
+}
+
+#[test]
+fn a_rule_that_is_broken_already_keeps_nobody() {
+    let mut problem = world(ZoneRule::Two, &[4], 100, &[(10, 3)]);
+    assert_eq!(left(&mut problem, &[1]), (vec![100, 0, 100, 100], vec![]));
 }

@@ -159,11 +159,27 @@ pub(super) fn fair_of(problem: &Problem, classes: Classes) -> Option<Fair> {
     (placed >= fair.classes.wanted()).then(|| fair.with(problem, shares))
 }
 
-/// How many replicas can be placed at most; `classes` are known as if all fitted.
-pub(super) fn placeable(problem: &Problem, classes: &Classes) -> i64 {
-    let zones = Zones::new(problem);
-    let groups = Groups::new(problem, &zones);
-    Shares::new(problem, &zones, &groups.list, &classes.list).place()
+/// What is possible, and nothing of how loads are shared.
+pub(super) struct Reach {
+    shares: Shares,
+    /// How many replicas can be placed at most.
+    pub placed: i64,
+}
+
+impl Reach {
+    /// `classes` are known as if all fitted.
+    pub(super) fn new(problem: &Problem, classes: &Classes) -> Self {
+        let zones = Zones::new(problem);
+        let groups = Groups::new(problem, &zones);
+        let mut shares = Shares::new(problem, &zones, &groups.list, &classes.list);
+        let placed = shares.place();
+        Self { shares, placed }
+    }
+
+    /// How many of those are beyond the zone rule at least.
+    pub(super) fn beyond(&mut self) -> i64 {
+        self.shares.keep_the_zone_rule()
+    }
 }
 
 const SOURCE: usize = 0;

@@ -47,6 +47,6 @@ pub use holdings::Holdings;
 pub use incremental::Planner;
 pub use network::{Reason, Solution, solve, solve_by_counting};
 pub use problem::Problem;
-pub use retire::retire;
-pub(super) use retire::{Less, retire_to};
+pub(super) use retire::{Keep, Less, retire_to};
+pub use retire::{Stays, retire};
 pub use seat::{Primaries, Seat, ZoneRule};

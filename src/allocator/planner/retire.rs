@@ -1,9 +1,22 @@
 //! What members give up now of what they should: all that the others can take over, and no more.
 
-use super::{fair::placeable, kinds::Classes, problem::Problem, seat::Seat};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{fair::Reach, kinds::Classes, problem::Problem, seat::Seat};
 
 /// How many members are tried one by one where not all can give up what they should.
 const TRIES: usize = 32;
+
+/// What must not get worse because a member gives something up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The number of replicas that can be placed.
+    Replicas,
+    /// That, and the number of those that are within the zone rule.
+    ZoneRule,
+}
 
 /// What a member should give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +27,8 @@ pub(crate) struct Less {
     pub limit: u32,
     /// The limit down to which its share shrinks with it.
     pub share: u32,
+    /// What must not get worse for that.
+    pub keep: Keep,
 }
 
 impl Less {
@@ -23,29 +38,52 @@ impl Less {
     }
 }
 
-/// Lowers the limits of members to what is named, the first of them first, as far as no fewer
-/// replicas can be placed than before. Who gives up a part of its limit gives up as much of its share.
-///
-/// Who cannot give it up yet goes on working, and is asked again when the picture changes.
-pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) {
-    retire_to(
-        problem,
-        lower.iter().map(|(member, limit)| Less { member: *member, limit: *limit, share: 0 }),
-    );
+/// Why a member does not give up yet what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stays {
+    /// Fewer replicas could be placed without it.
+    NoRoom,
+    /// More replicas would be beyond the zone rule without it.
+    ZoneRule,
 }
 
-/// The same, where not every share shrinks. A member may be named again with less.
-pub(crate) fn retire_to(problem: &mut Problem, lower: impl Iterator<Item = Less>) {
-    let seat = |problem: &Problem, member: u32| problem.seats().get(member as usize).copied();
-    let is_less =
-        |less: &Less| seat(problem, less.member).is_some_and(|seat| seat.limit > less.limit);
-    let lower: Vec<Less> = lower.filter(is_less).collect();
-    if lower.is_empty() {
-        return;
+impl fmt::Display for Stays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRoom => "the others have no room for what it holds",
+            Self::ZoneRule => "without it the zone rule would be broken",
+        })
     }
-    let classes = Classes::new(problem);
-    let all = placeable(problem, &classes);
-    let fits = |problem: &Problem| placeable(problem, &classes) == all;
+}
+
+/// Lowers the limits of members to what is named, the first of them first, as far as no fewer
+/// replicas can be placed than before, and no more of them are beyond the zone rule. Who gives up a part
+/// of its limit gives up as much of its share.
+///
+/// Who cannot give it up yet goes on working, and is asked again when the picture changes. It is returned
+/// by its number, in the order of `lower`, with the reason.
+pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) -> Vec<(u32, Stays)> {
+    let keep = Keep::ZoneRule;
+    let less = lower.iter().map(|(member, limit)| (*member, *limit));
+    let less = less.map(|(member, limit)| Less { member, limit, share: 0, keep });
+    retire_to(problem, &less.collect::<Vec<Less>>())
+}
+
+/// The same, where not every share shrinks. A member may be named again with less. Those of which fewer
+/// things must not get worse come first.
+pub(crate) fn retire_to(problem: &mut Problem, lower: &[Less]) -> Vec<(u32, Stays)> {
+    let alike = lower.chunk_by(|one, other| one.keep == other.keep);
+    alike.flat_map(|lower| retire_alike(problem, lower)).collect()
+}
+
+fn retire_alike(problem: &mut Problem, lower: &[Less]) -> Vec<(u32, Stays)> {
+    let is_less = |less: &&Less| {
+        problem.seats().get(less.member as usize).is_some_and(|seat| seat.limit > less.limit)
+    };
+    let lower: Vec<Less> = lower.iter().filter(is_less).copied().collect();
+    let Some(Less { keep, .. }) = lower.first().copied() else { return Vec::new() };
+    let bounds = Bounds::new(problem, keep);
     let stands = problem.seats().to_vec();
     let set_first = |problem: &mut Problem, count: usize| {
         for less in &lower {
@@ -58,31 +96,70 @@ pub(crate) fn retire_to(problem: &mut Problem, lower: impl Iterator<Item = Less>
     // The first so many do it together.
     let count = most(lower.len(), |count| {
         set_first(problem, count);
-        fits(problem)
+        bounds.are_kept(problem)
     });
     set_first(problem, count);
     // The next gives up what it can, and of the others some may be dispensable as a whole.
-    let mut rest = lower[count..].iter();
-    if let Some(less) = rest.next() {
+    let mut stays = Vec::new();
+    for (turn, less) in lower[count..].iter().enumerate() {
         let before = problem.seats()[less.member as usize];
-        let items = u32::try_from(problem.replication().len()).unwrap_or(u32::MAX);
-        let fill = before.limit.min(items);
-        let kept = |given: usize| {
-            fill.saturating_sub(u32::try_from(given).unwrap_or(fill)).max(less.limit)
-        };
-        let given = most(fill.saturating_sub(less.limit) as usize, |given| {
-            set(problem, less.member, less.of(before, kept(given)));
-            fits(problem)
-        });
-        let seat = if given == 0 { before } else { less.of(before, kept(given)) };
-        set(problem, less.member, seat);
-    }
-    for less in rest.take(TRIES) {
-        let before = problem.seats()[less.member as usize];
+        let last = stays.last().map_or(Stays::NoRoom, |(_, why)| *why);
         set(problem, less.member, less.of(before, less.limit));
-        if !fits(problem) {
+        let why = if turn > TRIES { Some(last) } else { bounds.broken(problem) };
+        if let Some(why) = why {
+            stays.push((less.member, why));
             set(problem, less.member, before);
         }
+        if turn == 0 {
+            give_some(problem, *less, &bounds);
+        }
+    }
+    stays
+}
+
+/// Has a member give up as much of what it should as it can.
+fn give_some(problem: &mut Problem, less: Less, bounds: &Bounds) {
+    let before = problem.seats()[less.member as usize];
+    let items = u32::try_from(problem.replication().len()).unwrap_or(u32::MAX);
+    let fill = before.limit.min(items);
+    let kept =
+        |given: usize| fill.saturating_sub(u32::try_from(given).unwrap_or(fill)).max(less.limit);
+    let given = most(fill.saturating_sub(less.limit) as usize, |given| {
+        set(problem, less.member, less.of(before, kept(given)));
+        bounds.are_kept(problem)
+    });
+    let seat = if given == 0 { before } else { less.of(before, kept(given)) };
+    set(problem, less.member, seat);
+}
+
+/// What is possible before anybody gives anything up.
+struct Bounds {
+    classes: Classes,
+    placed: i64,
+    /// Replicas beyond the zone rule. `None`: nobody asks.
+    beyond: Option<i64>,
+}
+
+impl Bounds {
+    fn new(problem: &Problem, keep: Keep) -> Self {
+        let classes = Classes::new(problem);
+        let mut reach = Reach::new(problem, &classes);
+        let beyond = (keep == Keep::ZoneRule).then(|| reach.beyond());
+        Self { placed: reach.placed, classes, beyond }
+    }
+
+    /// What of it is not possible any more.
+    fn broken(&self, problem: &Problem) -> Option<Stays> {
+        let mut reach = Reach::new(problem, &self.classes);
+        if reach.placed < self.placed {
+            return Some(Stays::NoRoom);
+        }
+        let is_broken = self.beyond.is_some_and(|beyond| reach.beyond() > beyond);
+        is_broken.then_some(Stays::ZoneRule)
+    }
+
+    fn are_kept(&self, problem: &Problem) -> bool {
+        self.broken(problem).is_none()
     }
 }
 

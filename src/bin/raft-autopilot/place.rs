@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use raft_autopilot::allocator::case::{Case, Placement};
+use raft_autopilot::allocator::case::{Case, Placement, Staying};
 
 use super::{Failure, input};
 
@@ -36,6 +36,9 @@ fn text(placement: &Placement) -> String {
     }
     if placement.unplaced.len() > LISTED {
         let _ = writeln!(text, "unplaced: {} more items", placement.unplaced.len() - LISTED);
+    }
+    for Staying { zone, member, words, .. } in &placement.staying {
+        let _ = writeln!(text, "staying: {zone}#{member} cannot leave yet: {words}");
     }
     for ignored in &placement.ignored {
         let _ = writeln!(text, "ignored: {ignored}");
