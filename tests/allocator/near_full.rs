@@ -1,7 +1,9 @@
 //! Worlds with hardly any room, or less than none: everything is placed that fits, in turn, and no
 //! member gets more than its limit.
 
-use raft_autopilot::allocator::{Certificate, Holder, Problem, Seat, ZoneRule, solve_by_counting};
+use raft_autopilot::allocator::{
+    Certificate, Holder, Problem, Reason, Seat, ZoneRule, solve_by_counting,
+};
 
 use crate::large::Dice;
 
@@ -88,7 +90,7 @@ fn crowded(dice: &mut Dice) -> Problem {
 
 #[test]
 fn where_not_all_fits_nobody_gets_more_than_its_limit() {
-    let (mut short, worlds) = (0, 700);
+    let (mut short, mut not_found, worlds) = (0, 0, 700);
     for seed in 1..=worlds {
         let problem = crowded(&mut Dice(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15)));
         let plan = solve_by_counting(&problem);
@@ -100,9 +102,18 @@ fn where_not_all_fits_nobody_gets_more_than_its_limit() {
             assert!(*load <= seat.limit, "seed {seed}");
         }
         assert_eq!(u64::from(loads.iter().sum::<u32>()), plan.certificate.placed, "seed {seed}");
-        short += u64::from(plan.certificate.placed < plan.certificate.placeable);
+        let is_short = plan.certificate.placed < plan.certificate.placeable;
+        short += u64::from(is_short);
+        let reasons =
+            (0..problem.replication().len()).filter_map(|i| Reason::of(&problem, &plan, i));
+        let full: Vec<Reason> =
+            reasons.filter(|reason| matches!(reason, Reason::NoRoom | Reason::NotFound)).collect();
+        let told = if is_short { Reason::NotFound } else { Reason::NoRoom };
+        assert!(full.iter().all(|reason| *reason == told), "seed {seed}: {full:?}");
+        not_found += u64::from(is_short && !full.is_empty());
     }
     // Of worlds as small as these some defeat counting, which says so.
     println!("{short} of {worlds}");
+    assert!(not_found > 0, "a place that was not found is said to be none that is full");
     assert!(short * 10 < worlds, "{short} of {worlds}");
 }

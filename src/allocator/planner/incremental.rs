@@ -249,7 +249,7 @@ impl Planner {
     pub fn reason(&self, item: u32) -> Option<Reason> {
         let placed = self.desired(item).len();
         self.problem.replication.get(item as usize)?;
-        Reason::for_lack(&self.problem, item as usize, placed)
+        Reason::for_lack(&self.problem, item as usize, placed, &self.certificate)
     }
 
     /// The problem as it is now, to be planned by somebody else.

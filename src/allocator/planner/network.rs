@@ -62,16 +62,23 @@ pub enum Reason {
     TooFewMembersInItsZones(u32),
     /// All members that might hold one more are full, and nothing can be moved to make room.
     NoRoom,
+    /// One item or another could have one more replica, and the plan did not find out how: it was made by counting.
+    NotFound,
 }
 
 impl Reason {
     /// Why an item does not get all its replicas; `None`: it does.
     pub fn of(problem: &Problem, solution: &Solution, item: usize) -> Option<Self> {
-        Self::for_lack(problem, item, solution.desired.of(item).len())
+        Self::for_lack(problem, item, solution.desired.of(item).len(), &solution.certificate)
     }
 
     /// Why an item gets so many replicas only.
-    pub(super) fn for_lack(problem: &Problem, item: usize, placed: usize) -> Option<Self> {
+    pub(super) fn for_lack(
+        problem: &Problem,
+        item: usize,
+        placed: usize,
+        plan: &Certificate,
+    ) -> Option<Self> {
         let wanted = u64::from(problem.replication[item]);
         if count(placed) >= wanted {
             return None;
@@ -84,6 +91,8 @@ impl Reason {
             Self::TooFewMembers(small(members))
         } else if in_zones < wanted {
             Self::TooFewMembersInItsZones(small(in_zones))
+        } else if plan.placed < plan.placeable {
+            Self::NotFound
         } else {
             Self::NoRoom
         })
@@ -110,6 +119,7 @@ impl fmt::Display for Reason {
                 write!(f, "only {members} members are in its zones, and each holds one replica")
             }
             Self::NoRoom => f.write_str("all members that might hold it are full"),
+            Self::NotFound => f.write_str("no place was found, though not all that fits is placed"),
         }
     }
 }
