@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use raft_autopilot::allocator::{
-    Certificate, Problem, Seat, Solution, Stays, ZoneRule, retire, solve, solve_by_counting,
+    Certificate, Holder, Problem, Seat, Solution, Stays, ZoneRule, retire, solve, solve_by_counting,
 };
+
+use crate::large::Dice;
 
 /// So many members in each zone, and items that want so many replicas.
 fn world(rule: ZoneRule, zones: &[u32], limit: u32, items: &[(usize, u32)]) -> Problem {
@@ -114,4 +116,22 @@ fn a_zone_may_leave_where_the_rule_asks_for_no_more_zones_than_there_are() {
 fn a_rule_that_is_broken_already_keeps_nobody() {
     let mut problem = world(ZoneRule::Two, &[4], 100, &[(10, 3)]);
     assert_eq!(left(&mut problem, &[1]), (vec![100, 0, 100, 100], vec![]));
+}
+
+#[test]
+fn where_a_stricter_rule_comes_it_is_certified_that_no_more_moves_than_must() {
+    for room in [59, 60, 70] {
+        // Of most items two or three replicas are in one zone; with the least room not all fit.
+        let mut problem = world(ZoneRule::Spread, &[30, 30, 30, 30], room, &[]);
+        let mut dice = Dice(7);
+        for _ in 0..2_400 {
+            let mut holder = || Holder::new(dice.below(120));
+            problem.add_item(3, &[holder(), holder(), holder()]);
+        }
+        let told = solve_by_counting(&problem).certificate;
+        assert!(told.added > 0, "{told:?}");
+        // Which items lack a replica in the end is not known before, so that bound is not quite met.
+        let short = told.unplaced() > 0;
+        assert!(told.is_best() || short && told.gap() * 20 < told.added, "{told:?}");
+    }
 }

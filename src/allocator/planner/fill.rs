@@ -24,7 +24,7 @@ use super::{
     kinds::{NOWHERE, narrow},
     openings::Openings,
     problem::Problem,
-    quota::{quota, second_quota, windows},
+    quota::{bound_within, quota, second_quota, windows},
     surplus::shift_surplus,
     survey::{Cells, Standing},
 };
@@ -67,6 +67,10 @@ pub(super) fn fill<D: Draft>(
         shift_surplus(&mut keeper, &mut draft, &unsound);
     }
     let (mut lower_bound, mut targets) = (first.lower_bound, Vec::new());
+    if fair.beyond == 0 && keeper.excess.iter().any(|excess| *excess > 0) {
+        lower_bound =
+            lower_bound.max(bound_within(fair, cells, &windows, &before, &first, &keeper.excess));
+    }
     if keeper.chose || keeper.vacancies() > 0 {
         let again =
             |standing| second_quota(fair, cells, &windows, standing, &first, &keeper.vacant);

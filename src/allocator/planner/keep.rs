@@ -34,6 +34,8 @@ pub(super) struct Keeper<'a> {
     pub vacant_items: Vec<u32>,
     /// Whether something was given up that might have stayed instead of something else.
     pub chose: bool,
+    /// By class and zone, how many replicas stood there beyond what the zone takes of their items.
+    pub excess: Vec<i64>,
     /// By zone, how many replicas the item at hand has there.
     in_zone: Vec<usize>,
 }
@@ -63,6 +65,7 @@ impl<'a> Keeper<'a> {
                 fits: vec![0; fair.classes.list.len()],
                 crowded: vec![0; fair.classes.list.len() * fair.zones.len()],
             },
+            excess: vec![0; fair.classes.list.len() * fair.zones.len()],
             vacant_items: Vec::new(),
             chose: false,
             in_zone: vec![0; fair.zones.len()],
@@ -275,7 +278,9 @@ impl<'a> Keeper<'a> {
         let mut crowded: Vec<(usize, usize)> = Vec::new();
         for zone in row.iter().map(zone) {
             if self.in_zone[zone] > cap {
-                crowded.push((zone, self.in_zone[zone] - cap));
+                let excess = self.in_zone[zone] - cap;
+                self.excess[class * self.fair.zones.len() + zone] += index(excess);
+                crowded.push((zone, excess));
             }
             self.in_zone[zone] = 0;
         }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! What it costs is a lower bound on new assignments: a replica stays only if its class may stay in
-//! the zone, and its member may keep it. (Where there are many groups, all of a zone count as one;
+//! the zone, and its member may keep it. Where items have more in a zone than it takes, a second one counts
+//! what may stay of each class in a zone, item by item. (Where there are many groups, all of a zone count as one;
 //! that bound is weaker, and still one.)
 
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub(super) struct Quota {
     pub of_class: Vec<i64>,
     /// By class, how many of them beyond the zone rule.
     pub beyond: Vec<i64>,
+    /// How much of the loads is within the least that they should be.
+    pub least: i64,
     /// No plan has fewer new assignments.
     pub lower_bound: u64,
 }
@@ -69,7 +72,7 @@ pub(super) fn quota(
     windows: &[(i64, i64)],
     standing: &Standing,
 ) -> Quota {
-    let mut totals = Totals::new(fair, cells, windows, standing);
+    let mut totals = Totals::new(fair, cells, windows, standing, None);
     for class in 0..fair.classes.list.len() {
         totals.class(fair, class, None);
     }
@@ -89,7 +92,7 @@ pub(super) fn second_quota(
     first: &Quota,
     vacant: &Vacant,
 ) -> Quota {
-    let mut totals = Totals::new(fair, cells, windows, standing);
+    let mut totals = Totals::new(fair, cells, windows, standing, None);
     for class in 0..fair.classes.list.len() {
         if fair.beyond == 0 {
             totals.refill(fair, class, first, vacant);
@@ -99,6 +102,32 @@ pub(super) fn second_quota(
     }
     totals.solve(false);
     totals.quota(cells, windows, standing)
+}
+
+/// How many new assignments there are at least, if of each class so many replicas in a zone cannot stay,
+/// because they are beyond what it takes of their items.
+pub(super) fn bound_within(
+    fair: &Fair,
+    cells: &Cells,
+    windows: &[(i64, i64)],
+    standing: &Standing,
+    first: &Quota,
+    excess: &[i64],
+) -> u64 {
+    // A member may seem to hold an item twice here. What comes before moves must not become better by that
+    // than it can be, because then more would have to move for it.
+    let mut totals = Totals::new(fair, cells, windows, standing, Some(first.least));
+    let ranks = fair.ranks.iter().map(|(rank, placed)| {
+        let node = totals.network.add_node();
+        totals.arc(SOURCE, node, *placed);
+        (*rank, node)
+    });
+    let ranks: BTreeMap<u32, usize> = ranks.collect();
+    for class in 0..fair.classes.list.len() {
+        totals.within(fair, class, &ranks, excess);
+    }
+    totals.solve(false);
+    totals.lower_bound()
 }
 
 /// A member's load between its bounds.
@@ -200,7 +229,14 @@ struct Totals<'a> {
 }
 
 impl<'a> Totals<'a> {
-    fn new(fair: &Fair, cells: &Cells, windows: &[(i64, i64)], standing: &'a Standing) -> Self {
+    /// `least` says how much of the loads can be within the least that they should be, if that is known.
+    fn new(
+        fair: &Fair,
+        cells: &Cells,
+        windows: &[(i64, i64)],
+        standing: &'a Standing,
+        least: Option<i64>,
+    ) -> Self {
         let mut totals = Self {
             network: Network::new(2),
             standing: Some(standing),
@@ -209,6 +245,11 @@ impl<'a> Totals<'a> {
             of_zone: standing.of_zone(fair, cells),
             ..Self::default()
         };
+        let within = least.map_or(SINK, |most| {
+            let node = totals.network.add_node();
+            totals.arc(node, SINK, most);
+            node
+        });
         let levels = if totals.slack { levels(fair, cells, windows) } else { Vec::new() };
         for (zone, members) in &cells.list {
             let level = levels.get(*zone).copied().unwrap_or(i64::MAX);
@@ -227,8 +268,14 @@ impl<'a> Totals<'a> {
                 most += high - from.max(to);
             }
             totals.arc(new, kept, least + stay);
-            let steps = [(kept, least), (kept, stay), (new, least_new), (new, more), (new, most)];
-            let steps = steps.map(|(node, step)| totals.arc(node, SINK, step));
+            let steps = [
+                (kept, least, within),
+                (kept, stay, SINK),
+                (new, least_new, within),
+                (new, more, SINK),
+                (new, most, SINK),
+            ];
+            let steps = steps.map(|(node, step, to)| totals.arc(node, to, step));
             totals.cells.push(steps);
             totals.nodes.push(Node { zone: *zone, members: index(members.len()), kept, new });
         }
@@ -296,6 +343,38 @@ impl<'a> Totals<'a> {
                 self.arc(there, both, items * members);
                 self.keep(both, class, cell);
                 let arc = self.arc(both, new, items * members);
+                self.new.push(arc);
+            }
+        }
+    }
+
+    /// Adds a class of which so much stays in each zone at most as is within the zone rule:
+    ///
+    /// ```text
+    ///  class ──> in a zone ──┬─ as many as stand within the rule ──> as many as stand: free ──> kept
+    ///                        └─ new: 1 each ──> new
+    /// ```
+    fn within(&mut self, fair: &Fair, class: usize, ranks: &BTreeMap<u32, usize>, excess: &[i64]) {
+        let (kind, items) = fair.classes.list[class];
+        let node = self.network.add_node();
+        for (rank, each) in kind.ranks() {
+            self.arc(ranks.get(&rank).copied().unwrap_or(SOURCE), node, items * each);
+        }
+        let zones = self.in_zone.len();
+        let mut at = vec![None; zones];
+        for zone in (0..zones).filter(|zone| fair.is_open(class, *zone)) {
+            let (there, stays) = (self.network.add_node(), self.network.add_node());
+            let most = self.in_zone[zone].min(i64::from(kind.wanted)).min(index(fair.caps[class]));
+            self.arc(node, there, items * most);
+            let stand = self.stands(class, zone) - excess[class * zones + zone];
+            self.arc(there, stays, stand);
+            at[zone] = Some((there, stays));
+        }
+        for cell in 0..self.nodes.len() {
+            let Node { zone, members, new, .. } = self.nodes[cell];
+            if let Some((there, stays)) = at[zone] {
+                self.keep(stays, class, cell);
+                let arc = self.arc(there, new, items * members);
                 self.new.push(arc);
             }
         }
@@ -375,13 +454,19 @@ impl<'a> Totals<'a> {
             }
         }
         let sum = |arcs: &[Arc]| arcs.iter().map(|arc| self.network.flow(*arc)).sum::<i64>();
+        let least = |[least, _, least_new, ..]: &[Arc; 5]| sum(&[*least, *least_new]);
         Quota {
             targets,
+            least: self.cells.iter().map(least).sum(),
             placed_of: self.classes.iter().map(|arcs| sum(arcs)).collect(),
             of_class: self.zones.iter().map(|arcs| sum(arcs)).collect(),
             beyond: self.beyond.iter().map(|arc| sum(arc.as_slice())).collect(),
-            lower_bound: sum(&self.new).unsigned_abs(),
+            lower_bound: self.lower_bound(),
         }
+    }
+
+    fn lower_bound(&self) -> u64 {
+        self.new.iter().map(|arc| self.network.flow(*arc)).sum::<i64>().unsigned_abs()
     }
 
     fn solve(&mut self, short: bool) {
