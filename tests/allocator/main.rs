@@ -22,6 +22,8 @@ mod rolling;
 mod scenarios;
 mod scene;
 mod simulation;
+#[path = "../support/slots.rs"]
+mod slots;
 mod steps;
 mod town;
 #[path = "../support/items.rs"]
