@@ -16,6 +16,7 @@ mod members;
 mod near_full;
 mod odd;
 mod optimal;
+mod overflow;
 mod planner;
 mod reasons;
 mod rolling;

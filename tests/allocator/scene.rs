@@ -8,8 +8,8 @@ use std::{
 
 use raft_autopilot::{
     allocator::{
-        AssignmentValue, Doing, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Report,
-        Rules, Workload, World,
+        AssignmentValue, Doing, Entity, Intent, Item, ItemValue, MemberValue, Outside, Replica,
+        Report, Rules, Workload, World,
         converge::{Bounds, round},
         item::Keys,
     },
@@ -241,7 +241,7 @@ impl Scene {
         let renamed: Vec<(u32, u32)> = renamed.collect();
         assert!(only_the_primary_changes(&renamed), "{item}: {before:?} became {slots:?}");
         let primaries = slots.values().filter(|slot| **slot == 0).count();
-        let stands = self.world.item(item).is_some_and(|item| item.stands());
+        let stands = self.world.item(item).is_some_and(Item::stands);
         assert_eq!(primaries, usize::from(stands && !slots.is_empty()), "{item}: {slots:?}");
     }
 
