@@ -18,6 +18,7 @@ mod odd;
 mod optimal;
 mod overflow;
 mod planner;
+mod predecessor;
 mod reasons;
 mod rolling;
 mod scenarios;
