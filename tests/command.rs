@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 #[allow(dead_code, reason = "shared with the tests of the router")]
 mod fixture;
 
-fn command(arguments: &[&str], input: &str) -> Output {
+fn command(arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_raft-autopilot"))
         .args(arguments)
         .env_remove("RAFT_AUTOPILOT_ADDRESS")
@@ -30,7 +30,7 @@ fn command(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -312,13 +312,83 @@ fn items_are_placed_from_a_case() {
     assert_eq!(answer["unplaced"][0]["item"], "i1");
 }
 
+/// A case to place that is refused in these words.
+#[track_caller]
+fn misplaced(case: impl AsRef<[u8]>, words: &str) {
+    let found = command(&["place", "-"], case);
+    assert_eq!(found.status.code(), Some(2), "{}", out(&found));
+    assert!(out(&found).is_empty());
+    assert_eq!(error(&found), format!("error: standard input: line 1 {words}\n"));
+}
+
 #[test]
 fn a_bad_case_to_place_is_said_with_its_place() {
-    let found =
-        command(&["place", "-"], r#"{"members":[{"zone":"a","id":"m","limit":-1}],"items":[]}"#);
-    assert_eq!(found.status.code(), Some(2));
-    assert!(error(&found).contains("members[0].limit"), "{}", error(&found));
-    let found = command(&["place", "-"], r#"{"members":[],"items":[],"zone":"two"}"#);
-    assert_eq!(found.status.code(), Some(2));
-    assert!(error(&found).contains("field `zone`: not known"), "{}", error(&found));
+    let whole = "a whole number from 0 to 4294967295";
+    misplaced("[]", "column 2: invalid type: list, expected an object");
+    misplaced("7", "column 1: invalid type: integer `7`, expected an object");
+    misplaced(
+        r#"{"members":{}}"#,
+        "column 11: field `members`: invalid type: object, expected a list",
+    );
+    misplaced(
+        r#"{"members":[{"zone":"a","id":"m","limit":-1}],"items":[]}"#,
+        "column 43: field `members[0].limit`: invalid value: integer `-1`, expected a whole number, \
+         0 or more",
+    );
+    misplaced(
+        r#"{"members":[],"items":[{"id":"i","replication":0.5}]}"#,
+        &format!(
+            "column 50: field `items[0].replication`: invalid type: floating point `0.5`, expected {whole}"
+        ),
+    );
+    misplaced(
+        r#"{"members":[],"items":[],"zone":"two"}"#,
+        "column 33: field `zone`: not known; expected one of those in docs/items.md",
+    );
+}
+
+#[test]
+fn of_a_bad_rule_or_standing_all_the_forms_are_said() {
+    let forms = r#""two", "spread" or {"max_per_zone": 2}"#;
+    let rule = |found: &str, words: &str| {
+        misplaced(format!(r#"{{"members":[],"items":[],"zone_rule":{found}}}"#), words);
+    };
+    let field = "field `zone_rule`";
+    rule("3", &format!("column 38: {field}: invalid type: integer `3`, expected {forms}"));
+    rule("null", &format!("column 41: {field}: invalid type: null, expected {forms}"));
+    rule(
+        r#""three""#,
+        &format!("column 44: {field}: invalid value: string \"three\", expected {forms}"),
+    );
+    rule("{}", &format!("column 39: {field}: invalid value: an empty object, expected {forms}"));
+    rule(
+        r#"{"max_per_zone":"x"}"#,
+        "column 56: field `zone_rule.max_per_zone`: invalid type: string \"x\", expected a whole number \
+         from 0 to 4294967295",
+    );
+    let forms = r#""full", "no_new_primaries", "no_primaries", "nothing_new", {"shed": 2}, {"shed_only": 2} or "gone""#;
+    let standing = |found: &str, words: &str| {
+        let case = r#"{"members":[{"zone":"a","id":"m","limit":1,"standing":"#;
+        let words = format!("{words}, expected {forms}");
+        misplaced(format!(r#"{case}{found}}}],"items":[]}}"#), &words);
+    };
+    let field = "field `members[0].standing`";
+    standing("7", &format!("column 55: {field}: invalid type: integer `7`"));
+    standing("[]", &format!("column 56: {field}: invalid type: list"));
+    standing(r#""shed""#, &format!("column 60: {field}: invalid value: string \"shed\""));
+    standing(r#"{"full":1}"#, &format!("column 61: {field}: invalid value: `full` with a number"));
+    let two = format!("column 75: {field}: invalid value: an object of several fields");
+    standing(r#"{"shed":1,"shed_only":2}"#, &two);
+}
+
+#[test]
+fn a_case_to_place_that_is_no_utf8_is_said_with_its_place() {
+    let bytes = |name: &[u8]| {
+        [br#"{"members":[],"items":[{"id":""#, name, br#"","replication":1}]}"#].concat()
+    };
+    misplaced(
+        bytes(b"a\xff"),
+        "column 32: field `items[0].id`: found the byte 0xff, expected UTF-8",
+    );
+    misplaced(b"\xfe", "column 1: found the byte 0xfe, expected UTF-8");
 }

@@ -11,7 +11,7 @@ use raft_autopilot::{
     store::{Bytes, KeyRange, Op},
 };
 
-use crate::recorder::ROOT;
+use crate::{recorder::ROOT, slots::only_the_primary_changes};
 
 /// What never happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct Faults {
     pub(crate) over_limit: usize,
     /// An item had no primary or several, beside other replicas.
     pub(crate) primaries: usize,
+    /// A replica got another slot, and that was no part of a change of the primary.
+    pub(crate) renamed: usize,
 }
 
 /// A replica.
@@ -114,10 +116,13 @@ impl Ledger {
             self.faults.under_replicated += usize::from(enough(before) && !enough(row));
             let primaries = row.values().filter(|one| one.slot == 0).count();
             self.faults.primaries += usize::from(primaries != 1 && !row.is_empty());
-            let moved = before
-                .iter()
-                .filter(|(member, old)| row.get(*member).is_some_and(|new| new.slot != old.slot));
-            self.renames += moved.count();
+            let renamed = before.iter().filter_map(|(member, old)| {
+                let new = row.get(member).filter(|new| new.slot != old.slot)?;
+                Some((old.slot, new.slot))
+            });
+            let renamed: Vec<(u32, u32)> = renamed.collect();
+            self.renames += renamed.len();
+            self.faults.renamed += usize::from(!only_the_primary_changes(&renamed));
             self.crowned += usize::from(!before.is_empty() && primary(before) != primary(row));
         }
         for member in gave {

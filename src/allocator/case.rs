@@ -1,8 +1,14 @@
 //! A case to plan without a store, as JSON: members, items and assignments, and what is desired.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, iter, marker::PhantomData};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        DeserializeOwned, Error, IntoDeserializer, MapAccess, Unexpected, Visitor,
+        value::{Error as Refused, MapAccessDeserializer, MapDeserializer},
+    },
+};
 
 use super::{
     item::check_name,
@@ -25,7 +31,7 @@ pub struct Case {
     #[serde(default)]
     pub balance_slack: u32,
     /// How replicas are spread over zones. Default: at least two zones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "zone_rule")]
     pub zone_rule: ZoneRule,
 }
 
@@ -45,7 +51,7 @@ pub struct CaseMember {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// What it may hold, as judged from outside. Default: full.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "standing")]
     pub standing: Standing,
 }
 
@@ -79,6 +85,55 @@ pub struct CaseAssignment {
 
 fn yes() -> bool {
     true
+}
+
+fn zone_rule<'de, D: Deserializer<'de>>(json: D) -> Result<ZoneRule, D::Error> {
+    json.deserialize_any(Forms(r#""two", "spread" or {"max_per_zone": 2}"#, PhantomData))
+}
+
+fn standing<'de, D: Deserializer<'de>>(json: D) -> Result<Standing, D::Error> {
+    let forms = r#""full", "no_new_primaries", "no_primaries", "nothing_new", {"shed": 2}, {"shed_only": 2} or "gone""#;
+    json.deserialize_any(Forms(forms, PhantomData))
+}
+
+/// Reads a word, or a word and a number; of all else it says in which forms it may be written.
+struct Forms<T>(&'static str, PhantomData<T>);
+
+impl<T: DeserializeOwned> Forms<T> {
+    fn counted<E: Error>(&self, word: &str, count: u32) -> Result<T, E> {
+        let one = MapDeserializer::<_, Refused>::new(iter::once((word, count)));
+        let wrong = |_| {
+            let found = format!("`{word}` with a number");
+            E::invalid_value(Unexpected::Other(&found), self)
+        };
+        T::deserialize(MapAccessDeserializer::new(one)).map_err(wrong)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Forms<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
+        let read: Result<T, Refused> = T::deserialize(word.into_deserializer());
+        read.map_err(|_| E::invalid_value(Unexpected::Str(word), &self))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let wrong = |found: &str| A::Error::invalid_value(Unexpected::Other(found), &self);
+        let word: Option<String> = map.next_key()?;
+        let word = word.ok_or_else(|| wrong("an empty object"))?;
+        // Of a word that is none the number says nothing.
+        self.counted::<A::Error>(&word, 0)?;
+        let count = map.next_value()?;
+        if map.next_key::<String>()?.is_some() {
+            return Err(wrong("an object of several fields"));
+        }
+        self.counted(&word, count)
+    }
 }
 
 /// What is desired in a [`Case`].

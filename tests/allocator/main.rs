@@ -16,12 +16,16 @@ mod members;
 mod near_full;
 mod odd;
 mod optimal;
+mod overflow;
 mod planner;
+mod predecessor;
 mod reasons;
 mod rolling;
 mod scenarios;
 mod scene;
 mod simulation;
+#[path = "../support/slots.rs"]
+mod slots;
 mod steps;
 mod town;
 #[path = "../support/items.rs"]

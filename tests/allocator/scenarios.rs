@@ -38,7 +38,8 @@ async fn s1_items_that_nobody_holds_are_placed() {
 async fn s2_a_zone_of_one_member_takes_a_replica_of_every_item() {
     let items = words((1..=7).map(|item| format!("i0{item}:3")));
     let mut scene = Scene::with(&format!("{items} a/A1=1024 a/A2=1024 b/B1=1024")).await;
-    scene.settle(Mark).await;
+    let rounds = scene.settle(Mark).await;
+    assert!(rounds <= 2, "{rounds} rounds");
     assert_eq!(scene.loads(), [7, 7, 7]);
     let primaries: Vec<u32> = scene.world.members().map(|(_, member)| member.primaries).collect();
     assert!(primaries.iter().all(|primaries| (2..=3).contains(primaries)), "{primaries:?}");
@@ -61,8 +62,9 @@ async fn s4_a_member_is_replaced_while_all_is_consistent() {
     let world = "i1:1 i2:2 i3:3 a/A=2 b/B=4 a/old=0 a/new=3 \
         1@a/A.0* 2@a/old.0* 2@b/B.1* 3@a/old.0* 3@a/A.1* 3@b/B.2*";
     let mut scene = Scene::with(world).await;
-    scene.settle(Hold).await;
-    // Nothing that is consistent goes before its replacement is.
+    // Nothing that is consistent goes before its replacement is; a primary is handed over before, where
+    // the reference waits.
+    settles(&mut scene, Hold, 1, "1@A! 2@B!,new,old 3@old!,A,B,new").await;
     assert_eq!((scene.added, scene.removed), (2, 0));
     settles(&mut scene, Mark, 3, "1@A! 2@B!,new 3@new!,A,B").await;
     assert_eq!((scene.added, scene.removed), (2, 2));
@@ -77,16 +79,21 @@ async fn s5_a_limit_that_grows_and_shrinks_moves_what_it_must() {
     settles(&mut scene, Mark, 1, "1@B! 2@A!,B 3@limit!,A,B").await;
     assert_eq!((scene.added, scene.removed, scene.handed), (0, 0, 1));
     scene.put("a/limit=10").await;
+    settles(&mut scene, Hold, 1, "1@B!,limit 2@B!,A,limit 3@A!,B,limit").await;
+    assert_eq!((scene.added, scene.removed), (2, 0));
     settles(&mut scene, Mark, 3, "1@limit! 2@B!,limit 3@A!,B,limit").await;
     assert_eq!((scene.added, scene.removed), (2, 2));
     scene.put("a/limit=2").await;
-    scene.settle(Mark).await;
-    // The reference moves an item of A; here it is one of `limit` and one of B, as many.
+    // The reference gives an item to A, and all three have two of them; their shares are 3/2, 3/2 and 3.
+    settles(&mut scene, Hold, 1, "1@limit!,B 2@limit!,B 3@A!,B,limit").await;
+    settles(&mut scene, Mark, 3, "1@B! 2@limit!,B 3@A!,B,limit").await;
     assert_eq!((scene.loads(), scene.added), (vec![1, 2, 3], 3));
     scene.put("a/limit=1").await;
-    // One replica is added first; in the reference's arrangement none is.
+    // From that arrangement it is one of `limit` that moves, as in the reference, but another one.
+    settles(&mut scene, Hold, 1, "1@B! 2@limit!,A,B 3@limit!,A,B").await;
     settles(&mut scene, Mark, 3, "1@B! 2@A!,B 3@limit!,A,B").await;
     assert_eq!((scene.added, scene.removed), (4, 4));
+    settles(&mut scene, Mark, 0, "1@B! 2@A!,B 3@limit!,A,B").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,9 +101,9 @@ async fn s6_two_items_swap_their_replication() {
     let world = "i1:1 i2:2 i3:3 a/A1=2 a/A2=2 b/B=4 \
         1@b/B.0* 2@a/A1.0* 2@b/B.1* 3@a/A1.0* 3@a/A2.1* 3@b/B.2*";
     let mut scene = Scene::with(world).await;
-    scene.settle(Mark).await;
+    settles(&mut scene, Mark, 1, "1@B! 2@A1!,B 3@A2!,A1,B").await;
     scene.put("i1:3 i3:1").await;
-    scene.settle(Hold).await;
+    settles(&mut scene, Hold, 4, "1@B!,A1,A2 2@A1!,B 3@B!").await;
     assert_eq!(scene.loads(), [2, 1, 3]);
     settles(&mut scene, Mark, 2, "1@A2!,A1,B 2@A1!,B 3@B!").await;
     assert_eq!((scene.added, scene.removed), (2, 2));
@@ -110,7 +117,8 @@ async fn s7_what_does_not_fit_is_placed_when_members_come() {
     let lacking: Vec<u32> = scene.intent().lacking().iter().map(|item| item.missing).collect();
     assert_eq!(lacking.iter().sum::<u32>(), 5);
     scene.put("a/A2=2").await;
-    scene.settle(Mark).await;
+    let rounds = scene.settle(Mark).await;
+    assert!(rounds <= 5, "{rounds} rounds");
     // Every item's first replica comes before anybody's second.
     assert_eq!(scene.held(), "1@A2! 2@A2! 3@A1!");
     scene.put("a/A3=3").await;
@@ -121,18 +129,21 @@ async fn s7_what_does_not_fit_is_placed_when_members_come() {
 #[tokio::test(start_paused = true)]
 async fn s9_a_second_zone_is_used_as_it_grows() {
     let mut scene = Scene::with("i1:3 i2:3 i3:3 a/A1=100 a/A2=100 a/A3=100").await;
-    scene.settle(Mark).await;
+    settles(&mut scene, Mark, 2, "1@A3!,A1,A2 2@A2!,A1,A3 3@A1!,A2,A3").await;
     assert_eq!(scene.loads(), [3, 3, 3]);
     assert_eq!(scene.intent().certificate().zones_violated, 3);
-    for (limit, violated) in [(2, 1), (3, 0)] {
+    for (limit, violated, rounds, held) in [
+        (2, 1, 5, "1@A2!,A1,B 2@A3!,A1,B 3@A1!,A2,A3"),
+        (3, 0, 4, "1@A2!,A1,B 2@A3!,A1,B 3@B!,A2,A3"),
+    ] {
         scene.put(&format!("b/B={limit}")).await;
-        assert!(scene.settle(Mark).await <= 5);
+        settles(&mut scene, Mark, rounds, held).await;
         assert_eq!(scene.loads()[3], limit);
         assert_eq!(scene.intent().certificate().zones_violated, violated);
         assert_eq!((scene.added, scene.removed), (9 + limit as usize, limit as usize));
     }
     scene.put("i4:1").await;
-    scene.settle(Mark).await;
+    settles(&mut scene, Mark, 2, "1@A1!,A2,B 2@A3!,A1,B 3@B!,A2,A3 4@A2!").await;
     assert_eq!((scene.added, scene.removed), (13, 3), "one more replica, and nothing moves");
 }
 
@@ -141,7 +152,7 @@ async fn s11_a_third_zone_gets_its_share() {
     let world = "i1:2 i2:3 a/A1=100 a/A2=100 b/B=100 \
         1@a/A1.0* 1@b/B.1* 2@a/A1.0* 2@a/A2.1* 2@b/B.2*";
     let mut scene = Scene::with(world).await;
-    scene.settle(Mark).await;
+    settles(&mut scene, Mark, 1, "1@A1!,B 2@A2!,A1,B").await;
     assert_eq!((scene.added, scene.removed, scene.handed), (0, 0, 1));
     // The reference leaves the newcomer idle.
     scene.put("c/C=100").await;
@@ -170,7 +181,7 @@ async fn s16_members_that_leave_are_emptied() {
     scene.put("i1:1 i2:1 i3:1 i4:1 a/A1=4 b/B1=4 b/B2=4").await;
     settles(&mut scene, Mark, 2, "1@B1! 2@A1! 3@B2! 4@A2!").await;
     scene.put("a/A1=4E b/B1=4E").await;
-    scene.settle(Mark).await;
+    settles(&mut scene, Mark, 9, "1@A2! 2@B2! 3@B2! 4@A2!").await;
     assert_eq!(scene.loads(), [0, 2, 0, 2]);
     assert_eq!((scene.added, scene.removed), (6, 2), "only what they held moves");
 }

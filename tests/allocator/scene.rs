@@ -1,12 +1,15 @@
 //! A scene in the form of keys and values: members, items and assignments in a store, and rounds over
 //! them without a session, until nothing is left to do.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use raft_autopilot::{
     allocator::{
-        AssignmentValue, Doing, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Report,
-        Rules, Workload, World,
+        AssignmentValue, Doing, Entity, Intent, Item, ItemValue, MemberValue, Outside, Replica,
+        Report, Rules, Workload, World,
         converge::{Bounds, round},
         item::Keys,
     },
@@ -18,6 +21,8 @@ use raft_autopilot::{
     },
 };
 use serde::{Deserialize, Serialize};
+
+use crate::slots::only_the_primary_changes;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
@@ -80,6 +85,9 @@ pub(crate) enum Mode {
     Mark,
     Hold,
 }
+
+/// Who holds an item, by number, and in which slot.
+type Slots = BTreeMap<u32, u32>;
 
 pub(crate) struct Scene {
     pub(crate) store: Embedded,
@@ -206,20 +214,35 @@ impl Scene {
         self.handed += next.handed;
         self.sent += batches.len();
         for batch in &batches {
+            let before: Vec<Slots> = batch.items.iter().map(|item| self.slots(item)).collect();
             let done = self.store.commit(batch.txn.clone()).await.unwrap();
             assert!(done.succeeded, "nobody else writes: {:?}", batch.txn);
             self.look(done.revision).await;
-            self.check();
+            for (item, before) in batch.items.iter().zip(&before) {
+                self.check(item, before);
+            }
         }
         !batches.is_empty()
     }
 
-    /// What may never happen.
-    fn check(&self) {
-        for (name, item) in self.world.items() {
-            let primaries = item.held.iter().filter(|held| held.slot == 0).count();
-            assert!(primaries <= 1, "{name} has {primaries} primaries: {item:?}");
-        }
+    fn slots(&self, item: &str) -> Slots {
+        let held = self.world.item(item).into_iter().flat_map(|item| &item.held);
+        held.map(|held| (held.member, held.slot)).collect()
+    }
+
+    /// What is true of an item after every transaction: whoever holds it, one is its primary, and
+    /// slots change only with that.
+    fn check(&self, item: &str, before: &Slots) {
+        let slots = self.slots(item);
+        let renamed = before.iter().filter_map(|(member, was)| {
+            let is = slots.get(member).filter(|is| *is != was)?;
+            Some((*was, *is))
+        });
+        let renamed: Vec<(u32, u32)> = renamed.collect();
+        assert!(only_the_primary_changes(&renamed), "{item}: {before:?} became {slots:?}");
+        let primaries = slots.values().filter(|slot| **slot == 0).count();
+        let stands = self.world.item(item).is_some_and(Item::stands);
+        assert_eq!(primaries, usize::from(stands && !slots.is_empty()), "{item}: {slots:?}");
     }
 
     /// Makes everything that is new consistent. Returns whether anything was.

@@ -1,11 +1,15 @@
 //! Members that die, stall, lose leases, drain and come back over a connection that loses, delays and
 //! repeats, while people change items, limits and standings; with a witness of every revision.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use raft_autopilot::{
     allocator::{
-        Judgement, Leading, MemberKey, Options, Rules, Standing, Standings, ZoneRule,
+        Handle, Judgement, Leading, MemberKey, Options, Report, Rules, Standing, Standings,
+        ZoneRule,
         plain::{Plain, PlainMember},
     },
     runtime::{Runtime, TokioRuntime},
@@ -19,7 +23,7 @@ use tokio::sync::watch;
 use crate::{
     faulty::{self, Dice, Faults, Faulty},
     town::{ROOT, Running, item, options, start_over},
-    witness::Witness,
+    witness::{Author, Witness},
 };
 
 const STEPS: u64 = 80;
@@ -30,8 +34,45 @@ struct Member {
     name: String,
     limit: u32,
     running: Option<Running>,
-    /// Lines of former selves, which may still write.
-    lines: Vec<Faulty>,
+    /// Its lives; what former ones have sent may still be written.
+    lives: Vec<Life>,
+}
+
+/// A life of a member: its connection, and what it has reported as the leader.
+struct Life {
+    line: Faulty,
+    reports: Arc<Mutex<Vec<Arc<Report>>>>,
+}
+
+impl Life {
+    /// Writes down whatever it will report.
+    fn new(line: Faulty, handle: Handle<Plain>) -> Self {
+        let reports: Arc<Mutex<Vec<Arc<Report>>>> = Arc::default();
+        let all = Arc::clone(&reports);
+        TokioRuntime.spawn(async move {
+            let is_last = |report: &Report| {
+                all.lock()
+                    .unwrap()
+                    .last()
+                    .is_some_and(|last| std::ptr::eq(&raw const **last, report))
+            };
+            while let Some(next) = handle.report_when(|report| !is_last(report)).await {
+                all.lock().unwrap().push(next);
+            }
+        });
+        Self { line, reports }
+    }
+
+    fn wrote(&self, revision: u64) -> bool {
+        self.line.line.wrote.lock().unwrap().contains(&revision)
+    }
+
+    /// By which plan it has written a revision. A round is reported before anything of it is sent, and
+    /// what is sent comes to be before the next is planned, or never.
+    fn plan(&self, revision: u64) -> Option<Arc<Report>> {
+        let reports = self.reports.lock().unwrap();
+        reports.iter().rev().find(|report| report.revision < revision).cloned()
+    }
 }
 
 /// A compare that the leader's transactions are built of, and that is left out of all of them, to
@@ -109,7 +150,7 @@ impl World {
         };
         let harsh = dice.roll(4);
         let faults = Faults { lost: harsh, unanswered: harsh, late: harsh, way: 2 * harsh };
-        let witness = Witness::new(ROOT);
+        let witness = Witness::new(ROOT, zone_rule);
         let watch = store.watch(KeyRange::prefix(format!("{ROOT}/")), 1).await.unwrap();
         let mut world = Self {
             store,
@@ -125,8 +166,8 @@ impl World {
         for number in 0..3 + world.dice.roll(4) {
             let zone = ["a", "b", "c"][usize::try_from(number % 3).unwrap()].to_owned();
             let limit = 4 + u32::try_from(world.dice.roll(12)).unwrap();
-            let (name, lines) = (format!("m{number}"), Vec::new());
-            world.members.push(Member { zone, name, limit, running: None, lines });
+            let (name, lives) = (format!("m{number}"), Vec::new());
+            world.members.push(Member { zone, name, limit, running: None, lives });
         }
         for number in 0..ITEMS / 2 {
             world.put_item(number).await;
@@ -153,8 +194,9 @@ impl World {
             leading: self.leading.clone(),
             ..options(&member.zone, &member.name, member.limit)
         };
-        member.lines.push(line.clone());
-        member.running = Some(start_over(line, options, takes));
+        let running = start_over(line.clone(), options, takes);
+        member.lives.push(Life::new(line, running.handle.clone()));
+        member.running = Some(running);
     }
 
     async fn put(&mut self, op: Op) {
@@ -214,7 +256,8 @@ impl World {
 
     fn stall(&mut self, at: usize) {
         let millis = self.dice.roll(5_000);
-        let Some(line) = self.members[at].lines.last().map(|line| Arc::clone(&line.line)) else {
+        let Some(line) = self.members[at].lives.last().map(|life| Arc::clone(&life.line.line))
+        else {
             return;
         };
         TokioRuntime.spawn(async move {
@@ -285,9 +328,10 @@ impl World {
     async fn check(&mut self) -> Result<(), String> {
         let members = &self.members;
         let wrote = |revision: u64| {
-            let wrote = |line: &Faulty| line.line.wrote.lock().unwrap().contains(&revision);
-            let member = members.iter().find(|member| member.lines.iter().any(wrote))?;
-            Some((member.zone.clone(), member.name.clone()))
+            members.iter().find_map(|Member { zone, name, lives, .. }| {
+                let life = lives.iter().find(|life| life.wrote(revision))?;
+                Some(Author { member: (zone.clone(), name.clone()), plan: life.plan(revision) })
+            })
         };
         // All that has happened.
         loop {
@@ -319,7 +363,7 @@ impl World {
         self.faults = Faults::default();
         self.standings.send_replace(Some(Standings::default()));
         for member in &mut self.members {
-            for line in &member.lines {
+            for Life { line, .. } in &member.lives {
                 *line.line.faults.lock().unwrap() = Faults::default();
                 line.line.resume();
             }
@@ -363,6 +407,7 @@ impl World {
                     {
                         return Err(format!("it could be better: {certificate:?}"));
                     }
+                    self.witness.judge_end()?;
                     return Ok((took, rounds));
                 }
             }
@@ -386,9 +431,9 @@ async fn story(seed: u64, without: Option<Without>) -> Result<Counts, String> {
         world.pass(millis).await?;
     }
     let (settled_after, rounds) = world.end().await?;
-    let lines = world.members.iter().flat_map(|member| &member.lines);
-    let joint = lines.fold((0, 0), |(all, some), line| {
-        let joint = *line.line.joint.lock().unwrap();
+    let lives = world.members.iter().flat_map(|member| &member.lives);
+    let joint = lives.fold((0, 0), |(all, some), life| {
+        let joint = *life.line.line.joint.lock().unwrap();
         (all + joint.0, some + joint.1)
     });
     Ok(Counts {

@@ -21,6 +21,8 @@ mod oracle;
 mod placed;
 mod process;
 mod scenes;
+#[path = "../support/slots.rs"]
+mod slots;
 mod store;
 mod transport;
 mod types;

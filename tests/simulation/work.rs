@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use openraft::type_config::TypeConfigExt;
 use raft_autopilot::allocator::plain::{Plain, PlainItem, PlainMember, PlainState};
 use raft_autopilot::allocator::{
-    self, Allocator, Happening, Leading, Report, Standing, Task, Worker,
+    self, Allocator, Happening, Leading, Report, Standing, Task, Worker, ZoneRule,
 };
 use raft_autopilot::openraft::{RaftLog, RaftRuntime, StoreHost};
 use raft_autopilot::placement::{self, Config, Graded, Keys, Notice, Options, Placement, Term};
@@ -217,7 +217,7 @@ impl Default for Judge {
     fn default() -> Self {
         Self {
             next: 1,
-            items: Witness::new(ROOT),
+            items: Witness::new(ROOT, ZoneRule::default()),
             keys: Keys::new(STANDINGS),
             term: String::new(),
             notices: BTreeMap::new(),

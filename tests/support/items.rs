@@ -2,16 +2,21 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+};
 
 use raft_autopilot::{
     allocator::{
-        ItemValue, MemberValue,
+        ItemValue, MemberKey, MemberValue, Report, ZoneRule,
         item::{Key, Keys},
         plain::{PlainItem, PlainMember, PlainState},
     },
     store::{Event, Events, LeaseId},
 };
+
+use crate::slots::only_the_primary_changes;
 
 /// A member's zone and name.
 pub(crate) type Name = (String, String);
@@ -29,12 +34,17 @@ struct Replica {
     consistent: bool,
 }
 
+/// An item's replicas.
+type Replicas = BTreeMap<Name, Replica>;
+
+static NOBODY: LazyLock<Replicas> = LazyLock::new(Replicas::new);
+
 /// What stands at one revision.
 #[derive(Clone, Debug, Default)]
 struct Standing {
     members: BTreeMap<Name, Seat>,
     items: BTreeMap<String, u32>,
-    held: BTreeMap<String, BTreeMap<Name, Replica>>,
+    held: BTreeMap<String, Replicas>,
     /// Who has taken over, and under which lease.
     successor: Option<(Name, LeaseId)>,
 }
@@ -46,8 +56,7 @@ impl Standing {
     }
 
     fn consistent(&self, item: &str) -> u32 {
-        let held = self.held.get(item).into_iter().flatten();
-        u32::try_from(held.filter(|(_, replica)| replica.consistent).count()).unwrap()
+        u32::try_from(consistent(self.held.get(item).unwrap_or(&NOBODY)).count()).unwrap()
     }
 
     fn leader(&self) -> Option<&Name> {
@@ -61,10 +70,19 @@ impl Standing {
     }
 }
 
+/// Who has written a revision, and, if it was a leader, by which plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Author {
+    pub(crate) member: Name,
+    pub(crate) plan: Option<Arc<Report>>,
+}
+
 /// Judges every revision of the keys under a root, one after the other.
 pub(crate) struct Witness {
     keys: Keys,
     now: Standing,
+    /// By what rule replicas are spread over zones.
+    zone_rule: ZoneRule,
     pub(crate) revisions: u64,
     /// Assignments that a person may have ended.
     pub(crate) given_back: BTreeSet<(String, Name)>,
@@ -75,10 +93,11 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    pub(crate) fn new(root: &str) -> Self {
+    pub(crate) fn new(root: &str, zone_rule: ZoneRule) -> Self {
         Self {
             keys: Keys::new(root),
             now: Standing::default(),
+            zone_rule,
             revisions: 0,
             given_back: BTreeSet::new(),
             created: 0,
@@ -93,14 +112,34 @@ impl Witness {
         self.now.members.iter().map(|(name, seat)| (name.clone(), seat.limit)).collect()
     }
 
-    /// Judges what a revision did. `wrote` says which member has written it; `None`: nobody can tell.
+    /// Judges what stands when nothing is left to do, and no limit keeps any item from any member.
+    ///
+    /// # Errors
+    /// Which item is not held as it should be.
+    pub(crate) fn judge_end(&self) -> Result<(), String> {
+        let members = &self.now.members;
+        for (item, wanted) in &self.now.items {
+            let held = self.now.held.get(item).unwrap_or(&NOBODY);
+            let within = |members| within(self.zone_rule, *wanted, members);
+            let all = held.len() == members.len().min(*wanted as usize);
+            if !all || within(&mut held.keys()) != within(&mut members.keys()) {
+                return Err(format!("{item} wants {wanted}: {held:?}, of {:?}", members.keys()));
+            }
+            if primaries(held) != usize::from(!held.is_empty()) {
+                return Err(format!("{item} has no primary: {held:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges what a revision did. `wrote` says who has written it; `None`: nobody can tell.
     ///
     /// # Errors
     /// What in it may never happen.
     pub(crate) fn judge(
         &mut self,
         events: &Events,
-        wrote: Option<&dyn Fn(u64) -> Option<Name>>,
+        wrote: Option<&dyn Fn(u64) -> Option<Author>>,
     ) -> Result<(), String> {
         let before = self.now.clone();
         for event in &events.events {
@@ -108,75 +147,29 @@ impl Witness {
         }
         self.revisions += 1;
         self.leaders.extend(self.now.leader().cloned());
-        let now = self.now.clone();
+        let author = wrote.map(|wrote| wrote(events.revision));
         let mut made = false;
-        let items: BTreeSet<&String> = before.held.keys().chain(now.held.keys()).collect();
+        let items: BTreeSet<&String> = before.held.keys().chain(self.now.held.keys()).collect();
         for item in items {
-            let empty = BTreeMap::new();
-            let old = before.held.get(item).unwrap_or(&empty);
-            let new = now.held.get(item).unwrap_or(&empty);
-            if old == new {
-                continue;
-            }
-            let primaries = new.values().filter(|replica| replica.slot == 0).count();
-            if primaries > 1 {
-                return Err(format!("{item} has {primaries} primaries: {new:?}"));
-            }
-            for member in new.keys().filter(|member| !old.contains_key(*member)) {
+            let change = Change::new(item, &before, &self.now, &self.given_back);
+            change.check()?;
+            if let (true, Some(author)) = (change.is_ours(), &author) {
                 made = true;
-                self.created += 1;
-                let load = now.load(member);
-                let Some(seat) = before.members.get(member) else {
-                    return Err(format!("{item} was given to {member:?}, who is not there"));
-                };
-                if load > seat.limit {
-                    return Err(format!("{member:?} holds {load} of {}: {item}", seat.limit));
-                }
+                let plan = author.as_ref().and_then(|author| author.plan.as_deref());
+                let plan = plan.ok_or_else(|| format!("{item} was changed by no plan"))?;
+                change.check_plan(plan)?;
             }
-            let gone = old.keys().filter(|member| !new.contains_key(*member));
-            // A lease takes what it had with it; a person may give back.
-            let removed: Vec<&Name> = gone
-                .filter(|member| {
-                    now.members.contains_key(*member) == before.members.contains_key(*member)
-                        && !self.given_back.contains(&(item.clone(), (*member).clone()))
-                })
-                .collect();
-            self.ended += removed.len() as u64;
-            if let (false, Some(wanted)) = (removed.is_empty(), before.items.get(item)) {
-                let (had, has) = (before.consistent(item), now.consistent(item));
-                if had >= *wanted && has < *wanted {
-                    return Err(format!(
-                        "{item} wants {wanted} and had {had}, now {has}: {removed:?} went"
-                    ));
-                }
-            }
-            let promoted = Self::promotion(item, old, new)?;
-            made |= promoted;
-            self.promoted += u64::from(promoted);
+            self.created += change.created.len() as u64;
+            self.ended += change.removed.len() as u64;
+            self.promoted += change.renamed.iter().filter(|renamed| renamed.2 == 0).count() as u64;
         }
-        if let (true, Some(wrote)) = (made, wrote) {
-            let (by, leader) = (wrote(events.revision), before.leader().cloned());
-            if by != leader {
+        if let (true, Some(author)) = (made, author) {
+            let (by, leader) = (author.map(|author| author.member), before.leader());
+            if by.as_ref() != leader {
                 return Err(format!("{by:?} made assignments, while {leader:?} led"));
             }
         }
         Ok(())
-    }
-
-    fn promotion(
-        item: &str,
-        old: &BTreeMap<Name, Replica>,
-        new: &BTreeMap<Name, Replica>,
-    ) -> Result<bool, String> {
-        let Some((member, _)) = new.iter().find(|(_, replica)| replica.slot == 0) else {
-            return Ok(false);
-        };
-        let Some(was) = old.get(member).filter(|was| was.slot != 0) else { return Ok(false) };
-        let better = new.keys().any(|other| old.get(other).is_some_and(|other| other.consistent));
-        if !was.consistent && better {
-            return Err(format!("{member:?} became the primary of {item}, and is not consistent"));
-        }
-        Ok(true)
     }
 
     fn apply(&mut self, event: &Event) {
@@ -230,6 +223,173 @@ impl Witness {
                     self.now.held.remove(item);
                 }
             }
+        }
+    }
+}
+
+/// How many of the replicas that an item wants these are, at most as many in a zone as its rule lets it take.
+fn within(rule: ZoneRule, wanted: u32, holders: &mut dyn Iterator<Item = &Name>) -> usize {
+    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+    for (zone, _) in holders {
+        *zones.entry(zone).or_default() += 1;
+    }
+    let cap = rule.cap(wanted);
+    zones.values().map(|held| cap.min(*held)).sum::<u32>().min(wanted) as usize
+}
+
+fn consistent(held: &Replicas) -> impl Iterator<Item = &Name> {
+    held.iter().filter(|(_, replica)| replica.consistent).map(|(member, _)| member)
+}
+
+fn primaries(held: &Replicas) -> usize {
+    held.values().filter(|replica| replica.slot == 0).count()
+}
+
+fn name(key: &MemberKey) -> Name {
+    (key.zone.to_string(), key.member.to_string())
+}
+
+/// What a revision did to an item.
+struct Change<'a> {
+    item: &'a str,
+    before: &'a Standing,
+    now: &'a Standing,
+    old: &'a Replicas,
+    new: &'a Replicas,
+    created: Vec<&'a Name>,
+    /// Who holds it no more, and neither because it is gone nor because it has given it back.
+    removed: Vec<&'a Name>,
+    /// Who has another slot than before: the old one, and the new one.
+    renamed: Vec<(&'a Name, u32, u32)>,
+}
+
+impl<'a> Change<'a> {
+    fn new(
+        item: &'a str,
+        before: &'a Standing,
+        now: &'a Standing,
+        given_back: &BTreeSet<(String, Name)>,
+    ) -> Self {
+        let old = before.held.get(item).unwrap_or(&NOBODY);
+        let new = now.held.get(item).unwrap_or(&NOBODY);
+        // A lease takes what it had with it; a person may give back.
+        let excused = |member: &Name| {
+            now.members.contains_key(member) != before.members.contains_key(member)
+                || given_back.contains(&(item.to_owned(), member.clone()))
+        };
+        let gone = old.keys().filter(|member| !new.contains_key(*member));
+        let renamed = old.iter().filter_map(|(member, was)| {
+            let is = new.get(member).filter(|is| is.slot != was.slot)?;
+            Some((member, was.slot, is.slot))
+        });
+        Self {
+            item,
+            before,
+            now,
+            old,
+            new,
+            created: new.keys().filter(|member| !old.contains_key(*member)).collect(),
+            removed: gone.filter(|member| !excused(member)).collect(),
+            renamed: renamed.collect(),
+        }
+    }
+
+    /// Whether it is one that only a leader may make.
+    fn is_ours(&self) -> bool {
+        !(self.created.is_empty() && self.removed.is_empty() && self.renamed.is_empty())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.old == self.new {
+            return Ok(());
+        }
+        self.check_primary()?;
+        self.check_limits()?;
+        self.check_replication()?;
+        self.check_renames()
+    }
+
+    /// There is never more than one. Whoever is it is so until another one is, or it is lost; who
+    /// removes or renames replicas knows all of them, and leaves one that is it.
+    fn check_primary(&self) -> Result<(), String> {
+        let Self { item, old, new, removed, renamed, .. } = self;
+        let primaries = primaries(new);
+        if primaries > 1 {
+            return Err(format!("{item} has {primaries} primaries: {new:?}"));
+        }
+        let primary = old.iter().find(|(_, replica)| replica.slot == 0);
+        let had = primary
+            .is_some_and(|(member, _)| new.contains_key(member) || removed.contains(&member));
+        let knew = !removed.is_empty() || !renamed.is_empty();
+        let stands = self.now.items.contains_key(*item) && !new.is_empty();
+        if stands && primaries == 0 && (had || knew) {
+            return Err(format!("{item} has no primary: {old:?} became {new:?}"));
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        let Self { item, .. } = self;
+        for member in &self.created {
+            let load = self.now.load(member);
+            let Some(seat) = self.before.members.get(*member) else {
+                return Err(format!("{item} was given to {member:?}, who is not there"));
+            };
+            if load > seat.limit {
+                return Err(format!("{member:?} holds {load} of {}: {item}", seat.limit));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_replication(&self) -> Result<(), String> {
+        let Self { item, removed, .. } = self;
+        if let (false, Some(wanted)) = (removed.is_empty(), self.before.items.get(*item)) {
+            let (had, has) = (self.before.consistent(item), self.now.consistent(item));
+            if has < had.min(*wanted) {
+                return Err(format!(
+                    "{item} wants {wanted} and had {had}, now {has}: {removed:?} went"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A slot is renamed only where another replica becomes the primary, and one that is consistent if
+    /// there is any.
+    fn check_renames(&self) -> Result<(), String> {
+        let Self { item, old, new, renamed, .. } = self;
+        let kept = |(member, ..): &(&Name, u32, u32)| {
+            new.get(*member).map(|is| is.consistent) == old.get(*member).map(|was| was.consistent)
+        };
+        let slots: Vec<(u32, u32)> = renamed.iter().map(|(_, was, is)| (*was, *is)).collect();
+        if !only_the_primary_changes(&slots) || !renamed.iter().all(kept) {
+            return Err(format!("{item} was renamed: {old:?} became {new:?}"));
+        }
+        let first = renamed.iter().find(|(_, _, slot)| *slot == 0);
+        let Some((member, ..)) = first else { return Ok(()) };
+        let better = new.keys().any(|other| old.get(other).is_some_and(|other| other.consistent));
+        if !old[*member].consistent && better {
+            return Err(format!("{member:?} became the primary of {item}, and is not consistent"));
+        }
+        Ok(())
+    }
+
+    /// Who gets it and who loses it is what the plan says, which breaks the zone rule as little as can be.
+    fn check_plan(&self, plan: &Report) -> Result<(), String> {
+        let Self { item, .. } = self;
+        let certificate = &plan.certificate;
+        if certificate.beyond > certificate.beyond_least {
+            return Err(format!("{item} was changed by a plan that could be better: {plan}"));
+        }
+        let planned = plan.moves.iter().find(|planned| &*planned.item == *item);
+        let Some(planned) = planned else { return Err(format!("{item} was not to move: {plan}")) };
+        let among = |keys: &[MemberKey], member: &Name| keys.iter().any(|key| name(key) == *member);
+        let stray = self.created.iter().find(|member| !among(&planned.to, member));
+        let stray = stray.or_else(|| self.removed.iter().find(|it| !among(&planned.from, it)));
+        match stray {
+            Some(member) => Err(format!("{item} has nothing to do with {member:?}: {planned}")),
+            None => Ok(()),
         }
     }
 }

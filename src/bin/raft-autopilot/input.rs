@@ -61,9 +61,9 @@ fn parse<T: DeserializeOwned, U>(
     let found: Result<T, _> = serde_path_to_error::deserialize(watched);
     let value = found.map_err(|error| {
         let path = error.path().to_string();
-        placed(&path, error.inner())
+        placed(bytes, &path, error.inner())
     })?;
-    json.end().map_err(|error| placed(".", &error))?;
+    json.end().map_err(|error| placed(bytes, ".", &error))?;
     let done = match unknown.pop() {
         None => then(value),
         Some(field) => Err(Wrong(field, format!("not known; expected one of those in {page}"))),
@@ -102,8 +102,14 @@ fn place(bytes: &[u8], path: &str) -> (usize, usize) {
     }
     // What was found is a part of the text.
     let before = text.get(..here.as_ptr().addr() - text.as_ptr().addr()).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    (line, before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1)
+    position(before.as_bytes())
+}
+
+/// The line and the column after all this, both from 1.
+fn position(before: &[u8]) -> (usize, usize) {
+    let lines = before.split(|byte| *byte == b'\n');
+    let (count, last) = lines.fold((0, 0), |(count, _), line| (count + 1, line.len()));
+    (count, last + 1)
 }
 
 fn check(case: &Case) -> Result<Arc<dyn Promoter>, Wrong> {
@@ -180,17 +186,44 @@ fn local(case: &Case) -> Option<&ServerId> {
 }
 
 /// An error with its place and field.
-fn placed(path: &str, error: &serde_json::Error) -> String {
-    let (line, column) = (error.line(), error.column());
+fn placed(bytes: &[u8], path: &str, error: &serde_json::Error) -> String {
+    let (mut line, mut column) = (error.line(), error.column());
     let text = error.to_string();
     let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
-    // What it is called in Rust says nothing to whoever writes JSON.
-    let what = match what.split_once(", expected struct ") {
-        Some((found, _)) => format!("{found}, expected an object"),
-        None => what.to_owned(),
-    };
     // Where it ends in the middle nobody knows of what.
     let path = path.replace(".?", "");
-    let field = if path == "." { String::new() } else { format!("field `{path}`: ") };
+    let mut named = path != ".";
+    let what = match std::str::from_utf8(bytes) {
+        Ok(_) => in_json(what),
+        Err(bad) => {
+            // Whatever else is wrong is wrong elsewhere.
+            named &= what == "invalid unicode code point";
+            (line, column) = position(&bytes[..bad.valid_up_to()]);
+            format!("found the byte {:#04x}, expected UTF-8", bytes[bad.valid_up_to()])
+        }
+    };
+    let field = if named { format!("field `{}`: ", shown(&path)) } else { String::new() };
     format!("line {line} column {column}: {field}{what}")
+}
+
+/// What is wrong with a value, to whoever writes JSON: what it is called in Rust says nothing to them.
+fn in_json(what: &str) -> String {
+    let Some((found, expected)) = what.rsplit_once(", expected ") else { return what.to_owned() };
+    let found = match found {
+        "invalid type: map" => "invalid type: object",
+        "invalid type: sequence" => "invalid type: list",
+        // A list of the values of its fields, of which there are too few.
+        _ if found.starts_with("invalid length ") => "invalid type: list",
+        _ => found,
+    };
+    let expected = match expected {
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number, 0 or more",
+        "f64" => "a number",
+        _ if expected.starts_with("struct ") => "an object",
+        _ => expected,
+    };
+    format!("{found}, expected {expected}")
 }
