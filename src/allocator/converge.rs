@@ -7,23 +7,17 @@ use std::{
 
 use super::{
     intent::Intent,
-    item::Key,
     moves::cause,
+    part::{FENCE, Part, Source, most_to_lose},
     plan::{self, Step, Wanted, steps},
     progress::Doing,
-    value::{ItemValue, MemberKey, MemberValue, Workload},
+    value::{ItemValue, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
-use crate::store::{Bytes, Compare, KeyRange, KeyValue, Limits, Op, Txn};
+use crate::store::{Compare, Limits, Op, Txn};
 
 /// How much of a request it takes to say that a member is as it was, in bytes: never too little.
 const MEMBER_COMPARE: usize = 1_024;
-
-/// As long a key as need not be made room for twice, in bytes.
-const KEY_LEN: usize = 128;
-
-/// How many compares a transaction holds to say that who leads still does.
-const FENCE: usize = 2;
 
 /// So many transactions go in one request: what a store does for each request, whatever is in it, etcd
 /// above all, which copies what it has not written out yet, is done once for all of them.
@@ -71,17 +65,6 @@ pub struct Round {
     spent: Spent,
 }
 
-/// What is to be done with one item.
-#[derive(Debug, Default)]
-struct Part {
-    danger: usize,
-    compares: Vec<Compare>,
-    ops: Vec<Op>,
-    /// Members that get a replica, in ascending order; their keys must be as they were.
-    takers: Vec<u32>,
-    ended: Vec<u32>,
-}
-
 /// What of a round is used up.
 #[derive(Debug, Default)]
 struct Spent {
@@ -126,10 +109,11 @@ impl Round {
         apart: &BTreeSet<Arc<str>>,
         items: usize,
     ) -> bool {
-        let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
+        let mut parts: Vec<(usize, Arc<str>, Part)> = Vec::new();
         for (danger, number) in self.rest.by_ref().take(items) {
             let (name, item) = world.row(number);
-            let now = Now { world, intent, name, item, bounds, danger };
+            let source = Source { world, name, item, limits: &bounds.limits };
+            let now = Now { world, intent, item, bounds, source };
             match now.next(&mut self.spent) {
                 Next::Settled => world.progress.settle(number),
                 Next::Wait { doing, full } => {
@@ -140,16 +124,16 @@ impl Round {
                     self.removed += part.ended.len();
                     let (name, cause) = (Arc::clone(name), cause(world, intent, item));
                     world.progress.wait(number, (Doing::Changing, cause), &[]);
-                    parts.push((name, part));
+                    parts.push((danger, name, part));
                 }
             }
         }
         self.added = self.spent.given.values().map(|given| *given as usize).sum();
         self.handed = self.spent.handed;
         // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
-        parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
+        parts.sort_by(|(one, _, a), (other, _, b)| (one, &a.takers).cmp(&(other, &b.takers)));
         let mut packer = Packer::new(world, bounds);
-        for (name, part) in parts {
+        for (_, name, part) in parts {
             let alone = apart.contains(&name);
             packer.add(world, name, part, alone);
         }
@@ -186,15 +170,16 @@ enum Next {
 struct Now<'a, W: Workload> {
     world: &'a World<W>,
     intent: &'a Intent,
-    name: &'a str,
     item: &'a Item<W>,
     bounds: &'a Bounds,
-    danger: usize,
+    source: Source<'a, W>,
 }
 
 impl<W: Workload> Now<'_, W> {
     fn next(&self, spent: &mut Spent) -> Next {
-        let Some(item) = &self.item.entry else { return Next::Change(self.bury()) };
+        if !self.item.stands() {
+            return Next::Change(self.source.bury());
+        }
         let (Some(value), Some(wanted)) = (self.item.value(), self.intent.wanted(self.item)) else {
             return Next::Settled;
         };
@@ -226,12 +211,14 @@ impl<W: Workload> Now<'_, W> {
             .collect();
         let held: Vec<plan::Held<u32>> =
             self.item.held.iter().map(|held| self.held(held)).collect();
-        let mut steps = steps(value.replication() as usize, &held, &wanted);
+        let replication = value.replication() as usize;
+        // Where nothing can go it is as if all were wanted.
+        let loses = replication <= most_to_lose(&self.bounds.limits);
+        let mut steps = steps(if loses { replication } else { usize::MAX }, &held, &wanted);
         steps.retain(|step| {
             let hands = matches!(step, Step::Promote { instead_of: Some(_), .. });
             let allowed = !hands || spent.handed < budget;
             over_budget |= !allowed;
-            spent.handed += usize::from(hands && allowed);
             allowed
         });
         if steps.is_empty() {
@@ -240,14 +227,16 @@ impl<W: Workload> Now<'_, W> {
                 (true, _) => Doing::OverBudget,
                 (false, false) => Doing::NoRoom,
                 (false, true) if copying => Doing::Copying,
+                (false, true) if !loses => Doing::TooLarge,
                 (false, true) => Doing::NoPlace,
             };
             return Next::Wait { doing, full };
         }
-        let Some(part) = self.fit(&item.kv, steps) else {
+        let Some(part) = self.source.fit(steps) else {
             return Next::Wait { doing: Doing::TooLarge, full: Vec::new() };
         };
         spent.copying += part.takers.len();
+        spent.handed += part.handed;
         for member in &part.takers {
             *spent.given.entry(*member).or_default() += 1;
         }
@@ -273,102 +262,6 @@ impl<W: Workload> Now<'_, W> {
             leaving: member.load > limit || is_exiting(member),
         }
     }
-
-    /// Assignments whose item is gone.
-    fn bury(&self) -> Part {
-        let key = self.world.keys().join(&Key::Item(self.name));
-        let mut part = Part { danger: self.danger, ..Part::default() };
-        part.compares.push(Compare::absent(KeyRange::key(key)));
-        // Where there are too many, the rest goes in the next round.
-        for held in
-            self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(1 + FENCE))
-        {
-            part.compares.push(unchanged(held));
-            part.ops.push(Op::delete(&held.entry.kv.key));
-            part.ended.push(held.member);
-        }
-        part
-    }
-
-    /// The steps as a part of a transaction, or as many of them as fit into one.
-    fn fit(&self, item: &KeyValue, mut steps: Vec<Step<u32>>) -> Option<Part> {
-        let fits = |part: &Part| {
-            let compares = part.compares.len() + part.takers.len() + FENCE;
-            compares.max(part.ops.len()) <= self.bounds.limits.operations
-        };
-        let part = self.part(item, &steps);
-        if fits(&part) {
-            return Some(part);
-        }
-        steps.retain(|step| matches!(step, Step::Add { .. }));
-        steps.truncate(self.bounds.limits.operations.saturating_sub(1 + FENCE));
-        Some(self.part(item, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
-    }
-
-    fn part(&self, item: &KeyValue, steps: &[Step<u32>]) -> Part {
-        let mut part = Part { danger: self.danger, ..Part::default() };
-        part.compares.reserve(1 + self.item.held.len());
-        part.compares.push(Compare::unchanged(&item.key, item.mod_revision));
-        if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
-            part.compares.extend(self.item.held.iter().map(unchanged));
-        }
-        let mut text = String::with_capacity(KEY_LEN);
-        let mut key = |member: u32, slot: u32| {
-            let MemberKey { zone, member } = &self.world.member(member).key;
-            let key = Key::Assignment { item: self.name, zone, member, slot };
-            self.world.keys().write(&key, &mut text);
-            Bytes::from(text.as_str())
-        };
-        let find = |member: u32, slot: u32| {
-            self.item.held.iter().find(|held| (held.member, held.slot) == (member, slot))
-        };
-        let mut gone: Vec<&Assignment<W>> = Vec::new();
-        part.ops.reserve(2 * steps.len());
-        for step in steps {
-            match *step {
-                Step::Add { member, slot } => {
-                    part.takers.push(member);
-                    let lease = self.world.member(member).lease();
-                    part.ops.push(Op::put_leased(key(member, slot), "", lease));
-                }
-                Step::Remove { member, slot } => {
-                    gone.extend(find(member, slot));
-                    part.ended.push(member);
-                }
-                Step::Promote { .. } | Step::Demote { .. } => {}
-            }
-        }
-        part.takers.sort_unstable();
-        // From one slot to another.
-        let moves = steps.iter().flat_map(|step| match *step {
-            Step::Promote { member, slot, instead_of } => {
-                [Some((member, slot, 0)), instead_of.map(|old| (old, 0, slot))]
-            }
-            Step::Demote { member, slot } => [Some((member, 0, slot)), None],
-            Step::Add { .. } | Step::Remove { .. } => [None, None],
-        });
-        for (member, from, to) in moves.flatten() {
-            let Some(held) = find(member, from) else { continue };
-            let kv = &held.entry.kv;
-            gone.push(held);
-            part.ops.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
-        }
-        for Assignment { entry, .. } in gone {
-            // A key is changed once: who gets a slot that the same member leaves writes over it.
-            if !part.ops.iter().any(|op| puts(op, &entry.kv.key)) {
-                part.ops.push(Op::delete(&entry.kv.key));
-            }
-        }
-        part
-    }
-}
-
-fn puts(op: &Op, name: &Bytes) -> bool {
-    matches!(op, Op::Put { key, .. } if key == name)
-}
-
-fn unchanged<W: Workload>(held: &Assignment<W>) -> Compare {
-    Compare::unchanged(&held.entry.kv.key, held.entry.kv.mod_revision)
 }
 
 fn is_exiting<W: Workload>(member: &Member<W>) -> bool {

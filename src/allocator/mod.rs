@@ -13,6 +13,7 @@ mod joint;
 mod leader;
 mod local;
 mod moves;
+mod part;
 pub mod plain;
 pub mod plan;
 mod planner;

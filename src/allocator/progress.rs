@@ -21,7 +21,8 @@ pub enum Doing {
     OverBudget,
     /// It keeps replicas where they should not be, until there is another place for them.
     NoPlace,
-    /// It has more replicas than fit into one transaction, and is left as it is.
+    /// It keeps replicas that should go: it wants more than one transaction can compare, and so nobody can
+    /// say that as many stay.
     TooLarge,
 }
 
@@ -40,7 +41,9 @@ impl fmt::Display for Doing {
             Self::NoRoom => "waiting until a member has room",
             Self::OverBudget => "waiting until fewer replicas are on their way",
             Self::NoPlace => "kept where they should not be, until there is another place",
-            Self::TooLarge => "left as they are: too many replicas for one transaction",
+            Self::TooLarge => {
+                "keeping replicas that should go: too many are wanted for one transaction"
+            }
         })
     }
 }

@@ -12,6 +12,7 @@ mod fixed;
 mod fixture;
 mod flow;
 mod large;
+mod many;
 mod members;
 mod near_full;
 mod odd;

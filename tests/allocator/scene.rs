@@ -114,7 +114,7 @@ impl Scene {
         Self::over(self.store.clone()).await
     }
 
-    async fn over(store: Embedded) -> Self {
+    pub(crate) async fn over(store: Embedded) -> Self {
         let keys = Keys::new(ROOT);
         let decoder = keys.clone();
         let mirror = Mirror::open(
@@ -173,7 +173,7 @@ impl Scene {
             Op::put(key.as_str(), value.as_str())
         });
         let ops: Vec<Op> = ops.collect();
-        for ops in ops.chunks(100) {
+        for ops in ops.chunks(self.store.limits().operations) {
             self.commit(ops.to_vec()).await;
         }
     }
@@ -228,7 +228,7 @@ impl Scene {
         let found = self.store.range(RangeRequest::new(range)).await.unwrap();
         let new = found.items.iter().filter(|kv| kv.value.is_empty());
         let ops: Vec<Op> = new.map(|kv| Op::put_leased(&kv.key, "consistent", kv.lease)).collect();
-        for ops in ops.chunks(100) {
+        for ops in ops.chunks(self.store.limits().operations) {
             self.commit(ops.to_vec()).await;
         }
         !ops.is_empty()
