@@ -6,6 +6,7 @@ mod desk;
 mod driver;
 mod errands;
 mod error;
+mod flights;
 mod handle;
 mod intent;
 pub mod item;

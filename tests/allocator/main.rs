@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small worlds")]
 
 mod brute;
+mod budget;
 mod case;
 mod even;
 #[path = "../support/faulty.rs"]

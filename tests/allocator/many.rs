@@ -1,12 +1,12 @@
 //! Items of so many replicas that a transaction cannot compare them all: what their steps rest on, and
 //! that they end as planned all the same.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use raft_autopilot::{
     allocator::{
         Doing, Intent, Item,
-        converge::{Batch, Bounds, round},
+        converge::{Batch, Bounds, Budget, round},
     },
     runtime::TokioRuntime,
     store::{Compare, Embedded, KeyRange, Limits, Op, Store, machine::Config},
@@ -107,7 +107,8 @@ async fn losing() -> (Scene, Batch) {
     settle(&mut scene, 160).await;
     scene.put("i1:40").await;
     let intent = Intent::new(&mut scene.world, &scene.rules, &scene.outside);
-    let bounds = Bounds { limits: scene.store.limits(), moves: None };
+    let (limits, budget) = (scene.store.limits(), Budget::default());
+    let bounds = Bounds { limits, budget, now: Duration::ZERO };
     let mut batches = round(&mut scene.world, &intent, &bounds, &BTreeSet::new()).batches;
     assert_eq!(batches.len(), 1, "one part of an item a round");
     let batch = batches.pop().unwrap();

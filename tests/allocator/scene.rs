@@ -1,13 +1,13 @@
 //! A scene in the form of keys and values: members, items and assignments in a store, and rounds over
 //! them without a session, until nothing is left to do.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use raft_autopilot::{
     allocator::{
         AssignmentValue, Doing, Entity, Intent, ItemValue, MemberValue, Outside, Replica, Report,
         Rules, Workload, World,
-        converge::{Bounds, round},
+        converge::{Bounds, Budget, round},
         item::Keys,
     },
     runtime::TokioRuntime,
@@ -89,7 +89,8 @@ pub(crate) struct Scene {
     intent: Option<Intent>,
     pub(crate) rules: Rules,
     pub(crate) outside: Outside,
-    pub(crate) moves: Option<usize>,
+    pub(crate) budget: Budget,
+    pub(crate) now: Duration,
     pub(crate) added: usize,
     pub(crate) removed: usize,
     pub(crate) handed: usize,
@@ -135,7 +136,8 @@ impl Scene {
             intent: None,
             rules: Rules::default(),
             outside: Outside::default(),
-            moves: None,
+            budget: Budget::default(),
+            now: Duration::ZERO,
             added: 0,
             removed: 0,
             handed: 0,
@@ -197,7 +199,7 @@ impl Scene {
         if !self.intent.as_ref().is_some_and(stands) {
             self.intent = Some(Intent::new(&mut self.world, &self.rules, &self.outside));
         }
-        let bounds = Bounds { limits: self.store.limits(), moves: self.moves };
+        let bounds = Bounds { limits: self.store.limits(), budget: self.budget, now: self.now };
         let mut next =
             round(&mut self.world, self.intent.as_ref().unwrap(), &bounds, &BTreeSet::new());
         let batches = std::mem::take(&mut next.batches);

@@ -29,6 +29,7 @@ pub(crate) const PURE_TOO: &[&str] = &[
     "src/autopilot/wake",
     "src/allocator/case",
     "src/allocator/converge",
+    "src/allocator/flights",
     "src/allocator/intent",
     "src/allocator/item",
     "src/allocator/joint",
@@ -138,7 +139,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "allocator",
         &[
-            &["item", "local", "planner", "table"],
+            &["flights", "item", "local", "planner", "table"],
             &["progress", "state", "value"],
             &["error", "leader", "plain", "route"],
             &["case", "plan", "world"],
