@@ -3,27 +3,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
+pub use super::flights::Budget;
 use super::{
+    flights::Flights,
     intent::Intent,
-    item::Key,
     moves::cause,
+    part::{FENCE, Part, Source, most_to_lose},
     plan::{self, Step, Wanted, steps},
-    progress::Doing,
-    value::{ItemValue, MemberKey, MemberValue, Workload},
+    progress::{Doing, Waits},
+    value::{ItemValue, MemberValue, Workload},
     world::{Assignment, Item, Member, World},
 };
-use crate::store::{Bytes, Compare, KeyRange, KeyValue, Limits, Op, Txn};
+use crate::store::{Compare, Limits, Op, Txn};
 
 /// How much of a request it takes to say that a member is as it was, in bytes: never too little.
 const MEMBER_COMPARE: usize = 1_024;
-
-/// As long a key as need not be made room for twice, in bytes.
-const KEY_LEN: usize = 128;
-
-/// How many compares a transaction holds to say that who leads still does.
-const FENCE: usize = 2;
 
 /// So many transactions go in one request: what a store does for each request, whatever is in it, etcd
 /// above all, which copies what it has not written out yet, is done once for all of them.
@@ -34,9 +31,10 @@ pub(super) const JOINED: usize = 4;
 pub struct Bounds {
     /// What a transaction may hold.
     pub limits: Limits,
-    /// How many replicas may be on their way at once, and how many primaries may be handed over in a
-    /// round. `None`: any number.
-    pub moves: Option<usize>,
+    /// How many replicas may be on their way.
+    pub budget: Budget,
+    /// When the round is made: any time that does not go back from one to the next.
+    pub now: Duration,
 }
 
 /// A transaction, and whom it is about.
@@ -71,23 +69,13 @@ pub struct Round {
     spent: Spent,
 }
 
-/// What is to be done with one item.
-#[derive(Debug, Default)]
-struct Part {
-    danger: usize,
-    compares: Vec<Compare>,
-    ops: Vec<Op>,
-    /// Members that get a replica, in ascending order; their keys must be as they were.
-    takers: Vec<u32>,
-    ended: Vec<u32>,
-}
-
 /// What of a round is used up.
 #[derive(Debug, Default)]
 struct Spent {
     /// Replicas that the round gives to members.
     given: BTreeMap<u32, u32>,
-    copying: usize,
+    /// How many of them are moves.
+    moves: usize,
     handed: usize,
 }
 
@@ -111,9 +99,10 @@ pub fn round<W: Workload>(
 impl Round {
     /// A round of which nothing is made yet.
     pub fn begin<W: Workload>(world: &mut World<W>, bounds: &Bounds) -> Self {
-        let spent = Spent { copying: world.copying(), ..Spent::default() };
-        let budget = bounds.moves.is_none_or(|moves| spent.copying < moves);
-        Self { rest: by_danger(world, budget).into_iter(), spent, ..Self::default() }
+        if bounds.budget.binds() {
+            count_flights(world, bounds);
+        }
+        Self { rest: by_danger(world, &bounds.budget).into_iter(), ..Self::default() }
     }
 
     /// Makes the transactions for so many more items, as [`round`] does. Returns whether any item is
@@ -126,30 +115,31 @@ impl Round {
         apart: &BTreeSet<Arc<str>>,
         items: usize,
     ) -> bool {
-        let mut parts: Vec<(Arc<str>, Part)> = Vec::new();
+        let mut parts: Vec<(usize, Arc<str>, Part)> = Vec::new();
         for (danger, number) in self.rest.by_ref().take(items) {
             let (name, item) = world.row(number);
-            let now = Now { world, intent, name, item, bounds, danger };
+            let source = Source { world, name, item, limits: &bounds.limits };
+            let now = Now { world, intent, item, bounds, source };
             match now.next(&mut self.spent) {
                 Next::Settled => world.progress.settle(number),
-                Next::Wait { doing, full } => {
+                Next::Wait(doing, waits) => {
                     let cause = cause(world, intent, item);
-                    world.progress.wait(number, (doing, cause), &full);
+                    world.progress.wait(number, (doing, cause), &waits);
                 }
                 Next::Change(part) => {
                     self.removed += part.ended.len();
                     let (name, cause) = (Arc::clone(name), cause(world, intent, item));
-                    world.progress.wait(number, (Doing::Changing, cause), &[]);
-                    parts.push((name, part));
+                    world.progress.wait(number, (Doing::Changing, cause), &Waits::default());
+                    parts.push((danger, name, part));
                 }
             }
         }
         self.added = self.spent.given.values().map(|given| *given as usize).sum();
         self.handed = self.spent.handed;
         // What goes to the same members fits into fewer transactions, because it is bound to fewer keys.
-        parts.sort_by(|(_, a), (_, b)| (a.danger, &a.takers).cmp(&(b.danger, &b.takers)));
+        parts.sort_by(|(one, _, a), (other, _, b)| (one, &a.takers).cmp(&(other, &b.takers)));
         let mut packer = Packer::new(world, bounds);
-        for (name, part) in parts {
+        for (_, name, part) in parts {
             let alone = apart.contains(&name);
             packer.add(world, name, part, alone);
         }
@@ -162,7 +152,7 @@ impl Round {
 
 /// The items that are to be looked at, those that may be lost first: by how many good replicas they
 /// have, if these are less than wanted.
-fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, u32)> {
+fn by_danger<W: Workload>(world: &mut World<W>, budget: &Budget) -> Vec<(usize, u32)> {
     let numbers = world.progress.take(budget);
     let danger = |number: u32| {
         let (_, item) = world.row(number);
@@ -175,10 +165,26 @@ fn by_danger<W: Workload>(world: &mut World<W>, budget: bool) -> Vec<(usize, u32
     numbers
 }
 
+/// Counts anew what is on its way of items that have changed, and no more what is so for long.
+fn count_flights<W: Workload>(world: &mut World<W>, bounds: &Bounds) {
+    let mut flights = std::mem::take(&mut world.progress.flights);
+    for number in world.progress.dirty() {
+        let (_, item) = world.row(*number);
+        let wanted = item.value().map_or(0, ItemValue::replication) as usize;
+        let surplus = item.held.len().saturating_sub(wanted);
+        let coming = item.held.iter().filter(|held| !held.consistent).map(|held| held.member);
+        flights.recount(*number, bounds.now, surplus, coming);
+    }
+    if let Some(since) = bounds.now.checked_sub(bounds.budget.counts_for) {
+        flights.give_up(since);
+    }
+    world.progress.flights = flights;
+}
+
 /// What becomes of an item in a round.
 enum Next {
     Settled,
-    Wait { doing: Doing, full: Vec<u32> },
+    Wait(Doing, Waits),
     Change(Part),
 }
 
@@ -186,72 +192,107 @@ enum Next {
 struct Now<'a, W: Workload> {
     world: &'a World<W>,
     intent: &'a Intent,
-    name: &'a str,
     item: &'a Item<W>,
     bounds: &'a Bounds,
-    danger: usize,
+    source: Source<'a, W>,
 }
 
 impl<W: Workload> Now<'_, W> {
     fn next(&self, spent: &mut Spent) -> Next {
-        let Some(item) = &self.item.entry else { return Next::Change(self.bury()) };
+        if !self.item.stands() {
+            return Next::Change(self.source.bury());
+        }
         let (Some(value), Some(wanted)) = (self.item.value(), self.intent.wanted(self.item)) else {
             return Next::Settled;
         };
+        let copying = self.item.held.iter().any(|held| !held.consistent);
         if self.intent.is_met(self.item) {
-            let copying = self.item.held.iter().any(|held| !held.consistent);
-            let wait = Next::Wait { doing: Doing::Copying, full: Vec::new() };
+            let wait = Next::Wait(Doing::Copying, Waits::default());
             return if copying { wait } else { Next::Settled };
         }
-        let budget = self.bounds.moves.unwrap_or(usize::MAX);
-        let (mut over_budget, mut coming, mut full) = (false, 0, Vec::new());
-        // What nobody holds does not wait for others, which may never become consistent.
-        let nobody = self.item.held.is_empty();
-        let wanted: Vec<Wanted<u32>> = wanted
-            .into_iter()
-            .map(|(member, primary)| {
-                let mut room = false;
-                if !self.item.held.iter().any(|held| held.member == member) {
-                    if !self.has_room(member, spent) {
-                        full.push(member);
-                    } else if spent.copying + coming >= budget && !(nobody && coming == 0) {
-                        over_budget = true;
-                    } else {
-                        room = true;
-                        coming += 1;
-                    }
-                }
-                Wanted { member, primary, room }
-            })
-            .collect();
+        let replication = value.replication() as usize;
+        let (wanted, moves, mut waits) = self.coming(replication, wanted, spent);
         let held: Vec<plan::Held<u32>> =
             self.item.held.iter().map(|held| self.held(held)).collect();
-        let mut steps = steps(value.replication() as usize, &held, &wanted);
+        // Where nothing can go it is as if all were wanted.
+        let loses = replication <= most_to_lose(&self.bounds.limits);
+        let mut steps = steps(if loses { replication } else { usize::MAX }, &held, &wanted);
+        let hands = self.bounds.budget.moves.is_none_or(|most| spent.handed < most);
         steps.retain(|step| {
-            let hands = matches!(step, Step::Promote { instead_of: Some(_), .. });
-            let allowed = !hands || spent.handed < budget;
-            over_budget |= !allowed;
-            spent.handed += usize::from(hands && allowed);
-            allowed
+            let refused = !hands && matches!(step, Step::Promote { instead_of: Some(_), .. });
+            waits.hands |= refused;
+            !refused
         });
         if steps.is_empty() {
-            let copying = self.item.held.iter().any(|held| !held.consistent);
-            let doing = match (over_budget, full.is_empty()) {
+            let doing = match (waits.is_over_budget(), waits.rooms.is_empty()) {
                 (true, _) => Doing::OverBudget,
                 (false, false) => Doing::NoRoom,
                 (false, true) if copying => Doing::Copying,
+                (false, true) if !loses => Doing::TooLarge,
                 (false, true) => Doing::NoPlace,
             };
-            return Next::Wait { doing, full };
+            return Next::Wait(doing, waits);
         }
-        let Some(part) = self.fit(&item.kv, steps) else {
-            return Next::Wait { doing: Doing::TooLarge, full: Vec::new() };
+        let Some(part) = self.source.fit(steps) else {
+            return Next::Wait(Doing::TooLarge, Waits::default());
         };
-        spent.copying += part.takers.len();
+        spent.moves += moves.min(part.takers.len());
+        spent.handed += part.handed;
         for member in &part.takers {
             *spent.given.entry(*member).or_default() += 1;
         }
         Next::Change(part)
+    }
+
+    /// Who is wanted, and may get a replica now if it has none; how many of these are moves, because the
+    /// item has enough without them; and what the others wait for.
+    fn coming(
+        &self,
+        replication: usize,
+        wanted: impl Iterator<Item = (u32, bool)>,
+        spent: &Spent,
+    ) -> (Vec<Wanted<u32>>, usize, Waits) {
+        let wanted: Vec<(u32, bool)> = wanted.collect();
+        let is_wanted = |member| wanted.iter().any(|(wanted, _)| *wanted == member);
+        let held = self.item.held.iter();
+        let stay = held.filter(|held| held.consistent || is_wanted(held.member)).count();
+        let (mut lacking, mut moves) = (replication.saturating_sub(stay), 0);
+        let mut waits = Waits::default();
+        let coming = wanted.iter().map(|(member, primary)| {
+            let mut room = false;
+            if !self.item.held.iter().any(|held| held.member == *member) {
+                if !self.has_room(*member, spent) {
+                    waits.rooms.push(*member);
+                } else if !self.may_receive(*member, spent) {
+                    waits.inbound.push(*member);
+                } else if lacking > 0 {
+                    (room, lacking) = (true, lacking - 1);
+                } else if self.may_move(moves, spent) {
+                    (room, moves) = (true, moves + 1);
+                } else {
+                    waits.moves = true;
+                }
+            }
+            Wanted { member: *member, primary: *primary, room }
+        });
+        (coming.collect(), moves, waits)
+    }
+
+    /// Whether one more replica may be on its way to a member.
+    fn may_receive(&self, member: u32, spent: &Spent) -> bool {
+        let given = spent.given.get(&member).copied().unwrap_or(0) as usize;
+        let coming = self.flights().to(member) + given;
+        self.bounds.budget.inbound.is_none_or(|most| coming < most)
+    }
+
+    /// Whether one more move may be under way beside these.
+    fn may_move(&self, beside: usize, spent: &Spent) -> bool {
+        let moves = self.flights().moves() + spent.moves + beside;
+        self.bounds.budget.moves.is_none_or(|most| moves < most)
+    }
+
+    fn flights(&self) -> &Flights {
+        &self.world.progress.flights
     }
 
     fn has_room(&self, member: u32, spent: &Spent) -> bool {
@@ -273,102 +314,6 @@ impl<W: Workload> Now<'_, W> {
             leaving: member.load > limit || is_exiting(member),
         }
     }
-
-    /// Assignments whose item is gone.
-    fn bury(&self) -> Part {
-        let key = self.world.keys().join(&Key::Item(self.name));
-        let mut part = Part { danger: self.danger, ..Part::default() };
-        part.compares.push(Compare::absent(KeyRange::key(key)));
-        // Where there are too many, the rest goes in the next round.
-        for held in
-            self.item.held.iter().take(self.bounds.limits.operations.saturating_sub(1 + FENCE))
-        {
-            part.compares.push(unchanged(held));
-            part.ops.push(Op::delete(&held.entry.kv.key));
-            part.ended.push(held.member);
-        }
-        part
-    }
-
-    /// The steps as a part of a transaction, or as many of them as fit into one.
-    fn fit(&self, item: &KeyValue, mut steps: Vec<Step<u32>>) -> Option<Part> {
-        let fits = |part: &Part| {
-            let compares = part.compares.len() + part.takers.len() + FENCE;
-            compares.max(part.ops.len()) <= self.bounds.limits.operations
-        };
-        let part = self.part(item, &steps);
-        if fits(&part) {
-            return Some(part);
-        }
-        steps.retain(|step| matches!(step, Step::Add { .. }));
-        steps.truncate(self.bounds.limits.operations.saturating_sub(1 + FENCE));
-        Some(self.part(item, &steps)).filter(|part| !part.ops.is_empty() && fits(part))
-    }
-
-    fn part(&self, item: &KeyValue, steps: &[Step<u32>]) -> Part {
-        let mut part = Part { danger: self.danger, ..Part::default() };
-        part.compares.reserve(1 + self.item.held.len());
-        part.compares.push(Compare::unchanged(&item.key, item.mod_revision));
-        if steps.iter().any(|step| !matches!(step, Step::Add { .. })) {
-            part.compares.extend(self.item.held.iter().map(unchanged));
-        }
-        let mut text = String::with_capacity(KEY_LEN);
-        let mut key = |member: u32, slot: u32| {
-            let MemberKey { zone, member } = &self.world.member(member).key;
-            let key = Key::Assignment { item: self.name, zone, member, slot };
-            self.world.keys().write(&key, &mut text);
-            Bytes::from(text.as_str())
-        };
-        let find = |member: u32, slot: u32| {
-            self.item.held.iter().find(|held| (held.member, held.slot) == (member, slot))
-        };
-        let mut gone: Vec<&Assignment<W>> = Vec::new();
-        part.ops.reserve(2 * steps.len());
-        for step in steps {
-            match *step {
-                Step::Add { member, slot } => {
-                    part.takers.push(member);
-                    let lease = self.world.member(member).lease();
-                    part.ops.push(Op::put_leased(key(member, slot), "", lease));
-                }
-                Step::Remove { member, slot } => {
-                    gone.extend(find(member, slot));
-                    part.ended.push(member);
-                }
-                Step::Promote { .. } | Step::Demote { .. } => {}
-            }
-        }
-        part.takers.sort_unstable();
-        // From one slot to another.
-        let moves = steps.iter().flat_map(|step| match *step {
-            Step::Promote { member, slot, instead_of } => {
-                [Some((member, slot, 0)), instead_of.map(|old| (old, 0, slot))]
-            }
-            Step::Demote { member, slot } => [Some((member, 0, slot)), None],
-            Step::Add { .. } | Step::Remove { .. } => [None, None],
-        });
-        for (member, from, to) in moves.flatten() {
-            let Some(held) = find(member, from) else { continue };
-            let kv = &held.entry.kv;
-            gone.push(held);
-            part.ops.push(Op::put_leased(key(member, to), &kv.value, kv.lease));
-        }
-        for Assignment { entry, .. } in gone {
-            // A key is changed once: who gets a slot that the same member leaves writes over it.
-            if !part.ops.iter().any(|op| puts(op, &entry.kv.key)) {
-                part.ops.push(Op::delete(&entry.kv.key));
-            }
-        }
-        part
-    }
-}
-
-fn puts(op: &Op, name: &Bytes) -> bool {
-    matches!(op, Op::Put { key, .. } if key == name)
-}
-
-fn unchanged<W: Workload>(held: &Assignment<W>) -> Compare {
-    Compare::unchanged(&held.entry.kv.key, held.entry.kv.mod_revision)
 }
 
 fn is_exiting<W: Workload>(member: &Member<W>) -> bool {

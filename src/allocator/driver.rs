@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    converge::{Batch, Bounds, Round},
+    converge::{Batch, Bounds, Budget, Round},
     desk::Core,
     intent::{Intent, Outside, Rules, Standings},
     joint::{self, Joint},
@@ -48,10 +48,17 @@ const AT_FIRST: usize = 256;
 pub struct Leading {
     /// By what rules items are placed.
     pub rules: Rules,
-    /// How many replicas may be on their way at once, and how many primaries may be handed over in
-    /// one round; an item that nobody holds gets its first replica whatever is on its way. Default: any
-    /// number.
+    /// How many replicas may be on their way at once that their items have besides as many others as they
+    /// want, and how many primaries may be handed over in one round. What an item lacks never waits for
+    /// that. Default: any number.
     pub moves_in_flight: Option<usize>,
+    /// How many replicas may be on their way to one member at once, lost ones that are replaced
+    /// among them. Default: any number.
+    pub inbound_per_member: Option<usize>,
+    /// For how long a replica that does not become consistent counts as on its way, from when this leader
+    /// saw it first. Then others go on, and it goes on beside them. Default 10 min, as PD gives the
+    /// addition of a peer.
+    pub in_flight_for: Duration,
     /// How many requests are on their way at once, of up to four transactions each. Default 16.
     pub batches_in_flight: usize,
     /// For how long an item that a member has given back is rather not given to it again. Default
@@ -68,9 +75,21 @@ impl Default for Leading {
         Self {
             rules: Rules::default(),
             moves_in_flight: None,
+            inbound_per_member: None,
+            in_flight_for: Budget::default().counts_for,
             batches_in_flight: 16,
             avoid_for: Duration::from_secs(60),
             standings: None,
+        }
+    }
+}
+
+impl Leading {
+    fn budget(&self) -> Budget {
+        Budget {
+            moves: self.moves_in_flight,
+            inbound: self.inbound_per_member,
+            counts_for: self.in_flight_for,
         }
     }
 }
@@ -332,7 +351,9 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
 
     /// Waits until there may be something to do.
     async fn wait(&mut self, office: &mut Office<W>) -> Result<(), StoreError> {
-        let soonest = office.avoided.values().min().copied();
+        let avoided = office.avoided.values().min().copied();
+        let budget = office.world.progress.budget_ends(&self.options.budget());
+        let soonest = avoided.into_iter().chain(budget).min();
         tokio::select! {
             biased;
             view = self.mirror.changed(&office.view) => view.map(|_| ()),
@@ -396,7 +417,11 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
         office: &mut Office<W>,
         outside: &Outside,
     ) -> Result<(usize, Outcome), StoreError> {
-        let bounds = Bounds { limits: self.store.limits(), moves: self.options.moves_in_flight };
+        let bounds = Bounds {
+            limits: self.store.limits(),
+            budget: self.options.budget(),
+            now: self.runtime.now(),
+        };
         self.plan(office, outside);
         let mut round = Round::begin(&mut office.world, &bounds);
         let (sender, mut answers) = mpsc::unbounded_channel();

@@ -174,7 +174,12 @@ impl Keys {
     /// The item's name cannot be one.
     pub fn assignments_of(&self, item: &str) -> Result<String, NameError> {
         check_name(item)?;
-        Ok(format!("{}{item}{SEPARATOR}", self.assignments()))
+        Ok(self.assignments_below(item))
+    }
+
+    /// The same for an item whose name can be one.
+    pub(super) fn assignments_below(&self, item: &str) -> String {
+        format!("{}{item}{SEPARATOR}", self.assignments())
     }
 
     /// The key as text.

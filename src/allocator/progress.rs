@@ -3,9 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::flights::{Budget, Flights};
 
 /// What an item is doing that does not stand as it is meant to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,7 +24,8 @@ pub enum Doing {
     OverBudget,
     /// It keeps replicas where they should not be, until there is another place for them.
     NoPlace,
-    /// It has more replicas than fit into one transaction, and is left as it is.
+    /// It keeps replicas that should go: it wants more than one transaction can compare, and so nobody can
+    /// say that as many stay.
     TooLarge,
 }
 
@@ -40,7 +44,9 @@ impl fmt::Display for Doing {
             Self::NoRoom => "waiting until a member has room",
             Self::OverBudget => "waiting until fewer replicas are on their way",
             Self::NoPlace => "kept where they should not be, until there is another place",
-            Self::TooLarge => "left as they are: too many replicas for one transaction",
+            Self::TooLarge => {
+                "keeping replicas that should go: too many are wanted for one transaction"
+            }
         })
     }
 }
@@ -83,7 +89,32 @@ pub(super) struct Progress {
     causes: BTreeMap<Cause, usize>,
     /// Who waits for a member's room.
     rooms: BTreeMap<u32, BTreeSet<u32>>,
-    over_budget: BTreeSet<u32>,
+    /// Who waits until fewer replicas are on their way to a member.
+    inbound: BTreeMap<u32, BTreeSet<u32>>,
+    /// Who waits until fewer moves are under way.
+    moves: BTreeSet<u32>,
+    /// What is on its way, where that is bounded.
+    pub(super) flights: Flights,
+}
+
+/// What an item waits for that others take up.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// Members that have no room.
+    pub(super) rooms: Vec<u32>,
+    /// Members to which as many replicas are on their way as may be.
+    pub(super) inbound: Vec<u32>,
+    /// As many moves are under way as may be.
+    pub(super) moves: bool,
+    /// As many primaries are handed over in this round as may be.
+    pub(super) hands: bool,
+}
+
+impl Waits {
+    /// Whether it waits for others that move.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.moves || self.hands || !self.inbound.is_empty()
+    }
 }
 
 impl Progress {
@@ -115,11 +146,13 @@ impl Progress {
     pub(super) fn settle(&mut self, item: u32) {
         self.forget(item);
         self.dirty.remove(&item);
+        self.flights.forget(item);
     }
 
     /// Only these items are not settled, and all of them are to be looked at.
     pub(super) fn restart(&mut self, unsettled: BTreeSet<u32>) {
-        *self = Self { dirty: unsettled, ..Self::default() };
+        let flights = std::mem::take(&mut self.flights);
+        *self = Self { dirty: unsettled, flights, ..Self::default() };
     }
 
     /// A member has one item less.
@@ -129,9 +162,13 @@ impl Progress {
         }
     }
 
-    /// What an item that was looked at is doing, and why it moves. `full` are the members whose room it
-    /// waits for.
-    pub(super) fn wait(&mut self, item: u32, (doing, cause): (Doing, Option<Cause>), full: &[u32]) {
+    /// What an item that was looked at is doing, why it moves, and what it waits for.
+    pub(super) fn wait(
+        &mut self,
+        item: u32,
+        (doing, cause): (Doing, Option<Cause>),
+        waits: &Waits,
+    ) {
         self.dirty.remove(&item);
         let before = self.doing.insert(item, (doing, cause));
         self.uncount(item, before);
@@ -139,11 +176,18 @@ impl Progress {
         if let Some(cause) = cause {
             *self.causes.entry(cause).or_default() += 1;
         }
-        if doing == Doing::OverBudget {
-            self.over_budget.insert(item);
+        if waits.moves {
+            self.moves.insert(item);
         }
-        for member in full {
+        if waits.hands {
+            // Others may be handed over in the next round.
+            self.dirty.insert(item);
+        }
+        for member in &waits.rooms {
             self.rooms.entry(*member).or_default().insert(item);
+        }
+        for member in &waits.inbound {
+            self.inbound.entry(*member).or_default().insert(item);
         }
     }
 
@@ -160,18 +204,37 @@ impl Progress {
         if let Some(cause) = cause {
             one_less(&mut self.causes, cause);
         }
-        self.over_budget.remove(&item);
-        // Who waits for room is found there when there is some.
+        self.moves.remove(&item);
+        // Who waits for a member is found there when there is something.
     }
 
-    /// The items to be looked at; those that wait for the budget too, if there is some.
-    pub(super) fn take(&mut self, budget: bool) -> BTreeSet<u32> {
+    /// The items to be looked at; those that wait for the budget too, as far as there is some.
+    pub(super) fn take(&mut self, budget: &Budget) -> BTreeSet<u32> {
         (self.pressing, self.readier) = (false, false);
         let mut items = std::mem::take(&mut self.dirty);
-        if budget {
-            items.extend(&self.over_budget);
+        let Self { flights, inbound, moves, .. } = self;
+        if budget.moves.is_none_or(|most| flights.moves() < most) {
+            items.extend(&*moves);
         }
+        inbound.retain(|member, waiting| {
+            let waits = budget.inbound.is_some_and(|most| flights.to(*member) >= most);
+            if !waits {
+                items.append(waiting);
+            }
+            waits
+        });
         items
+    }
+
+    /// When there is budget again for those that wait for it, at the latest.
+    pub(super) fn budget_ends(&self, budget: &Budget) -> Option<Duration> {
+        self.counts.get(&Doing::OverBudget)?;
+        self.flights.oldest().map(|since| since.saturating_add(budget.counts_for))
+    }
+
+    /// The items that have changed since they were looked at.
+    pub(super) fn dirty(&self) -> &BTreeSet<u32> {
+        &self.dirty
     }
 
     /// Items that were looked at and are not settled.
@@ -203,6 +266,11 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 mod tests {
     use super::*;
 
+    /// Nothing more may be on its way, and anything.
+    const FULL: Budget =
+        Budget { moves: Some(0), inbound: Some(0), counts_for: Duration::from_secs(1) };
+    const FREE: Budget = Budget { moves: None, inbound: None, ..FULL };
+
     #[test]
     fn what_is_to_be_done_waits_unless_an_item_is_in_danger_or_others_wait_for_it() {
         let mut progress = Progress::default();
@@ -212,12 +280,12 @@ mod tests {
         assert!(progress.may_wait());
         progress.hurry();
         assert!(!progress.may_wait());
-        progress.take(false);
+        progress.take(&FULL);
         assert!(!progress.may_wait(), "all was looked at");
         progress.ready();
         assert!(progress.may_wait(), "what was in danger was looked at");
         for doing in [Doing::NoRoom, Doing::OverBudget, Doing::Copying] {
-            progress.wait(2, (doing, None), &[]);
+            progress.wait(2, (doing, None), &Waits::default());
             assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
             progress.settle(2);
         }
@@ -227,11 +295,11 @@ mod tests {
     fn who_has_waited_for_others_waits_no_longer_when_that_is_there() {
         for doing in [Doing::NoRoom, Doing::OverBudget, Doing::Copying] {
             let mut progress = Progress::default();
-            progress.wait(1, (doing, None), &[7]);
+            progress.wait(1, (doing, None), &Waits { rooms: vec![7], ..Waits::default() });
             progress.freed(7);
             progress.ready();
             assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
-            progress.take(true);
+            progress.take(&FREE);
             progress.ready();
             assert!(progress.may_wait(), "it was looked at");
         }
@@ -244,23 +312,34 @@ mod tests {
         for item in [a, b, c] {
             progress.touch(item);
         }
-        assert_eq!(progress.take(false), BTreeSet::from([a, b, c]));
-        progress.wait(a, (Doing::NoRoom, Some(Cause::Gone(3))), &[1, 2]);
-        progress.wait(b, (Doing::OverBudget, Some(Cause::Gone(3))), &[]);
-        progress.wait(c, (Doing::Copying, None), &[]);
+        assert_eq!(progress.take(&FULL), BTreeSet::from([a, b, c]));
+        let rooms = Waits { rooms: vec![1, 2], ..Waits::default() };
+        progress.wait(a, (Doing::NoRoom, Some(Cause::Gone(3))), &rooms);
+        let moves = Waits { moves: true, ..Waits::default() };
+        progress.wait(b, (Doing::OverBudget, Some(Cause::Gone(3))), &moves);
+        progress.wait(c, (Doing::Copying, None), &Waits::default());
         assert_eq!(progress.counts().len(), 3);
         assert_eq!(progress.causes(), &BTreeMap::from([(Cause::Gone(3), 2)]));
-        assert_eq!(progress.take(false), BTreeSet::from([]));
-        assert_eq!(progress.take(true), BTreeSet::from([b]));
+        assert_eq!(progress.take(&FULL), BTreeSet::from([]));
+        assert_eq!(progress.take(&FREE), BTreeSet::from([b]));
         progress.freed(3);
-        assert_eq!(progress.take(false), BTreeSet::from([]));
+        assert_eq!(progress.take(&FULL), BTreeSet::from([]));
         progress.freed(2);
-        assert_eq!(progress.take(false), BTreeSet::from([a]));
+        assert_eq!(progress.take(&FULL), BTreeSet::from([a]));
         progress.settle(c);
         assert_eq!(progress.counts().len(), 1, "only b waits");
         assert_eq!(progress.causes(), &BTreeMap::from([(Cause::Gone(3), 1)]));
+        let inbound = Waits { inbound: vec![4, 5], hands: true, ..Waits::default() };
+        progress.wait(a, (Doing::OverBudget, None), &inbound);
+        assert_eq!(progress.take(&FULL), BTreeSet::from([a]), "a round later it may hand over");
+        progress.wait(a, (Doing::OverBudget, None), &Waits { hands: false, ..inbound });
+        progress.flights.recount(b, Duration::ZERO, 0, [4, 5].into_iter());
+        let one = Budget { inbound: Some(1), ..FULL };
+        assert_eq!(progress.take(&one), BTreeSet::from([]));
+        progress.flights.recount(b, Duration::ZERO, 0, [4].into_iter());
+        assert_eq!(progress.take(&one), BTreeSet::from([a]), "one of them is free");
         // It is dirty again because of the member that it waited for first; that costs a look.
         progress.freed(1);
-        assert_eq!(progress.take(false), BTreeSet::from([a]));
+        assert_eq!(progress.take(&FULL), BTreeSet::from([a]));
     }
 }

@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    converge::{Bounds, Round, round},
+    converge::{Bounds, Budget, Round, round},
     intent::{Intent, Lacking, Outside, Rules},
     item::Keys,
     moves::{DELETED, Move, moves, words},
@@ -176,7 +177,8 @@ impl Report {
     ) -> Self {
         let mut world = World::new(keys, workload, view);
         let intent = Intent::new(&mut world, rules, outside);
-        let bounds = Bounds { limits: Limits::default(), moves: None };
+        let bounds =
+            Bounds { limits: Limits::default(), budget: Budget::default(), now: Duration::ZERO };
         // What would be sent now is what is being changed.
         round(&mut world, &intent, &bounds, &BTreeSet::new());
         Self::new(&world, view, &intent, outside)

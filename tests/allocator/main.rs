@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small worlds")]
 
 mod brute;
+mod budget;
 mod case;
 mod even;
 #[path = "../support/faulty.rs"]
@@ -12,6 +13,7 @@ mod fixed;
 mod fixture;
 mod flow;
 mod large;
+mod many;
 mod members;
 mod near_full;
 mod odd;

@@ -264,7 +264,7 @@ async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
     let items = words((0..40).map(|item| format!("i{item:02}:1")));
     let mut scene = Scene::with(&format!("{items} a/A=40")).await;
     scene.settle(Mark).await;
-    scene.moves = Some(3);
+    scene.budget.moves = Some(3);
     scene.put("a/B=40").await;
     let mut rounds = 0;
     while scene.round().await || scene.mark().await {
@@ -276,27 +276,13 @@ async fn of_many_moves_only_as_many_are_on_their_way_as_are_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_item_that_nobody_holds_does_not_wait_for_those_on_their_way() {
-    let mut scene = Scene::with("i1:1 a/A=9 b/B=9").await;
-    scene.moves = Some(1);
-    scene.settle(Hold).await;
-    // The first never becomes consistent.
-    scene.put("i2:2").await;
-    scene.settle(Hold).await;
-    assert_eq!(scene.world.item("i2").unwrap().held.len(), 1);
-    assert_eq!(scene.doing(Doing::OverBudget), 1);
-    scene.settle(Mark).await;
-    assert_eq!(scene.world.item("i2").unwrap().held.len(), 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_may_be_lost_is_replaced_first() {
     let items = words((0..9).map(|item| format!("i{item}:2")));
     let mut scene = Scene::with(&format!("{items} a/A=9 b/B=9")).await;
     scene.settle(Mark).await;
     // One item loses a replica, and a member joins that all want to move to.
     scene.put("-8@a/A.0 -8@a/A.1 a/C=9").await;
-    scene.moves = Some(1);
+    scene.budget.moves = Some(1);
     scene.round().await;
     let item = scene.world.item("i8").unwrap();
     assert_eq!(item.held.len(), 2, "{:?}", scene.world.items().collect::<Vec<_>>());

@@ -1,16 +1,13 @@
 //! A scene in the form of keys and values: members, items and assignments in a store, and rounds over
 //! them without a session, until nothing is left to do.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use raft_autopilot::{
     allocator::{
         AssignmentValue, Doing, Entity, Intent, Item, ItemValue, MemberValue, Outside, Replica,
         Report, Rules, Workload, World,
-        converge::{Bounds, round},
+        converge::{Bounds, Budget, round},
         item::Keys,
     },
     runtime::TokioRuntime,
@@ -87,7 +84,7 @@ pub(crate) enum Mode {
 }
 
 /// Who holds an item, by number, and in which slot.
-type Slots = BTreeMap<u32, u32>;
+type Slots = BTreeSet<(u32, u32)>;
 
 pub(crate) struct Scene {
     pub(crate) store: Embedded,
@@ -97,7 +94,8 @@ pub(crate) struct Scene {
     intent: Option<Intent>,
     pub(crate) rules: Rules,
     pub(crate) outside: Outside,
-    pub(crate) moves: Option<usize>,
+    pub(crate) budget: Budget,
+    pub(crate) now: Duration,
     pub(crate) added: usize,
     pub(crate) removed: usize,
     pub(crate) handed: usize,
@@ -122,7 +120,7 @@ impl Scene {
         Self::over(self.store.clone()).await
     }
 
-    async fn over(store: Embedded) -> Self {
+    pub(crate) async fn over(store: Embedded) -> Self {
         let keys = Keys::new(ROOT);
         let decoder = keys.clone();
         let mirror = Mirror::open(
@@ -143,7 +141,8 @@ impl Scene {
             intent: None,
             rules: Rules::default(),
             outside: Outside::default(),
-            moves: None,
+            budget: Budget::default(),
+            now: Duration::ZERO,
             added: 0,
             removed: 0,
             handed: 0,
@@ -181,7 +180,7 @@ impl Scene {
             Op::put(key.as_str(), value.as_str())
         });
         let ops: Vec<Op> = ops.collect();
-        for ops in ops.chunks(100) {
+        for ops in ops.chunks(self.store.limits().operations) {
             self.commit(ops.to_vec()).await;
         }
     }
@@ -205,7 +204,7 @@ impl Scene {
         if !self.intent.as_ref().is_some_and(stands) {
             self.intent = Some(Intent::new(&mut self.world, &self.rules, &self.outside));
         }
-        let bounds = Bounds { limits: self.store.limits(), moves: self.moves };
+        let bounds = Bounds { limits: self.store.limits(), budget: self.budget, now: self.now };
         let mut next =
             round(&mut self.world, self.intent.as_ref().unwrap(), &bounds, &BTreeSet::new());
         let batches = std::mem::take(&mut next.batches);
@@ -234,13 +233,14 @@ impl Scene {
     /// slots change only with that.
     fn check(&self, item: &str, before: &Slots) {
         let slots = self.slots(item);
-        let renamed = before.iter().filter_map(|(member, was)| {
-            let is = slots.get(member).filter(|is| *is != was)?;
-            Some((*was, *is))
+        // A member may have a second slot, by hand, and lose one of the two.
+        let renamed = slots.difference(before).filter_map(|(member, is)| {
+            let was = before.difference(&slots).find(|(other, _)| other == member)?;
+            Some((was.1, *is))
         });
         let renamed: Vec<(u32, u32)> = renamed.collect();
         assert!(only_the_primary_changes(&renamed), "{item}: {before:?} became {slots:?}");
-        let primaries = slots.values().filter(|slot| **slot == 0).count();
+        let primaries = slots.iter().filter(|(_, slot)| *slot == 0).count();
         let stands = self.world.item(item).is_some_and(Item::stands);
         assert_eq!(primaries, usize::from(stands && !slots.is_empty()), "{item}: {slots:?}");
     }
@@ -251,7 +251,7 @@ impl Scene {
         let found = self.store.range(RangeRequest::new(range)).await.unwrap();
         let new = found.items.iter().filter(|kv| kv.value.is_empty());
         let ops: Vec<Op> = new.map(|kv| Op::put_leased(&kv.key, "consistent", kv.lease)).collect();
-        for ops in ops.chunks(100) {
+        for ops in ops.chunks(self.store.limits().operations) {
             self.commit(ops.to_vec()).await;
         }
         !ops.is_empty()

@@ -120,7 +120,9 @@ impl Witness {
         let members = &self.now.members;
         for (item, wanted) in &self.now.items {
             let held = self.now.held.get(item).unwrap_or(&NOBODY);
-            let within = |members| within(self.zone_rule, *wanted, members);
+            let zones: BTreeSet<&String> = members.keys().map(|(zone, _)| zone).collect();
+            let cap = self.zone_rule.cap(*wanted, u32::try_from(zones.len()).unwrap());
+            let within = |members| within(cap, *wanted, members);
             let all = held.len() == members.len().min(*wanted as usize);
             if !all || within(&mut held.keys()) != within(&mut members.keys()) {
                 return Err(format!("{item} wants {wanted}: {held:?}, of {:?}", members.keys()));
@@ -227,13 +229,12 @@ impl Witness {
     }
 }
 
-/// How many of the replicas that an item wants these are, at most as many in a zone as its rule lets it take.
-fn within(rule: ZoneRule, wanted: u32, holders: &mut dyn Iterator<Item = &Name>) -> usize {
+/// How many of the replicas that an item wants these are, at most so many of them in a zone.
+fn within(cap: u32, wanted: u32, holders: &mut dyn Iterator<Item = &Name>) -> usize {
     let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
     for (zone, _) in holders {
         *zones.entry(zone).or_default() += 1;
     }
-    let cap = rule.cap(wanted);
     zones.values().map(|held| cap.min(*held)).sum::<u32>().min(wanted) as usize
 }
 
