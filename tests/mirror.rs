@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a test runs on tokio")]
 
+#[path = "mirror/vectors.rs"]
+mod vectors;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,9 +16,9 @@ use proptest::prelude::*;
 use raft_autopilot::{
     runtime::{Runtime, TokioRuntime},
     store::{
-        Bytes, Embedded, KeyRange, KeyValue, Lease, LeaseId, LeaseKeeper, LeaseState, LeaseStatus,
-        Limits, LocalWatch, Op, RangeRequest, RangeResponse, Refusal, Store, StoreError, Txn,
-        TxnResponse, Update, Watch,
+        Bytes, Embedded, Events, KeyRange, KeyValue, Lease, LeaseId, LeaseKeeper, LeaseState,
+        LeaseStatus, Limits, LocalWatch, Op, RangeRequest, RangeResponse, Refusal, Store,
+        StoreError, Txn, TxnResponse, Update, Watch,
         machine::Config,
         mirror::{Mirror, Options},
     },
@@ -43,6 +46,8 @@ struct Faults {
     swallow: Option<Bytes>,
     /// How often progress was asked for.
     asked: u32,
+    /// What watches tell first, whatever the store says.
+    told: VecDeque<Events>,
 }
 
 struct FaultyWatch {
@@ -130,6 +135,9 @@ impl Store for Faulty {
 
 impl Watch for FaultyWatch {
     async fn next(&mut self) -> Result<Update, StoreError> {
+        if let Some(events) = self.faults.lock().unwrap().told.pop_front() {
+            return Ok(Update::Events(events));
+        }
         loop {
             let update = tokio::select! {
                 biased;

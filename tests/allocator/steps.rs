@@ -24,7 +24,7 @@ fn keys_are_laid_out_as_the_reference_has_them() {
 #[test]
 fn the_natural_order_is_that_of_the_keys() {
     let keys = Keys::new("/root");
-    let names = ["a", "a$", "a/b", "ab", "b", "ü"];
+    let names = ["11", "111", "22", "a", "a$", "a/b", "ab", "b", "ü"];
     let mut all: Vec<Key<'_>> = names.map(Key::Item).into_iter().chain([Key::Leader]).collect();
     for (zone, member) in names.iter().flat_map(|zone| names.map(|member| (*zone, member))) {
         all.push(Key::Member { zone, member });
@@ -50,8 +50,18 @@ fn bad_keys_are_refused_with_the_reason() {
         assert_eq!(keys.decode(&key), Err(KeyError::Slot(slot.to_owned())));
     }
     for bad in ["a b", "a#", "\0", "a\"", "!"] {
-        let error = keys.encode(&Key::Item(bad)).unwrap_err();
-        assert!(matches!(error, NameError::Character { .. }), "{error}");
+        let (item, zone, member, slot) = ("i", "z", "m", 0);
+        for key in [
+            Key::Item(bad),
+            Key::Member { zone: bad, member },
+            Key::Member { zone, member: bad },
+            Key::Assignment { item: bad, zone, member, slot },
+            Key::Assignment { item, zone: bad, member, slot },
+            Key::Assignment { item, zone, member: bad, slot },
+        ] {
+            let error = keys.encode(&key).unwrap_err();
+            assert!(matches!(error, NameError::Character { .. }), "{key:?}: {error}");
+        }
     }
     assert_eq!(keys.encode(&Key::Item("")), Err(NameError::Empty));
 }
