@@ -11,8 +11,9 @@ use super::{
     moves::cause,
     plan::{self, Step, Wanted, steps},
     progress::Doing,
+    roster::Member,
     value::{ItemValue, MemberKey, MemberValue, Workload},
-    world::{Assignment, Item, Member, World},
+    world::{Assignment, Item, World},
 };
 use crate::store::{Bytes, Compare, KeyRange, KeyValue, Limits, Op, Txn};
 

@@ -166,7 +166,8 @@ impl Report {
     }
 
     /// What somebody sees who only looks: the same as the leader, if it has the same rules, and knows
-    /// the same from outside. It costs a plan of the whole world.
+    /// the same from outside, but for what is not carried out yet, where its plan is as good. It costs a plan of the
+    /// whole world.
     pub fn of_view<W: Workload>(
         keys: Keys,
         workload: Arc<W>,

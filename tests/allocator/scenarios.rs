@@ -53,7 +53,7 @@ async fn s3_a_member_is_replaced_while_nothing_is_consistent() {
     // Item 1 waits too: its only replica is not consistent.
     assert_eq!(scene.doing(Doing::Copying), 3);
     // The reference leaves two primaries with A; here each member has one.
-    settles(&mut scene, Mark, 4, "1@A! 2@B!,new 3@new!,A,B").await;
+    settles(&mut scene, Mark, 4, "1@A! 2@new!,B 3@B!,A,new").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +64,7 @@ async fn s4_a_member_is_replaced_while_all_is_consistent() {
     scene.settle(Hold).await;
     // Nothing that is consistent goes before its replacement is.
     assert_eq!((scene.added, scene.removed), (2, 0));
-    settles(&mut scene, Mark, 3, "1@A! 2@B!,new 3@new!,A,B").await;
+    settles(&mut scene, Mark, 3, "1@A! 2@new!,B 3@B!,A,new").await;
     assert_eq!((scene.added, scene.removed), (2, 2));
 }
 
@@ -168,7 +168,7 @@ async fn s15_within_one_zone_loads_follow_the_limits() {
 async fn s16_members_that_leave_are_emptied() {
     let mut scene = Scene::with("a/A2=4").await;
     scene.put("i1:1 i2:1 i3:1 i4:1 a/A1=4 b/B1=4 b/B2=4").await;
-    settles(&mut scene, Mark, 2, "1@B1! 2@A1! 3@B2! 4@A2!").await;
+    settles(&mut scene, Mark, 2, "1@B1! 2@A2! 3@B2! 4@A1!").await;
     scene.put("a/A1=4E b/B1=4E").await;
     scene.settle(Mark).await;
     assert_eq!(scene.loads(), [0, 2, 0, 2]);

@@ -25,11 +25,17 @@ pub(crate) struct Spec {
     r: u32,
     #[serde(rename = "E", default)]
     e: bool,
+    #[serde(rename = "Z", default)]
+    z: Option<Vec<String>>,
 }
 
 impl ItemValue for Spec {
     fn replication(&self) -> u32 {
         self.r
+    }
+
+    fn zones(&self) -> Option<&[String]> {
+        self.z.as_deref()
     }
 }
 
@@ -191,12 +197,20 @@ impl Scene {
         unreachable!()
     }
 
+    /// Plans, if anything has changed that a plan depends on.
+    pub(crate) fn plan(&mut self) -> &Intent {
+        let Self { world, intent, rules, outside, .. } = self;
+        match intent {
+            Some(intent) if intent.is_of(world, rules, outside) => {}
+            Some(intent) => intent.follow(world, rules, outside),
+            None => *intent = Some(Intent::new(world, rules, outside)),
+        }
+        self.intent()
+    }
+
     /// Makes a round. Returns whether anything was to be done.
     pub(crate) async fn round(&mut self) -> bool {
-        let stands = |intent: &Intent| intent.is_of(&self.world, &self.rules, &self.outside);
-        if !self.intent.as_ref().is_some_and(stands) {
-            self.intent = Some(Intent::new(&mut self.world, &self.rules, &self.outside));
-        }
+        self.plan();
         let bounds = Bounds { limits: self.store.limits(), moves: self.moves };
         let mut next =
             round(&mut self.world, self.intent.as_ref().unwrap(), &bounds, &BTreeSet::new());

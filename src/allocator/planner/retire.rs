@@ -28,14 +28,18 @@ impl Less {
 ///
 /// Who cannot give it up yet goes on working, and is asked again when the picture changes.
 pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) {
-    retire_to(
-        problem,
-        lower.iter().map(|(member, limit)| Less { member: *member, limit: *limit, share: 0 }),
-    );
+    let lower =
+        lower.iter().map(|(member, limit)| Less { member: *member, limit: *limit, share: 0 });
+    retire_to(problem, Classes::new, lower);
 }
 
-/// The same, where not every share shrinks. A member may be named again with less.
-pub(crate) fn retire_to(problem: &mut Problem, lower: impl Iterator<Item = Less>) {
+/// The same, where not every share shrinks, and it is known how items are counted. A member may be named
+/// again with less.
+pub(super) fn retire_to(
+    problem: &mut Problem,
+    classes: impl FnOnce(&Problem) -> Classes,
+    lower: impl Iterator<Item = Less>,
+) {
     let seat = |problem: &Problem, member: u32| problem.seats().get(member as usize).copied();
     let is_less =
         |less: &Less| seat(problem, less.member).is_some_and(|seat| seat.limit > less.limit);
@@ -43,7 +47,7 @@ pub(crate) fn retire_to(problem: &mut Problem, lower: impl Iterator<Item = Less>
     if lower.is_empty() {
         return;
     }
-    let classes = Classes::new(problem);
+    let classes = classes(problem);
     let all = placeable(problem, &classes);
     let fits = |problem: &Problem| placeable(problem, &classes) == all;
     let stands = problem.seats().to_vec();
