@@ -11,6 +11,7 @@ mod faulty;
 mod fixed;
 mod fixture;
 mod flow;
+mod kept;
 mod large;
 mod members;
 mod near_full;
