@@ -14,8 +14,9 @@ use super::{
     part::{FENCE, Part, Source, most_to_lose},
     plan::{self, Step, Wanted, steps},
     progress::{Doing, Waits},
+    roster::Member,
     value::{ItemValue, MemberValue, Workload},
-    world::{Assignment, Item, Member, World},
+    world::{Assignment, Item, World},
 };
 use crate::store::{Compare, Limits, Op, Txn};
 

@@ -334,10 +334,12 @@ impl<S: Store, R: Runtime, W: Workload> Driver<S, R, W> {
     fn plan(&self, office: &mut Office<W>, outside: &Outside) {
         let Office { world, intent, done, .. } = office;
         let rules = &self.options.rules;
-        if intent.as_ref().is_none_or(|intent| !intent.is_of(world, rules, outside)) {
-            done.plans += 1;
-            *intent = Some(Intent::new(world, rules, outside));
+        match intent {
+            Some(intent) if intent.is_of(world, rules, outside) => return,
+            Some(intent) => intent.follow(world, rules, outside),
+            None => *intent = Some(Intent::new(world, rules, outside)),
         }
+        done.plans += 1;
     }
 
     /// Tells what stands and is meant, and what is done about it.

@@ -8,13 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    planner::{
-        Certificate, Holder, Holdings, Keep, Less, Problem, Reason, Seat, ZoneRule, evade,
-        retire_to, solve,
-    },
+    planner::{Certificate, Holder, Keep, Less, Planner, Problem, Reason, Seat, Stays, ZoneRule},
+    roster::Member,
     state::{Post, Standing, seats},
-    value::{ItemValue, MemberKey, MemberValue, Workload},
-    world::{Item, Member, World, digest},
+    value::{ItemValue, MemberKey, MemberValue, Workload, digest},
+    world::{Item, World},
 };
 
 /// By what rules items are placed.
@@ -69,20 +67,31 @@ pub struct Lacking {
     pub reason: Reason,
 }
 
-/// Who is meant to hold what.
+/// Who is meant to hold what. It goes on from plan to plan, each at the cost of what has changed since; where that
+/// would not be as good, all is planned at once.
+///
+/// Items and members have the numbers that they have in the world. The planner knows of an item that is
+/// gone, or that nobody can read, that it wants nothing, and of a member that is gone, that it may hold nothing.
 #[derive(Debug)]
 pub struct Intent {
     of: u64,
-    desired: Holdings,
-    /// The member's number in the world, by its number in the plan, and the other way round.
-    members: Vec<u32>,
+    rules: Rules,
+    planner: Planner,
+    /// How often the world had been asked before what has changed.
+    asked: u64,
+    zones: Zones,
+    /// By the member's number; `None`: it does not stand.
     seats: Vec<Option<Seat>>,
-    /// By the member's number in the world.
+    /// By the member's number.
     standings: Vec<Standing>,
-    certificate: Certificate,
+    /// Who should hold less than it may, by the member's number, and why it does not.
+    stays: BTreeMap<u32, Stays>,
     lacking: Arc<[Lacking]>,
     unreadable: usize,
 }
+
+/// The numbers of zones, of those of members and of those that items name: they stay, whoever comes or goes.
+type Zones = BTreeMap<Arc<str>, u32>;
 
 /// A number that says whether the same is meant.
 fn fingerprint<W: Workload>(world: &World<W>, rules: &Rules, outside: &Outside) -> u64 {
@@ -92,35 +101,98 @@ fn fingerprint<W: Workload>(world: &World<W>, rules: &Rules, outside: &Outside) 
 }
 
 impl Intent {
-    /// Plans. Of the world only the numbers of the items in the plan are changed, and all items that
-    /// do not stand as meant are unsettled.
+    /// Plans. Of the world all items that do not stand as meant are unsettled.
     pub fn new<W: Workload>(world: &mut World<W>, rules: &Rules, outside: &Outside) -> Self {
-        let of = fingerprint(world, rules, outside);
-        let frozen = frozen(world);
-        let (problem, members) = problem(world, rules, outside, &frozen);
-        let mut solution = solve(&problem);
-        let numbers = numbers(world, &members);
-        let avoided = outside.avoided.iter().filter_map(|(item, member)| {
-            let item = usize::try_from(world.item(item)?.number?).ok()?;
-            Some((item, numbers[world.find_number(member)? as usize]?))
-        });
-        evade(&problem, &mut solution.desired, avoided);
-        let mut seats = vec![None; world.numbers_end()];
-        let mut standings = vec![Standing::Full; world.numbers_end()];
-        for (seat, member) in problem.seats().iter().zip(&members) {
-            standings[*member as usize] = outside.standing(&world.member(*member).key);
-            // It holds what no plan moves besides what the plan lets it.
-            let limit = seat.limit.saturating_add(frozen.get(member).copied().unwrap_or(0));
-            seats[*member as usize] = Some(Seat { limit, ..*seat });
+        let (_, asked) = world.take_changed();
+        let mut zones = Zones::default();
+        let seats = full_seats(world, outside, &mut zones);
+        let standings = standings(world, outside);
+        let problem = Problem::new(rules.zone_rule, rules.balance_slack);
+        let mut problem = problem.with_capacity(world.rows_end(), world.assignments());
+        for seat in &seats {
+            problem.add_member(*seat);
         }
-        let lacking = lacking(world, &problem, &solution);
-        let (desired, certificate) = (solution.desired, solution.certificate);
-        let unreadable = world.unreadable();
-        let intent =
-            Self { of, desired, members, seats, standings, certificate, lacking, unreadable };
-        world
-            .unsettle(|item| !intent.is_met(item) || item.held.iter().any(|held| !held.consistent));
+        let mut holders = Vec::new();
+        for row in (0..).take(world.rows_end()) {
+            let item = world.row_mut(row);
+            let (replication, allowed) = read(item, &standings, &mut zones, &mut holders);
+            problem.add_item(replication, &holders);
+            if let Some(allowed) = allowed {
+                problem.restrict(&allowed);
+            }
+        }
+        let mut intent = Self {
+            of: 0,
+            rules: *rules,
+            planner: Planner::new(problem),
+            asked,
+            zones,
+            seats: Vec::new(),
+            standings,
+            stays: BTreeMap::new(),
+            lacking: Arc::default(),
+            unreadable: 0,
+        };
+        intent.plan(world, outside, seats);
+        world.unsettle(|item| intent.is_unsettled(item));
         intent
+    }
+
+    /// Plans anew, as [`Intent::new`] does, from the plan that it was and what has changed in the same world since.
+    pub fn follow<W: Workload>(&mut self, world: &mut World<W>, rules: &Rules, outside: &Outside) {
+        let (mut rows, asked) = world.take_changed();
+        let knows_the_rest = asked == self.asked + 1 && *rules == self.rules;
+        if !knows_the_rest {
+            *self = Self::new(world, rules, outside);
+            return;
+        }
+        self.asked = asked;
+        let seats = full_seats(world, outside, &mut self.zones);
+        for seat in &seats[self.seats.len()..] {
+            self.planner.add_member(Seat::new(seat.zone, 0));
+        }
+        let before = std::mem::replace(&mut self.standings, standings(world, outside));
+        for (member, standing) in (0..).zip(&self.standings) {
+            let before = before.get(member as usize).copied().unwrap_or_default();
+            if before.keeps_primaries() != standing.keeps_primaries() {
+                rows.extend(self.planner.items_of(member));
+            }
+        }
+        let mut holders = Vec::new();
+        for row in &rows {
+            let item = world.row_mut(*row);
+            let (replication, allowed) = read(item, &self.standings, &mut self.zones, &mut holders);
+            self.planner.set_item(*row, replication, allowed.as_deref(), &holders);
+        }
+        self.plan(world, outside, seats);
+        rows.extend(self.planner.moving());
+        world.look_at(rows, |item| self.is_unsettled(item));
+    }
+
+    /// Plans, when all but the members is told.
+    fn plan<W: Workload>(&mut self, world: &World<W>, outside: &Outside, seats: Vec<Seat>) {
+        let lower = lower(world, &self.standings, &seats);
+        self.stays = self.planner.change_members(seats, &lower).into_iter().collect();
+        self.planner.plan();
+        let pair = |(item, member): &(Arc<str>, MemberKey)| {
+            Some((world.find_row(item)?, world.find_number(member)?))
+        };
+        self.planner.evade(&outside.avoided.iter().filter_map(pair).collect());
+        let seats = (0..).zip(self.planner.seats()).map(|(number, seat)| {
+            let member = world.member(number);
+            // It holds what no plan moves besides what the plan lets it.
+            let limit = seat.limit.saturating_add(member.frozen);
+            member.stands().then_some(Seat { limit, ..*seat })
+        });
+        self.seats = seats.collect();
+        self.lacking = lacking(world, &self.planner);
+        self.unreadable = world.unreadable();
+        self.of = fingerprint(world, &self.rules, outside);
+    }
+
+    /// Whether something is to be done with an item, or waited for.
+    fn is_unsettled<W: Workload>(&self, item: &Item<W>) -> bool {
+        !self.is_met(item) || item.held.iter().any(|held| !held.consistent)
     }
 
     /// Whether it is still what a new plan would be made from.
@@ -128,22 +200,25 @@ impl Intent {
         self.of == fingerprint(world, rules, outside)
     }
 
-    /// Who is meant to hold an item: the members' numbers in the world, and who is meant to be the
-    /// primary. `None`: nothing is meant, it stays as it is.
+    /// Who is meant to hold an item: the members' numbers, and who is meant to be the primary. `None`:
+    /// nothing is meant, it stays as it is.
     pub(super) fn wanted<W: Workload>(
         &self,
         item: &Item<W>,
     ) -> Option<impl ExactSizeIterator<Item = (u32, bool)> + '_> {
-        let number = item.number? as usize;
-        let wanted = self.desired.of(number).iter();
-        let named = |holder: &Holder| (self.members[holder.member() as usize], holder.is_primary());
-        Some(wanted.map(named))
+        let wanted = item.is_planned.then(|| self.planner.desired(item.number))?.iter();
+        Some(wanted.map(|holder| (holder.member(), holder.is_primary())))
     }
 
     /// How much a member may hold, with what is left where it is because nobody can read what it
     /// wants. `None`: it does not stand.
     pub(super) fn seat(&self, member: u32) -> Option<Seat> {
         self.seats.get(member as usize).copied().flatten()
+    }
+
+    /// Why a member may hold what it should give up. `None`: it gives up all that it should.
+    pub(super) fn stays(&self, member: u32) -> Option<Stays> {
+        self.stays.get(&member).copied()
     }
 
     /// What a member may hold, as judged from outside when this was planned.
@@ -163,7 +238,12 @@ impl Intent {
 
     /// How good the plan is.
     pub fn certificate(&self) -> &Certificate {
-        &self.certificate
+        self.planner.certificate()
+    }
+
+    /// Whether all was planned at once, and not only what had changed.
+    pub fn was_whole(&self) -> bool {
+        self.planner.was_whole()
     }
 
     /// The items that lack replicas, by name.
@@ -177,142 +257,104 @@ impl Intent {
     }
 }
 
-/// The planner's problem, and the members' numbers in the world by those in the problem.
-fn problem<W: Workload>(
-    world: &mut World<W>,
-    rules: &Rules,
-    outside: &Outside,
-    frozen: &BTreeMap<u32, u32>,
-) -> (Problem, Vec<u32>) {
-    let mut members: Vec<u32> =
-        world.members().filter(|(_, member)| member.stands()).map(|(number, _)| number).collect();
-    members.sort_by(|a, b| world.member(*a).key.cmp(&world.member(*b).key));
-    let zones: BTreeSet<Arc<str>> =
-        members.iter().map(|number| Arc::clone(&world.member(*number).key.zone)).collect();
-    let zones: BTreeMap<Arc<str>, u32> = zones.into_iter().zip(0..).collect();
-    let posts: Vec<Post> = members
-        .iter()
-        .map(|number| {
-            let member = world.member(*number);
-            let primaries = outside.standing(&member.key).primaries();
-            let frozen = frozen.get(number).copied().unwrap_or(0);
-            Post { primaries, ..post(member, zones[&member.key.zone], frozen) }
-        })
-        .collect();
-    let problem = Problem::new(rules.zone_rule, rules.balance_slack);
-    let mut problem = problem.with_capacity(world.len(), world.assignments());
-    for seat in seats(&posts) {
-        problem.add_member(seat);
+/// What the members may hold, without what their standing and their wish to leave take from it.
+fn full_seats<W: Workload>(world: &World<W>, outside: &Outside, zones: &mut Zones) -> Vec<Seat> {
+    let posts = (0..).take(world.numbers_end()).map(|number| {
+        let member = world.member(number);
+        let primaries = outside.standing(&member.key).primaries();
+        Post { primaries, ..post(member, zone_number(zones, &member.key.zone)) }
+    });
+    seats(&posts.collect::<Vec<Post>>())
+}
+
+fn standings<W: Workload>(world: &World<W>, outside: &Outside) -> Vec<Standing> {
+    let numbers = (0..).take(world.numbers_end());
+    numbers.map(|number| outside.standing(&world.member(number).key)).collect()
+}
+
+fn zone_number(zones: &mut Zones, zone: &str) -> u32 {
+    if let Some(number) = zones.get(zone) {
+        return *number;
     }
-    let numbers = numbers(world, &members);
-    add_items(world, outside, &mut problem, &numbers, &zones);
-    let lower = lower(world, outside, &members, &problem);
-    retire_to(&mut problem, &lower);
-    (problem, members)
+    let number = u32::try_from(zones.len()).unwrap_or(u32::MAX);
+    zones.insert(Arc::from(zone), number);
+    number
 }
 
 /// To what the limits of members should be lowered: by their standings, and then of those that want to
-/// leave, the oldest first.
-fn lower<W: Workload>(
-    world: &World<W>,
-    outside: &Outside,
-    members: &[u32],
-    problem: &Problem,
-) -> Vec<Less> {
-    let seats = || problem.seats().iter().zip(members.iter().map(|number| world.member(*number)));
-    let judged = seats().zip(0..).map(|((seat, member), number)| {
-        let standing = outside.standing(&member.key);
-        let limit = standing.limit(seat.limit, member.load);
-        Less { member: number, limit, share: standing.keeps(seat.limit), keep: Keep::Replicas }
-    });
+/// leave, the oldest first. The order is the same whatever their numbers are.
+fn lower<W: Workload>(world: &World<W>, standings: &[Standing], seats: &[Seat]) -> Vec<Less> {
+    let members = || (0..).zip(seats).map(|(number, seat)| (number, world.member(number), seat));
+    let mut judged: Vec<(&MemberKey, Less)> = members()
+        .map(|(number, member, seat)| {
+            let standing = standings[number as usize];
+            let limit = standing.limit(seat.limit, member.load);
+            (
+                &member.key,
+                Less {
+                    member: number,
+                    limit,
+                    share: standing.keeps(seat.limit),
+                    keep: Keep::Replicas,
+                },
+            )
+        })
+        .filter(|(_, less)| less.limit < seats[less.member as usize].limit)
+        .collect();
+    judged.sort_by_key(|(key, _)| *key);
     let leaves = |member: &Member<W>| member.value().is_some_and(MemberValue::is_exiting);
-    let leaving = seats().zip(0..).filter(|((_, member), _)| leaves(member));
-    let mut leaving: Vec<(u64, u32)> =
-        leaving.map(|((_, member), number)| (member.since(), number)).collect();
+    let leaving = members().filter(|(_, member, _)| leaves(member));
+    let mut leaving: Vec<(u64, &MemberKey, u32)> =
+        leaving.map(|(number, member, _)| (member.since(), &member.key, number)).collect();
     leaving.sort_unstable();
     let keep = Keep::ZoneRule;
-    let leaving = leaving.into_iter().map(|(_, member)| Less { member, limit: 0, share: 0, keep });
-    judged.chain(leaving).collect()
+    let leaving = leaving.into_iter().map(|(.., member)| Less { member, limit: 0, share: 0, keep });
+    judged.into_iter().map(|(_, less)| less).chain(leaving).collect()
 }
 
-/// The members' numbers in the plan, by those in the world.
-fn numbers<W: Workload>(world: &World<W>, members: &[u32]) -> Vec<Option<u32>> {
-    let mut numbers = vec![None; world.numbers_end()];
-    for (number, member) in (0..).zip(members) {
-        numbers[*member as usize] = Some(number);
-    }
-    numbers
+/// What a plan has to know of an item: how many replicas it wants, in which zones, and who holds it. From
+/// here on it is in the plan.
+fn read<W: Workload>(
+    item: &mut Item<W>,
+    standings: &[Standing],
+    zones: &mut Zones,
+    holders: &mut Vec<Holder>,
+) -> (u32, Option<Vec<u32>>) {
+    holders.clear();
+    item.is_planned = item.value().is_some();
+    let Some(value) = item.value() else { return (0, None) };
+    holders.extend(item.held.iter().map(|held| {
+        let holder = Holder::new(held.member);
+        let primary = held.slot == 0 && standings[held.member as usize].keeps_primaries();
+        let holder = if primary { holder.primary() } else { holder };
+        if held.consistent { holder.consistent() } else { holder }
+    }));
+    let allowed = value
+        .zones()
+        .map(|allowed| allowed.iter().map(|zone| zone_number(zones, zone)).collect::<Vec<u32>>());
+    (value.replication(), allowed)
 }
 
-fn add_items<W: Workload>(
-    world: &mut World<W>,
-    outside: &Outside,
-    problem: &mut Problem,
-    numbers: &[Option<u32>],
-    zones: &BTreeMap<Arc<str>, u32>,
-) {
-    let keeps = |number: u32| outside.standing(&world.member(number).key).keeps_primaries();
-    let keeps: Vec<bool> = (0..).take(numbers.len()).map(keeps).collect();
-    let mut holders = Vec::new();
-    let rows: Vec<u32> = world.rows().collect();
-    for item in rows {
-        let item = world.row_mut(item);
-        item.number = None;
-        let Some(value) = item.value() else { continue };
-        holders.clear();
-        holders.extend(item.held.iter().filter_map(|held| {
-            let holder = Holder::new(numbers[held.member as usize]?);
-            let primary = held.slot == 0 && keeps[held.member as usize];
-            let holder = if primary { holder.primary() } else { holder };
-            Some(if held.consistent { holder.consistent() } else { holder })
-        }));
-        let number = problem.add_item(value.replication(), &holders);
-        if let Some(allowed) = value.zones() {
-            let allowed = allowed.iter().filter_map(|zone| zones.get(zone.as_str()).copied());
-            problem.restrict(&allowed.collect::<Vec<u32>>());
-        }
-        item.number = u32::try_from(number).ok();
-    }
-}
-
-/// How much each member holds that no plan moves, because nobody knows what it wants.
-fn frozen<W: Workload>(world: &World<W>) -> BTreeMap<u32, u32> {
-    let mut frozen = BTreeMap::new();
-    if world.unreadable() == 0 {
-        return frozen;
-    }
-    for (_, item) in world.items().filter(|(_, item)| item.is_unreadable()) {
-        for held in &item.held {
-            *frozen.entry(held.member).or_default() += 1;
-        }
-    }
-    frozen
-}
-
-fn post<W: Workload>(member: &Member<W>, zone: u32, frozen: u32) -> Post {
+fn post<W: Workload>(member: &Member<W>, zone: u32) -> Post {
     let Some(value) = member.value() else {
         // Nobody knows what it can hold: it keeps what it has, and gets nothing.
-        let limit = member.load.saturating_sub(frozen);
+        let limit = if member.stands() { member.load.saturating_sub(member.frozen) } else { 0 };
         return Post { zone, limit, ..Post::default() };
     };
-    let limit = value.limit().saturating_sub(frozen);
+    let limit = value.limit().saturating_sub(member.frozen);
     Post { zone, limit, share: value.share(), ..Post::default() }
 }
 
-fn lacking<W: Workload>(
-    world: &World<W>,
-    problem: &Problem,
-    solution: &super::planner::Solution,
-) -> Arc<[Lacking]> {
-    if solution.certificate.unplaced() == 0 {
+/// The items that lack replicas, by name.
+fn lacking<W: Workload>(world: &World<W>, planner: &Planner) -> Arc<[Lacking]> {
+    if planner.certificate().unplaced() == 0 {
         return Arc::default();
     }
-    let lacks = |(name, item): (&Arc<str>, &Item<W>)| {
-        let number = item.number? as usize;
-        let reason = Reason::of(problem, solution, number)?;
-        let placed = u32::try_from(solution.desired.of(number).len()).unwrap_or(u32::MAX);
-        let missing = problem.replication()[number].saturating_sub(placed);
-        Some(Lacking { item: Arc::clone(name), missing, reason })
-    };
-    world.items().filter_map(lacks).collect()
+    let lacks = planner.lacking().map(|(row, missing, reason)| {
+        let item = Arc::clone(world.row(row).0);
+        Lacking { item, missing, reason }
+    });
+    let mut lacking: Vec<Lacking> = lacks.collect();
+    lacking.sort_by(|a, b| a.item.cmp(&b.item));
+    lacking.into()
 }

@@ -14,7 +14,7 @@ use super::{
     intent::{Intent, Lacking, Outside, Rules},
     item::Keys,
     moves::{DELETED, Move, moves, words},
-    planner::Certificate,
+    planner::{Certificate, Stays},
     progress::Doing,
     state::{Post, Standing},
     value::{Entity, MemberKey, MemberValue, Workload},
@@ -42,6 +42,9 @@ pub struct MemberReport {
     pub primaries: u32,
     /// Whether it wants to leave.
     pub exiting: bool,
+    /// Why it may still hold what it should give up, by its standing or by its wish to leave. `None`: it gives
+    /// up all of that.
+    pub stays: Option<Stays>,
     /// What it may hold, as judged from outside.
     pub standing: Standing,
     /// Why; `None`: nobody has judged it.
@@ -130,6 +133,7 @@ impl Report {
                 load: member.load,
                 primaries: member.primaries,
                 exiting: member.value().is_some_and(MemberValue::is_exiting),
+                stays: intent.stays(number),
                 standing: outside.standing(&member.key),
                 why: outside.standings.get(&member.key).map(|judgement| Arc::clone(&judgement.why)),
             })
@@ -167,7 +171,8 @@ impl Report {
     }
 
     /// What somebody sees who only looks: the same as the leader, if it has the same rules, and knows
-    /// the same from outside. It costs a plan of the whole world.
+    /// the same from outside, but for what is not carried out yet, where its plan is as good. It costs a plan of the
+    /// whole world.
     pub fn of_view<W: Workload>(
         keys: Keys,
         workload: Arc<W>,
@@ -285,6 +290,9 @@ impl fmt::Display for MemberReport {
         if self.standing != Standing::Full {
             write!(f, ", {}", self.standing)?;
         }
-        if room < limit { write!(f, ", may hold {room}") } else { Ok(()) }
+        if room < limit {
+            write!(f, ", may hold {room}")?;
+        }
+        self.stays.map_or(Ok(()), |stays| write!(f, ", stays for now: {stays}"))
     }
 }

@@ -43,6 +43,11 @@ impl<T: Default> Table<T> {
         number
     }
 
+    /// All numbers are below this.
+    pub(super) fn end(&self) -> usize {
+        self.rows.len()
+    }
+
     /// A row by its number, with its name; one that is gone is empty.
     pub(super) fn row(&self, number: u32) -> (&Arc<str>, &T) {
         let (name, row) = &self.rows[number as usize];

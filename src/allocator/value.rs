@@ -1,6 +1,7 @@
 //! What the values of items, members and assignments say: a trait each, JSON by default.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -243,4 +244,12 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>, String> {
 
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+/// A number that differs where the facts differ. Numbers of independent facts are added up, so that
+/// one of them can change alone.
+pub(super) fn digest(facts: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    facts.hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,38 +1,19 @@
 //! What stands at one revision, indexed: members, items, who holds what, and what is not settled.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    hash::{DefaultHasher, Hash, Hasher},
-    iter::Peekable,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, iter::Peekable, sync::Arc};
 
 use super::{
     item::{Key, Keys},
     leader,
     progress::{Doing, Progress},
+    roster::{Kept, Member, Roster},
     table::Table,
-    value::{Entity, ItemValue, MemberKey, MemberValue, Replica, Workload, judge, key_of},
+    value::{Entity, ItemValue, MemberKey, Replica, Workload, digest, judge, key_of},
 };
 use crate::store::{
-    Compare, LeaseId,
-    mirror::{Change, Entry, View},
+    Compare,
+    mirror::{Change, View},
 };
-
-/// A key as the mirror has it.
-pub(super) type Kept<W> = Arc<Entry<Entity<W>>>;
-
-/// A member, or what is left of one: some assignments.
-pub struct Member<W: Workload> {
-    /// Its place and name.
-    pub key: MemberKey,
-    pub(super) entry: Option<Kept<W>>,
-    /// How many assignments it has.
-    pub load: u32,
-    /// How many of them are in slot 0.
-    pub primaries: u32,
-}
 
 /// An assignment.
 pub struct Assignment<W: Workload> {
@@ -50,8 +31,12 @@ pub struct Item<W: Workload> {
     pub(super) entry: Option<Kept<W>>,
     /// Its assignments, by zone, member and slot.
     pub held: Vec<Assignment<W>>,
-    /// Its number in the plan.
-    pub(super) number: Option<u32>,
+    /// Its number in this world, and in the plan.
+    pub(super) number: u32,
+    /// Whether it is in the plan.
+    pub(super) is_planned: bool,
+    /// Whether it has changed since the last plan.
+    has_changed: bool,
 }
 
 /// What stands at one revision. It follows a mirror by its changes, each at a cost that does not
@@ -70,77 +55,16 @@ pub struct World<W: Workload> {
     copying: usize,
     /// Who has taken over the planning.
     taken: Option<Kept<W>>,
+    /// The items that have changed since the last plan, or are gone.
+    changed: Vec<u32>,
+    /// How many plans have asked for those.
+    asked: u64,
 }
 
 impl<W: Workload> Default for Item<W> {
     fn default() -> Self {
-        Self { entry: None, held: Vec::new(), number: None }
-    }
-}
-
-/// The members by the numbers that they have in a world.
-struct Roster<W: Workload> {
-    members: Vec<Member<W>>,
-    /// By zone and name.
-    numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
-}
-
-impl<W: Workload> Roster<W> {
-    /// The number of a member; a new one if it was not heard of.
-    fn number(&mut self, zone: &str, member: &str) -> u32 {
-        if let Some(number) = self.find(zone, member) {
-            return number;
-        }
-        let number = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        let key = MemberKey::new(zone, member);
-        let zone = self.numbers.entry(Arc::clone(&key.zone)).or_default();
-        zone.insert(Arc::clone(&key.member), number);
-        self.members.push(Member { key, entry: None, load: 0, primaries: 0 });
-        number
-    }
-
-    fn find(&self, zone: &str, member: &str) -> Option<u32> {
-        self.numbers.get(zone)?.get(member).copied()
-    }
-
-    fn get(&self, number: u32) -> &Member<W> {
-        &self.members[number as usize]
-    }
-
-    fn get_mut(&mut self, number: u32) -> &mut Member<W> {
-        &mut self.members[number as usize]
-    }
-}
-
-impl<W: Workload> Member<W> {
-    /// Whether it stands, and not only assignments that it had.
-    pub fn stands(&self) -> bool {
-        self.entry.is_some()
-    }
-
-    /// Its value: the last that decoded. `None`: it does not stand, or never had one that decodes.
-    pub fn value(&self) -> Option<&W::Member> {
-        self.entry.as_ref()?.value.as_ref()?.member()
-    }
-
-    /// The lease with which it, and all that it holds, ends.
-    pub fn lease(&self) -> LeaseId {
-        self.entry.as_ref().map_or(LeaseId::NONE, |entry| entry.kv.lease)
-    }
-
-    /// The revision at which it came to be; zero if it does not stand.
-    pub fn since(&self) -> u64 {
-        self.entry.as_ref().map_or(0, |entry| entry.kv.create_revision)
-    }
-
-    fn digest(&self) -> u64 {
-        if self.entry.is_none() {
-            return 0;
-        }
-        let value = self.value();
-        let share = value.and_then(MemberValue::share).map(f64::to_bits);
-        let facts = value.map(|value| (value.limit(), share, value.is_exiting()));
-        digest(&("member", &self.key, facts, self.since()))
+        let (number, is_planned, has_changed) = (0, false, false);
+        Self { entry: None, held: Vec::new(), number, is_planned, has_changed }
     }
 }
 
@@ -186,6 +110,16 @@ impl<W: Workload> Item<W> {
         self.entry.is_none() && self.held.is_empty()
     }
 
+    /// Counts its assignments as what no plan moves, if so, or that they are that no more.
+    fn freeze(&self, members: &mut Roster<W>, more: bool) {
+        if self.is_unreadable() {
+            for held in &self.held {
+                let frozen = &mut members.get_mut(held.member).frozen;
+                *frozen = if more { *frozen + 1 } else { *frozen - 1 };
+            }
+        }
+    }
+
     /// Finds out anew which of its replicas are consistent. Without its value nobody can tell, and they
     /// are what they were.
     fn judge(&mut self, workload: &W, members: &Roster<W>) {
@@ -207,7 +141,9 @@ impl<W: Workload> Item<W> {
             return 0;
         }
         let facts = self.value().map(|value| (value.replication(), value.zones()));
-        digest(&("item", name, facts))
+        // One that was deleted, and made anew, is another one.
+        let since = self.entry.as_ref().map(|entry| entry.kv.create_revision);
+        digest(&("item", name, facts, since))
     }
 
     /// Takes over an assignment as it is now, or that there is none. Returns whether one has ended.
@@ -224,6 +160,10 @@ impl<W: Workload> Item<W> {
         match (at, entry) {
             (Ok(at), Some(entry)) => self.held[at].entry = entry,
             (Err(at), Some(entry)) => {
+                if self.held.len() < FEW {
+                    // Nearly all items have few replicas: no room is kept for more.
+                    self.held.reserve_exact(1);
+                }
                 self.held.insert(at, Assignment { member, slot, consistent: true, entry });
                 holder.load += 1;
                 holder.primaries += u32::from(slot == 0);
@@ -240,13 +180,8 @@ impl<W: Workload> Item<W> {
     }
 }
 
-/// A number that differs where the facts differ. Numbers of independent facts are added up, so that
-/// one of them can change alone.
-pub(super) fn digest(facts: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    facts.hash(&mut hasher);
-    hasher.finish()
-}
+/// So many assignments of an item are few.
+const FEW: usize = 8;
 
 impl<W: Workload> World<W> {
     /// What a view of a mirror shows.
@@ -255,7 +190,7 @@ impl<W: Workload> World<W> {
             keys,
             workload,
             revision: 0,
-            members: Roster { members: Vec::new(), numbers: BTreeMap::new() },
+            members: Roster::default(),
             items: Table::default(),
             progress: Progress::default(),
             standing: 0,
@@ -264,14 +199,17 @@ impl<W: Workload> World<W> {
             assignments: 0,
             copying: 0,
             taken: None,
+            changed: Vec::new(),
+            asked: 0,
         };
         world.follow(&View::default(), view);
         world
     }
 
     /// Goes on from one view of a mirror to a later one. Returns the assignments that ended
-    /// meanwhile, by item and the member's number.
+    /// meanwhile, by item and the member's number, which nobody else has before this is called again.
     pub fn follow(&mut self, from: &View<Entity<W>>, to: &View<Entity<W>>) -> Vec<(Arc<str>, u32)> {
+        self.members.tidy();
         let mut ended = Vec::new();
         let mut changes = from.changes(to).peekable();
         while let Some(change) = changes.next() {
@@ -298,6 +236,7 @@ impl<W: Workload> World<W> {
         self.fingerprint = self.fingerprint.wrapping_sub(member.digest());
         member.entry = entry;
         self.fingerprint = self.fingerprint.wrapping_add(member.digest());
+        self.members.may_be_gone(number);
     }
 
     /// Sets one item's assignments: their changes come one after another.
@@ -311,6 +250,7 @@ impl<W: Workload> World<W> {
         let number = self.items.number(name);
         let (name, item) = self.items.row_mut(number);
         let ready = item.consistent();
+        item.freeze(&mut self.members, false);
         self.copying -= item.copying();
         self.assignments -= item.held.len();
         let mut next = Some(first);
@@ -319,12 +259,14 @@ impl<W: Workload> World<W> {
                 let member = self.members.number(zone, member);
                 if item.assign(&mut self.members, (member, slot), after.cloned()) {
                     self.progress.freed(member);
+                    self.members.may_be_gone(member);
                     ended.push((Arc::clone(name), member));
                 }
             }
             next = changes.next_if(|next| self.keys.is_assignment_of(next.key, name));
         }
         item.judge(&*self.workload, &self.members);
+        item.freeze(&mut self.members, true);
         self.copying += item.copying();
         self.assignments += item.held.len();
         if item.consistent() > ready {
@@ -340,8 +282,10 @@ impl<W: Workload> World<W> {
         self.standing -= usize::from(item.stands());
         self.unreadable -= usize::from(item.is_unreadable());
         self.copying -= item.copying();
+        item.freeze(&mut self.members, false);
         item.entry = entry;
         item.judge(&*self.workload, &self.members);
+        item.freeze(&mut self.members, true);
         self.copying += item.copying();
         self.standing += usize::from(item.stands());
         self.unreadable += usize::from(item.is_unreadable());
@@ -351,7 +295,11 @@ impl<W: Workload> World<W> {
 
     /// Has an item looked at of which something has changed, or forgets it.
     fn touch(&mut self, number: u32) {
-        let item = self.items.row(number).1;
+        let item = self.items.row_mut(number).1;
+        item.number = number;
+        if !std::mem::replace(&mut item.has_changed, true) {
+            self.changed.push(number);
+        }
         if item.is_gone() {
             self.items.remove(number);
             return self.progress.settle(number);
@@ -374,7 +322,7 @@ impl<W: Workload> World<W> {
 
     /// The members that stand, and those of which only assignments are left, each by its number.
     pub fn members(&self) -> impl Iterator<Item = (u32, &Member<W>)> {
-        (0..).zip(&self.members.members).filter(|(_, member)| member.stands() || member.load > 0)
+        (0..).zip(self.members.all()).filter(|(_, member)| member.stands() || member.load > 0)
     }
 
     /// A member by the number that it has in this world.
@@ -390,13 +338,17 @@ impl<W: Workload> World<W> {
         Some(self.member(self.find_number(key)?))
     }
 
+    pub(super) fn find_row(&self, item: &str) -> Option<u32> {
+        self.items.find(item)
+    }
+
     pub(super) fn find_number(&self, key: &MemberKey) -> Option<u32> {
         self.members.find(&key.zone, &key.member)
     }
 
     /// All numbers of members are below this.
     pub(super) fn numbers_end(&self) -> usize {
-        self.members.members.len()
+        self.members.all().len()
     }
 
     /// An item was not changed as it was meant to be.
@@ -407,10 +359,33 @@ impl<W: Workload> World<W> {
         }
     }
 
+    /// The items that have changed since this was asked last, each at least once; and how often it was asked before.
+    pub(super) fn take_changed(&mut self) -> (Vec<u32>, u64) {
+        let changed = std::mem::take(&mut self.changed);
+        for number in &changed {
+            self.row_mut(*number).has_changed = false;
+        }
+        self.asked += 1;
+        (changed, self.asked - 1)
+    }
+
     /// Makes these items, and no others, unsettled.
     pub(super) fn unsettle(&mut self, is_unsettled: impl Fn(&Item<W>) -> bool) {
         let unsettled = self.items.numbers().filter(|number| is_unsettled(self.row(*number).1));
         self.progress.restart(unsettled.collect());
+    }
+
+    /// Has these items looked at, and those that wait for something, if they are unsettled; or settles them.
+    pub(super) fn look_at(&mut self, items: Vec<u32>, is_unsettled: impl Fn(&Item<W>) -> bool) {
+        let waiting: Vec<u32> = self.progress.doing().keys().copied().collect();
+        for number in items.into_iter().chain(waiting) {
+            let item = self.row(number).1;
+            if !item.is_gone() && is_unsettled(item) {
+                self.progress.touch(number);
+            } else {
+                self.progress.settle(number);
+            }
+        }
     }
 
     /// The items by name, and those of which only assignments are left.
@@ -418,9 +393,9 @@ impl<W: Workload> World<W> {
         self.items.iter()
     }
 
-    /// The items' numbers, by name.
-    pub(super) fn rows(&self) -> impl Iterator<Item = u32> {
-        self.items.numbers()
+    /// All numbers of items are below this.
+    pub(super) fn rows_end(&self) -> usize {
+        self.items.end()
     }
 
     /// An item by the number that it has in this world; it may be gone.
@@ -434,7 +409,7 @@ impl<W: Workload> World<W> {
 
     /// An item by its name.
     pub fn item(&self, name: &str) -> Option<&Item<W>> {
-        Some(self.row(self.items.find(name)?).1)
+        Some(self.row(self.find_row(name)?).1)
     }
 
     /// How many items stand.
@@ -475,7 +450,7 @@ impl<W: Workload> World<W> {
     }
 
     /// Says of what a plan depends on, and of nothing else, whether it has changed: members with
-    /// limits, shares and wishes to leave, items with replication and zones.
+    /// limits, shares and wishes to leave, items with replication and zones, and since when each stands.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -483,26 +458,19 @@ impl<W: Workload> World<W> {
     /// The member that plans for all: the oldest, and of those that came to be at one revision the
     /// first by zone and name; but who has taken over from it, while it stands.
     pub fn leader(&self) -> Option<&Member<W>> {
-        let entries = self.members.members.iter().filter_map(|member| member.entry.as_ref());
+        let entries = self.members.all().iter().filter_map(|member| member.entry.as_ref());
         let taken = self.taken.as_ref().map(|taken| &*taken.kv);
         let found = leader::leader(entries.map(|entry| &*entry.kv), taken)?;
         let is_it = |member: &&Member<W>| {
             member.entry.as_ref().is_some_and(|entry| entry.kv.key == found.key)
         };
-        self.members.members.iter().find(is_it)
+        self.members.all().iter().find(is_it)
     }
 
     /// Holds only while nobody else takes over the planning.
     pub(super) fn nobody_takes_over(&self) -> Compare {
         let revision = self.taken.as_ref().map_or(0, |taken| taken.kv.mod_revision);
         Compare::unchanged(self.keys.leader(), revision)
-    }
-}
-
-impl<W: Workload> fmt::Debug for Member<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, load, primaries, .. } = self;
-        write!(f, "{key}: {load}, primary of {primaries}")
     }
 }
 
@@ -522,7 +490,7 @@ impl<W: Workload> fmt::Debug for World<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
             .field("revision", &self.revision)
-            .field("members", &self.members.members.len())
+            .field("members", &self.members.all().len())
             .field("items", &self.items.len())
             .field("assignments", &self.assignments)
             .finish_non_exhaustive()

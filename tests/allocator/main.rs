@@ -12,6 +12,7 @@ mod faulty;
 mod fixed;
 mod fixture;
 mod flow;
+mod kept;
 mod large;
 mod many;
 mod members;

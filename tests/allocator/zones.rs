@@ -6,7 +6,10 @@ use raft_autopilot::allocator::{
     Certificate, Holder, Problem, Seat, Solution, Stays, ZoneRule, retire, solve, solve_by_counting,
 };
 
-use crate::large::Dice;
+use crate::{
+    large::Dice,
+    scene::{Mode, Scene},
+};
 
 /// So many members in each zone, and items that want so many replicas.
 fn world(rule: ZoneRule, zones: &[u32], limit: u32, items: &[(usize, u32)]) -> Problem {
@@ -134,4 +137,21 @@ fn where_a_stricter_rule_comes_it_is_certified_that_no_more_moves_than_must() {
         let short = told.unplaced() > 0;
         assert!(told.is_best() || short && told.gap() * 20 < told.added, "{told:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_says_why_a_member_that_leaves_is_not_relieved_until_it_is() {
+    let mut scene = Scene::with("i1:2 i2:2 a/A=4 a/A2=4 b/B=4").await;
+    scene.settle(Mode::Mark).await;
+    scene.put("b/B=4E").await;
+    scene.settle(Mode::Mark).await;
+    let stays = |scene: &mut Scene| {
+        let report = scene.look_on();
+        let member = report.members.into_iter().find(|member| &*member.key.member == "B").unwrap();
+        (member.load, member.stays, member.to_string().contains("stays for now"))
+    };
+    assert_eq!(stays(&mut scene), (2, Some(Stays::ZoneRule), true));
+    scene.put("b/B2=4").await;
+    scene.settle(Mode::Mark).await;
+    assert_eq!(stays(&mut scene), (0, None, false));
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
+    draft::Draft,
     holder::{Holder, holds},
-    holdings::Holdings,
     problem::Problem,
     seat::Primaries,
 };
@@ -13,46 +13,56 @@ use super::{
 ///
 /// Another member of the same zone takes the item: one that gets another item by the plan, and lets
 /// the avoided member have that; or else the least loaded one with room. Where there is neither, the
-/// plan stays as it is. Who holds an item goes on holding it.
-pub(crate) fn evade(
+/// plan stays as it is. Who holds an item goes on holding it. `moving` are all items that get somebody new, and
+/// `loads` say how many each member is to hold.
+pub(super) fn evade(
     problem: &Problem,
-    desired: &mut Holdings,
-    avoided: impl Iterator<Item = (usize, u32)>,
+    draft: &mut impl Draft,
+    moving: &[u32],
+    loads: &mut [u64],
+    avoided: &BTreeSet<(u32, u32)>,
 ) {
-    let avoided: BTreeSet<(usize, u32)> = avoided.collect();
-    let is_avoided = |item: usize, member: u32| avoided.contains(&(item, member));
+    let is_avoided = |item: u32, member: u32| avoided.contains(&(item, member));
     for (item, member) in avoided.iter().copied() {
-        let wanted = desired.of(item).iter().any(|holder| holder.member() == member);
-        if !wanted || holds(problem.held().of(item), member) {
+        if item as usize >= draft.len() || !is_new(draft, item, member) {
             continue;
         }
         let zone = problem.seats()[member as usize].zone;
+        let row = draft.of(item as usize);
         let fits = |other: u32| {
             problem.seats()[other as usize].zone == zone
-                && !holds(desired.of(item), other)
+                && !holds(row, other)
                 && !is_avoided(item, other)
         };
-        let swap = (0..desired.len()).find_map(|at| {
-            let new = desired.of(at).iter().map(|holder| holder.member()).find(|other| {
-                fits(*other)
-                    && !holds(problem.held().of(at), *other)
-                    && !holds(desired.of(at), member)
-                    && !is_avoided(at, member)
-            })?;
-            Some((at, new))
+        let swap = moving.iter().find_map(|at| {
+            let row = draft.of(*at as usize);
+            if holds(row, member) || is_avoided(*at, member) {
+                return None;
+            }
+            let mut members = row.iter().map(|holder| holder.member());
+            let new = members.find(|other| fits(*other) && is_new(draft, *at, *other))?;
+            Some((*at, new))
         });
         if let Some((at, other)) = swap {
-            replace(problem, desired.of_mut(at), other, member);
-            replace(problem, desired.of_mut(item), member, other);
-        } else if let Some(other) = least_loaded(problem, desired, fits) {
-            replace(problem, desired.of_mut(item), member, other);
+            replace(problem, draft, at, other, member);
+            replace(problem, draft, item, member, other);
+        } else if let Some(other) = least_loaded(problem, loads, fits) {
+            replace(problem, draft, item, member, other);
+            loads[member as usize] -= 1;
+            loads[other as usize] += 1;
         }
     }
 }
 
+/// Whether an item gets a member that it did not have.
+fn is_new(draft: &impl Draft, item: u32, member: u32) -> bool {
+    holds(draft.of(item as usize), member) && !holds(draft.held(item as usize), member)
+}
+
 /// Puts one member in the place of another, and makes it the primary if that one was; but another holder,
 /// if the new one takes none.
-fn replace(problem: &Problem, holders: &mut [Holder], member: u32, by: u32) {
+fn replace(problem: &Problem, draft: &mut impl Draft, item: u32, member: u32, by: u32) {
+    let holders = draft.of_mut(item as usize);
     let Some(at) = holders.iter().position(|holder| holder.member() == member) else { return };
     let was_primary = holders[at].is_primary();
     holders[at] = Holder::new(by);
@@ -63,14 +73,11 @@ fn replace(problem: &Problem, holders: &mut [Holder], member: u32, by: u32) {
         let primary = &mut holders[other.unwrap_or(at)];
         *primary = primary.primary();
     }
+    draft.came(item as usize, by);
 }
 
 /// The member with room that has the smallest part of its limit filled.
-fn least_loaded(problem: &Problem, desired: &Holdings, fits: impl Fn(u32) -> bool) -> Option<u32> {
-    let mut loads = vec![0u64; problem.seats().len()];
-    for holder in desired.all() {
-        loads[holder.member() as usize] += 1;
-    }
+fn least_loaded(problem: &Problem, loads: &[u64], fits: impl Fn(u32) -> bool) -> Option<u32> {
     let limit = |member: u32| u64::from(problem.seats()[member as usize].limit);
     let load = |member: u32| loads[member as usize];
     let open = (0..).take(loads.len()).filter(|other| load(*other) < limit(*other) && fits(*other));
@@ -80,7 +87,11 @@ fn least_loaded(problem: &Problem, desired: &Holdings, fits: impl Fn(u32) -> boo
 #[cfg(test)]
 mod tests {
     use super::{
-        super::seat::{Seat, ZoneRule},
+        super::{
+            draft::Sheet,
+            holdings::Holdings,
+            seat::{Seat, ZoneRule},
+        },
         *,
     };
 
@@ -94,8 +105,9 @@ mod tests {
         let plan = |row: &[Holder]| {
             let mut desired = Holdings::default();
             desired.push(row);
-            evade(&problem, &mut desired, [(0, 0)].into_iter());
-            desired.of(0).to_vec()
+            let mut sheet = Sheet::with(&problem, desired);
+            evade(&problem, &mut sheet, &[0], &mut [1, 1, 0], &BTreeSet::from([(0, 0)]));
+            sheet.of(0).to_vec()
         };
         let (first, second, third) = (Holder::new(0), Holder::new(1), Holder::new(2));
         assert_eq!(plan(&[second, first.primary()]), [second.primary(), third]);

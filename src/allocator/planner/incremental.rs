@@ -1,18 +1,24 @@
 //! Plans of a world that changes little by little: each costs what changed, not what there is.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use super::{
     certificate::{Certificate, certify},
     draft::Draft,
+    evade::evade,
     fair::{Fair, cap, fair_of},
     fill::{Filled, fill},
+    flow::index,
     holder::{Holder, sanitised},
     kinds::{Class, Classes, Zones, narrow},
     live::Live,
     network::{Reason, Solution, is_small, solve, solve_by_counting},
     primaries,
     problem::Problem,
+    retire::{Less, Stays, retire_to},
     seat::Seat,
     survey::{Cells, Standing, is_sound},
     tally::Kind,
@@ -122,7 +128,7 @@ impl Planner {
             was_whole: true,
             solver,
         };
-        planner.count_all();
+        planner.count_items();
         planner
     }
 
@@ -153,6 +159,24 @@ impl Planner {
         }
     }
 
+    /// Changes all members, but for those to whom nothing happens; there may be more of them. Then limits are lowered
+    /// as far as that may be, as [`retire`](super::retire) does; returned is who stays, and why.
+    pub(crate) fn change_members(&mut self, seats: Vec<Seat>, lower: &[Less]) -> Vec<(u32, Stays)> {
+        let before = std::mem::replace(&mut self.problem.seats, seats);
+        let kinds = self.items_of_kind();
+        let classes = |problem: &Problem| Classes::by_kind(problem, kinds.into_iter());
+        let stays = retire_to(&mut self.problem, classes, lower);
+        let after = std::mem::replace(&mut self.problem.seats, before);
+        for (member, seat) in (0..).zip(after) {
+            if (member as usize) < self.problem.seats.len() {
+                self.change_member(member, seat);
+            } else {
+                self.add_member(seat);
+            }
+        }
+        stays
+    }
+
     /// Adds an item, as [`Problem::add_item`] does, that may be held in some zones or in any. Returns its
     /// number.
     pub fn add_item(
@@ -169,7 +193,7 @@ impl Planner {
         }
         self.problem.restrict_item(item, zones);
         self.live.add_item(self.known(holders));
-        self.count_item(item, 1);
+        self.count_kind(item, 1);
         item
     }
 
@@ -180,23 +204,52 @@ impl Planner {
         if item >= self.problem.replication.len() {
             return;
         }
+        let set = zones.map_or(0, |zones| self.problem.set_number(zones));
+        if self.problem.kind(item) == (replication, set) {
+            return;
+        }
         self.still = false;
-        self.count_row(item, self.live.of(item).to_vec(), false);
-        self.count_item(item, -1);
+        self.count_desired(item, false);
+        self.count_kind(item, -1);
         self.problem.replication[item] = replication;
-        self.problem.restrict_item(item, zones);
-        self.count_item(item, 1);
-        self.count_row(item, self.live.of(item).to_vec(), true);
+        self.problem.set_zone_set(item, set);
+        self.count_kind(item, 1);
+        self.count_desired(item, true);
         self.live.touch(narrow(item));
     }
 
     /// Says who holds an item now, as [`Problem::add_item`] reads it. Without an item of that number
     /// nothing happens.
     pub fn hold(&mut self, item: u32, holders: &[Holder]) {
-        if (item as usize) < self.problem.replication.len() {
-            self.still = false;
-            self.live.hold(item, self.known(holders));
+        if (item as usize) >= self.problem.replication.len() {
+            return;
         }
+        self.still = false;
+        let held = self.known(holders);
+        let done = self.live.is_done(item, &held);
+        if done {
+            self.count_desired(item as usize, false);
+        }
+        self.live.hold(item, held);
+        if done {
+            self.count_desired(item as usize, true);
+        }
+    }
+
+    /// The same, with what the item wants, as [`change_item`](Self::change_item) reads it. There may be no item of that
+    /// number yet.
+    pub(crate) fn set_item(
+        &mut self,
+        item: u32,
+        replication: u32,
+        zones: Option<&[u32]>,
+        holders: &[Holder],
+    ) {
+        while item as usize >= self.live.len() {
+            self.add_item(0, None, &[]);
+        }
+        self.change_item(item, replication, zones);
+        self.hold(item, holders);
     }
 
     fn known(&self, holders: &[Holder]) -> Vec<Holder> {
@@ -220,9 +273,32 @@ impl Planner {
         &self.certificate
     }
 
+    /// Keeps items away from members that have just given them back, each pair an item and a member: as far as the
+    /// plan loses nothing, and until the next one.
+    pub(crate) fn evade(&mut self, avoided: &BTreeSet<(u32, u32)>) {
+        if avoided.is_empty() {
+            return;
+        }
+        self.still = false;
+        let mut loads = self.loads();
+        let moving: Vec<u32> = self.live.moving().collect();
+        for item in &moving {
+            self.count_desired(*item as usize, false);
+        }
+        evade(&self.problem, &mut self.live, &moving, &mut loads, avoided);
+        for item in moving {
+            self.count_desired(item as usize, true);
+        }
+    }
+
     /// Whether the last plan was made at once.
     pub fn was_whole(&self) -> bool {
         self.was_whole
+    }
+
+    /// The members, by number.
+    pub(crate) fn seats(&self) -> &[Seat] {
+        &self.problem.seats
     }
 
     /// How good the last plan is.
@@ -250,6 +326,28 @@ impl Planner {
         let placed = self.desired(item).len();
         self.problem.replication.get(item as usize)?;
         Reason::for_lack(&self.problem, item as usize, placed, &self.certificate)
+    }
+
+    /// The items that do not get all their replicas, with how many they lack, and why.
+    pub(crate) fn lacking(&self) -> impl Iterator<Item = (u32, u32, Reason)> + '_ {
+        // Why is the same for all that want the same.
+        let mut reasons = BTreeMap::new();
+        let wanted = (0..).zip(&self.problem.replication);
+        wanted.filter_map(move |(item, wanted)| {
+            let placed = self.desired(item).len();
+            let missing = wanted.checked_sub(narrow(placed)).filter(|missing| *missing > 0)?;
+            let reason = *reasons
+                .entry(self.problem.kind(item as usize))
+                .or_insert_with(|| self.reason(item));
+            Some((item, missing, reason?))
+        })
+    }
+
+    /// The items that a member holds, or is to hold, and perhaps others.
+    pub(crate) fn items_of(&self, member: u32) -> Vec<u32> {
+        let mut items = self.live.of_member(member);
+        items.extend(self.live.moving());
+        items
     }
 
     /// The problem as it is now, to be planned by somebody else.
@@ -284,8 +382,7 @@ impl Planner {
         if self.live.moving().len() > 64 + self.live.len() / 8 {
             return None;
         }
-        let kinds = self.kinds.iter().map(|(kind, alike)| (*kind, alike.items));
-        let classes = Classes::by_kind(&self.problem, kinds.filter(|(_, items)| *items > 0));
+        let classes = Classes::by_kind(&self.problem, self.items_of_kind().into_iter());
         let fair = fair_of(&self.problem, classes).filter(|fair| fair.beyond == 0)?;
         if !self.keeps_caps(&fair.zones) {
             return None;
@@ -303,8 +400,8 @@ impl Planner {
         self.live = draft;
         for item in moving {
             let legal = self.legal(&fair, item as usize);
-            self.count_row(item as usize, legal, false);
-            self.count_row(item as usize, self.live.of(item as usize).to_vec(), true);
+            self.count_row(item as usize, &legal, false);
+            self.count_desired(item as usize, true);
         }
         self.live.settle(&loads);
         certificate.is_best().then_some(certificate)
@@ -316,7 +413,7 @@ impl Planner {
         let mut unsound = Vec::new();
         for number in moving {
             let item = number as usize;
-            self.count_row(item, self.live.of(item).to_vec(), false);
+            self.count_desired(item, false);
             let class = fair.classes.of(&self.problem, item);
             let goal = self.problem.wanted(item) as usize;
             if is_sound(fair, class, goal, self.live.held(item)) {
@@ -326,7 +423,7 @@ impl Planner {
                 unsound.push(number);
             }
             let legal = self.legal(fair, item);
-            self.count_row(item, legal, true);
+            self.count_row(item, &legal, true);
         }
         unsound
     }
@@ -377,23 +474,54 @@ impl Planner {
         standing
     }
 
+    /// How many items there are of each kind.
+    fn items_of_kind(&self) -> Vec<(Kind, i64)> {
+        self.kinds.iter().map(|(kind, alike)| (*kind, alike.items)).collect()
+    }
+
+    /// How many items each member is to hold.
+    fn loads(&self) -> Vec<u64> {
+        let mut loads = vec![0; self.problem.seats.len()];
+        if self.counted {
+            for alike in self.kinds.values() {
+                let counts = loads.iter_mut().zip(&alike.of_member);
+                counts.for_each(|(load, count)| *load += u64::from(*count));
+            }
+        } else {
+            let rows = (0..self.live.len()).flat_map(|item| self.live.of(item));
+            rows.for_each(|holder| loads[holder.member() as usize] += 1);
+        }
+        loads
+    }
+
     /// Counts all items and rows anew.
     fn count_all(&mut self) {
-        self.kinds.clear();
-        self.primaries = vec![0; self.problem.seats.len()];
-        (self.raw, self.wanted) = (0, 0);
-        for item in 0..self.live.len() {
-            self.count_item(item, 1);
-        }
+        self.count_items();
         self.counted = self.kinds.len() <= KINDS_MAX;
+        let Self { problem, live, kinds, primaries, raw, .. } = self;
         if self.counted {
-            for item in 0..self.live.len() {
-                self.count_row(item, self.live.of(item).to_vec(), true);
+            for items in runs(problem) {
+                let mut alike = kinds.get_mut(&problem.kind(items.start));
+                for item in items {
+                    count_row(alike.as_deref_mut(), primaries, raw, live.of(item), true);
+                }
             }
         }
     }
 
-    fn count_item(&mut self, item: usize, by: i64) {
+    /// Counts all items anew, and no rows yet.
+    fn count_items(&mut self) {
+        self.kinds.clear();
+        self.primaries = vec![0; self.problem.seats.len()];
+        (self.raw, self.wanted, self.counted) = (0, 0, false);
+        let runs: Vec<Range<usize>> = runs(&self.problem).collect();
+        for items in runs {
+            self.count_kind(items.start, index(items.len()));
+        }
+    }
+
+    /// Counts so many more items like one, or so many less.
+    fn count_kind(&mut self, item: usize, by: i64) {
         let kind = self.problem.kind(item);
         let members = self.problem.seats.len();
         let alike = self
@@ -405,24 +533,53 @@ impl Planner {
             self.kinds.remove(&kind);
         }
         self.whole |= self.kinds.len() > KINDS_MAX;
-        let wanted = u64::from(kind.0);
-        self.wanted = if by > 0 { self.wanted + wanted } else { self.wanted - wanted };
+        self.wanted = self.wanted.wrapping_add_signed(i64::from(kind.0) * by);
     }
 
-    /// Counts the replicas of an item, or that they are no more.
-    fn count_row(&mut self, item: usize, row: Vec<Holder>, more: bool) {
-        if !self.counted {
-            return;
+    /// Counts those who are to hold an item, or that they are not any more.
+    fn count_desired(&mut self, item: usize, more: bool) {
+        let Self { problem, live, kinds, primaries, raw, .. } = self;
+        if self.counted {
+            count_row(kinds.get_mut(&problem.kind(item)), primaries, raw, live.of(item), more);
         }
-        let by = |count: &mut u32, n: u32| *count = if more { *count + n } else { *count - n };
-        let kind = self.problem.kind(item);
-        let Some(alike) = self.kinds.get_mut(&kind) else { return };
-        for holder in row {
-            let member = holder.member() as usize;
-            by(&mut alike.of_member[member], 1);
-            by(&mut self.primaries[member], u32::from(holder.is_primary()));
-            let raw = u64::from(!holder.is_consistent());
-            self.raw = if more { self.raw + raw } else { self.raw - raw };
+    }
+
+    /// The same of others.
+    fn count_row(&mut self, item: usize, row: &[Holder], more: bool) {
+        let Self { problem, kinds, primaries, raw, .. } = self;
+        if self.counted {
+            count_row(kinds.get_mut(&problem.kind(item)), primaries, raw, row, more);
         }
+    }
+}
+
+/// All items, those of one kind that follow each other together.
+fn runs(problem: &Problem) -> impl Iterator<Item = Range<usize>> + '_ {
+    let items = problem.replication.len();
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = start;
+        let kind = (first < items).then(|| problem.kind(first))?;
+        start = (first..items).find(|item| problem.kind(*item) != kind).unwrap_or(items);
+        Some(first..start)
+    })
+}
+
+/// Counts the replicas of an item, or that they are no more.
+fn count_row(
+    alike: Option<&mut Alike>,
+    primaries: &mut [u32],
+    raw: &mut u64,
+    row: &[Holder],
+    more: bool,
+) {
+    let by = |count: &mut u32, n: u32| *count = if more { *count + n } else { *count - n };
+    let Some(alike) = alike else { return };
+    for holder in row {
+        let member = holder.member() as usize;
+        by(&mut alike.of_member[member], 1);
+        by(&mut primaries[member], u32::from(holder.is_primary()));
+        let is_raw = u64::from(!holder.is_consistent());
+        *raw = if more { *raw + is_raw } else { *raw - is_raw };
     }
 }

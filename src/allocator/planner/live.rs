@@ -1,6 +1,6 @@
 //! Rows that are kept from plan to plan, so that the next one touches only what has to change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     draft::{Draft, UNPLACED},
@@ -16,6 +16,8 @@ pub(super) struct Live {
     rows: Rows,
     /// Who holds the items that are, or may be, not as they are to be.
     moving: BTreeMap<u32, Vec<Holder>>,
+    /// Those of them that are to be looked at even if they are held as they were to be.
+    touched: BTreeSet<u32>,
     /// Who was to hold them by the last plan.
     wishes: BTreeMap<u32, Vec<Holder>>,
     /// Everybody's lists, from the rows.
@@ -29,12 +31,9 @@ impl Live {
     /// From a plan that was made at once, and who held the items then.
     pub(super) fn new(members: usize, desired: &Holdings, held: &Holdings) -> Self {
         let lists = Lists::new(members, desired);
-        let mut moving = BTreeMap::new();
-        for (item, (row, held)) in (0..).zip(desired.iter().zip(held.iter())) {
-            if !is_same(row, held) {
-                moving.insert(item, held.to_vec());
-            }
-        }
+        let both = (0..).zip(desired.iter().zip(held.iter()));
+        let moving = both.filter(|(_, (row, held))| !is_same(row, held));
+        let moving = moving.map(|(item, (_, held))| (item, held.to_vec())).collect();
         Self { rows: Rows::new(desired), moving, lists, ..Self::default() }
     }
 
@@ -54,29 +53,47 @@ impl Live {
 
     /// Adds an item that nobody is to hold yet.
     pub(super) fn add_item(&mut self, held: Vec<Holder>) {
-        self.moving.insert(narrow(self.rows.len), held);
+        let item = narrow(self.rows.len);
+        self.touched.insert(item);
+        self.moving.insert(item, held);
         self.rows.push();
     }
 
     /// Says who holds an item now.
     pub(super) fn hold(&mut self, item: u32, held: Vec<Holder>) {
-        self.moving.insert(item, held);
+        if self.is_done(item, &held) {
+            self.moving.remove(&item);
+            self.rows.set(item as usize, &held);
+        } else {
+            self.moving.insert(item, held);
+        }
+    }
+
+    /// Whether an item that these hold is done with: they are those who were to hold it.
+    pub(super) fn is_done(&self, item: u32, held: &[Holder]) -> bool {
+        is_same(self.rows.of(item as usize), held) && !self.touched.contains(&item)
     }
 
     /// Has an item looked at by the next plan.
     pub(super) fn touch(&mut self, item: u32) {
+        self.touched.insert(item);
+        self.hold_as_before(item);
+    }
+
+    fn hold_as_before(&mut self, item: u32) {
         let row = self.rows.of(item as usize);
         self.moving.entry(item).or_insert_with(|| row.to_vec());
     }
 
     /// Has all items looked at that a member is to hold.
     pub(super) fn touch_all_of(&mut self, member: u32) {
-        let items: Vec<u32> = self.lists.of(member).collect();
-        for item in items {
-            if holds(self.rows.of(item as usize), member) {
-                self.touch(item);
-            }
-        }
+        self.of_member(member).into_iter().for_each(|item| self.touch(item));
+    }
+
+    /// The items that a member is to hold, each at least once.
+    pub(super) fn of_member(&self, member: u32) -> Vec<u32> {
+        let is = |item: &u32| holds(self.rows.of(*item as usize), member);
+        self.lists.of(member).filter(is).collect()
     }
 
     /// The items that are, or may be, not as they are to be, in order.
@@ -102,6 +119,7 @@ impl Live {
     /// Ends a plan: forgets items that are as they are to be, and puts in order what has grown.
     pub(super) fn settle(&mut self, loads: &[u32]) {
         self.wishes.clear();
+        self.touched.clear();
         let Self { rows, moving, lists, .. } = self;
         for item in moving.keys() {
             for holder in rows.of(*item as usize) {
@@ -153,7 +171,7 @@ impl Draft for Live {
     fn begin(&mut self, items: &[u32], rewrite: &mut impl Rewrite) {
         let mut row = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            self.touch(*item);
+            self.hold_as_before(*item);
             row.resize(rewrite.length(at) as usize, Holder::VACANT);
             rewrite.write(*item, &self.moving[item], &mut row);
             // Who holds it now need not be whom the last plan wanted.

@@ -41,12 +41,11 @@ mod takers;
 mod tally;
 
 pub use certificate::Certificate;
-pub(super) use evade::evade;
 pub use holder::Holder;
 pub use holdings::Holdings;
 pub use incremental::Planner;
 pub use network::{Reason, Solution, solve, solve_by_counting};
 pub use problem::Problem;
-pub(super) use retire::{Keep, Less, retire_to};
+pub(super) use retire::{Keep, Less};
 pub use retire::{Stays, retire};
 pub use seat::{Primaries, Seat, ZoneRule};

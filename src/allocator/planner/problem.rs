@@ -83,6 +83,11 @@ impl Problem {
     /// Restricts an item to some zones, or to none in particular.
     pub(super) fn restrict_item(&mut self, item: usize, zones: Option<&[u32]>) {
         let number = zones.map_or(0, |zones| self.set_number(zones));
+        self.set_zone_set(item, number);
+    }
+
+    /// The same, where the number of the set is known.
+    pub(super) fn set_zone_set(&mut self, item: usize, number: u32) {
         if number > 0 || !self.zone_set.is_empty() {
             self.zone_set.resize(self.replication.len(), 0);
             let before = self.kind(item);
@@ -94,7 +99,7 @@ impl Problem {
     }
 
     /// The number of a set of zones, plus one.
-    fn set_number(&mut self, zones: &[u32]) -> u32 {
+    pub(super) fn set_number(&mut self, zones: &[u32]) -> u32 {
         let mut zones = zones.to_vec();
         zones.sort_unstable();
         zones.dedup();

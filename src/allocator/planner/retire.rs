@@ -32,6 +32,11 @@ pub(crate) struct Less {
 }
 
 impl Less {
+    /// Whether it is less than the member may hold.
+    fn is_less(&self, problem: &Problem) -> bool {
+        problem.seats().get(self.member as usize).is_some_and(|seat| seat.limit > self.limit)
+    }
+
     /// What becomes of a seat whose limit goes down so far.
     fn of(self, seat: Seat, limit: u32) -> Seat {
         seat.lowered(limit.max(self.share)).limited(limit)
@@ -67,23 +72,28 @@ pub fn retire(problem: &mut Problem, lower: &[(u32, u32)]) -> Vec<(u32, Stays)> 
     let keep = Keep::ZoneRule;
     let less = lower.iter().map(|(member, limit)| (*member, *limit));
     let less = less.map(|(member, limit)| Less { member, limit, share: 0, keep });
-    retire_to(problem, &less.collect::<Vec<Less>>())
+    retire_to(problem, Classes::new, &less.collect::<Vec<Less>>())
 }
 
-/// The same, where not every share shrinks. A member may be named again with less. Those of which fewer
-/// things must not get worse come first.
-pub(crate) fn retire_to(problem: &mut Problem, lower: &[Less]) -> Vec<(u32, Stays)> {
+/// The same, where not every share shrinks, and it is known how items are counted. A member may be named again
+/// with less. Those for whom fewer things must not get worse come first.
+pub(super) fn retire_to(
+    problem: &mut Problem,
+    classes: impl FnOnce(&Problem) -> Classes,
+    lower: &[Less],
+) -> Vec<(u32, Stays)> {
+    if !lower.iter().any(|less| less.is_less(problem)) {
+        return Vec::new();
+    }
+    let classes = classes(problem);
     let alike = lower.chunk_by(|one, other| one.keep == other.keep);
-    alike.flat_map(|lower| retire_alike(problem, lower)).collect()
+    alike.flat_map(|lower| retire_alike(problem, &classes, lower)).collect()
 }
 
-fn retire_alike(problem: &mut Problem, lower: &[Less]) -> Vec<(u32, Stays)> {
-    let is_less = |less: &&Less| {
-        problem.seats().get(less.member as usize).is_some_and(|seat| seat.limit > less.limit)
-    };
-    let lower: Vec<Less> = lower.iter().filter(is_less).copied().collect();
+fn retire_alike(problem: &mut Problem, classes: &Classes, lower: &[Less]) -> Vec<(u32, Stays)> {
+    let lower: Vec<Less> = lower.iter().filter(|less| less.is_less(problem)).copied().collect();
     let Some(Less { keep, .. }) = lower.first().copied() else { return Vec::new() };
-    let bounds = Bounds::new(problem, keep);
+    let bounds = Bounds::new(problem, classes, keep);
     let stands = problem.seats().to_vec();
     let set_first = |problem: &mut Problem, count: usize| {
         for less in &lower {
@@ -118,7 +128,7 @@ fn retire_alike(problem: &mut Problem, lower: &[Less]) -> Vec<(u32, Stays)> {
 }
 
 /// Has a member give up as much of what it should as it can.
-fn give_some(problem: &mut Problem, less: Less, bounds: &Bounds) {
+fn give_some(problem: &mut Problem, less: Less, bounds: &Bounds<'_>) {
     let before = problem.seats()[less.member as usize];
     let items = u32::try_from(problem.replication().len()).unwrap_or(u32::MAX);
     let fill = before.limit.min(items);
@@ -133,24 +143,23 @@ fn give_some(problem: &mut Problem, less: Less, bounds: &Bounds) {
 }
 
 /// What is possible before anybody gives anything up.
-struct Bounds {
-    classes: Classes,
+struct Bounds<'a> {
+    classes: &'a Classes,
     placed: i64,
     /// Replicas beyond the zone rule. `None`: nobody asks.
     beyond: Option<i64>,
 }
 
-impl Bounds {
-    fn new(problem: &Problem, keep: Keep) -> Self {
-        let classes = Classes::new(problem);
-        let mut reach = Reach::new(problem, &classes);
+impl<'a> Bounds<'a> {
+    fn new(problem: &Problem, classes: &'a Classes, keep: Keep) -> Self {
+        let mut reach = Reach::new(problem, classes);
         let beyond = (keep == Keep::ZoneRule).then(|| reach.beyond());
         Self { placed: reach.placed, classes, beyond }
     }
 
     /// What of it is not possible any more.
     fn broken(&self, problem: &Problem) -> Option<Stays> {
-        let mut reach = Reach::new(problem, &self.classes);
+        let mut reach = Reach::new(problem, self.classes);
         if reach.placed < self.placed {
             return Some(Stays::NoRoom);
         }
