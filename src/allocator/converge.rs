@@ -217,7 +217,8 @@ impl<W: Workload> Now<'_, W> {
             self.item.held.iter().map(|held| self.held(held)).collect();
         // Where nothing can go it is as if all were wanted.
         let loses = replication <= most_to_lose(&self.bounds.limits);
-        let mut steps = steps(if loses { replication } else { usize::MAX }, &held, &wanted);
+        let keeps = if loses { replication } else { usize::MAX };
+        let mut steps = steps(keeps, self.intent.cap(value), &held, &wanted);
         let hands = self.bounds.budget.moves.is_none_or(|most| spent.handed < most);
         steps.retain(|step| {
             let refused = !hands && matches!(step, Step::Promote { instead_of: Some(_), .. });
@@ -274,7 +275,8 @@ impl<W: Workload> Now<'_, W> {
                     waits.moves = true;
                 }
             }
-            Wanted { member: *member, primary: *primary, room }
+            let zone = self.intent.zone(*member);
+            Wanted { member: *member, zone, primary: *primary, room }
         });
         (coming.collect(), moves, waits)
     }
@@ -309,6 +311,7 @@ impl<W: Workload> Now<'_, W> {
         let load = u64::from(member.load) << 20;
         plan::Held {
             member: held.member,
+            zone: self.intent.zone(held.member),
             slot: held.slot,
             consistent: held.consistent,
             load: load.checked_div(u64::from(limit)).unwrap_or(u64::MAX),

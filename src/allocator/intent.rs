@@ -80,6 +80,8 @@ pub struct Intent {
     /// How often the world had been asked before what has changed.
     asked: u64,
     zones: Zones,
+    /// The zones with a member that may hold something.
+    open_zones: BTreeSet<u32>,
     /// By the member's number; `None`: it does not stand.
     seats: Vec<Option<Seat>>,
     /// By the member's number.
@@ -127,6 +129,7 @@ impl Intent {
             planner: Planner::new(problem),
             asked,
             zones,
+            open_zones: BTreeSet::new(),
             seats: Vec::new(),
             standings,
             stays: BTreeMap::new(),
@@ -185,6 +188,8 @@ impl Intent {
             member.stands().then_some(Seat { limit, ..*seat })
         });
         self.seats = seats.collect();
+        let open = self.planner.seats().iter().filter(|seat| seat.limit > 0);
+        self.open_zones = open.map(|seat| seat.zone).collect();
         self.lacking = lacking(world, &self.planner);
         self.unreadable = world.unreadable();
         self.of = fingerprint(world, &self.rules, outside);
@@ -214,6 +219,25 @@ impl Intent {
     /// wants. `None`: it does not stand.
     pub(super) fn seat(&self, member: u32) -> Option<Seat> {
         self.seats.get(member as usize).copied().flatten()
+    }
+
+    /// The number of a member's zone.
+    pub(super) fn zone(&self, member: u32) -> u32 {
+        self.planner.seats().get(member as usize).map_or(u32::MAX, |seat| seat.zone)
+    }
+
+    /// How many of an item's replicas a zone takes by the zone rule.
+    pub(super) fn cap(&self, item: &impl ItemValue) -> usize {
+        let is_open = |zone: &&u32| self.open_zones.contains(zone);
+        let open = match item.zones() {
+            None => self.open_zones.len(),
+            Some(allowed) => {
+                let named = allowed.iter().filter_map(|zone| self.zones.get(zone.as_str()));
+                named.filter(is_open).collect::<BTreeSet<&u32>>().len()
+            }
+        };
+        let open = u32::try_from(open).unwrap_or(u32::MAX);
+        self.rules.zone_rule.cap(item.replication(), open) as usize
     }
 
     /// Why a member may hold what it should give up. `None`: it gives up all that it should.

@@ -12,6 +12,8 @@
 pub struct Held<M> {
     /// The member.
     pub member: M,
+    /// The member's zone, by number.
+    pub zone: u32,
     /// Its slot: zero is the primary.
     pub slot: u32,
     /// Whether the replica is consistent.
@@ -27,6 +29,8 @@ pub struct Held<M> {
 pub struct Wanted<M> {
     /// The member.
     pub member: M,
+    /// The member's zone, by number.
+    pub zone: u32,
     /// Whether it should be the primary.
     pub primary: bool,
     /// Whether it has room for one more item now.
@@ -69,16 +73,19 @@ pub enum Step<M> {
     },
 }
 
-/// The next safe steps of an item that wants `replication` replicas.
+/// The next safe steps of an item that wants `replication` replicas, of which a zone takes `cap` by the zone
+/// rule.
 ///
 /// In this order: what is missing is added where there is room; then what is too much is removed, a
 /// replica that is not consistent as soon as enough are, a consistent one only while more than
-/// enough are left, members that are leaving and the most loaded first; then, if there is no primary
+/// enough are left, and no fewer of them within the zone rule than before, or than there should be; members
+/// that are leaving and the most loaded first; then, if there is no primary
 /// left, the one that should be it, or the best there is, is promoted; and if another one should be
 /// it, and is consistent, the two change places. A second slot of one member is removed like one
 /// that is too much, and a second primary becomes a replica.
 pub fn steps<M: Copy + Ord>(
     replication: usize,
+    cap: usize,
     held: &[Held<M>],
     wanted: &[Wanted<M>],
 ) -> Vec<Step<M>> {
@@ -93,7 +100,7 @@ pub fn steps<M: Copy + Ord>(
         steps.push(Step::Add { member: new.member, slot: next });
         next = next.saturating_add(1);
     }
-    let removed = removals(replication, held, wanted);
+    let removed = removals(replication, cap, held, wanted);
     for at in &removed {
         steps.push(Step::Remove { member: held[*at].member, slot: held[*at].slot });
     }
@@ -127,6 +134,7 @@ fn wish<M: Copy>(wanted: &[Wanted<M>]) -> Option<M> {
 /// Which assignments go now.
 fn removals<M: Copy + Ord>(
     replication: usize,
+    cap: usize,
     held: &[Held<M>],
     wanted: &[Wanted<M>],
 ) -> Vec<usize> {
@@ -140,22 +148,41 @@ fn removals<M: Copy + Ord>(
     let surplus =
         |at: &usize| second(*at) || wanted.iter().all(|wanted| wanted.member != held[*at].member);
     let mut candidates: Vec<usize> = (0..held.len()).filter(surplus).collect();
+    if candidates.is_empty() {
+        return candidates;
+    }
     candidates.sort_by_key(|at| {
         let held = &held[*at];
         (!held.leaving, std::cmp::Reverse(held.load), held.member, held.slot)
     });
     // A member's second slot is no replica more.
     let consistent = |at: &usize| held[*at].consistent && !second(*at);
-    let mut left = (0..held.len()).filter(consistent).count();
+    let mut left: Vec<usize> = (0..held.len()).filter(consistent).collect();
+    let apart = |left: &[usize], but: Option<usize>| {
+        let zones = left.iter().filter(|at| Some(**at) != but).map(|at| held[*at].zone);
+        within(zones.collect(), cap).min(replication)
+    };
+    let least = within(wanted.iter().map(|wanted| wanted.zone).collect(), cap);
+    let least = apart(&left, None).min(least);
     let mut removed = Vec::new();
     for at in candidates {
-        let enough = if consistent(&at) { left > replication } else { left >= replication };
-        if second(at) || enough {
-            left -= usize::from(consistent(&at));
+        let goes = if !consistent(&at) {
+            second(at) || left.len() >= replication
+        } else {
+            left.len() > replication && apart(&left, Some(at)) >= least
+        };
+        if goes {
+            left.retain(|other| *other != at);
             removed.push(at);
         }
     }
     removed
+}
+
+/// How many of the replicas in these zones are within the zone rule.
+fn within(mut zones: Vec<u32>, cap: usize) -> usize {
+    zones.sort_unstable();
+    zones.chunk_by(|one, other| one == other).map(|zone| zone.len().min(cap)).sum()
 }
 
 /// Who becomes the primary of those who are left.

@@ -1,5 +1,7 @@
 //! Keys, and the steps of one item: the reference's vectors, and that the way is safe and ends.
 
+use std::collections::BTreeSet;
+
 use proptest::{collection::vec, prelude::*};
 use raft_autopilot::allocator::{
     item::{Key, KeyError, Keys, NameError},
@@ -66,12 +68,34 @@ fn bad_keys_are_refused_with_the_reason() {
     assert_eq!(keys.encode(&Key::Item("")), Err(NameError::Empty));
 }
 
+/// A zone takes any number.
+const ANY: usize = usize::MAX;
+
 fn held(member: u32, slot: u32, consistent: bool, load: u64) -> Held<u32> {
-    Held { member, slot, consistent, load, leaving: false }
+    Held { member, zone: zone(member), slot, consistent, load, leaving: false }
 }
 
 fn wanted(members: &[u32]) -> Vec<Wanted<u32>> {
-    members.iter().map(|member| Wanted { member: *member, primary: false, room: true }).collect()
+    members.iter().map(|member| want(*member, false)).collect()
+}
+
+fn want(member: u32, primary: bool) -> Wanted<u32> {
+    Wanted { member, zone: zone(member), primary, room: true }
+}
+
+/// The members of three zones take turns.
+fn zone(member: u32) -> u32 {
+    member % 3
+}
+
+/// How many of the consistent replicas are within a zone rule that lets a zone take so many.
+fn within(all: &[Held<u32>], cap: usize) -> usize {
+    let in_zone = |zone| {
+        let here = all.iter().filter(|held| held.consistent && held.zone == zone);
+        let members: BTreeSet<u32> = here.map(|held| held.member).collect();
+        members.len().min(cap)
+    };
+    (0..3).map(in_zone).sum()
 }
 
 fn removed(steps: &[Step<u32>]) -> Vec<u32> {
@@ -92,52 +116,57 @@ fn removals_keep_as_many_consistent_replicas_as_are_wanted() {
         held(4, 3, true, 50),
         held(5, 4, false, 100),
     ];
-    assert_eq!(removed(&steps(1, &some, &[])), [5, 4, 3, 1]);
+    assert_eq!(removed(&steps(1, ANY, &some, &[])), [5, 4, 3, 1]);
     // All are.
     let all = [held(1, 0, false, 100), held(2, 1, true, 50)];
-    assert_eq!(removed(&steps(0, &all, &[])), [1, 2]);
+    assert_eq!(removed(&steps(0, ANY, &all, &[])), [1, 2]);
     // One that is blocked does not block the next: the inconsistent one goes.
     let behind = [held(1, 0, false, 50), held(2, 1, true, 100)];
-    assert_eq!(removed(&steps(1, &behind, &[])), [1]);
+    assert_eq!(removed(&steps(1, ANY, &behind, &[])), [1]);
     // Not enough are consistent.
     let few = [held(1, 0, false, 100), held(2, 1, true, 50), held(3, 2, false, 33)];
-    assert_eq!(removed(&steps(2, &few, &[])), [0; 0]);
+    assert_eq!(removed(&steps(2, ANY, &few, &[])), [0; 0]);
+}
+
+#[test]
+fn of_two_replicas_that_may_go_the_one_goes_that_leaves_two_zones() {
+    // Two are in zone 0, one in zone 1; the plan is one in zone 0 and a new one in zone 2.
+    let all = [held(0, 0, true, 5), held(3, 1, true, 1), held(1, 2, true, 100)];
+    let goal = wanted(&[0, 2]);
+    let found = steps(2, 1, &all, &goal);
+    assert_eq!(removed(&found), [3], "the most loaded one is the last outside of zone 0");
+    // Where the plan itself has both in one zone, nothing has to be kept.
+    assert_eq!(removed(&steps(2, 1, &all, &wanted(&[0, 6]))), [1]);
 }
 
 #[test]
 fn a_consistent_replica_takes_the_place_of_a_lost_primary() {
     let none = [held(0, 1, false, 1), held(1, 2, true, 1), held(2, 3, false, 1)];
     let promote = Step::Promote { member: 1, slot: 2, instead_of: None };
-    assert_eq!(steps(3, &none, &wanted(&[0, 1, 2])), [promote]);
+    assert_eq!(steps(3, ANY, &none, &wanted(&[0, 1, 2])), [promote]);
     // A primary that stands is not demoted for being inconsistent.
     let stands = [held(0, 0, false, 1), held(1, 1, true, 1)];
-    assert_eq!(steps(2, &stands, &wanted(&[0, 1])), []);
+    assert_eq!(steps(2, ANY, &stands, &wanted(&[0, 1])), []);
     // It hands off to one that should have it, and is ready.
-    let wish = [
-        Wanted { member: 0, primary: false, room: true },
-        Wanted { member: 1, primary: true, room: true },
-    ];
+    let wish = [want(0, false), want(1, true)];
     let hand = Step::Promote { member: 1, slot: 1, instead_of: Some(0) };
-    assert_eq!(steps(2, &stands, &wish), [hand]);
+    assert_eq!(steps(2, ANY, &stands, &wish), [hand]);
 }
 
 #[test]
 fn adds_take_new_slots_and_only_where_there_is_room() {
     let one = [held(3, 7, true, 1)];
-    let mut want = wanted(&[0, 1, 2, 3]);
-    want[1].room = false;
-    let found = steps(4, &one, &want);
+    let mut goal = wanted(&[0, 1, 2, 3]);
+    goal[1].room = false;
+    let found = steps(4, ANY, &one, &goal);
     let expected = [
         Step::Add { member: 0, slot: 8 },
         Step::Add { member: 2, slot: 9 },
         Step::Promote { member: 3, slot: 7, instead_of: None },
     ];
     assert_eq!(found, expected);
-    let new = [
-        Wanted { member: 4, primary: false, room: true },
-        Wanted { member: 9, primary: true, room: true },
-    ];
-    assert_eq!(steps(2, &[], &new)[0], Step::Add { member: 9, slot: 0 });
+    let new = [want(4, false), want(9, true)];
+    assert_eq!(steps(2, ANY, &[], &new)[0], Step::Add { member: 9, slot: 0 });
 }
 
 /// Does a step as a store would.
@@ -173,20 +202,22 @@ proptest! {
         second_primary in any::<bool>(),
         members in prop::collection::btree_set(0..6u32, 0..5),
         chief in 0..5usize,
+        cap in 1..4usize,
     ) {
         let mut all: Vec<Held<u32>> = Vec::new();
         for (slot, (member, consistent, load, leaving)) in (first..).zip(holders) {
-            all.push(Held { member, slot, consistent, load, leaving });
+            all.push(Held { zone: zone(member), leaving, ..held(member, slot, consistent, load) });
         }
         if let (true, [a, b, ..]) = (second_primary, &mut all[..]) && a.member != b.member {
             (a.slot, b.slot) = (0, 0);
         }
-        let want: Vec<Wanted<u32>> = members
+        let goal: Vec<Wanted<u32>> = members
             .iter()
             .enumerate()
-            .map(|(at, member)| Wanted { member: *member, primary: at == chief, room: true })
+            .map(|(at, member)| want(*member, at == chief))
             .collect();
-        let replication = want.len();
+        let replication = goal.len();
+        let full: Vec<Held<u32>> = members.iter().map(|member| held(*member, 0, true, 0)).collect();
         let consistent = |all: &[Held<u32>]| {
             let mut members: Vec<u32> =
                 all.iter().filter(|held| held.consistent).map(|held| held.member).collect();
@@ -196,12 +227,14 @@ proptest! {
         };
         let mut rounds = 0;
         loop {
-            let found = steps(replication, &all, &want);
+            let found = steps(replication, cap, &all, &goal);
             let before = consistent(&all);
+            let apart = within(&all, cap).min(within(&full, cap));
             for step in &found {
                 apply(&mut all, *step);
             }
             prop_assert!(consistent(&all) >= before.min(replication));
+            prop_assert!(within(&all, cap) >= apart, "{apart} were within the zone rule: {all:?}");
             prop_assert!(all.iter().filter(|held| held.slot == 0).count() <= 1);
             prop_assert_eq!(all.iter().any(|held| held.slot == 0), !all.is_empty());
             if found.is_empty() && all.iter().all(|held| held.consistent) {
@@ -219,7 +252,7 @@ proptest! {
         let mut there: Vec<u32> = all.iter().map(|held| held.member).collect();
         there.sort_unstable();
         prop_assert_eq!(there, members.into_iter().collect::<Vec<u32>>());
-        if let Some(chief) = want.iter().find(|want| want.primary) {
+        if let Some(chief) = goal.iter().find(|want| want.primary) {
             let primary = all.iter().find(|held| held.slot == 0).map(|held| held.member);
             prop_assert_eq!(primary, Some(chief.member));
         }

@@ -9,7 +9,7 @@ use std::{
 
 use raft_autopilot::{
     allocator::{
-        ItemValue, MemberKey, MemberValue, Report, ZoneRule,
+        ItemValue, MemberKey, MemberValue, Move, Report, ZoneRule,
         item::{Key, Keys},
         plain::{PlainItem, PlainMember, PlainState},
     },
@@ -159,7 +159,7 @@ impl Witness {
                 made = true;
                 let plan = author.as_ref().and_then(|author| author.plan.as_deref());
                 let plan = plan.ok_or_else(|| format!("{item} was changed by no plan"))?;
-                change.check_plan(plan)?;
+                change.check_plan(plan, self.zone_rule)?;
             }
             self.created += change.created.len() as u64;
             self.ended += change.removed.len() as u64;
@@ -377,7 +377,7 @@ impl<'a> Change<'a> {
     }
 
     /// Who gets it and who loses it is what the plan says, which breaks the zone rule as little as can be.
-    fn check_plan(&self, plan: &Report) -> Result<(), String> {
+    fn check_plan(&self, plan: &Report, rule: ZoneRule) -> Result<(), String> {
         let Self { item, .. } = self;
         let certificate = &plan.certificate;
         if certificate.beyond > certificate.beyond_least {
@@ -388,9 +388,30 @@ impl<'a> Change<'a> {
         let among = |keys: &[MemberKey], member: &Name| keys.iter().any(|key| name(key) == *member);
         let stray = self.created.iter().find(|member| !among(&planned.to, member));
         let stray = stray.or_else(|| self.removed.iter().find(|it| !among(&planned.from, it)));
-        match stray {
-            Some(member) => Err(format!("{item} has nothing to do with {member:?}: {planned}")),
-            None => Ok(()),
+        if let Some(member) = stray {
+            return Err(format!("{item} has nothing to do with {member:?}: {planned}"));
         }
+        self.check_zones(planned, plan, rule).map_err(|fault| format!("{fault}: {planned}"))
+    }
+
+    /// By what goes an item never has fewer consistent replicas within the zone rule than before, unless it
+    /// is to have fewer.
+    fn check_zones(&self, planned: &Move, plan: &Report, rule: ZoneRule) -> Result<(), String> {
+        let Self { item, old, new, removed, .. } = self;
+        let Some(wanted) = self.before.items.get(*item).filter(|_| !removed.is_empty()) else {
+            return Ok(());
+        };
+        let open = plan.members.iter().filter(|member| member.room > 0);
+        let open: BTreeSet<&str> = open.map(|member| &*member.key.zone).collect();
+        let cap = rule.cap(*wanted, u32::try_from(open.len()).unwrap());
+        let within = |holders: &mut dyn Iterator<Item = &Name>| within(cap, *wanted, holders);
+        let to: Vec<Name> = planned.to.iter().map(name).collect();
+        let stay =
+            old.keys().filter(|member| !planned.from.iter().any(|key| name(key) == **member));
+        let least = within(&mut stay.chain(&to)).min(within(&mut consistent(old)));
+        if within(&mut consistent(new)) < least {
+            return Err(format!("{item} lost its zones: {old:?} became {new:?}"));
+        }
+        Ok(())
     }
 }
