@@ -20,7 +20,7 @@ use std::{
 use raft_autopilot::{
     allocator::{
         Entity, Intent, Outside, Replica, Rules, Workload, World,
-        converge::{Bounds, round},
+        converge::{Bounds, Budget, round},
         item::Keys,
         plain::{PlainItem, PlainMember, PlainState},
     },
@@ -117,7 +117,8 @@ impl Leader {
         let (follow, _) = timed(|| self.world.follow(&self.view, &later));
         self.view = later;
         let plan = self.plan();
-        let bounds = Bounds { limits: self.store.limits(), moves: None };
+        let (limits, budget) = (self.store.limits(), Budget::default());
+        let bounds = Bounds { limits, budget, now: Duration::ZERO };
         let added = self.intent.as_ref().unwrap().certificate().added;
         let mut first = None;
         loop {

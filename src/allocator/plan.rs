@@ -166,10 +166,10 @@ fn removals<M: Copy + Ord>(
     let least = apart(&left, None).min(least);
     let mut removed = Vec::new();
     for at in candidates {
-        let goes = if !consistent(&at) {
-            second(at) || left.len() >= replication
-        } else {
+        let goes = if consistent(&at) {
             left.len() > replication && apart(&left, Some(at)) >= least
+        } else {
+            second(at) || left.len() >= replication
         };
         if goes {
             left.retain(|other| *other != at);
