@@ -27,7 +27,7 @@
 //! What is small is planned in that network as it is: [`exact`](super::exact). In one whose items of a kind are
 //! one node, and members of a kind another, the totals of any size are found: [`fair`](super::fair).
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,7 @@ use super::{
     holdings::Holdings,
     primaries,
     problem::Problem,
+    quota::windows,
     survey::{Cells, survey},
 };
 
@@ -166,6 +167,71 @@ fn by_flow(problem: &Problem, fair: &Fair) -> Solution {
 }
 
 fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
+    let (solution, loads) = counted(problem, fair);
+    let certificate = &solution.certificate;
+    if certificate.is_best() || certificate.added + certificate.removed == 0 {
+        return solution;
+    }
+    // What is not known to be the best must be better than what stands: nothing moves from one plan to another
+    // that is as good.
+    let rank = |certificate: &Certificate, loads: &[u32]| {
+        let Certificate { placed, out_of_turn, beyond, .. } = certificate;
+        (Reverse(*placed), *out_of_turn, *beyond, off(problem, fair, loads))
+    };
+    let best = rank(certificate, &loads);
+    match as_it_stands(problem, fair) {
+        Some((stands, loads)) if rank(&stands.certificate, &loads) <= best => stands,
+        _ => solution,
+    }
+}
+
+/// How many items the members are off their fair loads, beyond the slack.
+fn off(problem: &Problem, fair: &Fair, loads: &[u32]) -> i64 {
+    let windows = windows(problem, fair);
+    let off = |(load, (least, most)): (&u32, &(i64, i64))| {
+        let load = i64::from(*load);
+        (least - load).max(load - most).max(0)
+    };
+    loads.iter().zip(&windows).map(off).sum()
+}
+
+/// What stands, if all of it may go on, with primaries as even as they can be; and what members hold.
+fn as_it_stands(problem: &Problem, fair: &Fair) -> Option<(Solution, Vec<u32>)> {
+    let held = problem.held();
+    let is_legal = |item: usize| {
+        let row = held.of(item);
+        row.len() <= problem.wanted(item) as usize
+            && row.iter().all(|holder| problem.legal(item, *holder))
+    };
+    if !(0..held.len()).all(is_legal) {
+        return None;
+    }
+    let mut loads = vec![0; problem.seats.len()];
+    let mut primaries = loads.clone();
+    for holder in held.all() {
+        loads[holder.member() as usize] += 1;
+        primaries[holder.member() as usize] += u32::from(holder.is_primary());
+    }
+    if loads.iter().zip(&problem.seats).any(|(load, seat)| *load > seat.limit) {
+        return None;
+    }
+    let mut filled = Filled {
+        draft: Sheet::with(problem, held.clone()),
+        touched: Vec::new(),
+        ordered: 0,
+        loads,
+        primaries,
+        held: count(held.iter().filter(|row| !row.is_empty()).count()),
+        lower_bound: 0,
+    };
+    primaries::elect(problem, &mut filled);
+    let Filled { draft, loads, .. } = filled;
+    let items: Vec<u32> = (0..).take(held.len()).collect();
+    Some((finish(problem, fair, draft, &items, &loads), loads))
+}
+
+/// Plans by counting, and says what members hold then.
+fn counted(problem: &Problem, fair: &Fair) -> (Solution, Vec<u32>) {
     let cells = Cells::new(fair);
     let (standing, unsound) = survey(problem, fair, &cells);
     let mut filled = fill(problem, fair, &cells, standing, unsound, Sheet::new(problem));
@@ -174,7 +240,7 @@ fn by_counting(problem: &Problem, fair: &Fair) -> Solution {
     let touched = once(touched, ordered, problem.replication.len());
     let mut solution = finish(problem, fair, draft, &touched, &loads);
     solution.certificate.bound_from_below(lower_bound);
-    solution
+    (solution, loads)
 }
 
 /// The solution, with as many new assignments as if there could be no fewer.
