@@ -57,9 +57,15 @@ enum Verb {
     /// Look at the items in an etcd: who holds how many, what moves, and what is left to do.
     #[cfg(feature = "etcd")]
     Items(items::Arguments),
+    /// Look at the items in an etcd, with another build: this one is without the feature `etcd`.
+    #[cfg(not(feature = "etcd"))]
+    Items(Unbuilt),
     /// Look at the ids in an etcd, and take those back that nobody uses.
     #[cfg(all(feature = "etcd", feature = "ids"))]
     Ids(ids::Arguments),
+    /// Look at the ids in an etcd, with another build: this one is without the feature `etcd` or `ids`.
+    #[cfg(not(all(feature = "etcd", feature = "ids")))]
+    Ids(Unbuilt),
     /// Rehearse a case: print what is thought of it, and every step until it has converged.
     Plan {
         /// A case as JSON, as `GET /v1/operator/autopilot/case` gives it; `-` reads standard input.
@@ -71,6 +77,23 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What is given to a command that this build is without.
+#[cfg(not(all(feature = "etcd", feature = "ids")))]
+#[derive(Debug, Args)]
+struct Unbuilt {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _given: Vec<String>,
+}
+
+/// What to do about that.
+#[cfg(not(all(feature = "etcd", feature = "ids")))]
+fn unbuilt(command: &str, features: &str) -> Result<String, Failure> {
+    Err(Failure::Input(format!(
+        "`{command}` looks into an etcd, and this command was built without that: \
+         `cargo install --path . --features {features}` builds it"
+    )))
 }
 
 /// A node that answers.
@@ -101,8 +124,12 @@ fn main() -> ExitCode {
         Verb::Place { file, json } => place::run(&file, json),
         #[cfg(feature = "etcd")]
         Verb::Items(arguments) => items::run(&arguments),
+        #[cfg(not(feature = "etcd"))]
+        Verb::Items(_) => unbuilt("items", "cli,etcd"),
         #[cfg(all(feature = "etcd", feature = "ids"))]
         Verb::Ids(arguments) => ids::run(&arguments),
+        #[cfg(not(all(feature = "etcd", feature = "ids")))]
+        Verb::Ids(_) => unbuilt("ids", "cli,etcd,ids"),
         Verb::Plan { file, horizon, json } => plan::run(&file, horizon, json),
     };
     match done {
