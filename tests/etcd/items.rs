@@ -107,6 +107,64 @@ async fn items_are_placed_and_moved_while_etcd_is_killed_and_comes_back() {
     }
 }
 
+/// Makes all consistent that is not, until so much is held as is meant to be at that revision.
+async fn made_good(store: &Etcd, leader: &Member, replicas: usize, revision: u64) {
+    let range = KeyRange::prefix(format!("{ROOT}/assign/"));
+    let made = async {
+        loop {
+            let found = store.range(RangeRequest::new(range.clone())).await.unwrap();
+            let new = found.items.iter().filter(|kv| kv.value.is_empty());
+            let good = new.map(|kv| Op::put_leased(&kv.key, r#"{"consistent":true}"#, kv.lease));
+            for some in good.collect::<Vec<Op>>().chunks(100) {
+                store.commit(Txn::new(some.iter().cloned())).await.unwrap();
+            }
+            let report = leader.handle.report().filter(|report| report.revision >= revision);
+            let good = report.filter(|report| report.is_settled() && report.copying == 0);
+            if good.is_some_and(|report| report.assignments == replicas) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, made).await.expect("it settles");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_of_a_hundred_replicas_loses_some_and_moves_all() {
+    let server = Server::start().await;
+    let store = server.store().await;
+    // Nobody but the leader runs; who holds what is the same.
+    let leader = start(&store, "a", "leader");
+    leader.handle.report_when(|_| true).await.unwrap();
+    let put = async |ops: Vec<Op>| {
+        let mut revision = 0;
+        for some in ops.chunks(100) {
+            revision = store.commit(Txn::new(some.iter().cloned())).await.unwrap().revision;
+        }
+        revision
+    };
+    let members = |numbers: std::ops::Range<usize>, exiting: bool| {
+        let value = format!(r#"{{"limit":1,"exiting":{exiting}}}"#);
+        let key = |number| format!("{ROOT}/members/{}#m{number:03}", ["a", "b"][number % 2]);
+        numbers.map(|number| Op::put(key(number), value.as_str())).collect::<Vec<Op>>()
+    };
+    let item = |replication: usize| {
+        vec![Op::put(format!("{ROOT}/items/i"), format!(r#"{{"replication":{replication}}}"#))]
+    };
+    put(members(0..120, false)).await;
+    for replicas in [100, 60, 100] {
+        let revision = put(item(replicas)).await;
+        made_good(&store, &leader, replicas, revision).await;
+    }
+    put(members(120..240, false)).await;
+    let revision = put(members(0..120, true)).await;
+    made_good(&store, &leader, 100, revision).await;
+    let route = leader.handle.route("i").unwrap();
+    let moved = route.hops.iter().filter(|hop| *hop.member.member >= *"m120");
+    assert!(route.ready && route.primary().is_some() && moved.count() >= 99, "{route:?}");
+    leader.task.abort();
+}
+
 #[cfg(feature = "cli")]
 fn look(server: &Server, more: &[&str]) -> Command {
     let address = format!("http://{}", server.socket());
