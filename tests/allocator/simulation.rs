@@ -144,6 +144,8 @@ impl World {
         let leading = Leading {
             rules: Rules { zone_rule, balance_slack: slack },
             moves_in_flight: (dice.roll(3) == 0).then_some(2),
+            inbound_per_member: (dice.roll(4) == 0).then_some(1),
+            in_flight_for: Duration::from_secs(5),
             avoid_for: Duration::from_secs(3),
             standings: Some(judged),
             ..Leading::default()
