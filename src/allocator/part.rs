@@ -150,11 +150,9 @@ impl<W: Workload> Source<'_, W> {
             bound[at] = true;
         }
         // Those that stay and are consistent, one for each member.
-        let stays = |at: usize| held[at].consistent && !change.takes(&held[at]);
-        let good: Vec<usize> = (0..held.len())
-            .filter(|at| stays(*at))
-            .filter(|at| *at == 0 || held[at - 1].member != held[*at].member || !stays(at - 1))
-            .collect();
+        let stays = |at: &usize| held[*at].consistent && !change.takes(&held[*at]);
+        let mut good: Vec<usize> = (0..held.len()).filter(stays).collect();
+        good.dedup_by_key(|at| held[*at].member);
         if change.loses(held) {
             let wanted = self.item.value().map_or(0, ItemValue::replication) as usize;
             let known = good.iter().filter(|at| bound[**at]).count();
@@ -209,10 +207,13 @@ impl Change {
         self.gone.binary_search(&(held.member, held.slot)).is_ok()
     }
 
-    /// Whether a member goes, and not only a second slot of one.
+    /// Whether a member goes, or keeps a worse slot, and does not only lose a second one.
     fn loses<W: Workload>(&self, all: &[Assignment<W>]) -> bool {
-        let stays = |member| all.iter().any(|held| held.member == member && !self.takes(held));
-        self.gone.iter().any(|(member, _)| !stays(*member))
+        let is_as_good = |gone: &Assignment<W>, held: &Assignment<W>| {
+            held.member == gone.member && held.consistent >= gone.consistent && !self.takes(held)
+        };
+        let mut gone = all.iter().filter(|held| self.takes(held));
+        gone.any(|gone| !all.iter().any(|held| is_as_good(gone, held)))
     }
 }
 

@@ -151,8 +151,7 @@ impl Progress {
 
     /// Only these items are not settled, and all of them are to be looked at.
     pub(super) fn restart(&mut self, unsettled: BTreeSet<u32>) {
-        let flights = std::mem::take(&mut self.flights);
-        *self = Self { dirty: unsettled, flights, ..Self::default() };
+        *self = Self { dirty: unsettled, ..Self::default() };
     }
 
     /// A member has one item less.
@@ -289,6 +288,17 @@ mod tests {
             assert_eq!(progress.may_wait(), doing == Doing::Copying, "{doing}");
             progress.settle(2);
         }
+    }
+
+    #[test]
+    fn what_was_on_its_way_before_a_restart_is_counted_anew() {
+        let mut progress = Progress::default();
+        progress.flights.recount(1, Duration::ZERO, 1, [7].into_iter());
+        // It became consistent meanwhile, and nobody has looked at it since.
+        progress.touch(1);
+        progress.restart(BTreeSet::from([2]));
+        assert_eq!((progress.flights.moves(), progress.flights.to(7)), (0, 0));
+        assert_eq!(progress.take(&FREE), BTreeSet::from([2]));
     }
 
     #[test]
