@@ -256,9 +256,17 @@ const PLANTED: &[Planted] = &[
         &[
             ("docs/a.md", concat!("\n<!-- TO", "DO -->\n")),
             ("src/codec.rs", concat!("//! A.\n// FIX", "ME\nfn f() {\n    todo", "!()\n}\n")),
+            ("docs/b.md", concat!("\n<<<<", "<<< HEAD\n=======\n>>>>", ">>> steps\n")),
             ("tests/a.rs", concat!("//! A.\n#[", "ignore = \"slow\"]\n")),
         ],
-        &["docs/a.md:2", "src/codec.rs:2", "src/codec.rs:4", "tests/a.rs:2"],
+        &[
+            "docs/a.md:2",
+            "docs/b.md:2",
+            "docs/b.md:4",
+            "src/codec.rs:2",
+            "src/codec.rs:4",
+            "tests/a.rs:2",
+        ],
     ),
 ];
 

@@ -225,6 +225,9 @@ const UNFINISHED: &[&str] = &[
     concat!("#[", "ignore"),
     concat!("```", "ignore"),
     concat!("```rust,", "ignore"),
+    // A merge that nobody has settled.
+    concat!("<<<<", "<<< "),
+    concat!(">>>>", ">>> "),
 ];
 
 /// Whether `file` is `place.rs` or stands in the folder `place`.
