@@ -18,10 +18,11 @@ const ITEMS: u32 = 500;
 const MEMBERS: u32 = 18;
 
 /// What makes one plan better than another, and what is known of how good it is. How even loads are within what is
-/// equally fair, and the hand-offs that this takes, is not among it.
+/// equally fair, which items the replicas beyond the zone rule are of, and the hand-offs, is not among it.
 fn merits(told: &Certificate) -> Certificate {
     let spread = told.spread.max(told.slack);
-    Certificate { min_load: 0, max_load: 0, hand_offs: 0, spread, ..told.clone() }
+    let (min_load, max_load, zones_violated, hand_offs) = (0, 0, 0, 0);
+    Certificate { min_load, max_load, zones_violated, hand_offs, spread, ..told.clone() }
 }
 
 /// A world that changes by chance, and a leader that stays.

@@ -34,7 +34,8 @@ pub struct Certificate {
     pub removed: u64,
     /// Assignments that stay.
     pub unchanged: u64,
-    /// No plan that is as good in all that comes before moves has fewer new assignments than this.
+    /// No plan that is as good in all that comes before moves has fewer new assignments than this. Where not all
+    /// that fits is placed nothing is known, and this is the number of new assignments.
     pub lower_bound: u64,
     /// The smallest number of items that a member with a limit above zero holds.
     pub min_load: u64,
