@@ -7,19 +7,15 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs, reason = "a bench")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-use std::{
-    fs,
-    sync::LazyLock,
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use raft_autopilot::allocator::{
     Certificate, Holder, Holdings, Planner, Problem, Seat, ZoneRule, solve,
 };
 
+#[path = "account.rs"]
+mod account;
 #[path = "chart.rs"]
 mod chart;
 
@@ -119,16 +115,6 @@ impl World {
     }
 }
 
-/// The processor time that this thread has had; the time on the clock, where the system does not tell.
-fn spent() -> Duration {
-    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // A thread that yields has its account brought up to date.
-    thread::yield_now();
-    let account = fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let spent = account.and_then(|account| account.split(' ').next()?.parse().ok());
-    spent.map_or_else(|| BEGIN.elapsed(), Duration::from_nanos)
-}
-
 /// The fastest of so many runs, and what one allocated at most, in bytes an item.
 struct Cost {
     time: Duration,
@@ -142,9 +128,9 @@ fn measure<T>(items: usize, runs: usize, mut run: impl FnMut() -> T) -> (Cost, T
     for _ in 0..runs {
         drop(best.take());
         let info = allocation_counter::measure(|| {
-            let begin = spent();
+            let begin = account::spent();
             best = Some(run());
-            time = time.min(spent().saturating_sub(begin));
+            time = time.min(account::spent().saturating_sub(begin));
         });
         bytes = info.bytes_max / items as u64;
     }
@@ -248,9 +234,9 @@ fn cases(world: &World, runs: usize) -> [f64; CASES.len()] {
             carry_out(&mut planner);
             planner.plan();
             changed(&mut planner, added);
-            let begin = spent();
+            let begin = account::spent();
             planner.plan();
-            cost.time = cost.time.min(spent().saturating_sub(begin));
+            cost.time = cost.time.min(account::spent().saturating_sub(begin));
             if member == 0 {
                 assert!(
                     world.items * (members as usize) < 1 << 20 || !planner.was_whole(),
@@ -271,9 +257,9 @@ fn indexing(problem: &Problem) {
     let mut time = Duration::MAX;
     for _ in 0..5 {
         let held = problem.held().clone();
-        let begin = spent();
+        let begin = account::spent();
         problem.hold(held);
-        time = time.min(spent().saturating_sub(begin));
+        time = time.min(account::spent().saturating_sub(begin));
     }
     println!("  indexing              {:>10.2} ms", time.as_secs_f64() * 1e3);
 }

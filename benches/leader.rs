@@ -7,15 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs, reason = "a bench")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    sync::{Arc, LazyLock},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use raft_autopilot::{
     allocator::{
@@ -31,6 +24,9 @@ use raft_autopilot::{
         mirror::{Mirror, Options, View},
     },
 };
+
+#[path = "account.rs"]
+mod account;
 
 const ROOT: &str = "/items";
 
@@ -48,20 +44,10 @@ impl Workload for Ready {
     }
 }
 
-/// The processor time that this thread has had; the time on the clock, where the system does not tell.
-fn spent() -> Duration {
-    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // A thread that yields has its account brought up to date.
-    thread::yield_now();
-    let account = fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let spent = account.and_then(|account| account.split(' ').next()?.parse().ok());
-    spent.map_or_else(|| BEGIN.elapsed(), Duration::from_nanos)
-}
-
 fn timed<T>(run: impl FnOnce() -> T) -> (f64, T) {
-    let begin = spent();
+    let begin = account::spent();
     let done = run();
-    (spent().saturating_sub(begin).as_secs_f64() * 1e3, done)
+    (account::spent().saturating_sub(begin).as_secs_f64() * 1e3, done)
 }
 
 /// A leader, and the store that it plans for.
