@@ -107,8 +107,8 @@ impl Intent {
     pub fn new<W: Workload>(world: &mut World<W>, rules: &Rules, outside: &Outside) -> Self {
         let (_, asked) = world.take_changed();
         let mut zones = Zones::default();
-        let seats = full_seats(world, outside, &mut zones);
         let standings = standings(world, outside);
+        let seats = full_seats(world, &standings, &mut zones);
         let problem = Problem::new(rules.zone_rule, rules.balance_slack);
         let mut problem = problem.with_capacity(world.rows_end(), world.assignments());
         for seat in &seats {
@@ -150,11 +150,11 @@ impl Intent {
             return;
         }
         self.asked = asked;
-        let seats = full_seats(world, outside, &mut self.zones);
+        let before = std::mem::replace(&mut self.standings, standings(world, outside));
+        let seats = full_seats(world, &self.standings, &mut self.zones);
         for seat in &seats[self.seats.len()..] {
             self.planner.add_member(Seat::new(seat.zone, 0));
         }
-        let before = std::mem::replace(&mut self.standings, standings(world, outside));
         for (member, standing) in (0..).zip(&self.standings) {
             let before = before.get(member as usize).copied().unwrap_or_default();
             if before.keeps_primaries() != standing.keeps_primaries() {
@@ -282,11 +282,15 @@ impl Intent {
 }
 
 /// What the members may hold, without what their standing and their wish to leave take from it.
-fn full_seats<W: Workload>(world: &World<W>, outside: &Outside, zones: &mut Zones) -> Vec<Seat> {
-    let posts = (0..).take(world.numbers_end()).map(|number| {
+fn full_seats<W: Workload>(
+    world: &World<W>,
+    standings: &[Standing],
+    zones: &mut Zones,
+) -> Vec<Seat> {
+    let posts = (0..).zip(standings).map(|(number, standing)| {
         let member = world.member(number);
-        let primaries = outside.standing(&member.key).primaries();
-        Post { primaries, ..post(member, zone_number(zones, &member.key.zone)) }
+        let zone = zone_number(zones, &member.key.zone);
+        Post { primaries: standing.primaries(), ..post(member, zone) }
     });
     seats(&posts.collect::<Vec<Post>>())
 }

@@ -46,7 +46,7 @@ pub struct Certificate {
     /// How far it may be.
     pub slack: u64,
     /// Items that break the zone rule: they have more replicas in a zone than it says; where it asks for as
-    /// many zones as possible, only if they could be in more.
+    /// many zones as possible, more than they must.
     pub zones_violated: u64,
     /// Items whose primary is handed from a member that keeps holding the item to another one.
     pub hand_offs: u64,

@@ -51,10 +51,10 @@ pub(super) struct Fair {
     pub groups: Groups,
     /// The zones that are open.
     pub zones: Zones,
-    /// By class, how many replicas of an item the rule says that a zone takes.
-    pub rule: Vec<usize>,
     /// By class, how many zones are open to it.
     pub open_zones: Vec<usize>,
+    /// By class, how many replicas of an item the rule says that a zone takes.
+    pub rule: Vec<usize>,
     /// The same, but all where there is no other zone.
     pub caps: Vec<usize>,
     /// By class, how many replicas an item can have within that.

@@ -159,8 +159,8 @@ impl Planner {
         }
     }
 
-    /// Changes all members, but for those to whom nothing happens; there may be more of them. Then limits are lowered
-    /// as far as that may be, as [`retire`](super::retire) does; returned is who stays, and why.
+    /// Changes all members, but for those to whom nothing happens. Then limits are lowered as far as that may be, as
+    /// [`retire`](super::retire) does; returned is who stays, and why.
     pub(crate) fn change_members(&mut self, seats: Vec<Seat>, lower: &[Less]) -> Vec<(u32, Stays)> {
         let before = std::mem::replace(&mut self.problem.seats, seats);
         let kinds = self.items_of_kind();
@@ -168,11 +168,7 @@ impl Planner {
         let stays = retire_to(&mut self.problem, classes, lower);
         let after = std::mem::replace(&mut self.problem.seats, before);
         for (member, seat) in (0..).zip(after) {
-            if (member as usize) < self.problem.seats.len() {
-                self.change_member(member, seat);
-            } else {
-                self.add_member(seat);
-            }
+            self.change_member(member, seat);
         }
         stays
     }
