@@ -12,7 +12,7 @@ use serde::{
 
 use super::{
     item::check_name,
-    planner::{Holder, Problem, Reason, Seat, Stays, ZoneRule, retire, solve},
+    planner::{Holder, Problem, Reason, Seat, Solution, Stays, ZoneRule, retire, solve},
     state::{Post, Standing, seats},
 };
 
@@ -226,8 +226,8 @@ struct Indexed<'a> {
 impl Case {
     /// Plans.
     pub fn place(&self) -> Placement {
-        let Indexed { problem, members, items, orphans, ignored, stays } = self.index();
-        let solution = solve(&problem);
+        let Indexed { mut problem, members, items, orphans, ignored, stays } = self.index();
+        let solution = plan(&mut problem, &members);
         let mut desired = Vec::with_capacity(solution.desired.all().len());
         let mut unplaced = Vec::new();
         for (number, item) in items.iter().enumerate() {
@@ -390,5 +390,28 @@ impl Case {
         let load = |place| loads.get(place).copied().unwrap_or(0);
         let seats = seats(&posts).into_iter().zip(members);
         seats.map(|(seat, (place, at))| self.members[*at].standing.of(seat, load(place))).collect()
+    }
+}
+
+/// Plans. Who gets nothing new will not get back what the plan takes from it, so all others are planned for with as
+/// much as it will hold then.
+fn plan(problem: &mut Problem, members: &[&CaseMember]) -> Solution {
+    loop {
+        let solution = solve(problem);
+        let mut loads = vec![0; members.len()];
+        solution.desired.all().iter().for_each(|holder| loads[holder.member() as usize] += 1);
+        let mut takes = false;
+        for (number, (member, load)) in (0..).zip(members.iter().zip(loads)) {
+            if let Some(seat) = problem.seat_mut(number)
+                && member.standing.gets_nothing_new()
+                && load < seat.limit
+            {
+                *seat = seat.limited(load);
+                takes = true;
+            }
+        }
+        if !takes {
+            return solution;
+        }
     }
 }

@@ -174,9 +174,15 @@ impl Intent {
 
     /// Plans, when all but the members is told.
     fn plan<W: Workload>(&mut self, world: &World<W>, outside: &Outside, seats: Vec<Seat>) {
-        let lower = lower(world, &self.standings, &seats);
-        self.stays = self.planner.change_members(seats, &lower).into_iter().collect();
-        self.planner.plan();
+        let mut lower = lower(world, &self.standings, &seats);
+        loop {
+            let stays = self.planner.change_members(seats.clone(), &lower);
+            self.stays = stays.into_iter().collect();
+            self.planner.plan();
+            if !self.take_for_good(&mut lower) {
+                break;
+            }
+        }
         let pair = |(item, member): &(Arc<str>, MemberKey)| {
             Some((world.find_row(item)?, world.find_number(member)?))
         };
@@ -193,6 +199,22 @@ impl Intent {
         self.lacking = lacking(world, &self.planner);
         self.unreadable = world.unreadable();
         self.of = fingerprint(world, &self.rules, outside);
+    }
+
+    /// Who gets nothing new will not get back what the plan takes from it, so all others are to be planned for with as
+    /// much as it will hold then. Whether that is less than was thought.
+    fn take_for_good(&self, lower: &mut [Less]) -> bool {
+        let mut lower: Vec<&mut Less> =
+            lower.iter_mut().filter(|less| self.standing(less.member).gets_nothing_new()).collect();
+        if lower.is_empty() {
+            return false;
+        }
+        let loads = self.planner.loads();
+        let load = |member: u32| u32::try_from(loads[member as usize]).unwrap_or(u32::MAX);
+        lower.retain(|less| less.keep == Keep::Replicas && load(less.member) < less.limit);
+        let takes = !lower.is_empty();
+        lower.into_iter().for_each(|less| less.limit = load(less.member));
+        takes
     }
 
     /// Whether something is to be done with an item, or waited for.
@@ -316,7 +338,8 @@ fn lower<W: Workload>(world: &World<W>, standings: &[Standing], seats: &[Seat]) 
     let mut judged: Vec<(&MemberKey, Less)> = members()
         .map(|(number, member, seat)| {
             let standing = standings[number as usize];
-            let limit = standing.limit(seat.limit, member.load);
+            // What stays whatever is planned is not in its limit.
+            let limit = standing.limit(seat.limit, member.load.saturating_sub(member.frozen));
             (
                 &member.key,
                 Less {
@@ -327,7 +350,10 @@ fn lower<W: Workload>(world: &World<W>, standings: &[Standing], seats: &[Seat]) 
                 },
             )
         })
-        .filter(|(_, less)| less.limit < seats[less.member as usize].limit)
+        .filter(|(_, less)| {
+            let standing = standings[less.member as usize];
+            less.limit < seats[less.member as usize].limit || standing.gets_nothing_new()
+        })
         .collect();
     judged.sort_by_key(|(key, _)| *key);
     let leaves = |member: &Member<W>| member.value().is_some_and(MemberValue::is_exiting);

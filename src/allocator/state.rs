@@ -64,6 +64,11 @@ impl Standing {
         }
     }
 
+    /// Whether it gets no item that it does not hold.
+    pub fn gets_nothing_new(self) -> bool {
+        matches!(self, Self::NothingNew | Self::ShedOnly(_) | Self::Gone)
+    }
+
     /// Whether it takes away items that a member holds.
     pub fn takes(self) -> bool {
         matches!(self, Self::Shed(1..) | Self::ShedOnly(1..) | Self::Gone)

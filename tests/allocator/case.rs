@@ -1,10 +1,12 @@
 //! Cases as JSON: scenarios of the reference, what does not fit, and what makes no sense.
 
 use raft_autopilot::allocator::{
-    Problem, Reason, Seat, ZoneRule,
-    case::{Case, Placement},
+    Problem, Reason, Seat, Standing, ZoneRule,
+    case::{Case, CaseAssignment, CaseItem, CaseMember, Placement},
     retire,
 };
+
+use super::large::Dice;
 
 pub(crate) fn place(case: &str) -> Placement {
     let case: Case = serde_json::from_str(case).unwrap();
@@ -265,4 +267,52 @@ fn a_lost_tenth_is_replaced_with_the_fewest_moves_even_near_the_limit() {
     assert_eq!(after.summary.added, 1159 - 1140);
     assert_eq!(after.unplaced.len(), 41);
     assert!(after.unplaced.iter().all(|unplaced| unplaced.missing == 1));
+}
+
+/// A case in which `place` has been carried out.
+fn done(case: &Case, place: &Placement) -> Case {
+    let assignments = (1..).zip(&place.desired).map(|(slot, desired)| CaseAssignment {
+        item: desired.item.clone(),
+        zone: desired.zone.clone(),
+        member: desired.member.clone(),
+        slot: if desired.primary { 0 } else { slot },
+        consistent: true,
+    });
+    Case { assignments: assignments.collect(), ..case.clone() }
+}
+
+#[test]
+fn who_gets_nothing_new_is_planned_with_what_is_left_to_it_so_that_nothing_moves_afterwards() {
+    for seed in 1..=300 {
+        let mut dice = Dice(seed * 0x9E37_79B9 | 1);
+        let member = |number: u32, limit: u32, standing: Standing| CaseMember {
+            zone: ["a", "b", "c"][number as usize % 3].to_owned(),
+            id: format!("m{number}"),
+            limit: limit.into(),
+            exiting: false,
+            share: None,
+            standing,
+        };
+        let item = |number: u32| CaseItem {
+            id: format!("i{number:02}"),
+            replication: 1 + number % 3,
+            zones: None,
+        };
+        let mut case = Case {
+            members: (0..7).map(|n| member(n, 12 + dice.below(9), Standing::Full)).collect(),
+            items: (0..30).map(item).collect(),
+            balance_slack: dice.below(3),
+            ..Case::default()
+        };
+        case = done(&case, &case.place());
+        // Then some get nothing new, others come or go.
+        case.members[0].standing = Standing::NothingNew;
+        case.members[1].standing = [Standing::ShedOnly(3), Standing::Full][dice.below(2) as usize];
+        case.members[2].standing = [Standing::Gone, Standing::Full][dice.below(2) as usize];
+        case.members.push(member(7, 12 + dice.below(9), Standing::Full));
+        case.items.truncate(30 - dice.below(12) as usize);
+        case = done(&case, &case.place());
+        let again = case.place().summary;
+        assert_eq!((again.added, again.removed, again.hand_offs), (0, 0, 0), "seed {seed}");
+    }
 }

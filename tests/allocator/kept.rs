@@ -180,15 +180,6 @@ impl Story {
         Arc::make_mut(&mut self.scene.outside.standings).insert(member, judgement);
     }
 
-    /// Takes back what a plan depends on that changes as it is carried out: who is avoided, and what is left of a limit
-    /// by how much a member holds.
-    fn forget_what_passes(&mut self) {
-        let outside = &mut self.scene.outside;
-        outside.avoided.clear();
-        let passes = |standing| matches!(standing, Standing::NothingNew | Standing::ShedOnly(_));
-        Arc::make_mut(&mut outside.standings).retain(|_, judged| !passes(judged.standing));
-    }
-
     /// What a leader plans that begins now.
     async fn begun(&self) -> Certificate {
         let mut scene = self.scene.reopened().await;
@@ -207,7 +198,19 @@ impl Story {
         self.plans += 1;
         self.whole += u32::from(whole);
         let begun = self.begun().await;
-        assert_eq!(merits(&kept), merits(&begun), "{turn}");
+        let (kept, begun) = (merits(&kept), merits(&begun));
+        let rank = |told: &Certificate| (told.placed, told.out_of_turn, told.beyond);
+        if self.scene.rules.balance_slack > 0 && self.somebody_gets_nothing_new() {
+            // Within the slack one may take more from those than the other, and how many move depends on that.
+            assert_eq!(rank(&kept), rank(&begun), "{turn}");
+        } else {
+            assert_eq!(kept, begun, "{turn}");
+        }
+    }
+
+    fn somebody_gets_nothing_new(&self) -> bool {
+        let mut judged = self.scene.outside.standings.values();
+        judged.any(|judged| judged.standing.gets_nothing_new())
     }
 }
 
@@ -215,7 +218,7 @@ impl Story {
 async fn a_leader_that_stays_plans_as_well_as_one_that_begins_and_neither_undoes_what_the_other_did()
  {
     let (mut whole, mut plans) = (0, 0);
-    for seed in 1..=3 {
+    for seed in 1..=4 {
         let mut story = Story::new(seed).await;
         for turn in 0..25 {
             for _ in 0..=story.dice.below(3) {
@@ -227,7 +230,8 @@ async fn a_leader_that_stays_plans_as_well_as_one_that_begins_and_neither_undoes
                 0 => {}
                 1 => drop(story.scene.round().await),
                 _ => {
-                    story.forget_what_passes();
+                    // Who is avoided is so only until the plan is carried out.
+                    story.scene.outside.avoided.clear();
                     story.scene.settle(Mark).await;
                     let begun = story.begun().await;
                     let moves = (begun.added, begun.removed, begun.hand_offs);

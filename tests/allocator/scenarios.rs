@@ -238,6 +238,18 @@ async fn what_nobody_can_read_takes_of_its_members_limit_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_gets_nothing_new_gets_nothing_for_what_nobody_can_read_either() {
+    let mut scene = Scene::with("i1:1 a/A=9 a/B=9 1@a/A.0*").await;
+    scene.commit(vec![Op::put("/root/items/i1", "{")]).await;
+    let mut late = scene.reopened().await;
+    let judgement = Judgement { standing: Standing::NothingNew, why: "it is slow".into() };
+    late.outside.standings = Arc::new([(MemberKey::new("a", "A"), judgement)].into());
+    late.put("i2:1 i3:1").await;
+    late.settle(Mark).await;
+    assert_eq!(late.loads(), [1, 2], "{}", late.held());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_whose_value_is_bad_keeps_what_it_has_and_gets_nothing() {
     let mut scene = Scene::with("i1:1 i2:1 a/A=2 a/B=2").await;
     scene.settle(Mark).await;

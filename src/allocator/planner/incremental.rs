@@ -476,7 +476,7 @@ impl Planner {
     }
 
     /// How many items each member is to hold.
-    fn loads(&self) -> Vec<u64> {
+    pub(crate) fn loads(&self) -> Vec<u64> {
         let mut loads = vec![0; self.problem.seats.len()];
         if self.counted {
             for alike in self.kinds.values() {
