@@ -12,6 +12,7 @@ use serde::{
 
 use super::{
     item::check_name,
+    place::Places,
     planner::{Holder, Problem, Reason, Seat, Solution, Stays, ZoneRule, retire, solve},
     state::{Post, Standing, seats},
 };
@@ -33,6 +34,13 @@ pub struct Case {
     /// How replicas are spread over zones. Default: at least two zones.
     #[serde(default, deserialize_with = "zone_rule")]
     pub zone_rule: ZoneRule,
+    /// How replicas are spread over what zones lie in, by the parts of a zone's name between `/`, the outermost first.
+    /// Default: no rules.
+    #[serde(default, deserialize_with = "zone_rules", skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<ZoneRule>,
+    /// Whether a replica is rather not placed than beyond these rules. Default: no.
+    #[serde(default)]
+    pub zones_required: bool,
 }
 
 /// A member of a [`Case`].
@@ -89,6 +97,15 @@ fn yes() -> bool {
 
 fn zone_rule<'de, D: Deserializer<'de>>(json: D) -> Result<ZoneRule, D::Error> {
     json.deserialize_any(Forms(r#""two", "spread" or {"max_per_zone": 2}"#, PhantomData))
+}
+
+fn zone_rules<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<ZoneRule>, D::Error> {
+    /// A rule that is read as the one of zones is.
+    #[derive(Deserialize)]
+    struct Level(#[serde(deserialize_with = "zone_rule")] ZoneRule);
+
+    let levels: Vec<Level> = Deserialize::deserialize(json)?;
+    Ok(levels.into_iter().map(|Level(rule)| rule).collect())
 }
 
 fn standing<'de, D: Deserializer<'de>>(json: D) -> Result<Standing, D::Error> {
@@ -301,6 +318,12 @@ impl Case {
             *zone = number;
         }
         let mut problem = Problem::new(self.zone_rule, self.balance_slack);
+        self.levels.iter().for_each(|rule| problem.add_level(*rule));
+        problem.require_zones(self.zones_required);
+        let mut places = Places::default();
+        for (name, zone) in &zones {
+            problem.place_zone(*zone, &places.of(name, self.levels.len()));
+        }
         for seat in self.seats(&members, &zones, &mut ignored) {
             problem.add_member(seat);
         }

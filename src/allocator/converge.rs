@@ -218,7 +218,7 @@ impl<W: Workload> Now<'_, W> {
         // Where nothing can go it is as if all were wanted.
         let loses = replication <= most_to_lose(&self.bounds.limits);
         let keeps = if loses { replication } else { usize::MAX };
-        let mut steps = steps(keeps, self.intent.cap(value), &held, &wanted);
+        let mut steps = steps(keeps, &self.intent.caps(value), &held, &wanted);
         let hands = self.bounds.budget.moves.is_none_or(|most| spent.handed < most);
         steps.retain(|step| {
             let refused = !hands && matches!(step, Step::Promote { instead_of: Some(_), .. });

@@ -8,6 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    place::Places,
+    plan::Caps,
     planner::{Certificate, Holder, Keep, Less, Planner, Problem, Reason, Seat, Stays, ZoneRule},
     roster::Member,
     state::{Post, Standing, seats},
@@ -16,10 +18,17 @@ use super::{
 };
 
 /// By what rules items are placed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// How an item's replicas are spread over zones. Default: at least two zones.
     pub zone_rule: ZoneRule,
+    /// How they are spread over what zones lie in, the outermost first. The first rule is for the first part of a zone's
+    /// name, up to a `/`, the second for its first two parts, and so on: with one rule `europe/3` and `europe/4` are two
+    /// zones of one region. A zone whose name has fewer parts lies in itself. Default: none.
+    pub levels: Vec<ZoneRule>,
+    /// Whether a replica is rather not placed than beyond these rules. What stands already is not given up for that
+    /// before the item has all that it wants elsewhere. Default: no, it is placed and counted.
+    pub zones_required: bool,
     /// How far from its fair share a member may be, in items, before that is a reason to move any.
     /// Default 0.
     pub balance_slack: u32,
@@ -80,6 +89,9 @@ pub struct Intent {
     /// How often the world had been asked before what has changed.
     asked: u64,
     zones: Zones,
+    places: Places,
+    /// By level, the outermost first, and by the number of the zone: what that lies in.
+    lies_in: Vec<Vec<u32>>,
     /// The zones with a member that may hold something.
     open_zones: BTreeSet<u32>,
     /// By the member's number; `None`: it does not stand.
@@ -109,7 +121,9 @@ impl Intent {
         let mut zones = Zones::default();
         let standings = standings(world, outside);
         let seats = full_seats(world, &standings, &mut zones);
-        let problem = Problem::new(rules.zone_rule, rules.balance_slack);
+        let mut problem = Problem::new(rules.zone_rule, rules.balance_slack);
+        rules.levels.iter().for_each(|rule| problem.add_level(*rule));
+        problem.require_zones(rules.zones_required);
         let mut problem = problem.with_capacity(world.rows_end(), world.assignments());
         for seat in &seats {
             problem.add_member(*seat);
@@ -125,10 +139,12 @@ impl Intent {
         }
         let mut intent = Self {
             of: 0,
-            rules: *rules,
+            rules: rules.clone(),
             planner: Planner::new(problem),
             asked,
             zones,
+            places: Places::default(),
+            lies_in: vec![Vec::new(); rules.levels.len()],
             open_zones: BTreeSet::new(),
             seats: Vec::new(),
             standings,
@@ -136,7 +152,7 @@ impl Intent {
             lacking: Arc::default(),
             unreadable: 0,
         };
-        intent.plan(world, outside, seats);
+        intent.plan(world, outside, &seats);
         world.unsettle(|item| intent.is_unsettled(item));
         intent
     }
@@ -167,16 +183,17 @@ impl Intent {
             let (replication, allowed) = read(item, &self.standings, &mut self.zones, &mut holders);
             self.planner.set_item(*row, replication, allowed.as_deref(), &holders);
         }
-        self.plan(world, outside, seats);
+        self.plan(world, outside, &seats);
         rows.extend(self.planner.moving());
         world.look_at(rows, |item| self.is_unsettled(item));
     }
 
     /// Plans, when all but the members is told.
-    fn plan<W: Workload>(&mut self, world: &World<W>, outside: &Outside, seats: Vec<Seat>) {
-        let mut lower = lower(world, &self.standings, &seats);
+    fn plan<W: Workload>(&mut self, world: &World<W>, outside: &Outside, seats: &[Seat]) {
+        self.place_zones();
+        let mut lower = lower(world, &self.standings, seats);
         loop {
-            let stays = self.planner.change_members(seats.clone(), &lower);
+            let stays = self.planner.change_members(seats.to_vec(), &lower);
             self.stays = stays.into_iter().collect();
             self.planner.plan();
             if !self.take_for_good(&mut lower) {
@@ -201,6 +218,23 @@ impl Intent {
         self.of = fingerprint(world, &self.rules, outside);
     }
 
+    /// Says what all zones lie in.
+    fn place_zones(&mut self) {
+        if self.rules.levels.is_empty() {
+            return;
+        }
+        for level in &mut self.lies_in {
+            level.resize(self.zones.len(), 0);
+        }
+        for (name, zone) in &self.zones {
+            let lies_in = self.places.of(name, self.rules.levels.len());
+            self.planner.place_zone(*zone, &lies_in);
+            for (level, thing) in self.lies_in.iter_mut().zip(lies_in) {
+                level[*zone as usize] = thing;
+            }
+        }
+    }
+
     /// Who gets nothing new will not get back what the plan takes from it, so all others are to be planned for with as
     /// much as it will hold then. Whether that is less than was thought.
     fn take_for_good(&self, lower: &mut [Less]) -> bool {
@@ -213,7 +247,9 @@ impl Intent {
         let load = |member: u32| u32::try_from(loads[member as usize]).unwrap_or(u32::MAX);
         lower.retain(|less| less.keep == Keep::Replicas && load(less.member) < less.limit);
         let takes = !lower.is_empty();
-        lower.into_iter().for_each(|less| less.limit = load(less.member));
+        for less in lower {
+            less.limit = load(less.member);
+        }
         takes
     }
 
@@ -248,18 +284,23 @@ impl Intent {
         self.planner.seats().get(member as usize).map_or(u32::MAX, |seat| seat.zone)
     }
 
-    /// How many of an item's replicas a zone takes by the zone rule.
-    pub(super) fn cap(&self, item: &impl ItemValue) -> usize {
+    /// How many of an item's replicas zones take by the rules.
+    pub(super) fn caps(&self, item: &impl ItemValue) -> Caps<'_> {
         let is_open = |zone: &&u32| self.open_zones.contains(zone);
-        let open = match item.zones() {
-            None => self.open_zones.len(),
-            Some(allowed) => {
-                let named = allowed.iter().filter_map(|zone| self.zones.get(zone.as_str()));
-                named.filter(is_open).collect::<BTreeSet<&u32>>().len()
-            }
+        let named = item.zones().map(|allowed| {
+            let named = allowed.iter().filter_map(|zone| self.zones.get(zone.as_str()));
+            named.filter(is_open).copied().collect::<BTreeSet<u32>>()
+        });
+        let open = named.as_ref().unwrap_or(&self.open_zones);
+        let cap = |rule: ZoneRule, open: usize| {
+            rule.cap(item.replication(), u32::try_from(open).unwrap_or(u32::MAX)) as usize
         };
-        let open = u32::try_from(open).unwrap_or(u32::MAX);
-        self.rules.zone_rule.cap(item.replication(), open) as usize
+        let around = self.rules.levels.iter().zip(&self.lies_in).map(|(rule, lies_in)| {
+            let things: BTreeSet<u32> = open.iter().map(|zone| lies_in[*zone as usize]).collect();
+            (&lies_in[..], cap(*rule, things.len()))
+        });
+        let around = around.rev().collect();
+        Caps { zone: cap(self.rules.zone_rule, open.len()), around }
     }
 
     /// Why a member may hold what it should give up. `None`: it gives up all that it should.

@@ -15,6 +15,7 @@ mod leader;
 mod local;
 mod moves;
 mod part;
+mod place;
 pub mod plain;
 pub mod plan;
 mod planner;

@@ -7,6 +7,8 @@
 //! One call gives the steps that are safe at one revision. What they leave is the next call's start,
 //! and when nothing is left to do, there are no steps.
 
+use std::collections::BTreeMap;
+
 /// One of an item's assignments, and what is known of its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Held<M> {
@@ -73,19 +75,55 @@ pub enum Step<M> {
     },
 }
 
-/// The next safe steps of an item that wants `replication` replicas, of which a zone takes `cap` by the zone
-/// rule.
+/// How many replicas of an item zones take by the zone rule, and what they lie in by the rules of that.
+#[derive(Clone, Debug)]
+pub struct Caps<'a> {
+    /// How many a zone takes.
+    pub zone: usize,
+    /// For each level, the innermost first: by the number of the zone what it lies in, and how many such a thing takes.
+    pub around: Vec<(&'a [u32], usize)>,
+}
+
+/// So many in a zone, and no rules of what zones lie in.
+impl From<usize> for Caps<'_> {
+    fn from(zone: usize) -> Self {
+        Self { zone, around: Vec::new() }
+    }
+}
+
+impl Caps<'_> {
+    /// How many of the replicas in these zones are within the rules.
+    fn within(&self, mut zones: Vec<u32>) -> usize {
+        zones.sort_unstable();
+        let zones = zones.chunk_by(|one, other| one == other);
+        // A zone of each thing, and how many of its replicas are within the rules so far.
+        let mut things: Vec<(u32, usize)> =
+            zones.map(|zone| (zone[0], zone.len().min(self.zone))).collect();
+        for (lies_in, cap) in &self.around {
+            let mut around: BTreeMap<Option<u32>, (u32, usize)> = BTreeMap::new();
+            for (zone, within) in things {
+                let thing = lies_in.get(zone as usize).copied();
+                let (_, all) = around.entry(thing).or_insert((zone, 0));
+                *all = (*all + within).min(*cap);
+            }
+            things = around.into_values().collect();
+        }
+        things.into_iter().map(|(_, within)| within).sum()
+    }
+}
+
+/// The next safe steps of an item that wants `replication` replicas, of which zones take so many.
 ///
 /// In this order: what is missing is added where there is room; then what is too much is removed, a
 /// replica that is not consistent as soon as enough are, a consistent one only while more than
-/// enough are left, and no fewer of them within the zone rule than before, or than there should be; members
+/// enough are left, and no fewer of them within the rules than before, or than there should be; members
 /// that are leaving and the most loaded first; then, if there is no primary
 /// left, the one that should be it, or the best there is, is promoted; and if another one should be
 /// it, and is consistent, the two change places. A second slot of one member is removed like one
 /// that is too much, and a second primary becomes a replica.
 pub fn steps<M: Copy + Ord>(
     replication: usize,
-    cap: usize,
+    caps: &Caps<'_>,
     held: &[Held<M>],
     wanted: &[Wanted<M>],
 ) -> Vec<Step<M>> {
@@ -100,7 +138,7 @@ pub fn steps<M: Copy + Ord>(
         steps.push(Step::Add { member: new.member, slot: next });
         next = next.saturating_add(1);
     }
-    let removed = removals(replication, cap, held, wanted);
+    let removed = removals(replication, caps, held, wanted);
     for at in &removed {
         steps.push(Step::Remove { member: held[*at].member, slot: held[*at].slot });
     }
@@ -134,7 +172,7 @@ fn wish<M: Copy>(wanted: &[Wanted<M>]) -> Option<M> {
 /// Which assignments go now.
 fn removals<M: Copy + Ord>(
     replication: usize,
-    cap: usize,
+    caps: &Caps<'_>,
     held: &[Held<M>],
     wanted: &[Wanted<M>],
 ) -> Vec<usize> {
@@ -160,9 +198,9 @@ fn removals<M: Copy + Ord>(
     let mut left: Vec<usize> = (0..held.len()).filter(consistent).collect();
     let apart = |left: &[usize], but: Option<usize>| {
         let zones = left.iter().filter(|at| Some(**at) != but).map(|at| held[*at].zone);
-        within(zones.collect(), cap).min(replication)
+        caps.within(zones.collect()).min(replication)
     };
-    let least = within(wanted.iter().map(|wanted| wanted.zone).collect(), cap);
+    let least = caps.within(wanted.iter().map(|wanted| wanted.zone).collect());
     let least = apart(&left, None).min(least);
     let mut removed = Vec::new();
     for at in candidates {
@@ -177,12 +215,6 @@ fn removals<M: Copy + Ord>(
         }
     }
     removed
-}
-
-/// How many of the replicas in these zones are within the zone rule.
-fn within(mut zones: Vec<u32>, cap: usize) -> usize {
-    zones.sort_unstable();
-    zones.chunk_by(|one, other| one == other).map(|zone| zone.len().min(cap)).sum()
 }
 
 /// Who becomes the primary of those who are left.

@@ -46,9 +46,12 @@ pub(crate) fn rule(problem: &Problem, item: usize, wanted: u32) -> (usize, usize
     let open = problem.seats().iter().filter(|seat| seat.limit > 0);
     let zones: BTreeSet<u32> =
         open.map(|seat| seat.zone).filter(|zone| problem.allows(item, *zone)).collect();
-    let zones = zones.len();
-    let wanted = wanted as usize;
-    let cap = match problem.zone_rule() {
+    (zones.len(), cap(problem.zone_rule(), wanted as usize, zones.len()))
+}
+
+/// How many replicas of an item that wants so many one of so many zones takes.
+fn cap(rule: ZoneRule, wanted: usize, zones: usize) -> usize {
+    match rule {
         ZoneRule::Two => wanted.max(2) - 1,
         ZoneRule::MaxPerZone(cap) => cap.max(1) as usize,
         // As even as can be, where nobody can be so and leave out a zone.
@@ -56,8 +59,30 @@ pub(crate) fn rule(problem: &Problem, item: usize, wanted: u32) -> (usize, usize
             let even = wanted.div_ceil(zones.max(1));
             if even * zones.saturating_sub(1) < wanted { even.max(1) } else { 1 }
         }
+    }
+}
+
+/// What a zone lies in on a level, and what that lies in.
+fn thing(problem: &Problem, zone: u32, level: usize) -> Vec<(bool, u32)> {
+    let said = problem.lies_in(zone);
+    let named = |level| said.get(level).map_or((true, zone), |name: &u32| (false, *name));
+    (0..=level).map(named).collect()
+}
+
+/// How many replicas in these zones are beyond the rules of what zones lie in.
+fn beyond_around(problem: &Problem, item: usize, wanted: u32, zones: &BTreeMap<u32, i64>) -> i64 {
+    let open = problem.seats().iter().filter(|seat| seat.limit > 0).map(|seat| seat.zone);
+    let open: Vec<u32> = open.filter(|zone| problem.allows(item, *zone)).collect();
+    let beyond = |(level, rule): (usize, &ZoneRule)| -> i64 {
+        let things: BTreeSet<_> = open.iter().map(|zone| thing(problem, *zone, level)).collect();
+        let cap = whole(cap(*rule, wanted as usize, things.len()));
+        let mut there: BTreeMap<_, i64> = BTreeMap::new();
+        for (zone, count) in zones {
+            *there.entry(thing(problem, *zone, level)).or_default() += count;
+        }
+        there.values().map(|count| (count - cap).max(0)).sum()
     };
-    (zones, cap)
+    problem.levels().iter().enumerate().map(beyond).sum()
 }
 
 /// What one item adds to the score with one set of members.
@@ -85,7 +110,8 @@ fn score_item(problem: &Problem, item: usize, set: u32) -> Score {
         }
     }
     let cap = whole(rule(problem, item, replication as u32).1);
-    let beyond = zones.values().map(|count| (count - cap).max(0)).sum();
+    let beyond: i64 = zones.values().map(|count| (count - cap).max(0)).sum();
+    let beyond = beyond + beyond_around(problem, item, replication as u32, &zones);
     let unplaced = whole(replication - placed);
     Score { unplaced, ranks, beyond, off: 0, added, given_up }
 }
@@ -112,7 +138,9 @@ fn sets(problem: &Problem, item: usize) -> Vec<u32> {
         })
     };
     let replication = problem.replication()[item];
-    (0..1u32 << members).filter(|set| set.count_ones() <= replication && allowed(*set)).collect()
+    let kept = |set: u32| !problem.requires_zones() || score_item(problem, item, set).beyond == 0;
+    let sets = 0..1u32 << members;
+    sets.filter(|set| set.count_ones() <= replication && allowed(*set) && kept(*set)).collect()
 }
 
 /// By vector of loads, the best way there.

@@ -284,7 +284,7 @@ fn done(case: &Case, place: &Placement) -> Case {
 #[test]
 fn who_gets_nothing_new_is_planned_with_what_is_left_to_it_so_that_nothing_moves_afterwards() {
     for seed in 1..=300 {
-        let mut dice = Dice(seed * 0x9E37_79B9 | 1);
+        let mut dice = Dice((seed * 0x9E37_79B9) | 1);
         let member = |number: u32, limit: u32, standing: Standing| CaseMember {
             zone: ["a", "b", "c"][number as usize % 3].to_owned(),
             id: format!("m{number}"),

@@ -183,7 +183,7 @@ impl Story {
     /// What a leader plans that begins now.
     async fn begun(&self) -> Certificate {
         let mut scene = self.scene.reopened().await;
-        (scene.rules, scene.outside) = (self.scene.rules, self.scene.outside.clone());
+        (scene.rules, scene.outside) = (self.scene.rules.clone(), self.scene.outside.clone());
         scene.plan().certificate().clone()
     }
 

@@ -29,6 +29,9 @@ struct World {
     /// Room of the members, in percent of what is wanted.
     room: u32,
     rule: ZoneRule,
+    /// The rules of what zones lie in: two of them in a room, and two of those in a region.
+    around: &'static [ZoneRule],
+    required: bool,
 }
 
 impl World {
@@ -40,6 +43,9 @@ impl World {
         let replication: Vec<u32> = (0..self.items).map(|_| 1 + dice.below(5)).collect();
         let fair = replication.iter().sum::<u32>() / self.members + 1;
         let mut problem = Problem::new(self.rule, 0);
+        self.around.iter().for_each(|rule| problem.add_level(*rule));
+        (0..self.zones).for_each(|zone| problem.place_zone(zone, &[zone / 4, zone / 2]));
+        problem.require_zones(self.required);
         for member in 0..self.members {
             let zone = if dice.below(10) < self.skew { 0 } else { member % self.zones };
             let limit = fair * self.room / 100 * (80 + dice.below(41)) / 100;
@@ -68,12 +74,18 @@ fn plan(world: World, seed: u64) -> Certificate {
     let solution = solve_by_counting(&problem);
     let certificate = solution.certificate.clone();
     assert_eq!(certificate.placed, certificate.placeable, "{world:?} {seed}");
-    assert_eq!(certificate.beyond, certificate.beyond_least, "{world:?} {seed}");
+    if world.around.is_empty() || certificate.beyond_least == 0 {
+        assert_eq!(certificate.beyond, certificate.beyond_least, "{world:?} {seed}");
+    }
     assert_eq!(certificate.spread, 0, "{world:?} {seed}");
     assert!(certificate.added >= certificate.lower_bound);
     problem.hold(solution.desired.clone());
     let again = solve_by_counting(&problem);
-    assert!(again.desired == solution.desired, "{world:?} {seed}: no fixed point");
+    let is_fixed = again.desired == solution.desired;
+    // Where not all levels can be kept a next plan may find something better, of a few items.
+    let is_near =
+        || certificate.beyond_least > 0 && again.certificate.added * 100 < certificate.placed;
+    assert!(is_fixed || !world.around.is_empty() && is_near(), "{world:?} {seed}: no fixed point");
     certificate
 }
 
@@ -87,6 +99,8 @@ fn large_worlds_are_planned_by_counting_as_full_and_as_even_as_can_be() {
         restricted: false,
         room: 150,
         rule: ZoneRule::Two,
+        around: &[],
+        required: false,
     };
     let worlds = [
         plain,
@@ -108,6 +122,63 @@ fn large_worlds_are_planned_by_counting_as_full_and_as_even_as_can_be() {
 }
 
 #[test]
+fn large_worlds_whose_zones_lie_in_others_are_planned_by_counting_within_all_rules() {
+    use ZoneRule::{MaxPerZone, Spread, Two};
+    let plain = World {
+        items: 2_000,
+        members: 96,
+        zones: 8,
+        skew: 0,
+        restricted: false,
+        room: 150,
+        rule: Two,
+        around: &[Two],
+        required: false,
+    };
+    let worlds = [
+        plain,
+        World { required: true, ..plain },
+        World { around: &[Spread], ..plain },
+        World { around: &[Two, Spread], rule: Spread, ..plain },
+        World { around: &[Spread, MaxPerZone(1)], rule: Spread, ..plain },
+        World { around: &[Two, Spread], rule: Spread, required: true, ..plain },
+        World { around: &[Spread], zones: 12, skew: 3, ..plain },
+        World { around: &[Spread], restricted: true, room: 110, ..plain },
+        World { around: &[Spread], restricted: true, required: true, ..plain },
+    ];
+    for world in worlds {
+        for seed in 0..2 {
+            let told = plan(world, seed);
+            assert!(told.beyond <= told.beyond_least + told.beyond_least / 20, "{world:?} {seed}");
+        }
+    }
+}
+
+#[test]
+fn where_zones_lie_in_others_a_planned_world_that_changes_moves_hardly_more_than_it_must() {
+    let world = World {
+        items: 2_000,
+        members: 96,
+        zones: 8,
+        skew: 0,
+        restricted: false,
+        room: 150,
+        rule: ZoneRule::Two,
+        around: &[ZoneRule::Two],
+        required: false,
+    };
+    for seed in 0..4 {
+        let lost = changed(world, seed, |problem| problem.seat_mut(7).unwrap().limit = 0);
+        let came = changed(world, seed, |problem| {
+            problem.add_member(Seat::new(3, 500));
+        });
+        assert_eq!((lost.beyond, lost.gap()), (0, 0), "{seed}: {lost:?}");
+        // Who comes gets items of one region only for others of the same.
+        assert!(came.beyond == 0 && came.gap() * 10 < came.added, "{seed}: {came:?}");
+    }
+}
+
+#[test]
 fn where_counting_is_not_the_best_one_flow_plans_up_to_a_million_items_times_members() {
     let world = World {
         items: 900,
@@ -117,6 +188,8 @@ fn where_counting_is_not_the_best_one_flow_plans_up_to_a_million_items_times_mem
         restricted: true,
         room: 105,
         rule: ZoneRule::Spread,
+        around: &[],
+        required: false,
     };
     let mut helped = 0;
     for seed in 0..12 {
@@ -152,6 +225,8 @@ fn planned_worlds_that_change_move_no_more_than_they_must() {
         restricted: false,
         room: 150,
         rule: ZoneRule::Two,
+        around: &[],
+        required: false,
     };
     for world in
         [plain, World { rule: ZoneRule::Spread, zones: 5, ..plain }, World { zones: 1, ..plain }]
@@ -182,7 +257,9 @@ fn what_was_planned_stays_though_nobody_knows_whether_fewer_could_have_moved() {
     for (rule, zones) in rules.into_iter().flat_map(|rule| [2, 3, 5].map(|zones| (rule, zones))) {
         for (restricted, room) in [(false, 90), (true, 100), (false, 110), (true, 110)] {
             let (items, members, skew) = (1_605, 19, 4);
-            let world = World { items, members, zones, skew, restricted, room, rule };
+            let (around, required) = (&[][..], false);
+            let world =
+                World { items, members, zones, skew, restricted, room, rule, around, required };
             let mut problem = world.problem(1);
             let Solution { desired, certificate: told } = solve_by_counting(&problem);
             problem.hold(desired.clone());

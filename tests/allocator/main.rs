@@ -14,6 +14,7 @@ mod fixture;
 mod flow;
 mod kept;
 mod large;
+mod levels;
 mod many;
 mod members;
 mod near_full;

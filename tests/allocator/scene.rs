@@ -317,14 +317,14 @@ fn parse(word: &str) -> (String, String) {
     if let Some((item, rest)) = word.split_once('@') {
         // `1@a/A.0*`
         let (place, slot) = rest.split_once('.').unwrap();
-        let (zone, member) = place.split_once('/').unwrap();
+        let (zone, member) = place.rsplit_once('/').unwrap();
         let consistent = slot.ends_with('*');
         let slot = slot.trim_end_matches('*');
         let value = if consistent { "consistent" } else { "" };
         return (format!("{ROOT}/assign/i{item}#{zone}#{member}#{slot}"), value.to_owned());
     }
     if let Some((place, limit)) = word.split_once('=') {
-        let (zone, member) = place.split_once('/').unwrap();
+        let (zone, member) = place.rsplit_once('/').unwrap();
         let exiting = limit.ends_with('E');
         let limit = limit.trim_end_matches('E');
         return (member_key(zone, member), format!(r#"{{"R":{limit},"E":{exiting}}}"#));
@@ -332,7 +332,7 @@ fn parse(word: &str) -> (String, String) {
     if let Some((item, r)) = word.split_once(':') {
         return (format!("{ROOT}/items/{item}"), format!(r#"{{"R":{r}}}"#));
     }
-    let (zone, member) = word.split_once('/').map_or(("", word), |place| place);
+    let (zone, member) = word.rsplit_once('/').map_or(("", word), |place| place);
     let key =
         if zone.is_empty() { format!("{ROOT}/items/{member}") } else { member_key(zone, member) };
     (key, String::new())

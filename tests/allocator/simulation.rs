@@ -142,7 +142,7 @@ impl World {
         };
         let slack = u32::try_from(dice.roll(3) / 2).unwrap();
         let leading = Leading {
-            rules: Rules { zone_rule, balance_slack: slack },
+            rules: Rules { zone_rule, balance_slack: slack, ..Rules::default() },
             moves_in_flight: (dice.roll(3) == 0).then_some(2),
             inbound_per_member: (dice.roll(4) == 0).then_some(1),
             in_flight_for: Duration::from_secs(5),

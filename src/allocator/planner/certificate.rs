@@ -24,7 +24,8 @@ pub struct Certificate {
     /// Where not all can be placed: replicas that are, though others are not whose turn came before.
     /// First come those that stand, then every item's first, then every item's second.
     pub out_of_turn: u64,
-    /// Replicas that stand in a zone beyond what the zone rule lets it take.
+    /// Replicas that stand in a zone beyond what the zone rule lets it take, or in what zones lie in; one counts on
+    /// each level where it is so.
     pub beyond: u64,
     /// The fewest that can be, with so many placed.
     pub beyond_least: u64,
@@ -45,8 +46,8 @@ pub struct Certificate {
     pub spread: u64,
     /// How far it may be.
     pub slack: u64,
-    /// Items that break the zone rule: they have more replicas in a zone than it says; where it asks for as
-    /// many zones as possible, more than they must.
+    /// Items that break the zone rule, or one of what zones lie in: they have more replicas in a zone than it says; where
+    /// it asks for as many zones as possible, more than they must.
     pub zones_violated: u64,
     /// Items whose primary is handed from a member that keeps holding the item to another one.
     pub hand_offs: u64,
@@ -78,13 +79,15 @@ impl Certificate {
     fn count_zones(&mut self, zone_rule: ZoneRule, fair: &Fair, class: usize, holders: &[Holder]) {
         let cap = fair.rule[class];
         // Where all are within it, which is nearly always, that is seen at once.
-        if !fair.zones.are_apart(holders, cap) {
-            let beyond = count(fair.zones.beyond(holders, cap));
-            let within = count(cap.saturating_mul(fair.open_zones[class]));
-            self.beyond += beyond;
-            let is_broken = zone_rule.is_broken(beyond, count(holders.len()), within);
-            self.zones_violated += u64::from(is_broken);
+        if fair.zones.are_apart(holders, cap) && fair.levels.are_none() {
+            return;
         }
+        let beyond = count(fair.zones.beyond(holders, cap));
+        let within = count(cap.saturating_mul(fair.open_zones[class]));
+        let is_broken = zone_rule.is_broken(beyond, count(holders.len()), within);
+        let (around, is_broken_around) = fair.levels.beyond(class, &fair.zones, holders);
+        self.beyond += beyond + count(around);
+        self.zones_violated += u64::from(is_broken | is_broken_around);
     }
 
     /// Counts what becomes of items.
@@ -130,7 +133,8 @@ pub(super) fn certify(
         ..Certificate::default()
     };
     let class_of = |item| fair.classes.of(problem, item);
-    let (zone_rule, within) = (problem.zone_rule, fair.beyond == 0);
+    // What was not touched is within the zone rule, but not known to be within those of what zones lie in.
+    let (zone_rule, within) = (problem.zone_rule, fair.beyond == 0 && fair.levels.are_none());
     let one_class = fair.classes.list.len() == 1;
     // Of rows of three of one class, as most are, the compiler is to know that.
     if let (Some((held, rows)), true) = (draft.threes(), one_class) {
@@ -154,7 +158,7 @@ pub(super) fn certify(
     if fair.short {
         certificate.out_of_turn = out_of_turn(problem, fair, draft, touched);
     }
-    if fair.beyond > 0 {
+    if !within {
         for item in 0..draft.len() {
             certificate.count_zones(zone_rule, fair, class_of(item), draft.of(item));
         }

@@ -14,11 +14,11 @@ use super::{
     holder::{Holder, primary},
     holdings::Holdings,
     kinds::narrow,
-    level::Share,
     primaries::{Election, End, Mark, Pass},
     problem::Problem,
     reach::Reading,
     routes::{Passing, route},
+    share::Share,
 };
 
 impl<D: Draft> Election<'_, D> {

@@ -7,10 +7,14 @@
 //!     ranks   └────┘ beyond it: 1 each    └──────┘  new: 1       └────┘ beyond the greatest: 1 each
 //! ```
 //!
+//! What zones lie in, if rules are said for that, stands between an item and its zones, each with two arcs too.
+//!
 //! The objectives follow each other, and each chooses among the flows that are best for those before
-//! it: the most replicas; by rank, where not all fit; the fewest beyond the zone rule; loads within
+//! it: the most replicas; by rank, where not all fit; the fewest beyond the zone rules; loads within
 //! the fair ones; the fewest new assignments; the fewest consistent replicas given up; and, where
 //! slack lets loads be further apart, loads as near to the fair ones as that allows.
+
+use std::collections::BTreeMap;
 
 use super::{
     fair::Fair,
@@ -34,12 +38,22 @@ struct Dense<'a> {
     arcs: usize,
     /// By item: the arcs from the source, each with its rank.
     ranks: Vec<Vec<(u32, Arc)>>,
-    /// By item and zone: within the cap and beyond it.
-    zones: Vec<Option<(Arc, Arc)>>,
+    /// By item and zone: the item there.
+    zones: Vec<Option<usize>>,
+    /// By node of an item in a zone, or in what that lies in: how it comes there.
+    enters: BTreeMap<usize, Enter>,
     /// By item: its possible members.
     places: Vec<Vec<(u32, Arc)>>,
     /// By member, from the sink's end: steps of its load.
     loads: Vec<[Arc; 5]>,
+}
+
+/// How an item comes to a zone, or what that lies in: from where, within the cap and beyond it.
+#[derive(Clone, Copy)]
+struct Enter {
+    from: usize,
+    within: Arc,
+    beyond: Arc,
 }
 
 /// The desired assignments; primaries are those that were primaries and are kept.
@@ -51,8 +65,8 @@ pub(super) fn place(problem: &Problem, fair: &Fair) -> Holdings {
         dense.rank();
     }
     dense.minimise(|dense, cost| {
-        for (_, beyond) in dense.zones.iter().flatten() {
-            cost[beyond.number()] = 1;
+        for enter in dense.enters.values() {
+            cost[enter.beyond.number()] = 1;
         }
     });
     dense.minimise(|dense, cost| {
@@ -93,6 +107,7 @@ impl<'a> Dense<'a> {
             arcs: 0,
             ranks: Vec::new(),
             zones: Vec::new(),
+            enters: BTreeMap::new(),
             places: Vec::new(),
             loads: Vec::new(),
         };
@@ -138,32 +153,48 @@ impl<'a> Dense<'a> {
             ranks.push((rank, self.arc(SOURCE, node, 1)));
         }
         self.ranks.push(ranks);
-        let cap = index(self.fair.rule[self.fair.classes.of(problem, item)]);
+        let class = self.fair.classes.of(problem, item);
+        let cap = self.fair.rule[class];
         let mut in_zone = vec![None; self.fair.zones.len()];
+        let lies_in = self
+            .fair
+            .levels
+            .lay_out(class, node, in_zone.len(), |from, cap| self.enter(from, wanted, cap));
         let mut places = Vec::new();
         for member in order(item, problem.seats.len()) {
             let zone = self.fair.zones.of_member[member];
             if zone == NOWHERE || !problem.allows(item, problem.seats[member].zone) {
                 continue;
             }
-            let zone = &mut in_zone[zone as usize];
-            if zone.is_none() {
-                let at = self.network.add_node();
-                self.arcs += 2;
-                let within = self.network.add_arc(node, at, cap);
-                let beyond = self.network.add_arc(node, at, i64::from(wanted));
-                *zone = Some((at, within, beyond));
-            }
-            if let Some((at, ..)) = *zone {
-                let arc = self.arc(at, 2 + member, 1);
-                places.push((narrow(member), arc));
-            }
+            let from = lies_in[zone as usize];
+            let at = *in_zone[zone as usize].get_or_insert_with(|| self.enter(from, wanted, cap));
+            places.push((narrow(member), self.arc(at, 2 + member, 1)));
         }
         places.sort_unstable_by_key(|(member, _)| *member);
         self.places.push(places);
-        self.zones.extend(
-            in_zone.into_iter().map(|zone| zone.map(|(_, within, beyond)| (within, beyond))),
-        );
+        self.zones.extend(in_zone);
+    }
+
+    /// Adds a node to which so many replicas of an item come from another one, and so many within a rule.
+    fn enter(&mut self, from: usize, wanted: u32, cap: usize) -> usize {
+        let at = self.network.add_node();
+        let beyond = if self.problem.required { 0 } else { i64::from(wanted) };
+        let within = self.arc(from, at, index(cap));
+        let beyond = self.arc(from, at, beyond);
+        self.enters.insert(at, Enter { from, within, beyond });
+        at
+    }
+
+    /// The arcs by which one more replica of an item comes to a node of it, if there is room.
+    fn way(&self, mut at: usize) -> Option<Vec<Arc>> {
+        let mut way = Vec::new();
+        while let Some(Enter { from, within, beyond }) = self.enters.get(&at) {
+            let has_room = |arc: &&Arc| self.network.room(**arc) > 0;
+            way.push(*[within, beyond].into_iter().find(has_room)?);
+            at = *from;
+        }
+        way.reverse();
+        Some(way)
     }
 
     fn begin_with_what_stands(&mut self) {
@@ -176,15 +207,13 @@ impl<'a> Dense<'a> {
                 };
                 let arc = self.places[item][place].1;
                 let zone = self.fair.zones.of(*holder) as usize;
-                let Some((within, beyond)) = self.zones[item * self.fair.zones.len() + zone] else {
-                    continue;
-                };
+                let at = self.zones[item * self.fair.zones.len() + zone];
+                let Some(way) = at.and_then(|at| self.way(at)) else { continue };
                 let rank = self.ranks[item].iter().find(|(_, arc)| self.network.room(*arc) > 0);
                 let step =
                     self.loads[member as usize].iter().find(|arc| self.network.room(**arc) > 0);
                 if let (Some((_, rank)), Some(step)) = (rank, step) {
-                    let zone = if self.network.room(within) > 0 { within } else { beyond };
-                    let path = [*rank, zone, arc, *step];
+                    let path = [&[*rank], &way[..], &[arc, *step]].concat();
                     self.network.send(&path, 1);
                 }
             }

@@ -11,6 +11,9 @@
 //!   ranks   └─────────┘  beyond it: 1 each     └─────────────┘         └───┘
 //! ```
 //!
+//! What zones [lie in](super::levels), if rules are said for that, stands between a class and its zones: one more
+//! node for each such thing, with the same two arcs. Where the rules are required there are none beyond them.
+//!
 //! A class with fewer items than a member of the zone may hold goes to each group by an arc of its
 //! own, past the hub, because a member holds each item once. Where no class does, all groups of a zone are
 //! one node, a pool.
@@ -29,6 +32,7 @@ use super::{
     flow::{Arc, Network, index},
     holder::Holder,
     kinds::{Class, Classes, Group, Groups, Zones, narrow},
+    levels::Levels,
     problem::Problem,
 };
 
@@ -41,7 +45,7 @@ pub(super) struct Fair {
     pub short: bool,
     /// If so, how many of them are of each rank.
     pub ranks: BTreeMap<u32, i64>,
-    /// How many replicas stand beyond the cap of the zone rule.
+    /// How many replicas stand beyond what the rules let zones take, and what those lie in.
     pub beyond: i64,
     /// The least and the greatest fair load, by member.
     pub loads: Vec<(i64, i64)>,
@@ -51,6 +55,10 @@ pub(super) struct Fair {
     pub groups: Groups,
     /// The zones that are open.
     pub zones: Zones,
+    /// What those lie in.
+    pub levels: Levels,
+    /// Whether nothing may be beyond the rules.
+    pub required: bool,
     /// By class, how many zones are open to it.
     pub open_zones: Vec<usize>,
     /// By class, how many replicas of an item the rule says that a zone takes.
@@ -67,6 +75,8 @@ impl Fair {
     /// With what follows when all is placed.
     fn with(mut self, problem: &Problem, mut shares: Shares) -> Self {
         self.beyond = shares.keep_the_zone_rule();
+        self.levels = std::mem::take(&mut shares.levels);
+        self.required = problem.required;
         let loads = shares.loads();
         let of_group = |group: &u32| loads.get(*group as usize).copied().unwrap_or((0, 0));
         self.loads = self.groups.of_member.iter().map(of_group).collect();
@@ -122,10 +132,10 @@ impl Fair {
 }
 
 /// How many replicas of an item of a class a zone takes: as the rule says, or all, if there is no other
-/// zone.
+/// zone and the rule is not required.
 pub(super) fn cap(problem: &Problem, zones: &Zones, class: Class) -> usize {
     let (open, cap) = rule(problem, zones, class);
-    if open > 1 { cap } else { cap.max(class.wanted as usize) }
+    if open > 1 || problem.required { cap } else { cap.max(class.wanted as usize) }
 }
 
 /// How many zones are open to items of a class, and how many replicas of one the rule lets each take.
@@ -218,7 +228,9 @@ struct Shares {
     network: Network,
     /// The arcs from the source by rank: rank zero are the replicas that stand.
     ranks: BTreeMap<u32, Vec<Arc>>,
-    /// The arcs beyond the zone rule.
+    /// What the zones lie in.
+    levels: Levels,
+    /// The arcs beyond the rules.
     beyond: Vec<Arc>,
     groups: Vec<Node>,
     pools: Vec<Pool>,
@@ -237,6 +249,7 @@ impl Shares {
         let mut shares = Self {
             network: Network::new(2),
             ranks: BTreeMap::new(),
+            levels: Levels::new(problem, zones, classes),
             beyond: Vec::new(),
             groups: Vec::new(),
             pools: Vec::new(),
@@ -265,8 +278,8 @@ impl Shares {
             };
             groups.chunks(each).for_each(|pool| shares.add_pool(zone, pool.to_vec()));
         }
-        for (class, items) in classes {
-            shares.class(problem, zones, *class, *items, detailed);
+        for class in classes.iter().copied().enumerate() {
+            shares.class(problem, zones, class, detailed);
         }
         shares
     }
@@ -293,8 +306,7 @@ impl Shares {
         &mut self,
         problem: &Problem,
         zones: &Zones,
-        class: Class,
-        items: i64,
+        (number, (class, items)): (usize, (Class, i64)),
         detailed: bool,
     ) {
         let node = self.network.add_node();
@@ -302,6 +314,14 @@ impl Shares {
             let arc = self.arc(SOURCE, node, items * each);
             self.ranks.entry(rank).or_default().push(arc);
         }
+        let levels = std::mem::take(&mut self.levels);
+        let wanted = i64::from(class.wanted);
+        let lies_in = levels.lay_out(number, node, zones.len(), |from, cap| {
+            let into = self.network.add_node();
+            self.enter(problem, (from, into), items, (wanted, index(cap)));
+            into
+        });
+        self.levels = levels;
         let cap = index(rule(problem, zones, class).1);
         let mut past_the_hub = vec![None; zones.len()];
         for (zone, name) in zones.names.iter().enumerate() {
@@ -310,12 +330,8 @@ impl Shares {
             }
             let (hub, members, limit) = self.hubs[zone];
             let at = self.network.add_node();
-            let most = members.min(i64::from(class.wanted));
-            self.arc(node, at, items * most.min(cap));
-            if most > cap {
-                let arc = self.arc(node, at, items * (most - cap));
-                self.beyond.push(arc);
-            }
+            let most = members.min(wanted);
+            self.enter(problem, (lies_in[zone], at), items, (most, cap));
             if goes_past_a_hub(items, limit, detailed) {
                 past_the_hub[zone] = Some(at);
             } else {
@@ -330,6 +346,22 @@ impl Shares {
             if let Some(at) = past_the_hub[zone] {
                 self.arc(at, enters, items * members);
             }
+        }
+    }
+
+    /// Adds a way into a zone, or what zones lie in, that takes at most so many replicas of each item, and by its rule
+    /// so many.
+    fn enter(
+        &mut self,
+        problem: &Problem,
+        (from, to): (usize, usize),
+        items: i64,
+        (most, cap): (i64, i64),
+    ) {
+        self.arc(from, to, items * most.min(cap));
+        if most > cap && !problem.required {
+            let arc = self.arc(from, to, items * (most - cap));
+            self.beyond.push(arc);
         }
     }
 

@@ -12,8 +12,8 @@ use super::{
     fill::{Fill, VACANT, place},
     holder::{Holder, first, holds, stays},
     kinds::narrow,
-    level::Share,
     openings::Openings,
+    share::Share,
     takers::spread,
 };
 

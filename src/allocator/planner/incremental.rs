@@ -29,7 +29,8 @@ use super::{
 /// Tell it what changed, and ask for the next [plan](Self::plan). That reads the items that changed, and
 /// those that move, and not all the others; it is exactly as good as a plan that was made at once, as the
 /// certificate shows. Where that cannot be had, because not all fits, because the zone rule cannot be
-/// kept, or because most items change, all is planned at once as [`solve`] does.
+/// kept, because it is required or there are rules of what zones lie in, or because most items change, all is planned
+/// at once as [`solve`] does.
 ///
 /// Numbers stay: a member that is gone has the limit zero, and an item that is gone wants no replicas
 /// and has no holders. Both may be given to somebody else later.
@@ -145,6 +146,14 @@ impl Planner {
         self.primaries.push(0);
         self.kinds.values_mut().for_each(|kind| kind.of_member.push(0));
         self.problem.add_member(seat)
+    }
+
+    /// Says what a zone lies in, as [`Problem::place_zone`] does.
+    pub fn place_zone(&mut self, zone: u32, lies_in: &[u32]) {
+        if self.problem.lies_in(zone) != lies_in {
+            self.still = false;
+            self.problem.place_zone(zone, lies_in);
+        }
     }
 
     /// Changes a member: where it is, and what it may hold; nothing, if its limit is zero. Without a
@@ -375,7 +384,8 @@ impl Planner {
 
     /// Plans what changed. Nothing, if that is not as good as to plan all.
     fn plan_part(&mut self) -> Option<Certificate> {
-        if self.live.moving().len() > 64 + self.live.len() / 8 {
+        let knows_zones_alone = self.problem.around.rules.is_empty() && !self.problem.required;
+        if !knows_zones_alone || self.live.moving().len() > 64 + self.live.len() / 8 {
             return None;
         }
         let classes = Classes::by_kind(&self.problem, self.items_of_kind().into_iter());

@@ -1,5 +1,7 @@
 //! The planner: from an indexed problem to who is to hold what, as good as can be, and how good that is.
 
+mod apart;
+mod around;
 mod bits;
 mod by_member;
 mod certificate;
@@ -20,7 +22,7 @@ mod incremental;
 mod keep;
 mod kinds;
 mod ladder;
-mod level;
+mod levels;
 mod links;
 mod lists;
 mod live;
@@ -35,6 +37,7 @@ mod reach;
 mod retire;
 mod routes;
 mod seat;
+mod share;
 mod surplus;
 mod survey;
 mod takers;

@@ -6,7 +6,8 @@
 //!
 //! 1. the most replicas placed; where not all can be, healthy replicas stay, and among the missing
 //!    every item's first comes before anybody's second;
-//! 2. the fewest replicas beyond what the zone rule lets a zone take;
+//! 2. the fewest replicas beyond what the zone rule lets a zone take, and beyond the rules of what zones
+//!    lie in (none, where those are required: then 1 is what can be placed within them);
 //! 3. every member's load beside its fair share, which is the fairest that 1 and 2 allow (by the
 //!    members' shares), or as far off as the slack says;
 //! 4. the fewest new assignments, then the fewest consistent replicas given up;
@@ -32,12 +33,15 @@ use std::{cmp::Reverse, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    apart::set_apart,
     certificate::{Certificate, certify, once},
     draft::Sheet,
     exact,
-    fair::{Fair, fair},
+    fair::{Fair, cap, fair},
     fill::{Filled, fill},
     holdings::Holdings,
+    kinds::{Class, NOWHERE, Zones},
+    levels::Levels,
     primaries,
     problem::Problem,
     quota::windows,
@@ -63,6 +67,8 @@ pub enum Reason {
     TooFewMembersInItsZones(u32),
     /// All members that might hold one more are full, and nothing can be moved to make room.
     NoRoom,
+    /// The zone rule, and those of what zones lie in, are required, and let it have no more replicas than so many.
+    ZoneRule(u32),
     /// One item or another could have one more replica, and the plan did not find out how: it was made by counting.
     NotFound,
 }
@@ -92,6 +98,9 @@ impl Reason {
             Self::TooFewMembers(small(members))
         } else if in_zones < wanted {
             Self::TooFewMembersInItsZones(small(in_zones))
+        } else if let Some(within) = within(problem, item).filter(|within| count(*within) < wanted)
+        {
+            Self::ZoneRule(small(count(within)))
         } else if plan.placed < plan.placeable {
             Self::NotFound
         } else {
@@ -119,10 +128,34 @@ impl fmt::Display for Reason {
             Self::TooFewMembersInItsZones(members) => {
                 write!(f, "only {members} members are in its zones, and each holds one replica")
             }
+            Self::ZoneRule(1) => {
+                f.write_str("the zone rule is required, and lets it have one replica")
+            }
+            Self::ZoneRule(most) => {
+                write!(f, "the zone rule is required, and lets it have {most} replicas")
+            }
             Self::NoRoom => f.write_str("all members that might hold it are full"),
             Self::NotFound => f.write_str("no place was found, though not all that fits is placed"),
         }
     }
+}
+
+/// How many replicas an item may have within the rules, if those are required.
+fn within(problem: &Problem, item: usize) -> Option<usize> {
+    if !problem.required {
+        return None;
+    }
+    let (wanted, set) = problem.kind(item);
+    let (class, zones) = (Class { wanted, set, standing: 0 }, Zones::new(problem));
+    let levels = Levels::new(problem, &zones, &[(class, 1)]);
+    let mut members = vec![0; zones.len()];
+    for zone in zones.of_member.iter().filter(|zone| **zone != NOWHERE) {
+        members[*zone as usize] +=
+            usize::from(problem.set_allows(set, zones.names[*zone as usize]));
+    }
+    let cap = cap(problem, &zones, class);
+    let in_zone: Vec<usize> = members.into_iter().map(|members: usize| members.min(cap)).collect();
+    Some(levels.within(0, &in_zone))
 }
 
 /// Items times members up to which the plan is made by one flow, which is exact in every objective.
@@ -227,7 +260,8 @@ fn as_it_stands(problem: &Problem, fair: &Fair) -> Option<(Solution, Vec<u32>)> 
     primaries::elect(problem, &mut filled);
     let Filled { draft, loads, .. } = filled;
     let items: Vec<u32> = (0..).take(held.len()).collect();
-    Some((finish(problem, fair, draft, &items, &loads), loads))
+    let stands = finish(problem, fair, draft, &items, &loads);
+    (stands.certificate.beyond == 0 || !problem.required).then_some((stands, loads))
 }
 
 /// Plans by counting, and says what members hold then.
@@ -235,6 +269,9 @@ fn counted(problem: &Problem, fair: &Fair) -> (Solution, Vec<u32>) {
     let cells = Cells::new(fair);
     let (standing, unsound) = survey(problem, fair, &cells);
     let mut filled = fill(problem, fair, &cells, standing, unsound, Sheet::new(problem));
+    if !fair.levels.are_none() || fair.required {
+        set_apart(problem, fair, &windows(problem, fair), &mut filled);
+    }
     primaries::elect(problem, &mut filled);
     let Filled { draft, touched, ordered, loads, lower_bound, .. } = filled;
     let touched = once(touched, ordered, problem.replication.len());

@@ -16,8 +16,8 @@ use super::{
     fill::Filled,
     holder::{Holder, holds, primary, said},
     kinds::narrow,
-    level::Share,
     problem::Problem,
+    share::Share,
 };
 
 /// Chooses the primaries of what was filled. The items that were touched are asked first, and those

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    around::Around,
     flow::index,
     holder::{Holder, sanitised},
     holdings::Holdings,
@@ -18,6 +19,10 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
     pub(super) zone_rule: ZoneRule,
+    /// The rules of what zones lie in.
+    pub(super) around: Around,
+    /// Whether no rule may be broken.
+    pub(super) required: bool,
     pub(super) slack: u32,
     pub(super) seats: Vec<Seat>,
     pub(super) replication: Vec<u32>,
@@ -36,6 +41,24 @@ impl Problem {
     /// that is a reason to move any.
     pub fn new(zone_rule: ZoneRule, slack: u32) -> Self {
         Self { zone_rule, slack, ..Self::default() }
+    }
+
+    /// Requires the zone rule, and those of what zones lie in: a replica that no zone may take by them is rather not
+    /// placed. Otherwise it is, and counted.
+    pub fn require_zones(&mut self, required: bool) {
+        self.required = required;
+    }
+
+    /// Adds a rule of what zones lie in, inside all that were added before: first that of regions, then that of rooms
+    /// in a region. What a zone lies in says [`Problem::place_zone`].
+    pub fn add_level(&mut self, rule: ZoneRule) {
+        self.around.rules.push(rule);
+    }
+
+    /// Says what a zone lies in: for each level that was added a number, the first of the outermost. What has the
+    /// same number within the same thing is the same. A zone of which nothing is said lies in things of its own.
+    pub fn place_zone(&mut self, zone: u32, lies_in: &[u32]) {
+        self.around.place(zone, lies_in);
     }
 
     /// The same, with room for so many items, and so many assignments.
@@ -189,6 +212,21 @@ impl Problem {
     /// The zone rule.
     pub fn zone_rule(&self) -> ZoneRule {
         self.zone_rule
+    }
+
+    /// The rules of what zones lie in, the outermost first.
+    pub fn levels(&self) -> &[ZoneRule] {
+        &self.around.rules
+    }
+
+    /// What a zone lies in, as [`Problem::place_zone`] was told.
+    pub fn lies_in(&self, zone: u32) -> &[u32] {
+        self.around.of_zone(zone)
+    }
+
+    /// Whether no rule may be broken.
+    pub fn requires_zones(&self) -> bool {
+        self.required
     }
 
     /// How far from its fair share a member may be, in items.

@@ -94,7 +94,7 @@ pub(super) fn second_quota(
 ) -> Quota {
     let mut totals = Totals::new(fair, cells, windows, standing, None);
     for class in 0..fair.classes.list.len() {
-        if fair.beyond == 0 {
+        if fair.beyond == 0 && fair.levels.are_none() {
             totals.refill(fair, class, first, vacant);
         } else {
             totals.class(fair, class, Some(first));
@@ -213,7 +213,9 @@ struct Totals<'a> {
     /// By class and zone, what comes to be there.
     zones: Vec<Vec<Arc>>,
     /// By class: all that is beyond the zone rule.
-    beyond: Vec<Option<Arc>>,
+    beyond: Vec<Vec<Arc>>,
+    /// What is beyond the rules of what zones lie in.
+    around: Vec<Arc>,
     /// By cell: what stands up to the least load, and above it; new up to it, above it up to the zone's
     /// level, and beyond that.
     cells: Vec<[Arc; 5]>,
@@ -310,13 +312,29 @@ impl<'a> Totals<'a> {
         let wanted = i64::from(kind.wanted);
         let cap = wanted.min(index(fair.rule[class]));
         let zones = self.in_zone.len();
-        let outside = (cap < wanted).then(|| {
+        let lies_in = fair.levels.lay_out(class, node, zones, |from, cap| {
+            let into = self.network.add_node();
+            self.arc(from, into, items * wanted.min(index(cap)));
+            if !fair.required {
+                let beyond = self.arc(from, into, items * wanted);
+                self.around.push(beyond);
+            }
+            into
+        });
+        // From each node that zones lie in, one arc goes beyond the zone rule.
+        let mut outside = BTreeMap::new();
+        if cap < wanted && !fair.required {
             let most =
                 first.map_or(items * (wanted - cap) * index(zones), |first| first.beyond[class]);
-            let outside = self.network.add_node();
-            (outside, self.arc(node, outside, most))
-        });
-        self.beyond.push(outside.map(|(_, arc)| arc));
+            for from in &lies_in {
+                let new = || {
+                    let outside = self.network.add_node();
+                    (outside, self.arc(*from, outside, most))
+                };
+                outside.entry(*from).or_insert_with(new);
+            }
+        }
+        self.beyond.push(outside.values().map(|(_, arc)| *arc).collect());
         let mut at = vec![None; zones];
         for (zone, at) in at.iter_mut().enumerate() {
             if !fair.is_open(class, zone) {
@@ -327,11 +345,12 @@ impl<'a> Totals<'a> {
             let most = self.in_zone[zone].min(wanted);
             // As many as are in the zone now, and more.
             let stands = self.stands(class, zone).min(items * most.min(cap));
-            let more = self.arc(node, there, items * most.min(cap) - stands);
+            let from = lies_in[zone];
+            let more = self.arc(from, there, items * most.min(cap) - stands);
             self.more.push(more);
-            let mut arcs = vec![self.arc(node, there, stands), more];
-            if let Some((outside, _)) = outside.filter(|_| most > cap) {
-                arcs.push(self.arc(outside, there, items * (most - cap)));
+            let mut arcs = vec![self.arc(from, there, stands), more];
+            if let Some((outside, _)) = outside.get(&from).filter(|_| most > cap) {
+                arcs.push(self.arc(*outside, there, items * (most - cap)));
             }
             self.zones.push(arcs);
             *at = Some(there);
@@ -424,7 +443,7 @@ impl<'a> Totals<'a> {
             *at = Some((stays, comes));
         }
         self.classes.push(sources.to_vec());
-        self.beyond.push(None);
+        self.beyond.push(Vec::new());
         for cell in 0..self.nodes.len() {
             let Node { zone, members, new, .. } = self.nodes[cell];
             if let Some((stays, comes)) = at[zone] {
@@ -460,7 +479,7 @@ impl<'a> Totals<'a> {
             least: self.cells.iter().map(least).sum(),
             placed_of: self.classes.iter().map(|arcs| sum(arcs)).collect(),
             of_class: self.zones.iter().map(|arcs| sum(arcs)).collect(),
-            beyond: self.beyond.iter().map(|arc| sum(arc.as_slice())).collect(),
+            beyond: self.beyond.iter().map(|arcs| sum(arcs)).collect(),
             lower_bound: self.lower_bound(),
         }
     }
@@ -479,7 +498,8 @@ impl<'a> Totals<'a> {
             }
         }
         self.minimise(|totals, cost| {
-            totals.beyond.iter().flatten().for_each(|arc| cost[arc.number()] = 1);
+            let beyond = totals.beyond.iter().flatten().chain(&totals.around);
+            beyond.for_each(|arc| cost[arc.number()] = 1);
         });
         self.minimise(|totals, cost| {
             for [least, _, least_new, ..] in &totals.cells {

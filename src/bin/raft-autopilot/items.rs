@@ -30,6 +30,13 @@ pub(super) struct Arguments {
     /// one zone.
     #[arg(long, default_value = "two", value_parser = zone_rule)]
     zone_rule: ZoneRule,
+    /// The same for what zones lie in, for each level again, the outermost first: the first part of a
+    /// zone's name, up to a `/`, then its first two parts, and so on.
+    #[arg(long = "level", value_name = "ZONE_RULE", value_parser = zone_rule)]
+    levels: Vec<ZoneRule>,
+    /// Rather leave a replica out than place it beyond these rules.
+    #[arg(long)]
+    zones_required: bool,
     /// How far from its fair share a member may be, in items.
     #[arg(long, default_value_t = 0)]
     balance_slack: u32,
@@ -185,7 +192,12 @@ async fn look(arguments: &Arguments) -> Result<String, Failure> {
         Options::default(),
     );
     let mirror = mirror.await.map_err(answer)?;
-    let rules = Rules { zone_rule: arguments.zone_rule, balance_slack: arguments.balance_slack };
+    let rules = Rules {
+        zone_rule: arguments.zone_rule,
+        levels: arguments.levels.clone(),
+        zones_required: arguments.zones_required,
+        balance_slack: arguments.balance_slack,
+    };
     let (mut pace, outside, mut silent) = (Pace::default(), Outside::default(), None);
     loop {
         let report =
